@@ -1,0 +1,1 @@
+"""The science: methods, models, data, training and evaluation. Imports no ray."""

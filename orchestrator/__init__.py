@@ -1,0 +1,1 @@
+"""What runs where, and what came of it: the only package that imports ray."""
