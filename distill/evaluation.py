@@ -1,0 +1,243 @@
+"""Scores of a segmentation model from integer counts: tp, fp and fn per image and class.
+
+Importing this module does not import torch; only `evaluate` does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distill.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from distill.data.dataset import Sample, SegmentationDataset
+    from distill.models.output import Output
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Pixels counted per image and class.
+
+    Attributes:
+        image_index: which pictures of the data set these rows are, ascending, `N`.
+        tp: pixels of the class predicted as it, int64 `N×K`.
+        fp: pixels of another class predicted as it.
+        fn: pixels of the class predicted as another.
+    """
+
+    image_index: NDArray[np.int64]
+    tp: NDArray[np.int64]
+    fp: NDArray[np.int64]
+    fn: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class TaskMetrics:
+    """What a table shows of one evaluation, all as shares from 0 to 1.
+
+    Attributes:
+        miou: mean IoU over the classes that occur in labels or predictions.
+        miou_all_classes: mean IoU over all K classes, an absent one counted as 0.
+        pixel_accuracy: share of valid pixels predicted right.
+        class_iou: IoU per class, nan where absent.
+    """
+
+    miou: float
+    miou_all_classes: float
+    pixel_accuracy: float
+    class_iou: tuple[float, ...]
+
+
+def iou_from_counts(
+    tp: NDArray[np.int64], fp: NDArray[np.int64], fn: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """IoU per class, `tp / (tp + fp + fn)`, nan where the class is absent from labels and predictions.
+
+    The last axis is the class; counts are summed over all axes before it first.
+    """
+    hit, wrong, missed = (
+        np.asarray(part).reshape(-1, np.shape(part)[-1]).sum(axis=0) for part in (tp, fp, fn)
+    )
+    union = hit + wrong + missed
+    return np.where(union > 0, hit / np.maximum(union, 1), np.nan)
+
+
+def miou(tp: NDArray[np.int64], fp: NDArray[np.int64], fn: NDArray[np.int64]) -> float:
+    """Mean IoU over the classes present in labels or predictions, from 0 to 1; nan where none is."""
+    iou = iou_from_counts(tp, fp, fn)
+    present = iou[~np.isnan(iou)]
+    return float(present.mean()) if len(present) else float("nan")
+
+
+def task_metrics(counts: Counts) -> TaskMetrics:
+    """The scores of all counted images together."""
+    iou = iou_from_counts(counts.tp, counts.fp, counts.fn)
+    pixels = int(counts.tp.sum() + counts.fn.sum())
+    return TaskMetrics(
+        miou=miou(counts.tp, counts.fp, counts.fn),
+        miou_all_classes=float(np.nan_to_num(iou).mean()),
+        pixel_accuracy=int(counts.tp.sum()) / pixels if pixels else float("nan"),
+        class_iou=tuple(float(value) for value in iou),
+    )
+
+
+def merge_counts(parts: Iterable[Counts]) -> Counts:
+    """The counts of all ranks as one, in the order of the pictures.
+
+    Raises:
+        ValueError: a picture was counted twice.
+    """
+    shares = list(parts)
+    index = np.concatenate([part.image_index for part in shares])
+    order = np.argsort(index, kind="stable")
+    index = index[order]
+    if len(twice := index[1:][index[1:] == index[:-1]]):
+        raise ValueError(f"picture {twice[0]} was counted by two ranks, must be counted once")
+    tp, fp, fn = (
+        np.concatenate([getattr(part, name) for part in shares])[order] for name in ("tp", "fp", "fn")
+    )
+    return Counts(index, tp, fp, fn)
+
+
+def evaluate(
+    model: Callable[[Tensor], Output],
+    dataset: SegmentationDataset,
+    *,
+    device: torch.device | str = "cpu",
+    batch_size: int = 16,
+    rank: int = 0,
+    world_size: int = 1,
+    precision: Precision = "fp32",
+) -> Counts:
+    """Counts the pixels of this rank's pictures, whole and at a single scale.
+
+    Rank r takes a contiguous share, so every picture is counted once whatever the world size. Logits are
+    resized bilinearly to the label's size. A model that is a module runs in eval mode and gets its modes
+    back; random states stay as they were.
+
+    Args:
+        model: from normalised images `B×3×H×W` to an `Output` with logits `B×K×h×w`.
+        dataset: pictures of any sizes; a batch holds pictures of one size.
+        device: where model and counts live.
+        batch_size: pictures at a time on this rank.
+        rank: whose share to count.
+        world_size: number of shares; `merge_counts` joins them.
+        precision: of the forward pass; the resize and what follows run in float32.
+
+    Raises:
+        UsageError: the model's classes or the labels do not fit the data set's classes.
+    """
+    import torch
+
+    first, last = (len(dataset) * r // world_size for r in (rank, rank + 1))
+    indices: list[int] = []
+    rows: list[Tensor] = []
+    with _undisturbed(model, torch.device(device)), torch.inference_mode(), _autocast(device, precision):
+        for batch in _batches(dataset, range(first, last), batch_size):
+            indices += [index for index, _ in batch]
+            rows.append(_count(model, [sample for _, sample in batch], dataset, torch.device(device)))
+    if not rows:
+        empty = np.zeros((0, dataset.num_classes), np.int64)
+        return Counts(np.zeros(0, np.int64), empty, empty, empty)
+    counted = torch.cat(rows).cpu().numpy()
+    order = np.argsort(indices)
+    tp, fp, fn = (np.ascontiguousarray(counted[order, part]) for part in range(3))
+    return Counts(np.asarray(indices, np.int64)[order], tp, fp, fn)
+
+
+def _count(
+    model: Callable[[Tensor], Output],
+    samples: list[Sample],
+    dataset: SegmentationDataset,
+    device: torch.device,
+) -> Tensor:
+    """tp, fp and fn of one batch, `B×3×K`, on the device; waits for nothing."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    from distill.data.stream import normalise
+
+    classes = dataset.num_classes
+    labels_host = np.stack([sample.labels_hw for sample in samples])
+    for sample in samples:
+        _check_labels(sample, dataset)
+    images = torch.from_numpy(np.stack([sample.image_hw3 for sample in samples])).to(device)
+    labels = torch.from_numpy(labels_host).to(device).long()
+    logits = model(normalise(images.permute(0, 3, 1, 2).contiguous())).logits
+    if logits.shape[1] != classes:
+        raise UsageError(
+            f"the model predicts {logits.shape[1]} classes, data set '{dataset.name}' has {classes}; "
+            f"build the model with num_classes={classes}"
+        )
+    with torch.autocast(device.type, enabled=False):
+        logits = interpolate(logits.float(), labels.shape[-2:], mode="bilinear", align_corners=False)
+    predicted = logits.argmax(1)
+    # one more row takes the ignored pixels
+    label_or_last = labels.where(labels != dataset.ignore_index, classes)
+    image = torch.arange(len(samples), device=device).view(-1, 1, 1)
+    cell = ((image * (classes + 1) + label_or_last) * classes + predicted).flatten()
+    confusion = torch.zeros(len(samples) * (classes + 1) * classes, dtype=torch.int64, device=device)
+    confusion.scatter_add_(0, cell, torch.ones_like(cell))
+    confusion_blp = confusion.view(len(samples), classes + 1, classes)[:, :classes]
+    tp = confusion_blp.diagonal(dim1=1, dim2=2)
+    return torch.stack([tp, confusion_blp.sum(1) - tp, confusion_blp.sum(2) - tp], dim=1)
+
+
+def _check_labels(sample: Sample, dataset: SegmentationDataset) -> None:
+    valid = sample.labels_hw[sample.labels_hw != dataset.ignore_index]
+    if valid.size and int(valid.max()) >= dataset.num_classes:
+        raise UsageError(
+            f"label {int(valid.max())} in picture '{sample.key}' of data set '{dataset.name}', "
+            f"must be from 0 to {dataset.num_classes - 1} or {dataset.ignore_index} (ignored)"
+        )
+
+
+def _batches(
+    dataset: SegmentationDataset, indices: Iterable[int], batch_size: int
+) -> Iterator[list[tuple[int, Sample]]]:
+    """Pictures in batches of one size each, in an order that depends on nothing but the data set."""
+    waiting: dict[tuple[int, ...], list[tuple[int, Sample]]] = {}
+    for index in indices:
+        sample = dataset[index]
+        batch = waiting.setdefault(sample.image_hw3.shape, [])
+        batch.append((index, sample))
+        if len(batch) == batch_size:
+            yield waiting.pop(sample.image_hw3.shape)
+    yield from waiting.values()
+
+
+@contextlib.contextmanager
+def _undisturbed(model: Callable[..., Any], device: torch.device) -> Iterator[None]:
+    """Eval mode inside; afterwards every submodule's mode and the random states are as before."""
+    import torch
+
+    modules = list(model.modules()) if isinstance(model, torch.nn.Module) else []
+    modes = [module.training for module in modules]
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        for module in modules:
+            module.training = False
+        try:
+            yield
+        finally:
+            for module, training in zip(modules, modes, strict=True):
+                module.training = training
+
+
+def _autocast(device: torch.device | str, precision: Precision) -> torch.autocast:
+    import torch
+
+    kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if precision not in kinds:
+        raise unknown("precision", precision, kinds)
+    return torch.autocast(torch.device(device).type, dtype=kinds[precision], enabled=precision != "fp32")
