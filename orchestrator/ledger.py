@@ -1,0 +1,335 @@
+"""The ledger: Parquet tables under `<root>/tables/`, on a local disk, S3 or GCS; the truth about a run.
+
+Every file is written whole and never changed: locally under a name that readers ignore, flushed to disk, then
+renamed; in an object store by one PUT. So a reader sees a file's rows all or not at all.
+
+Compaction keeps that for whole tables. A compacted file names in its metadata the files whose rows it
+holds, and readers drop the files that it replaces. It is written first, then the table's generation token is
+changed, then the replaced files are deleted. A reader reads the token, lists, and reads the token again: if
+it is the same, every deletion that the listing could have seen belongs to a compaction whose file was there
+before the listing began, so no row is missing; otherwise the reader starts anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import re
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.fs
+import pyarrow.parquet as pq
+
+from distill.errors import UsageError
+from orchestrator.rows import (
+    arrange,
+    concatenated,
+    table_from_rows,
+    unique,
+    with_parameter_columns,
+)
+from orchestrator.schema import SCHEMA_VERSION, Table, table_named
+
+_META_TABLE, _META_VERSION, _META_REPLACES = b"ledger.table", b"ledger.schema_version", b"ledger.replaces"
+_COMPACTED = "compacted-"
+_SUFFIX = ".parquet"
+# A reader starts anew each time a compaction passes it; a hundred in a row is a fault, not bad luck.
+_RESTARTS = 100
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
+
+T = TypeVar("T")
+
+
+class _MovedError(Exception):
+    """A file listed a moment ago is gone: a compaction passed by."""
+
+
+class Ledger:
+    """The tables of one run, and small files beside them.
+
+    `root` is a local path (made absolute) or a URI that `pyarrow.fs` knows (`s3://`, `gs://`, `file://`).
+    Nothing is opened or created before the first use. Ledgers can be pickled and shared between threads.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        text = os.fspath(root)
+        if not text:
+            raise UsageError("the run's folder is empty, must be a path or a URI such as s3://bucket/run")
+        is_uri = "://" in text
+        self.root = text.rstrip("/") if is_uri else str(Path(text).expanduser().absolute())
+        self._replaced: dict[str, frozenset[str]] = {}
+
+    def __repr__(self) -> str:
+        return f"Ledger({self.root!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"root": self.root, "_replaced": {}}
+
+    @cached_property
+    def _opened(self) -> tuple[Any, str]:
+        uri = self.root
+        if "://" not in uri:
+            return pyarrow.fs.LocalFileSystem(), uri
+        if uri.startswith("s3://") and "allow_delayed_open" not in uri:
+            # Small objects then go out as one PUT instead of a multipart upload of three requests.
+            uri += ("&" if "?" in uri else "?") + "allow_delayed_open=true"
+        try:
+            filesystem, path = pyarrow.fs.FileSystem.from_uri(uri)
+        except (pa.ArrowInvalid, ValueError) as error:
+            raise UsageError(
+                f"'{self.root}' cannot be opened: {error}. Use a local path, s3://bucket/folder or gs://bucket/folder."
+            ) from error
+        return filesystem, path.rstrip("/")
+
+    @property
+    def _is_local(self) -> bool:
+        return isinstance(self._opened[0], pyarrow.fs.LocalFileSystem)
+
+    def _path(self, path: str) -> str:
+        parts = path.split("/")
+        if not path or path.startswith("/") or ".." in parts:
+            raise UsageError(f"path is '{path}', must be relative to the run and stay inside it")
+        return f"{self._opened[1]}/{path}"
+
+    # --- Small files
+
+    def read_bytes(self, path: str) -> bytes:
+        """The contents of the file at `path`, relative to the root. Raises `FileNotFoundError`."""
+        with self._opened[0].open_input_stream(self._path(path), compression=None) as stream:
+            return bytes(stream.read())
+
+    def write_bytes(self, path: str, data: bytes) -> None:
+        """Write a file whole: a reader sees the old contents or the new ones, never a part."""
+        target = self._path(path)
+        if not self._is_local:
+            # Everything in one write: closing after an error in between would publish half an object.
+            with self._opened[0].open_output_stream(target, compression=None) as stream:
+                stream.write(data)
+            return
+        folder, name = os.path.split(target)
+        os.makedirs(folder, exist_ok=True)
+        temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+        _flush_folder(folder)
+
+    def exists(self, path: str) -> bool:
+        """Whether a file or folder stands at `path`."""
+        info = self._opened[0].get_file_info(self._path(path))
+        return bool(info.type != pyarrow.fs.FileType.NotFound)
+
+    def list(self, prefix: str = "") -> list[str]:
+        """All files under the folder `prefix`, sorted, relative to the root; none where it does not exist."""
+        root = self._opened[1]
+        folder = self._path(prefix.rstrip("/")) if prefix else root
+        selector = pyarrow.fs.FileSelector(folder, recursive=True, allow_not_found=True)
+        return sorted(
+            info.path.removeprefix(root).lstrip("/")
+            for info in self._opened[0].get_file_info(selector)
+            if info.type == pyarrow.fs.FileType.File and not _is_temporary(info.base_name)
+        )
+
+    def delete(self, path: str) -> None:
+        """Delete a file, or a folder with all in it. Nothing happens where nothing is."""
+        filesystem, target = self._opened[0], self._path(path)
+        kind = filesystem.get_file_info(target).type
+        with contextlib.suppress(FileNotFoundError):
+            if kind == pyarrow.fs.FileType.Directory:
+                filesystem.delete_dir(target)
+            elif kind == pyarrow.fs.FileType.File:
+                filesystem.delete_file(target)
+
+    # --- Tables
+
+    def append(self, table: str, rows: Sequence[Mapping[str, Any]] | pa.Table, name: str) -> None:
+        """Add rows as one immutable file `<name>.parquet`.
+
+        A name is written once: a second append under it, before or after a compaction, changes nothing. So
+        give rows a name that follows from what they are, such as trial id and attempt.
+
+        Row values are plain Python: `params` a mapping of JSON values (in an Arrow table: already encoded),
+        times `datetime` with a time zone. `param_*` columns follow from `params`. Columns left out are null.
+
+        Raises `UsageError` for unknown columns, wrong types, null keys and names that are no file stems.
+        """
+        schema = table_named(table)
+        if not _NAME.fullmatch(name) or name.startswith(_COMPACTED):
+            raise UsageError(
+                f"name is '{name}', must be a file stem of letters, digits and ._=+- that does not begin "
+                f"with a punctuation mark or '{_COMPACTED}'"
+            )
+        data = rows if isinstance(rows, pa.Table) else table_from_rows(schema, rows)
+        data = with_parameter_columns(schema, arrange(schema, data))
+        if data.num_rows == 0:
+            return
+        listed = self._restarting(table, lambda: self._listing(table))
+        if name + _SUFFIX in listed or any(name + _SUFFIX in self._replaces(table, file) for file in listed):
+            return
+        self.write_bytes(f"tables/{table}/{name}{_SUFFIX}", _encode(schema, data, replaces=()))
+
+    def read(self, table: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """The table as one Arrow table: each key once, sorted by key, in the newest schema.
+
+        Columns that a file lacks are null. `columns` picks and orders columns; `param_*` may be among them.
+        Raises `UsageError` for a file that cannot be read, naming it and the remedy.
+        """
+        schema = table_named(table)
+        wanted = None
+        if columns is not None:
+            for column in columns:
+                if not column.startswith("param_"):
+                    schema.column(column)
+            wanted = list(dict.fromkeys([*schema.key, *columns]))
+        merged = self._restarting(table, lambda: self._merged(schema, self._live(table), wanted))
+        return merged if columns is None else merged.select(list(columns))
+
+    def compact(self, table: str) -> None:
+        """Put all rows into one file and delete the others. Safe beside readers, writers and itself."""
+        schema = table_named(table)
+
+        def attempt() -> tuple[frozenset[str], pa.Table] | None:
+            listed = self._listing(table)
+            if len(listed) < 2:
+                return None
+            return listed, self._merged(schema, self._without_replaced(table, listed), None)
+
+        found = self._restarting(table, attempt)
+        if found is None:
+            return
+        listed, data = found
+        stem = hashlib.sha256("\n".join(sorted(listed)).encode()).hexdigest()[:20]
+        self.write_bytes(
+            f"tables/{table}/{_COMPACTED}{stem}{_SUFFIX}", _encode(schema, data, replaces=listed)
+        )
+        self.write_bytes(self._generation_path(table), uuid.uuid4().hex.encode())
+        for file in listed:
+            self.delete(f"tables/{table}/{file}")
+
+    # --- How a table's files are found and merged
+
+    def _generation_path(self, table: str) -> str:
+        return f"tables/.{table}.generation"
+
+    def _generation(self, table: str) -> bytes:
+        try:
+            return self.read_bytes(self._generation_path(table))
+        except FileNotFoundError:
+            return b""
+
+    def _restarting(self, table: str, attempt: Callable[[], T]) -> T:
+        for _ in range(_RESTARTS):
+            with contextlib.suppress(_MovedError):
+                return attempt()
+        raise OSError(
+            f"table {table} in {self.root} changed {_RESTARTS} times while it was read; read it again"
+        )
+
+    def _listing(self, table: str) -> frozenset[str]:
+        """Names of the table's files, with every row in at least one of them; see the module's docstring."""
+        before = self._generation(table)
+        folder = self._path(f"tables/{table}")
+        selector = pyarrow.fs.FileSelector(folder, allow_not_found=True)
+        names = frozenset(
+            info.base_name
+            for info in self._opened[0].get_file_info(selector)
+            if info.type == pyarrow.fs.FileType.File
+            and info.base_name.endswith(_SUFFIX)
+            and not info.base_name.startswith((".", "_"))
+        )
+        if self._generation(table) != before:
+            raise _MovedError
+        return names
+
+    def _live(self, table: str) -> Sequence[str]:
+        return self._without_replaced(table, self._listing(table))
+
+    def _without_replaced(self, table: str, listed: frozenset[str]) -> Sequence[str]:
+        replaced = frozenset[str]().union(*(self._replaces(table, file) for file in listed))
+        # Compacted files first: where a key stands in two files, the rows already there win.
+        return sorted(listed - replaced, key=lambda file: (not file.startswith(_COMPACTED), file))
+
+    def _replaces(self, table: str, file: str) -> frozenset[str]:
+        if not file.startswith(_COMPACTED):
+            return frozenset()
+        key = f"{table}/{file}"
+        if key not in self._replaced:
+            metadata = self._open(table, file, lambda parquet: parquet.schema_arrow.metadata or {})
+            self._replaced[key] = frozenset(json.loads(metadata.get(_META_REPLACES, b"[]")))
+        return self._replaced[key]
+
+    def _open(self, table: str, file: str, use: Callable[[pq.ParquetFile], T]) -> T:
+        path = f"tables/{table}/{file}"
+        try:
+            with (
+                self._opened[0].open_input_file(self._path(path)) as source,
+                pq.ParquetFile(source) as parquet,
+            ):
+                return use(parquet)
+        except (OSError, pa.ArrowException) as error:
+            if not self.exists(path):
+                raise _MovedError from error
+            raise UsageError(
+                f"{self.root}/{path} cannot be read: {error}. It is damaged or no Parquet file; "
+                "delete it, and the same sweep command trains again what it held."
+            ) from error
+
+    def _merged(self, schema: Table, files: Sequence[str], wanted: Sequence[str] | None) -> pa.Table:
+        def load(file: str) -> pa.Table:
+            def use(parquet: pq.ParquetFile) -> pa.Table:
+                found = parquet.schema_arrow
+                version = int((found.metadata or {}).get(_META_VERSION, b"0"))
+                if version > SCHEMA_VERSION:
+                    raise UsageError(
+                        f"{self.root}/tables/{schema.name}/{file} has schema version {version}, "
+                        f"this program knows {SCHEMA_VERSION} and older ones; update the program"
+                    )
+                columns = None if wanted is None else [name for name in wanted if name in found.names]
+                return parquet.read(columns=columns, use_threads=False)
+
+            return arrange(schema, self._open(schema.name, file, use), wanted)
+
+        if len(files) > 1:
+            with ThreadPoolExecutor(min(8, len(files))) as pool:
+                parts = list(pool.map(load, files))
+        else:
+            parts = [load(file) for file in files]
+        return unique(schema, concatenated(schema, parts, wanted))
+
+
+def _encode(schema: Table, data: pa.Table, replaces: Sequence[str] | frozenset[str]) -> bytes:
+    metadata = {_META_TABLE: schema.name, _META_VERSION: str(SCHEMA_VERSION)}
+    if replaces:
+        metadata[_META_REPLACES] = json.dumps(sorted(replaces))
+    buffer = io.BytesIO()
+    pq.write_table(data.replace_schema_metadata(metadata), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _is_temporary(name: str) -> bool:
+    return name.startswith(".") and name.endswith(".tmp")
+
+
+def _flush_folder(folder: str) -> None:
+    """Make a rename last through a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,220 @@
+"""Rows as people write them, turned into Arrow tables of the ledger's schema."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from distill.errors import UsageError
+from orchestrator.schema import PARAMETER_PREFIX, Column, Table, arrow_schema, arrow_type
+
+
+def table_from_rows(schema: Table, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """An Arrow table of the columns that any row has. Raises `UsageError` naming column, value and rule."""
+    present = dict.fromkeys(name for row in rows for name in row if not name.startswith(PARAMETER_PREFIX))
+    columns = {}
+    for name in present:
+        column = schema.column(name)
+        values = [_plain(column, row.get(name)) for row in rows]
+        try:
+            columns[name] = pa.array(values, arrow_type(column.type))
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            wrong = next((value for value in values if not _fits(column, value)), values)
+            raise UsageError(
+                f"column {name} of table {schema.name} is {wrong!r}, must be {column.type}: {error}"
+            ) from error
+    return pa.table(columns)
+
+
+def arrange(schema: Table, data: pa.Table, wanted: Sequence[str] | None = None) -> pa.Table:
+    """The same rows with the schema's columns in its order, missing ones null, `param_*` columns behind them.
+
+    `wanted` keeps only those columns. Raises `UsageError` for unknown columns, types that do not convert,
+    null keys and values that are not among a column's choices.
+    """
+    fields, columns = [], []
+    for field in arrow_schema(schema):
+        if wanted is not None and field.name not in wanted:
+            continue
+        if field.name in data.column_names:
+            columns.append(_cast(schema, data.column(field.name), field))
+        else:
+            columns.append(_cast(schema, pa.chunked_array([pa.nulls(data.num_rows, field.type)]), field))
+        fields.append(field)
+    for name in data.column_names:
+        if name.startswith(PARAMETER_PREFIX) and schema.name == "trials":
+            fields.append(data.schema.field(name))
+            columns.append(data.column(name))
+        else:
+            schema.column(name)
+    return pa.table(columns, schema=pa.schema(fields))
+
+
+def with_parameter_columns(schema: Table, data: pa.Table) -> pa.Table:
+    """The rows with a `param_*` column per hyper-parameter: float64 where all are numbers, else text."""
+    if schema.name != "trials":
+        return data
+    data = data.select([name for name in data.column_names if not name.startswith(PARAMETER_PREFIX)])
+    params = [_decoded(row) for row in data.column("params").to_pylist()]
+    for name in sorted({name for row in params for name in row}):
+        values = [row.get(name) for row in params]
+        present = [value for value in values if value is not None]
+        if not present:
+            continue
+        numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in present)
+        if numeric:
+            column = pa.array([None if value is None else float(value) for value in values], pa.float64())
+        else:
+            column = pa.array([_text(value) for value in values], pa.string())
+        data = data.append_column(PARAMETER_PREFIX + name, column)
+    return data
+
+
+def concatenated(schema: Table, parts: list[pa.Table], wanted: Sequence[str] | None) -> pa.Table:
+    """One table of all parts. A `param_*` column of numbers in one part and text in another becomes text."""
+    empty = arrange(schema, pa.table({}), wanted)
+    types: dict[str, pa.DataType] = {}
+    for part in parts:
+        for field in part.schema:
+            types[field.name] = field.type if types.get(field.name, field.type) == field.type else pa.string()
+    extra = sorted(name for name in types if name not in empty.column_names)
+    if wanted is not None:
+        extra = [name for name in wanted if name not in empty.column_names]
+    fields = [*empty.schema, *(pa.field(name, types.get(name, pa.null())) for name in extra)]
+
+    def aligned(part: pa.Table) -> pa.Table:
+        columns = [
+            part.column(field.name).cast(field.type)
+            if field.name in part.column_names
+            else pa.nulls(part.num_rows, field.type)
+            for field in fields
+        ]
+        return pa.table(columns, schema=pa.schema(fields))
+
+    if not parts:
+        return pa.schema(fields).empty_table()
+    return pa.concat_tables([aligned(part) for part in parts])
+
+
+def unique(schema: Table, data: pa.Table) -> pa.Table:
+    """Sorted by key, each key once: the first of equal ones, which for files means the first file."""
+    if data.num_rows == 0:
+        return data
+    order = pa.table({**{k: data.column(k) for k in schema.key}, "row": pa.array(range(data.num_rows))})
+    order = order.sort_by([(k, "ascending") for k in (*schema.key, "row")])
+    differs = pa.array([True])
+    if data.num_rows > 1:
+        later = [pc.not_equal(order.column(k)[1:], order.column(k)[:-1]) for k in schema.key]
+        change = later[0]
+        for other in later[1:]:
+            change = pc.or_(change, other)
+        differs = pa.chunked_array([differs, *change.chunks])
+    return data.take(order.column("row").filter(differs)).combine_chunks()
+
+
+def counts_table(
+    trial_id: str,
+    split: str,
+    image_index: Any,
+    tp: Any,
+    fp: Any,
+    fn: Any,
+    class_names: Sequence[str] = (),
+) -> pa.Table:
+    """The rows of `counts` for one trial: `image_index` int64 [N], `tp`, `fp`, `fn` int64 [N, K] arrays.
+
+    Rows with three zeros are left out, except one per image that has no other, so that the number of images
+    stays known. Raises `UsageError` where the shapes do not fit.
+    """
+    image_index, tp, fp, fn = (np.asarray(array, dtype=np.int64) for array in (image_index, tp, fp, fn))
+    if not (tp.ndim == 2 and tp.shape == fp.shape == fn.shape and image_index.shape == tp.shape[:1]):
+        raise UsageError(
+            f"counts have shapes images {image_index.shape}, tp {tp.shape}, fp {fp.shape}, fn {fn.shape}; "
+            "must be [N] and three times [N, K]"
+        )
+    keep = (tp + fp + fn) > 0
+    if keep.shape[1]:
+        keep[~keep.any(axis=1), 0] = True
+    row, label = np.nonzero(keep)
+    columns = {
+        "trial_id": pa.array([trial_id] * len(row), pa.string()),
+        "split": pa.array([split] * len(row), pa.string()),
+        "image": pa.array(image_index[row]),
+        "class": pa.array(label.astype(np.int64)),
+        "tp": pa.array(tp[keep]),
+        "fp": pa.array(fp[keep]),
+        "fn": pa.array(fn[keep]),
+    }
+    if class_names:
+        columns["class_name"] = pa.array(list(class_names), pa.string()).take(columns["class"])
+    return pa.table(columns)
+
+
+def _decoded(params: Sequence[tuple[str, str]] | None) -> dict[str, Any]:
+    return {name: json.loads(value) for name, value in params or ()}
+
+
+def _text(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else json.dumps(value)
+
+
+def _plain(column: Column, value: Any) -> Any:
+    """A value as Arrow takes it: numpy scalars unpacked, JSON encoded, mappings as sorted pairs."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None:
+        return None
+    if column.type == "json":
+        return value if isinstance(value, str) else json.dumps(_jsonable(value), sort_keys=True)
+    if column.type.startswith("map<") and isinstance(value, Mapping):
+        if column.type == "map<string, json>":
+            return [(str(k), json.dumps(_jsonable(v), sort_keys=True)) for k, v in sorted(value.items())]
+        return [(str(k), _jsonable(v)) for k, v in sorted(value.items())]
+    return value
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(item) for item in value]
+    return value
+
+
+def _fits(column: Column, value: Any) -> bool:
+    try:
+        pa.array([value], arrow_type(column.type))
+    except (pa.ArrowException, TypeError, ValueError):
+        return False
+    return True
+
+
+def _cast(schema: Table, values: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
+    if values.type != field.type:
+        try:
+            values = values.cast(field.type)
+        except pa.ArrowException as error:
+            raise UsageError(
+                f"column {field.name} of table {schema.name} is {values.type}, must be {field.type}: {error}"
+            ) from error
+    if field.name in schema.key and values.null_count:
+        raise UsageError(
+            f"column {field.name} of table {schema.name} is null in {values.null_count} of {len(values)} "
+            "rows, must have a value: it is part of the key"
+        )
+    choices = schema.column(field.name).choices
+    if choices and len(values):
+        found = {value for value in pc.unique(values).to_pylist() if value is not None}
+        if found - set(choices):
+            raise UsageError(
+                f"column {field.name} of table {schema.name} is {sorted(found - set(choices))[0]!r}, "
+                f"must be one of {', '.join(choices)}"
+            )
+    return values
