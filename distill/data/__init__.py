@@ -1,5 +1,6 @@
 """Data sets, augmentation and generated scenes. The only package that imports albumentations."""
 
+from distill.data.check import DatasetReport, check_dataset
 from distill.data.config import (
     AugmentationConfig,
     CityscapesConfig,
@@ -21,6 +22,7 @@ __all__ = [
     "AugmentationConfig",
     "CityscapesConfig",
     "DataConfig",
+    "DatasetReport",
     "Protocol",
     "Role",
     "Sample",
@@ -28,4 +30,5 @@ __all__ = [
     "SegmentationDataset",
     "Split",
     "build_dataset",
+    "check_dataset",
 ]

@@ -79,11 +79,11 @@ class CityscapesConfig(_Config):
         None, description="train cities held out as tune split; by default drawn by tune_seed"
     )
     tune_share: float = Field(
-        0.1, gt=0, lt=1, description="least share of the train images that the drawn tune cities hold"
+        0.1, gt=0, lt=1, description="share of the train images that the drawn tune cities hold at most"
     )
     tune_seed: int = Field(0, ge=0, lt=2**63, description="which cities are drawn")
     student_images: int | None = Field(
-        None, ge=1, description="labelled images the student has, spread over the cities; the teacher has all"
+        None, ge=1, description="labelled images the student has, drawn by tune_seed; the teacher has all"
     )
 
 

@@ -1,0 +1,104 @@
+"""`python -m distill.data check CONFIG.yaml`: look at the data before a sweep does."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from distill.data.check import check_dataset
+from distill.data.config import CityscapesConfig, DataConfig, ScenesConfig
+from distill.errors import UsageError, nearest
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one check. Returns 0 where all data is good, 2 where the config or the data is not."""
+    parser = argparse.ArgumentParser(prog="python -m distill.data", description="Look at data sets.")
+    command = parser.add_subparsers(dest="command", required=True).add_parser(
+        "check", help="count pictures and labels; find what is missing, unpaired, broken or mislabelled"
+    )
+    command.add_argument(
+        "config", type=Path, metavar="CONFIG.yaml", help="a data config, or a sweep file with a data section"
+    )
+    command.add_argument("--full", action="store_true", help="decode every picture and every label map")
+    options = parser.parse_args(arguments)
+    status = 0
+    try:
+        configs = read_configs(options.config)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for name, config in configs.items():
+        try:
+            report = check_dataset(config, full=options.full)
+        except UsageError as error:
+            print(f"error: data set '{name}': {error}", file=sys.stderr)
+            status = 2
+        else:
+            print(f"{name} ({report.name})\n{report.describe()}\n")
+    return status
+
+
+def read_configs(path: Path) -> dict[str, ScenesConfig | CityscapesConfig]:
+    """The data configs in a YAML file, by name: the file itself is one, or has them under `data`.
+
+    Raises:
+        UsageError: the file cannot be read, or a config in it is wrong; names file, line and key.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        content, tree = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not YAML: {error}") from error
+    if isinstance(content, dict) and "kind" in content:
+        return {path.stem: _validated(content, path, tree, ())}
+    section = content.get("data") if isinstance(content, dict) else None
+    if not isinstance(section, dict) or not section:
+        raise UsageError(
+            f"{path} holds no data config, must have a 'kind' key (scenes or cityscapes), "
+            "or a 'data' section of names, each with a config"
+        )
+    if isinstance(section.get("kind"), str):
+        return {"data": _validated(section, path, tree, ("data",))}
+    return {str(name): _validated(value, path, tree, ("data", name)) for name, value in section.items()}
+
+
+def _validated(
+    value: object, path: Path, tree: Any, place: tuple[Any, ...]
+) -> ScenesConfig | CityscapesConfig:
+    try:
+        config: ScenesConfig | CityscapesConfig = TypeAdapter(DataConfig).validate_python(value)
+    except ValidationError as error:
+        messages = []
+        for problem in error.errors():
+            # a discriminated union puts the kind in front of the field's name
+            keys = place + tuple(key for key in problem["loc"] if key not in ("scenes", "cityscapes"))
+            known = {**ScenesConfig.model_fields, **CityscapesConfig.model_fields}
+            close = nearest(str(keys[-1]), known) if problem["type"] == "extra_forbidden" else []
+            hint = f"; did you mean {close[0]}?" if close else ""
+            where = ".".join(str(key) for key in keys) or "the file"
+            messages.append(f"{path}:{_line(tree, keys)}: {where}: {problem['msg']}{hint}")
+        raise UsageError("\n  ".join(messages)) from error
+    return config
+
+
+def _line(tree: Any, keys: tuple[Any, ...]) -> int:
+    """The line of a key, or of the deepest section on the way to it."""
+    line, node = 1, tree
+    for key in keys:
+        if not isinstance(node, yaml.MappingNode):
+            break
+        for name, value in node.value:
+            if name.value == str(key):
+                line, node = name.start_mark.line + 1, value
+    return line
+
+
+if __name__ == "__main__":
+    sys.exit(main())
