@@ -1,0 +1,57 @@
+"""A method's own settings, and the errors they raise in a person's words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+import pydantic
+from pydantic import BaseModel, ConfigDict
+
+from distill.errors import UsageError, unknown
+
+
+class MethodConfig(BaseModel):
+    """Settings of a method. Every field has a description, a default and a range.
+
+    Fields that end in `_weight` are the factors of the method's loss terms; 0 leaves a term out altogether.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+C = TypeVar("C", bound=MethodConfig)
+
+_RULES = {
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be below {lt}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be one of {expected}",
+    "finite_number": "must be a finite number",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+}
+
+
+def parse_config(owner: str, config_type: type[C], values: Mapping[str, Any]) -> C:
+    """A checked config; raises `UsageError` with value, rule and remedy for the first wrong setting."""
+    try:
+        return config_type(**values)
+    except pydantic.ValidationError as error:
+        raise _explained(owner, config_type.model_fields, error) from error
+
+
+def _explained(owner: str, fields: Iterable[str], error: pydantic.ValidationError) -> UsageError:
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return unknown(f"method '{owner}': setting", name, fields)
+    rule = _RULES.get(first["type"])
+    said = rule.format(**first.get("ctx", {})) if rule else first["msg"]
+    return UsageError(f"method '{owner}': {name} is {first['input']!r}, {said}")

@@ -1,0 +1,113 @@
+"""CWD: where in the picture each channel fires follows the teacher's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from distill.methods.config import MethodConfig
+from distill.methods.kd import WithKD, WithKDConfig
+from distill.methods.pixels import grid, in_float32, keep_valid, lowest, resize, valid_on, valid_pixels
+from distill.methods.registry import Card, register
+from distill.methods.taps import ChannelAlignment, Tap, tap_features
+
+if TYPE_CHECKING:
+    from distill.models.output import ModelInfo, Output
+
+_DEFAULT_WEIGHT = {"logits": 3.0, "features": 50.0}
+
+
+@in_float32
+def channel_kl(
+    student: Tensor, teacher: Tensor, temperature: float = 4.0, valid: Tensor | None = None
+) -> Tensor:
+    """T²/(B·C)·Σ KL(φ_t ‖ φ_s), φ = softmax over space of each channel of x/T (Shu 2021, eq. 2 and 3).
+
+    Args:
+        student: logits or features, `B×C×h×w`; its grid is the one that counts.
+        teacher: as many channels, resized bilinearly.
+        temperature: T, above 0.
+        valid: `B×h×w` bool; positions that are False take no part in the softmax. All take part where None.
+
+    Returns:
+        A 0-dim float32 tensor with a gradient to the student only.
+    """
+    valid_bhw = valid_on(valid, student)
+    # Filled twice: 0 keeps inf and nan out of the division, the lowest number then empties the position.
+    teacher_bchw = keep_valid(resize(teacher.detach(), grid(student)), valid_bhw) / temperature
+    student_bchw = keep_valid(student, valid_bhw) / temperature
+    log_student = F.log_softmax(keep_valid(student_bchw, valid_bhw, lowest(student)).flatten(2), dim=2)
+    log_teacher = F.log_softmax(keep_valid(teacher_bchw, valid_bhw, lowest(student)).flatten(2), dim=2)
+    divergence = (log_teacher.exp() * (log_teacher - log_student)).sum()
+    return temperature**2 / (student.shape[0] * student.shape[1]) * divergence
+
+
+class CWDConfig(WithKDConfig):
+    """Settings of CWD."""
+
+    where: Literal["logits", "features"] = Field(
+        "logits", description="compare final logits, or features at `tap` through a 1×1 convolution"
+    )
+    cwd_weight: float | None = Field(
+        None,
+        ge=0,
+        le=1e5,
+        description="weight λ of the channel-wise term; left out: 3 on logits, 50 on features",
+    )
+    temperature: float = Field(4.0, gt=0, le=100, description="temperature T of the softmax over space")
+    tap: Tap = Field("fused", description="which features, where `where` is features")
+
+
+@register
+class CWD(WithKD):
+    """Term `cwd`: `channel_kl` of logits or aligned features; term `kd` beside it."""
+
+    Config: ClassVar[type[MethodConfig]] = CWDConfig
+    config: CWDConfig
+    card: ClassVar[Card] = Card(
+        name="cwd",
+        title="Channel-wise Knowledge Distillation for Dense Prediction",
+        authors="Shu, Liu, Gao, Yan, Shen",
+        venue="ICCV",
+        year=2021,
+        url="https://arxiv.org/abs/2011.13256",
+        family="logits",
+        needs=("teacher", "labels", "logits", "stages", "fused"),
+        differs="Ignored pixels take no part in the softmax over space.",
+    )
+
+    def __init__(
+        self, config: CWDConfig, student: ModelInfo, teacher: ModelInfo | None, num_classes: int
+    ) -> None:
+        super().__init__(config, student, teacher, num_classes)
+        self.alignment: ChannelAlignment | None = None
+        if config.where == "features" and self.wanted("cwd"):
+            self.alignment = ChannelAlignment(student, self.teacher_info, config.tap)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """`cwd`: λ; `kd`: that of the logits distillation beside it."""
+        weight = self.config.cwd_weight
+        return {
+            "cwd": _DEFAULT_WEIGHT[self.config.where] if weight is None else weight,
+            "kd": self.config.kd_weight,
+        }
+
+    def forward(self, student: Output, teacher: Output | None, labels: Tensor) -> dict[str, Tensor]:
+        """Terms `cwd` and `kd`."""
+        taught = self.taught(teacher)
+        terms = self.logits_terms(student, taught, labels)
+        if not self.wanted("cwd"):
+            return terms
+        if self.alignment is None:
+            mine, theirs = student.logits, taught.logits
+            valid = valid_pixels(labels, grid(mine))
+        else:
+            theirs = tap_features(taught, self.teacher_info, self.config.tap)
+            mine = tap_features(student, self.student_info, self.config.tap)
+            valid = valid_pixels(labels, grid(mine))
+            mine = self.alignment(keep_valid(mine, valid))
+        return {**terms, "cwd": channel_kl(mine, theirs, self.config.temperature, valid)}

@@ -1,0 +1,351 @@
+"""HeteroAKD: features of any two architectures, compared as class logits that are mixed by who errs less.
+
+Huang, Hu, Zhang, Chen, Gao, "Distilling Knowledge from Heterogeneous Architectures for Semantic
+Segmentation", AAAI 2025, arXiv 2504.07691. The authors released no code. Each option says how sure its
+default is: two independent sources agree, one source says so, or it is our choice because none does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+from torch.nn import functional as F
+
+from distill.errors import UsageError
+from distill.methods.config import MethodConfig
+from distill.methods.kd import pixel_kl
+from distill.methods.pixels import (
+    cross_entropy,
+    grid,
+    in_float32,
+    keep_valid,
+    lowest,
+    mean_over_valid,
+    one_hot,
+    resize,
+    resize_labels,
+    valid_pixels,
+)
+from distill.methods.projector import LogitsProjector
+from distill.methods.registry import Card, Method, register
+from distill.methods.taps import Tap, tap_channels, tap_features
+
+if TYPE_CHECKING:
+    from distill.models.output import ModelInfo, Output
+
+KemAxis = Literal["class", "space", "none"]
+WeightPer = Literal["class", "pixel"]
+
+_PRESETS: dict[str, dict[str, object]] = {
+    "paper": {"final_relu": True, "scale_by_classes": False, "weight_per": "class"},
+    "stable": {"final_relu": False, "scale_by_classes": True, "weight_per": "pixel"},
+}
+
+
+def class_uncertainty(logits: Tensor, is_class: Tensor) -> Tensor:
+    """H(Z), the binary cross-entropy of every class against the label, per pixel and class (part of eq. 3).
+
+    Args:
+        logits: Z, `B×K×h×w`.
+        is_class: one-hot labels, `B×K×h×w` bool.
+    """
+    # −log sg(Z) = softplus(−Z) and −log(1 − sg(Z)) = softplus(Z): neither overflows, neither cancels.
+    return F.softplus(torch.where(is_class, -logits, logits))
+
+
+def mix_knowledge(
+    student_logits: Tensor, teacher_logits: Tensor, student_h: Tensor, teacher_h: Tensor
+) -> Tensor:
+    """Z_hyb = S_t⊙Z_t + (1 − S_t)⊙Z_s with S_t = H_s/(H_t + H_s) (KMM, eq. 3): who errs less has more say.
+
+    All `B×K×h×w`. Where both are certain beyond float precision (H_s = H_t = 0), S_t is ½.
+    """
+    total = student_h + teacher_h
+    share = torch.where(total > 0, student_h / total, 0.5)
+    return torch.lerp(student_logits, teacher_logits, share)
+
+
+def evaluate_knowledge(
+    student_h: Tensor, mixed_h: Tensor, valid: Tensor, axis: KemAxis = "class", scale_by_classes: bool = False
+) -> Tensor:
+    """W = softmax(H_s + max(0, H_s − H_hyb)) (KEM, eq. 4).
+
+    What the student is worst at and the mix improves counts most.
+
+    Args:
+        student_h: H(Z_s), `B×K×h×w`.
+        mixed_h: H(Z_hyb), `B×K×h×w`.
+        valid: `B×h×w` bool.
+        axis: of the softmax. `class`: weights of a pixel sum to 1. `space`: weights of a class in an image
+            average to 1 over its valid pixels (a softmax over them, times their number). `none`: 1/K
+            everywhere.
+        scale_by_classes: K·W for `class` and `none`, so that a uniform W weighs 1; `space` does so already.
+
+    Returns:
+        W, `B×K×h×w`.
+    """
+    num_classes = student_h.shape[1]
+    scale = float(num_classes) if scale_by_classes else 1.0
+    if axis == "none":
+        return torch.full_like(student_h, scale / num_classes)
+    need = student_h + (student_h - mixed_h).clamp(min=0)
+    if axis == "class":
+        return F.softmax(need, dim=1) * scale
+    inside = keep_valid(need, valid, lowest(need)).flatten(2)
+    count = valid.sum((1, 2))[:, None, None, None]
+    return F.softmax(inside, dim=2).view_as(need) * count
+
+
+@in_float32
+def weighted_soft_cross_entropy(
+    student_logits: Tensor, target: Tensor, weight: Tensor, valid: Tensor, temperature: float = 1.0
+) -> Tensor:
+    """−(1/|Ω|) Σ_i Σ_c W_ci · p_ci · log softmax(Z_s,i/τ)_c (eq. 5); no τ² here (one source).
+
+    Args:
+        student_logits: Z_s, `B×K×h×w`, finite.
+        target: p, `B×K×h×w`, sums to 1 over classes.
+        weight: W, `B×K×h×w` or `B×1×h×w`.
+        valid: Ω, `B×h×w` bool.
+        temperature: τ.
+    """
+    log_student = F.log_softmax(student_logits / temperature, dim=1)
+    return -mean_over_valid((weight * target * log_student).sum(1), valid)
+
+
+@in_float32
+def hetero_akd(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    temperature: float = 1.0,
+    *,
+    mixing: bool = True,
+    kem_axis: KemAxis = "class",
+    scale_by_classes: bool = False,
+    weight_per: WeightPer = "class",
+) -> Tensor:
+    """L_hakd of two projected logits (eq. 3 to 5). Z_hyb, S and W carry no gradient (two sources agree).
+
+    Args:
+        student_logits: Z_s, `B×K×h×w`; its grid is the working grid (one source).
+        teacher_logits: Z_t, `B×K×h'×w'`, resized bilinearly to it (one source).
+        labels: int64, `B×H×W`, 255 ignored, brought to it by nearest neighbour (one source).
+        temperature: τ, above 0.
+        mixing: False puts Z_t in place of Z_hyb (ablation: no KMM).
+        kem_axis: axis of the softmax of W; `none` is W = 1/K (ablation: no KEM).
+        scale_by_classes: K·W in place of W.
+        weight_per: `class` as in eq. 5; `pixel`: one weight Σ_c W_c·softmax(Z_hyb/τ)_c for all classes of
+            a pixel, whose minimiser is the target itself and not W ⊙ target.
+
+    Returns:
+        A 0-dim float32 tensor with a gradient to the student's logits only.
+    """
+    valid = valid_pixels(labels, grid(student_logits))
+    student_bkhw = keep_valid(student_logits, valid)
+    with torch.no_grad():
+        teacher_bkhw = keep_valid(resize(teacher_logits, grid(student_logits)), valid)
+        is_class = one_hot(resize_labels(labels, grid(student_logits)), student_logits.shape[1])
+        student_h = class_uncertainty(student_bkhw, is_class)
+        mixed = teacher_bkhw
+        if mixing:
+            mixed = mix_knowledge(
+                student_bkhw, teacher_bkhw, student_h, class_uncertainty(teacher_bkhw, is_class)
+            )
+        weight = evaluate_knowledge(
+            student_h, class_uncertainty(mixed, is_class), valid, kem_axis, scale_by_classes
+        )
+        target = F.softmax(mixed / temperature, dim=1)
+        if weight_per == "pixel":
+            weight = (weight * target).sum(1, keepdim=True)
+    return weighted_soft_cross_entropy(student_bkhw, target, weight, valid, temperature)
+
+
+class HeteroAKDConfig(MethodConfig):
+    """Settings of HeteroAKD. A preset fills what is not set beside it.
+
+    Ablations: `mixing: false` (no KMM), `kem_axis: none` (no KEM), both (projection only), `hakd_weight:
+    0` (logits distillation), `hakd_weight: 0` and `kd_weight: 0` (student alone).
+    """
+
+    preset: Literal["paper", "stable"] = Field(
+        "paper",
+        description="paper: eq. 1 to 6 as printed. stable (our choice): final_relu false, "
+        "scale_by_classes true, weight_per pixel. Settings given beside it win",
+    )
+    kd_weight: float = Field(
+        0.1, ge=0, le=1e4, description="λ1, weight of the logits distillation (one source)"
+    )
+    hakd_weight: float = Field(
+        1.0, ge=0, le=1e4, description="λ2, weight of the heterogeneous term (one source: 1 or 10 by pair)"
+    )
+    proj_weight: float = Field(
+        1.0, ge=0, le=1e4, description="weight of the projectors' cross-entropy (our choice)"
+    )
+    temperature: float = Field(
+        1.0, gt=0, le=100, description="τ of both distillation terms (1 is our choice)"
+    )
+    tap: Tap = Field(
+        "stage4",
+        description="which features are projected: the last stage (one source), another stage, the "
+        "stage of stride 8, or what the classifier sees",
+    )
+    final_relu: bool = Field(True, description="ReLU at the end of the projectors (two sources agree)")
+    mixing: bool = Field(
+        True,
+        description="mix both logits by their reliability, KMM (two sources agree); false: the teacher's",
+    )
+    kem_axis: KemAxis = Field(
+        "class",
+        description="axis of the softmax of W: class (one source), space (one source; the weights "
+        "average to 1 over an image's valid pixels, our choice), none: 1/K. A good "
+        "hakd_weight does not carry over between axes",
+    )
+    scale_by_classes: bool = Field(
+        False, description="K·W in place of W, so that a uniform W is plain cross-entropy (our choice)"
+    )
+    weight_per: WeightPer = Field(
+        "class",
+        description="a weight per class of a pixel (one source), or one per pixel, which does not "
+        "bias the minimiser towards the classes the student is worst at (our choice)",
+    )
+    proj_supervision: Literal["both", "student", "none"] = Field(
+        "both", description="whose projected logits get cross-entropy to the labels (our choice)"
+    )
+    teacher_projector: Literal["joint", "pretrained"] = Field(
+        "joint",
+        description="train the teacher's projector beside the student, or hand in one that was "
+        "trained once for the teacher (our choice)",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, values: Any) -> Any:
+        preset = values.get("preset", "paper") if isinstance(values, Mapping) else None
+        return {**_PRESETS[preset], **values} if preset in _PRESETS else values
+
+
+@register
+class HeteroAKD(Method):
+    """Terms `kd` (eq. 1), `hakd` (eq. 5) and `proj`, the cross-entropy of the projected logits that gives
+    H a meaning.
+
+    Nothing in eq. 6 trains the teacher's projector, as its output carries no gradient; `proj` does.
+    """
+
+    Config: ClassVar[type[MethodConfig]] = HeteroAKDConfig
+    config: HeteroAKDConfig
+    card: ClassVar[Card] = Card(
+        name="heteroakd",
+        title="Distilling Knowledge from Heterogeneous Architectures for Semantic Segmentation",
+        authors="Huang, Hu, Zhang, Chen, Gao",
+        venue="AAAI",
+        year=2025,
+        url="https://arxiv.org/abs/2504.07691",
+        family="heterogeneous",
+        needs=("teacher", "labels", "logits", "stages", "fused"),
+        differs="The projectors are supervised by the labels, which the paper does not state; without it "
+        "nothing trains the teacher's. The projectors' BatchNorm sees ignored pixels too.",
+    )
+
+    def __init__(
+        self, config: HeteroAKDConfig, student: ModelInfo, teacher: ModelInfo | None, num_classes: int
+    ) -> None:
+        super().__init__(config, student, teacher, num_classes)
+        self._handed_in = False
+        if not self.wanted("hakd"):
+            return
+        self.student_projector = LogitsProjector(
+            tap_channels(student, config.tap), num_classes, config.final_relu
+        )
+        self.teacher_projector = LogitsProjector(
+            tap_channels(self.teacher_info, config.tap), num_classes, config.final_relu
+        )
+        if config.teacher_projector == "pretrained":
+            self.register_buffer("teacher_projector_handed_in", torch.tensor(False))
+        if not self._teacher_projector_learns:
+            self.teacher_projector.requires_grad_(False)
+
+    @property
+    def _teacher_projector_learns(self) -> bool:
+        both = self.config.proj_supervision == "both" and self.config.proj_weight > 0
+        return both and self.config.teacher_projector == "joint"
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """`kd`: λ1, `hakd`: λ2, `proj`: its weight, 0 where nothing is projected or supervised."""
+        config = self.config
+        supervised = config.hakd_weight > 0 and config.proj_supervision != "none"
+        return {
+            "kd": config.kd_weight,
+            "hakd": config.hakd_weight,
+            "proj": config.proj_weight if supervised else 0.0,
+        }
+
+    def train(self, mode: bool = True) -> HeteroAKD:
+        """As in torch, but a projector that was handed in stays in evaluation mode."""
+        super().train(mode)
+        if self.wanted("hakd") and self.config.teacher_projector == "pretrained":
+            self.teacher_projector.eval()
+        return self
+
+    def use_teacher_projector(self, state: Mapping[str, Tensor]) -> None:
+        """Hand in the `state_dict` of a projector trained by `train_teacher_projector`; it stays frozen.
+
+        Raises:
+            UsageError: the method was not built with `teacher_projector='pretrained'`.
+        """
+        if self.config.teacher_projector != "pretrained" or not self.wanted("hakd"):
+            raise UsageError(
+                f"teacher_projector is '{self.config.teacher_projector}' and hakd_weight "
+                f"{self.config.hakd_weight:g}, must be 'pretrained' and above 0 "
+                "to hand one in; build the method so"
+            )
+        self.teacher_projector.load_state_dict(state)
+        self.teacher_projector.eval()
+        self.get_buffer("teacher_projector_handed_in").fill_(True)
+
+    def _check_handed_in(self) -> None:
+        if self._handed_in or self.config.teacher_projector == "joint":
+            return
+        # Read once: the buffer comes back with a checkpoint, and reading it waits for the device.
+        self._handed_in = bool(self.get_buffer("teacher_projector_handed_in"))
+        if not self._handed_in:
+            raise UsageError(
+                "teacher_projector is 'pretrained' but none was handed in, must be; train one with "
+                "train_teacher_projector and pass its state_dict to use_teacher_projector, or set 'joint'"
+            )
+
+    def forward(self, student: Output, teacher: Output | None, labels: Tensor) -> dict[str, Tensor]:
+        """Terms `kd`, `hakd` and `proj`."""
+        config, taught = self.config, self.taught(teacher)
+        terms: dict[str, Tensor] = {}
+        if self.wanted("kd"):
+            valid = valid_pixels(labels, grid(student.logits))
+            terms["kd"] = pixel_kl(student.logits, taught.logits, config.temperature, valid)
+        if not self.wanted("hakd"):
+            return terms
+        self._check_handed_in()
+        student_z = self.student_projector(tap_features(student, self.student_info, config.tap))
+        teacher_z = self.teacher_projector(tap_features(taught, self.teacher_info, config.tap).detach())
+        teacher_z = resize(teacher_z.float(), grid(student_z))
+        labels = resize_labels(labels, grid(student_z))
+        terms["hakd"] = hetero_akd(
+            student_z,
+            teacher_z.detach(),
+            labels,
+            config.temperature,
+            mixing=config.mixing,
+            kem_axis=config.kem_axis,
+            scale_by_classes=config.scale_by_classes,
+            weight_per=config.weight_per,
+        )
+        if self.wanted("proj"):
+            terms["proj"] = cross_entropy(student_z, labels)
+            if self._teacher_projector_learns:
+                terms["proj"] = terms["proj"] + cross_entropy(teacher_z, labels)
+        return terms

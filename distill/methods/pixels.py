@@ -1,0 +1,119 @@
+"""Pixels that count, grids that match, and float32: what every formula of this folder starts from.
+
+Logits and features live on grids of their own, labels at image resolution. A formula works on the
+student's grid: the teacher's maps come to it bilinearly, labels by nearest neighbour. Pixels labelled
+`IGNORE_INDEX` count for nothing, whatever the maps hold there, inf and nan included. Nothing here waits
+for the device.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import ParamSpec
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+IGNORE_INDEX = 255
+
+P = ParamSpec("P")
+
+
+def _float32(value: object) -> object:
+    if isinstance(value, Tensor) and value.is_floating_point() and value.dtype != torch.float64:
+        return value.float()
+    return value
+
+
+def in_float32(formula: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """Run a formula in float32 with autocast off; float64 stays float64, so that gradients can be checked."""
+
+    @functools.wraps(formula)
+    def run(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        device = next(value.device for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+        with torch.autocast(device.type, enabled=False):
+            return formula(
+                *(_float32(value) for value in args),  # type: ignore[arg-type]
+                **{key: _float32(value) for key, value in kwargs.items()},  # type: ignore[arg-type]
+            )
+
+    return run
+
+
+def grid(maps: Tensor) -> tuple[int, int]:
+    """Height and width of `...×h×w`."""
+    return maps.shape[-2], maps.shape[-1]
+
+
+def resize(maps_bchw: Tensor, size: tuple[int, int]) -> Tensor:
+    """Logits or features on another grid: bilinear, corners not aligned; themselves where sizes agree."""
+    if grid(maps_bchw) == size:
+        return maps_bchw
+    return F.interpolate(maps_bchw, size=size, mode="bilinear", align_corners=False)
+
+
+def resize_labels(labels_bhw: Tensor, size: tuple[int, int]) -> Tensor:
+    """Labels or masks on another grid: the pixel under each cell's centre, where `resize` puts maps.
+
+    `interpolate(mode="nearest")` would take a cell's upper left corner, half a cell off.
+    """
+    height, width = grid(labels_bhw)
+    if (height, width) == size:
+        return labels_bhw
+    device = labels_bhw.device
+    rows = (2 * torch.arange(size[0], device=device) + 1) * height // (2 * size[0])
+    columns = (2 * torch.arange(size[1], device=device) + 1) * width // (2 * size[1])
+    return labels_bhw[:, rows[:, None], columns]
+
+
+def valid_pixels(labels_bhw: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+    """True where a label counts, `B×h×w`, on the grid `size` where one is given."""
+    return resize_labels(labels_bhw, size or grid(labels_bhw)) != IGNORE_INDEX
+
+
+def valid_on(valid_bhw: Tensor | None, maps_bchw: Tensor) -> Tensor:
+    """A mask on the grid of `maps_bchw`; no mask means that every pixel counts."""
+    if valid_bhw is None:
+        return maps_bchw.new_ones((maps_bchw.shape[0], *grid(maps_bchw)), dtype=torch.bool)
+    return resize_labels(valid_bhw, grid(maps_bchw))
+
+
+def keep_valid(maps_bchw: Tensor, valid_bhw: Tensor, fill: float = 0.0) -> Tensor:
+    """The maps with `fill` at ignored pixels: inf and nan there reach no value and no gradient."""
+    return torch.where(valid_bhw[:, None], maps_bchw, fill)
+
+
+def lowest(maps: Tensor) -> float:
+    """A logit that a softmax turns into exactly 0, yet finite: a row of nothing else stays uniform."""
+    return torch.finfo(maps.dtype).min / 4
+
+
+def mean_over_valid(values_bhw: Tensor, valid_bhw: Tensor) -> Tensor:
+    """Mean over the valid pixels, a 0-dim tensor; 0 with a zero gradient where none is valid."""
+    total = torch.where(valid_bhw, values_bhw, 0.0).sum()
+    return total / valid_bhw.sum().clamp(min=1)
+
+
+def one_hot(labels_bhw: Tensor, num_classes: int) -> Tensor:
+    """`B×K×h×w` bool, all False at ignored pixels."""
+    classes = torch.arange(num_classes, device=labels_bhw.device)
+    return labels_bhw[:, None] == classes[:, None, None]
+
+
+@in_float32
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Pixel cross-entropy, the task loss: logits resized bilinearly to the labels, mean over valid pixels.
+
+    Args:
+        logits: `B×K×h×w`, any stride.
+        labels: `B×H×W` int64, 255 ignored.
+
+    Returns:
+        A 0-dim float32 tensor; 0 with a zero gradient where no pixel is valid.
+    """
+    valid_bhw = valid_pixels(labels)
+    logits_bkhw = keep_valid(resize(logits, grid(labels)), valid_bhw)
+    total = F.cross_entropy(logits_bkhw, labels, ignore_index=IGNORE_INDEX, reduction="sum")
+    return total / valid_bhw.sum().clamp(min=1)

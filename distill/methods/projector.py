@@ -1,0 +1,74 @@
+"""Features of any network as class logits: the projector of HeteroAKD, and how to train a teacher's once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+
+import torch
+from torch import Tensor, nn
+
+from distill.errors import UsageError
+from distill.methods.pixels import cross_entropy, grid, resize_labels
+from distill.methods.taps import for_layer
+
+
+class LogitsProjector(nn.Module):
+    """G: a 1×1 convolution, BatchNorm and (two sources agree) ReLU, from features to aligned logits.
+
+    Args:
+        channels: of the features.
+        num_classes: K, channels of the result.
+        final_relu: False leaves the ReLU out: with it sg(Z) ≥ ½, so no class can be denied.
+    """
+
+    def __init__(self, channels: int, num_classes: int, final_relu: bool = True) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(channels, num_classes, 1, bias=False)
+        self.norm = nn.BatchNorm2d(num_classes)
+        self.activation = nn.ReLU() if final_relu else nn.Identity()
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`B×C×h×w` to Z, `B×K×h×w`."""
+        projected: Tensor = self.activation(self.norm(self.convolution(for_layer(features, self))))
+        return projected
+
+
+def train_teacher_projector(
+    projector: LogitsProjector,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    steps: int = 1000,
+    learning_rate: float = 1e-3,
+) -> LogitsProjector:
+    """Train G_t once for a teacher: its loss CE(Z_t, y) does not depend on any student.
+
+    Adam, cosine schedule to 0, all our choice.
+
+    Args:
+        projector: as the method will build it; trained in place.
+        batches: frozen teacher features at the tap, `B×C×h×w`, and labels, `B×H×W`; endless or at least one.
+        steps: at most so many batches are used.
+        learning_rate: at the start.
+
+    Returns:
+        The same projector, in evaluation mode.
+
+    Raises:
+        UsageError: there are no batches.
+    """
+    optimizer = torch.optim.Adam(projector.parameters(), lr=learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    projector.train()
+    for features, labels in islice(batches, steps):
+        logits = projector(features.detach())
+        loss = cross_entropy(logits, resize_labels(labels, grid(logits)))
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+    if schedule.last_epoch == 0:
+        raise UsageError(
+            "training a teacher projector got 0 batches, must get at least 1; pass steps above 0 and data"
+        )
+    return projector.eval()
