@@ -139,12 +139,8 @@ class Ledger:
         """All files under the folder `prefix`, sorted, relative to the root; none where it does not exist."""
         root = self._opened[1]
         folder = self._path(prefix.rstrip("/")) if prefix else root
-        selector = pyarrow.fs.FileSelector(folder, recursive=True, allow_not_found=True)
-        return sorted(
-            info.path.removeprefix(root).lstrip("/")
-            for info in self._opened[0].get_file_info(selector)
-            if info.type == pyarrow.fs.FileType.File and not _is_temporary(info.base_name)
-        )
+        found = (info for info in self._files(folder, recursive=True) if not _is_temporary(info.base_name))
+        return sorted(info.path.removeprefix(root).lstrip("/") for info in found)
 
     def delete(self, path: str) -> None:
         """Delete a file, or a folder with all in it. Nothing happens where nothing is."""
@@ -179,10 +175,9 @@ class Ledger:
         data = with_parameter_columns(schema, arrange(schema, data))
         if data.num_rows == 0:
             return
-        listed = self._restarting(table, lambda: self._listing(table))
-        if name + _SUFFIX in listed or any(name + _SUFFIX in self._replaces(table, file) for file in listed):
-            return
-        self.write_bytes(f"tables/{table}/{name}{_SUFFIX}", _encode(schema, data, replaces=()))
+        file = name + _SUFFIX
+        if not self._restarting(table, lambda: self._is_taken(table, file)):
+            self.write_bytes(f"tables/{table}/{file}", _encode(schema, data, replaces=()))
 
     def read(self, table: str, columns: Sequence[str] | None = None) -> pa.Table:
         """The table as one Arrow table: each key once, sorted by key, in the newest schema.
@@ -224,6 +219,15 @@ class Ledger:
 
     # --- How a table's files are found and merged
 
+    def _files(self, folder: str, recursive: bool) -> Sequence[pyarrow.fs.FileInfo]:
+        selector = pyarrow.fs.FileSelector(folder, recursive=recursive, allow_not_found=True)
+        for _ in range(_RESTARTS):
+            # Arrow raises, in spite of `allow_not_found`, where a folder appears or goes while it looks.
+            with contextlib.suppress(FileNotFoundError):
+                infos = self._opened[0].get_file_info(selector)
+                return [info for info in infos if info.type == pyarrow.fs.FileType.File]
+        raise OSError(f"{folder} came and went {_RESTARTS} times while it was listed; list it again")
+
     def _generation_path(self, table: str) -> str:
         return f"tables/.{table}.generation"
 
@@ -244,18 +248,18 @@ class Ledger:
     def _listing(self, table: str) -> frozenset[str]:
         """Names of the table's files, with every row in at least one of them; see the module's docstring."""
         before = self._generation(table)
-        folder = self._path(f"tables/{table}")
-        selector = pyarrow.fs.FileSelector(folder, allow_not_found=True)
         names = frozenset(
             info.base_name
-            for info in self._opened[0].get_file_info(selector)
-            if info.type == pyarrow.fs.FileType.File
-            and info.base_name.endswith(_SUFFIX)
-            and not info.base_name.startswith((".", "_"))
+            for info in self._files(self._path(f"tables/{table}"), recursive=False)
+            if info.base_name.endswith(_SUFFIX) and not info.base_name.startswith((".", "_"))
         )
         if self._generation(table) != before:
             raise _MovedError
         return names
+
+    def _is_taken(self, table: str, file: str) -> bool:
+        listed = self._listing(table)
+        return file in listed or any(file in self._replaces(table, other) for other in listed)
 
     def _live(self, table: str) -> Sequence[str]:
         return self._without_replaced(table, self._listing(table))
