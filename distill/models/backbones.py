@@ -1,0 +1,283 @@
+"""timm backbones as four feature maps."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from distill.errors import UsageError, unknown
+from distill.models.families import Family, any_size_arguments, family_of
+
+# timm takes two seconds to import: only those who build a model pay for it.
+
+MIT_SIZES = tuple(f"mit_b{size}" for size in range(6))
+_OURS = {
+    "cache_dir", "checkpoint_path", "features_only", "feature_cls", "hf_hub_id", "in_chans", "num_classes",
+    "out_indices", "output_stride", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay",
+    "pretrained_strict", "scriptable",
+}  # fmt: skip
+_CANNOT_BUILD = (TypeError, ValueError, AssertionError, NotImplementedError, KeyError, RuntimeError)
+
+
+@dataclass(frozen=True)
+class BackbonePlan:
+    """What is known of a backbone before it is built: shapes, and the arguments for timm.
+
+    Attributes:
+        name: as the user wrote it.
+        timm_name: timm's name of it, with the tag of the weights if one was given.
+        family: cnn or transformer.
+        out_indices: which of timm's feature maps are the four stages.
+        channels: channels of the four stages.
+        strides: strides of the four stages.
+        channels_last: whether timm returns the maps as B×H×W×C.
+        output_stride: the stride asked of timm, None for the backbone's own.
+        arguments: everything else for `timm.create_model`.
+    """
+
+    name: str
+    timm_name: str
+    family: Family
+    out_indices: tuple[int, ...]
+    channels: tuple[int, int, int, int]
+    strides: tuple[int, int, int, int]
+    channels_last: bool
+    output_stride: int | None
+    arguments: dict[str, Any]
+
+
+class Backbone(nn.Module):
+    """A timm network returning its four stages, each B×C×h×w."""
+
+    def __init__(self, plan: BackbonePlan, network: nn.Module) -> None:
+        super().__init__()
+        self.plan = plan
+        self.network = network
+
+    def forward(self, images_b3hw: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The four stages; raises `UsageError` where the backbone does not take images of this size."""
+        try:
+            maps = self.network(images_b3hw)
+        except AssertionError as error:
+            height, width = images_b3hw.shape[-2:]
+            raise UsageError(
+                f"backbone '{self.plan.name}' does not take images of {height}×{width}: {error}. Give it its "
+                f'size with backbone_args {{"img_size": [{height}, {width}]}}, or choose one that takes any size'
+            ) from error
+        if self.plan.channels_last:
+            maps = [features.permute(0, 3, 1, 2).contiguous() for features in maps]
+        return cast("tuple[Tensor, Tensor, Tensor, Tensor]", tuple(maps))
+
+
+def list_backbones() -> list[str]:
+    """Every name `build_model` takes after the dash: MiT-B0 to B5 and timm's architectures."""
+    import timm
+
+    return [*MIT_SIZES, *timm.list_models()]
+
+
+def timm_file(architecture: str) -> str:
+    """The timm model file that defines an architecture."""
+    from timm.models import _registry
+
+    return str(_registry._model_to_module[architecture])
+
+
+def plan_backbone(name: str, backbone_args: dict[str, Any] | None, output_stride: int | None) -> BackbonePlan:
+    """Work out shapes and arguments on the meta device: nothing is allocated, no data flows.
+
+    Args:
+        name: MiT name, timm architecture, or timm architecture with a weights tag (`resnet50.a1_in1k`).
+        backbone_args: extra arguments for timm's constructor; JSON values only.
+        output_stride: 8 or 16 to dilate the last stages; None for the backbone's own.
+
+    Raises:
+        UsageError: for an unknown name (names the nearest), fewer than four stages, arguments or an output
+            stride that the backbone does not take.
+    """
+    arguments = dict(backbone_args or {})
+    taken = sorted(_OURS & set(arguments))
+    if taken:
+        raise UsageError(
+            f"backbone_args has {', '.join(taken)}, which build_model sets itself; leave it out or use "
+            "build_model's own arguments"
+        )
+    try:
+        key = json.dumps(arguments, sort_keys=True)
+    except TypeError as error:
+        raise UsageError(
+            f"backbone_args must hold JSON values only (numbers, strings, lists): {error}"
+        ) from error
+    return _plan_cached(name, key, output_stride)
+
+
+@lru_cache(maxsize=4096)
+def _plan_cached(name: str, arguments_json: str, output_stride: int | None) -> BackbonePlan:
+    timm_name, architecture, defaults = _resolve(name)
+    file = timm_file(architecture)
+    arguments = {**any_size_arguments(file), **defaults, **_tuples(json.loads(arguments_json))}
+    dilation = {} if output_stride is None else {"output_stride": output_stride}
+    asked = f"output stride {output_stride}" if dilation else f"backbone_args {arguments_json}"
+    try:
+        info, format_name = _probe(timm_name, {**arguments, **dilation}, None)
+        reductions = [int(stage["reduction"]) for stage in info.info]
+        indices = _four_stages(name, reductions)
+        info, format_name = _probe(timm_name, {**arguments, **dilation}, indices)
+    except UsageError:
+        raise
+    except _CANNOT_BUILD as error:
+        raise UsageError(
+            f"backbone '{name}' cannot be built with {asked}: {type(error).__name__}: {error}. Leave it out, "
+            "or choose another backbone"
+        ) from error
+    strides = tuple(int(stage["reduction"]) for stage in info.get_dicts())
+    if output_stride is not None and strides[-1] != output_stride:
+        raise UsageError(
+            f"backbone '{name}' cannot be dilated to output stride {output_stride}: its last stage stays at "
+            f"stride {strides[-1]}. Leave output_stride out, or choose a backbone such as resnet18"
+        )
+    return BackbonePlan(
+        name=name,
+        timm_name=timm_name,
+        family=family_of(architecture, file),
+        out_indices=indices,
+        channels=cast("tuple[int, int, int, int]", tuple(int(c) for c in info.channels())),
+        strides=cast("tuple[int, int, int, int]", strides),
+        channels_last=format_name == "NHWC",
+        output_stride=output_stride,
+        arguments=arguments,
+    )
+
+
+def can_dilate(name: str, backbone_args: dict[str, Any] | None, output_stride: int) -> bool:
+    """Whether the backbone can be dilated to `output_stride`; the backbone itself must be buildable."""
+    plan_backbone(name, backbone_args, None)
+    try:
+        plan_backbone(name, backbone_args, output_stride)
+    except UsageError:
+        return False
+    return True
+
+
+def create_backbone(plan: BackbonePlan, pretrained: bool | Path) -> Backbone:
+    """Build a planned backbone, with timm's hub weights (True), those of a local file, or at random (False).
+
+    A file is read by safetensors or by `torch.load(weights_only=True)`, and its keys are translated by timm.
+
+    Raises:
+        UsageError: no such file, a file whose tensors do not fit, or hub weights that do not exist or arrive.
+    """
+    import timm
+
+    options: dict[str, Any] = {**plan.arguments, "features_only": True, "out_indices": plan.out_indices}
+    if plan.output_stride is not None:
+        options["output_stride"] = plan.output_stride
+    if isinstance(pretrained, Path):
+        state = _read_weights(pretrained)
+        options["pretrained_cfg_overlay"] = {"state_dict": dict(state), "custom_load": False}
+    elif pretrained and (plan.name in MIT_SIZES or not timm.is_model_pretrained(plan.timm_name)):
+        raise UsageError(
+            f"timm has no weights for backbone '{plan.name}': use pretrained=False, or the path of a checkpoint"
+        )
+    try:
+        network = timm.create_model(plan.timm_name, pretrained=bool(pretrained), **options)
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        if not pretrained:
+            raise
+        source = pretrained if isinstance(pretrained, Path) else "the hub"
+        raise UsageError(
+            f"weights of backbone '{plan.name}' could not be loaded from {source}: {error}"
+        ) from error
+    if isinstance(pretrained, Path):
+        _check_loaded(network, state, pretrained, plan.name)
+    return Backbone(plan, network)
+
+
+def _resolve(name: str) -> tuple[str, str, dict[str, Any]]:
+    """timm's name, its architecture, and the arguments that make it the backbone meant."""
+    import timm
+
+    if name in MIT_SIZES:
+        architecture = f"pvt_v2_b{name[-1]}"
+        return architecture, architecture, {"mlp_ratios": (4, 4, 4, 4)}
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        raise unknown("backbone", name, list_backbones())
+    if tag and name not in timm.list_pretrained(architecture):
+        raise unknown(f"weights tag of backbone '{architecture}'", name, timm.list_pretrained(architecture))
+    return name, architecture, {}
+
+
+def _probe(timm_name: str, arguments: dict[str, Any], out_indices: tuple[int, ...] | None) -> tuple[Any, str]:
+    """timm's feature info and the layout of its maps, from a build on the meta device."""
+    import timm
+
+    if out_indices is not None:
+        arguments = {**arguments, "out_indices": out_indices}
+    with torch.device("meta"):
+        network = timm.create_model(timm_name, features_only=True, **arguments)
+    layout = getattr(network, "output_fmt", None)
+    return network.feature_info, "NCHW" if layout is None else str(getattr(layout, "value", layout))
+
+
+def _four_stages(name: str, reductions: list[int]) -> tuple[int, ...]:
+    """Indices of the four stages: strides 4, 8, 16, 32 where they exist, else the last four; of a plain
+    transformer, four evenly spaced blocks."""
+    count = len(reductions)
+    if count < 4:
+        raise UsageError(
+            f"backbone '{name}' has {count} feature maps (strides {', '.join(map(str, reductions))}), must have "
+            "at least 4; choose another backbone"
+        )
+    if count > 6 or len(set(reductions)) == 1:
+        return tuple(count * quarter // 4 - 1 for quarter in (1, 2, 3, 4))
+    if {4, 8, 16, 32} <= set(reductions):
+        return tuple(count - 1 - reductions[::-1].index(stride) for stride in (4, 8, 16, 32))
+    return tuple(range(count - 4, count))
+
+
+def _tuples(value: Any) -> Any:
+    """JSON lists as tuples, at any depth."""
+    if isinstance(value, list):
+        return tuple(_tuples(item) for item in value)
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return value
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    import pickle
+
+    from timm.models import load_state_dict
+
+    if not path.is_file():
+        raise UsageError(
+            f"pretrained weights '{path}' are not a file: give the path of a .safetensors or .pth file"
+        )
+    try:
+        return cast("dict[str, Tensor]", load_state_dict(str(path), weights_only=True))
+    except (RuntimeError, ValueError, OSError, EOFError, pickle.UnpicklingError) as error:
+        raise UsageError(f"pretrained weights '{path}' cannot be read as plain tensors: {error}") from error
+
+
+def _check_loaded(network: nn.Module, state: dict[str, Tensor], path: Path, name: str) -> None:
+    """timm loads features without strictness, so a file of another network would pass unnoticed."""
+    known = {_fingerprint(tensor) for tensor in state.values() if isinstance(tensor, Tensor)}
+    parameters = list(network.parameters())
+    found = sum(_fingerprint(parameter) in known for parameter in parameters)
+    if found < 0.5 * len(parameters):
+        raise UsageError(
+            f"pretrained weights '{path}' do not fit backbone '{name}': {found} of its {len(parameters)} "
+            "parameter tensors are in the file; give a checkpoint of this architecture"
+        )
+
+
+def _fingerprint(tensor: Tensor) -> tuple[int, float, float]:
+    values = tensor.detach().flatten().double()
+    return tensor.numel(), float(values.sum()), float(values.square().sum())

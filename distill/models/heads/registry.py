@@ -1,0 +1,94 @@
+"""Segmentation heads under their own names: one file per head, one decorator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from distill.errors import unknown
+
+
+@dataclass(frozen=True)
+class HeadInputs:
+    """What a head is built from.
+
+    Attributes:
+        channels: channels of the four backbone stages.
+        strides: strides of the four backbone stages, in image pixels.
+        num_classes: number of classes K.
+        head_channels: width of the head.
+        dropout: probability with which a channel of the classifier's input is dropped in training.
+    """
+
+    channels: tuple[int, int, int, int]
+    strides: tuple[int, int, int, int]
+    num_classes: int
+    head_channels: int
+    dropout: float
+
+
+class Head(Protocol):
+    """A built head: four stages in, (fused, logits) out, both at `stride`."""
+
+    fused_channels: int
+    stride: int
+
+    def __call__(self, stages: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """`fused` B×C×h×w (the classifier's input, before dropout) and `logits` B×K×h×w."""
+        ...
+
+
+@dataclass(frozen=True)
+class HeadCard:
+    """What a person should know of a head, and how it is built.
+
+    Attributes:
+        name: the part of a model's name before the dash.
+        title: the paper's name for it.
+        paper: title, venue and arXiv number.
+        output_stride: stride the backbone is dilated to where it can be; None leaves the backbone as it is.
+        default_channels: width of the head for (backbone name, channels of the last stage).
+        build: the head's class.
+    """
+
+    name: str
+    title: str
+    paper: str
+    output_stride: int | None
+    default_channels: Callable[[str, int], int]
+    build: Callable[[HeadInputs], nn.Module]
+
+
+_HEADS: dict[str, HeadCard] = {}
+
+
+def register_head(
+    name: str,
+    *,
+    title: str,
+    paper: str,
+    output_stride: int | None,
+    default_channels: Callable[[str, int], int],
+) -> Callable[[type[nn.Module]], type[nn.Module]]:
+    """Register the decorated class, built from `HeadInputs`, as the head `name`."""
+
+    def register(build: type[nn.Module]) -> type[nn.Module]:
+        _HEADS[name] = HeadCard(name, title, paper, output_stride, default_channels, build)
+        return build
+
+    return register
+
+
+def list_heads() -> list[str]:
+    """Names of all heads, sorted."""
+    return sorted(_HEADS)
+
+
+def head_card(name: str) -> HeadCard:
+    """The card of a head; raises `UsageError` naming the nearest known one."""
+    if name not in _HEADS:
+        raise unknown("head", name, _HEADS)
+    return _HEADS[name]

@@ -1,0 +1,143 @@
+"""Backbone and head as one segmentation model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+from torch import Tensor, nn
+
+from distill.errors import UsageError, unknown
+from distill.models.backbones import Backbone, BackbonePlan, can_dilate, create_backbone, plan_backbone
+from distill.models.heads import HeadCard, HeadInputs, head_card, list_heads
+from distill.models.norms import Norm, replace_batch_norm
+from distill.models.output import ModelInfo, Output
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Everything that decides a model's architecture: `build_model(**vars(options))` builds it again.
+
+    `output_stride` and `head_channels` hold what was asked; None is the head's default.
+    """
+
+    name: str
+    num_classes: int
+    output_stride: int | None = None
+    head_channels: int | None = None
+    norm: Norm = "batch"
+    dropout: float = 0.1
+    backbone_args: dict[str, Any] = field(default_factory=dict)
+
+
+class SegmentationModel(nn.Module):
+    """A timm backbone and a segmentation head.
+
+    Attributes:
+        info: shapes of its outputs.
+        options: the arguments it was built with.
+    """
+
+    def __init__(self, options: ModelOptions, info: ModelInfo, backbone: Backbone, head: nn.Module) -> None:
+        super().__init__()
+        self.options = options
+        self.info = info
+        self.backbone = backbone
+        self.head = head
+
+    def forward(self, images_b3hw: Tensor) -> Output:
+        """Stages, fused map and logits of normalised images; logits stay at the head's stride."""
+        stages = self.backbone(images_b3hw)
+        fused, logits = self.head(stages)
+        return Output(stages=stages, fused=fused, logits=logits)
+
+    def backbone_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters of the backbone."""
+        return self.backbone.parameters()
+
+    def head_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters of the head."""
+        return self.head.parameters()
+
+
+def build_model(
+    name: str,
+    num_classes: int,
+    pretrained: bool | str | Path = False,
+    *,
+    output_stride: int | None = None,
+    head_channels: int | None = None,
+    norm: Norm = "batch",
+    dropout: float = 0.1,
+    backbone_args: dict[str, Any] | None = None,
+) -> SegmentationModel:
+    """Build `head-backbone`, for instance `deeplabv3-resnet101` or `segformer-mit_b4`.
+
+    Args:
+        name: a head (`list_heads()`), a dash, and a backbone: `mit_b0` to `mit_b5` or any timm name.
+        num_classes: number of classes K, at least 2.
+        pretrained: False for random weights, True for timm's hub weights, or the path of a local checkpoint of
+            the backbone. Heads always start at random.
+        output_stride: 8 or 16 dilates the backbone's last stages; None is the head's default (DeepLabV3
+            dilates to 8 where the backbone can).
+        head_channels: width of the head; None is the head's default for this backbone.
+        norm: "batch"; "sync" for BatchNorm synchronised over ranks; "group" for GroupNorm in its place.
+        dropout: probability with which a channel of the classifier's input is dropped in training, in [0, 1).
+        backbone_args: more arguments for timm's constructor, JSON values: `{"layers": [1, 1, 1, 1]}`.
+
+    Raises:
+        UsageError: an unknown head or backbone (names the nearest), or an option the backbone cannot serve.
+    """
+    options = ModelOptions(
+        name, num_classes, output_stride, head_channels, norm, dropout, dict(backbone_args or {})
+    )
+    _check_options(options)
+    card, plan = plan_model(options)
+    width = head_channels or card.default_channels(plan.name, plan.channels[-1])
+    weights = pretrained if isinstance(pretrained, bool) else Path(pretrained)
+    backbone = create_backbone(plan, weights)
+    head = card.build(HeadInputs(plan.channels, plan.strides, num_classes, width, dropout))
+    info = ModelInfo(
+        name=name,
+        family=plan.family,
+        num_classes=num_classes,
+        channels=plan.channels,
+        strides=plan.strides,
+        fused_channels=int(head.fused_channels),  # type: ignore[arg-type]
+        fused_stride=int(head.stride),  # type: ignore[arg-type]
+        logits_stride=int(head.stride),  # type: ignore[arg-type]
+    )
+    model = SegmentationModel(options, info, backbone, head)
+    replace_batch_norm(model, norm)
+    return model
+
+
+def plan_model(options: ModelOptions) -> tuple[HeadCard, BackbonePlan]:
+    """The head and the shapes of the backbone that `build_model` would join."""
+    head_name, dash, backbone_name = options.name.partition("-")
+    if not dash:
+        raise UsageError(
+            f"model '{options.name}' must be written head-backbone, such as 'deeplabv3-resnet18'; "
+            f"heads: {', '.join(list_heads())}"
+        )
+    card = head_card(head_name)
+    stride = options.output_stride
+    if stride is None and card.output_stride is not None:
+        dilated = can_dilate(backbone_name, options.backbone_args, card.output_stride)
+        stride = card.output_stride if dilated else None
+    return card, plan_backbone(backbone_name, options.backbone_args, stride)
+
+
+def _check_options(options: ModelOptions) -> None:
+    if options.num_classes < 2:
+        raise UsageError(f"num_classes is {options.num_classes}, must be at least 2")
+    if options.output_stride not in (None, 8, 16, 32):
+        raise UsageError(f"output_stride is {options.output_stride}, must be 8, 16 or 32, or left out")
+    if options.head_channels is not None and options.head_channels < 1:
+        raise UsageError(f"head_channels is {options.head_channels}, must be at least 1, or left out")
+    if not 0 <= options.dropout < 1:
+        raise UsageError(f"dropout is {options.dropout}, must be in [0, 1)")
+    if options.norm not in get_args(Norm):
+        raise unknown("norm", options.norm, get_args(Norm))
