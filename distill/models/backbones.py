@@ -68,7 +68,7 @@ class Backbone(nn.Module):
             height, width = images_b3hw.shape[-2:]
             raise UsageError(
                 f"backbone '{self.plan.name}' does not take images of {height}×{width}: {error}. Give it its "
-                f'size with backbone_args {{"img_size": [{height}, {width}]}}, or choose one that takes any size'
+                f'size with backbone_args {{"img_size": [{height}, {width}]}}, or choose one of any size'
             ) from error
         if self.plan.channels_last:
             maps = [features.permute(0, 3, 1, 2).contiguous() for features in maps]
@@ -125,18 +125,16 @@ def _plan_cached(name: str, arguments_json: str, output_stride: int | None) -> B
     dilation = {} if output_stride is None else {"output_stride": output_stride}
     asked = f"output stride {output_stride}" if dilation else f"backbone_args {arguments_json}"
     try:
-        info, format_name = _probe(timm_name, {**arguments, **dilation}, None)
+        info, layout = _probe(timm_name, {**arguments, **dilation})
         reductions = [int(stage["reduction"]) for stage in info.info]
-        indices = _four_stages(name, reductions)
-        info, format_name = _probe(timm_name, {**arguments, **dilation}, indices)
-    except UsageError:
-        raise
     except _CANNOT_BUILD as error:
         raise UsageError(
             f"backbone '{name}' cannot be built with {asked}: {type(error).__name__}: {error}. Leave it out, "
             "or choose another backbone"
         ) from error
-    strides = tuple(int(stage["reduction"]) for stage in info.get_dicts())
+    indices = _four_stages(name, reductions)
+    strides = tuple(reductions[index] for index in indices)
+    channels = tuple(int(info.info[index]["num_chs"]) for index in indices)
     if output_stride is not None and strides[-1] != output_stride:
         raise UsageError(
             f"backbone '{name}' cannot be dilated to output stride {output_stride}: its last stage stays at "
@@ -147,9 +145,9 @@ def _plan_cached(name: str, arguments_json: str, output_stride: int | None) -> B
         timm_name=timm_name,
         family=family_of(architecture, file),
         out_indices=indices,
-        channels=cast("tuple[int, int, int, int]", tuple(int(c) for c in info.channels())),
+        channels=cast("tuple[int, int, int, int]", channels),
         strides=cast("tuple[int, int, int, int]", strides),
-        channels_last=format_name == "NHWC",
+        channels_last=layout == "NHWC",
         output_stride=output_stride,
         arguments=arguments,
     )
@@ -183,7 +181,7 @@ def create_backbone(plan: BackbonePlan, pretrained: bool | Path) -> Backbone:
         options["pretrained_cfg_overlay"] = {"state_dict": dict(state), "custom_load": False}
     elif pretrained and (plan.name in MIT_SIZES or not timm.is_model_pretrained(plan.timm_name)):
         raise UsageError(
-            f"timm has no weights for backbone '{plan.name}': use pretrained=False, or the path of a checkpoint"
+            f"timm has no weights for backbone '{plan.name}': use pretrained=False, or a checkpoint's path"
         )
     try:
         network = timm.create_model(plan.timm_name, pretrained=bool(pretrained), **options)
@@ -214,12 +212,10 @@ def _resolve(name: str) -> tuple[str, str, dict[str, Any]]:
     return name, architecture, {}
 
 
-def _probe(timm_name: str, arguments: dict[str, Any], out_indices: tuple[int, ...] | None) -> tuple[Any, str]:
+def _probe(timm_name: str, arguments: dict[str, Any]) -> tuple[Any, str]:
     """timm's feature info and the layout of its maps, from a build on the meta device."""
     import timm
 
-    if out_indices is not None:
-        arguments = {**arguments, "out_indices": out_indices}
     with torch.device("meta"):
         network = timm.create_model(timm_name, features_only=True, **arguments)
     layout = getattr(network, "output_fmt", None)
@@ -232,8 +228,8 @@ def _four_stages(name: str, reductions: list[int]) -> tuple[int, ...]:
     count = len(reductions)
     if count < 4:
         raise UsageError(
-            f"backbone '{name}' has {count} feature maps (strides {', '.join(map(str, reductions))}), must have "
-            "at least 4; choose another backbone"
+            f"backbone '{name}' has {count} feature maps (strides {', '.join(map(str, reductions))}), must "
+            "have at least 4; choose another backbone"
         )
     if count > 6 or len(set(reductions)) == 1:
         return tuple(count * quarter // 4 - 1 for quarter in (1, 2, 3, 4))

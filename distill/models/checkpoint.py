@@ -42,7 +42,7 @@ def save_model(path: str | Path, model: SegmentationModel, metadata: CheckpointM
     """
     if len(metadata.classes) != model.info.num_classes:
         raise UsageError(
-            f"metadata names {len(metadata.classes)} classes, must name all {model.info.num_classes} of the model"
+            f"metadata names {len(metadata.classes)} classes, must name all {model.info.num_classes}"
         )
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     header = {

@@ -10,12 +10,13 @@ Family = Literal["cnn", "transformer"]
 # and convolutional networks with a few attention blocks) count as "cnn".
 _TRANSFORMER_FILES = frozenset(
     {
-        "beit", "cait", "coat", "convit", "cpubone", "crossvit", "davit", "deepseek_vit", "deit", "efficientformer",
-        "efficientformer_v2", "efficientvit_mit", "efficientvit_msra", "eva", "gcvit", "gemma4_vit", "hiera",
-        "hieradet_sam2", "levit", "lowformer", "maxxvit", "mobilevit", "mvitv2", "naflexvit", "nest", "nextvit",
-        "pit", "pvt_v2", "qwen3_vit", "swiftformer", "swin_transformer", "swin_transformer_v2",
-        "swin_transformer_v2_cr", "tiny_vit", "tnt", "twins", "vision_transformer", "vision_transformer_hybrid",
-        "vision_transformer_relpos", "vision_transformer_sam", "visformer", "vitamin", "volo", "xcit",
+        "beit", "cait", "coat", "convit", "cpubone", "crossvit", "davit", "deepseek_vit", "deit",
+        "efficientformer", "efficientformer_v2", "efficientvit_mit", "efficientvit_msra", "eva", "gcvit",
+        "gemma4_vit", "hiera", "hieradet_sam2", "levit", "lowformer", "maxxvit", "mobilevit", "mvitv2",
+        "naflexvit", "nest", "nextvit", "pit", "pvt_v2", "qwen3_vit", "swiftformer", "swin_transformer",
+        "swin_transformer_v2", "swin_transformer_v2_cr", "tiny_vit", "tnt", "twins", "vision_transformer",
+        "vision_transformer_hybrid", "vision_transformer_relpos", "vision_transformer_sam", "visformer",
+        "vitamin", "volo", "xcit",
     }
 )  # fmt: skip
 _TRANSFORMER_PREFIXES = ("caformer",)

@@ -78,8 +78,8 @@ def build_model(
     Args:
         name: a head (`list_heads()`), a dash, and a backbone: `mit_b0` to `mit_b5` or any timm name.
         num_classes: number of classes K, at least 2.
-        pretrained: False for random weights, True for timm's hub weights, or the path of a local checkpoint of
-            the backbone. Heads always start at random.
+        pretrained: False for random weights, True for timm's hub weights, or the path of a local
+            checkpoint of the backbone. Heads always start at random.
         output_stride: 8 or 16 dilates the backbone's last stages; None is the head's default (DeepLabV3
             dilates to 8 where the backbone can).
         head_channels: width of the head; None is the head's default for this backbone.

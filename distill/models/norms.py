@@ -14,7 +14,8 @@ Norm = Literal["batch", "sync", "group"]
 def replace_batch_norm(module: nn.Module, norm: Norm) -> nn.Module:
     """`module` with its BatchNorm layers as they are, synchronised over ranks, or replaced by GroupNorm.
 
-    Scale, shift and an activation fused into the layer are kept; a model without BatchNorm comes back unchanged.
+    Scale, shift and an activation fused into the layer are kept; a model without BatchNorm
+    comes back unchanged.
     """
     from timm.layers.norm_act import convert_sync_batchnorm
 
