@@ -23,10 +23,10 @@ class MethodConfig(BaseModel):
 C = TypeVar("C", bound=MethodConfig)
 
 _RULES = {
-    "greater_than": "must be above {gt}",
-    "greater_than_equal": "must be at least {ge}",
-    "less_than": "must be below {lt}",
-    "less_than_equal": "must be at most {le}",
+    "greater_than": "must be above {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than": "must be below {lt:g}",
+    "less_than_equal": "must be at most {le:g}",
     "literal_error": "must be one of {expected}",
     "finite_number": "must be a finite number",
     "float_parsing": "must be a number",

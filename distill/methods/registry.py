@@ -172,6 +172,10 @@ def build_method(
             that differ.
     """
     cls = method_class(name)
-    student_info: ModelInfo = getattr(student, "info", student)
-    teacher_info: ModelInfo | None = getattr(teacher, "info", teacher)
-    return cls(parse_config(name, cls.Config, config), student_info, teacher_info, num_classes)
+    settings = parse_config(name, cls.Config, config)
+    return cls(settings, _info(student), None if teacher is None else _info(teacher), num_classes)
+
+
+def _info(model: SegmentationModel | ModelInfo) -> ModelInfo:
+    info: Any = getattr(model, "info", None)  # a ModelInfo has none; telling by type would import the models
+    return model if info is None else info  # type: ignore[return-value]
