@@ -1,0 +1,75 @@
+"""Everything about training that is not the method. Imports no torch, so that a plan can be made without it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from distill.data.config import AugmentationConfig
+
+
+class Recipe(BaseModel):
+    """How a model is trained. Its hash stands in every row; only rows of one hash are ranked together."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: int = Field(gt=0, description="optimiser steps")
+    batch_size: int = Field(gt=0, description="pictures per optimiser step, over all workers")
+    augmentation: AugmentationConfig = Field(description="the view of a picture that is trained on")
+    optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="SGD with momentum, or AdamW")
+    lr: float = Field(gt=0, description="peak learning rate of the backbone")
+    head_lr_factor: float = Field(default=1.0, gt=0, description="the heads' learning rate over the backbone's")
+    weight_decay: float = Field(default=1e-4, ge=0, description="weight decay; norms and biases under AdamW have none")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="momentum of SGD")
+    schedule: Literal["poly", "cosine", "one_cycle"] = Field(default="poly", description="shape of the learning rate")
+    power: float = Field(default=0.9, gt=0, description="exponent of the poly schedule")
+    warmup_steps: int = Field(default=0, ge=0, description="linear warm-up (one_cycle: steps to the peak)")
+    clip_norm: float | None = Field(default=None, gt=0, description="largest gradient norm; none by default")
+    accumulate: int = Field(default=1, ge=1, description="micro-batches that make up one worker's batch")
+    ema_decay: float | None = Field(default=None, gt=0, lt=1, description="decay of the averaged weights that are scored")
+    norm: Literal["batch", "sync", "group"] = Field(default="batch", description="kind of the models' batch norms")
+    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="bf16: autocast of forward passes")
+    channels_last: bool = Field(default=False, description="memory layout of convolutions")
+
+    def lr_factor(self, step: int) -> float:
+        """Learning rate of `step` (from 0) as a share of the peak: a pure function, so nothing has to be stored."""
+        if self.schedule == "one_cycle":
+            rise = self.warmup_steps or max(1, round(0.3 * self.steps))
+            if step < rise:
+                return 0.04 + 0.96 * _half_cosine(step / rise)
+            return max(1e-4, 1.0 - _half_cosine((step - rise) / max(1, self.steps - rise)))
+        if step < self.warmup_steps:
+            return (step + 1) / (self.warmup_steps + 1)
+        if self.schedule == "poly":
+            return float((1.0 - step / self.steps) ** self.power)
+        progress = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+        return 1.0 - _half_cosine(progress)
+
+    def data_key(self) -> dict[str, Any]:
+        """What trials must share to sit in one cohort: the same pictures, crops and length."""
+        return {
+            "batch_size": self.batch_size,
+            "steps": self.steps,
+            "augmentation": self.augmentation.model_dump(mode="json"),
+            "precision": self.precision,
+            "channels_last": self.channels_last,
+        }
+
+    def digest(self) -> str:
+        """Hash over every field."""
+        return digest(self.model_dump(mode="json"))
+
+
+def digest(value: Any, length: int = 12) -> str:
+    """Hash of any JSON value: equal values, equal hash, on every machine."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def _half_cosine(progress: float) -> float:
+    """Rises from 0 to 1 as `progress` goes from 0 to 1."""
+    return 0.5 - 0.5 * math.cos(math.pi * min(1.0, max(0.0, progress)))

@@ -1,0 +1,418 @@
+"""A student's training: its state, and one step of it.
+
+A student depends on its own specification and on the batches, never on its company: it has its own random state,
+swapped in around each step, and its own gradients. What several students share (the batch, the teacher's forward)
+is the iterator's business.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from distill.methods import Method, build_method
+from distill.methods.pixels import cross_entropy
+from distill.models import ModelInfo, Output, SegmentationModel, build_model
+from distill.recipe import Recipe
+
+Reduce = Callable[[Tensor], None]
+"""Replaces a tensor by its mean over all data-parallel workers, in place."""
+
+State = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One worker's share of a batch.
+
+    Attributes:
+        images: normalised, `B×3×H×W`. labels: `B×H×W`, int64, 255 is ignored. index: picture numbers, `B`.
+        teacher: the teacher's output for these images, or None where nobody needs it.
+    """
+
+    images: Tensor
+    labels: Tensor
+    index: Tensor
+    teacher: Output | None
+
+    def split(self, parts: int) -> list[Batch]:
+        """Equal micro-batches, in order."""
+        if parts == 1:
+            return [self]
+        size = self.images.shape[0] // parts
+        return [
+            Batch(
+                self.images[i : i + size],
+                self.labels[i : i + size],
+                self.index[i : i + size],
+                None if self.teacher is None else _rows(self.teacher, i, i + size),
+            )
+            for i in range(0, size * parts, size)
+        ]
+
+
+@dataclass(frozen=True)
+class StudentSpec:
+    """All that decides a student's training but the pictures."""
+
+    model: str
+    options: Mapping[str, Any]
+    method: str
+    method_config: Mapping[str, Any]
+    recipe: Recipe
+    seed: int
+    num_classes: int
+
+
+@dataclass
+class LossRecord:
+    """Losses since the last reading, kept on the device so that no step waits for the host.
+
+    Attributes:
+        total: sum over `steps` of each raw term, in the order of `names`.
+        failed: above 0 once any worker failed.
+        bad_step: the first step at which a term was not finite, `_NEVER` if none; bad_terms: which terms.
+    """
+
+    names: tuple[str, ...]
+    total: Tensor
+    failed: Tensor
+    bad_step: Tensor
+    bad_terms: Tensor
+    steps: int = 0
+
+    @classmethod
+    def empty(cls, names: tuple[str, ...], device: torch.device) -> LossRecord:
+        """A record of no steps."""
+        zeros = torch.zeros(len(names), device=device)
+        never = torch.full((), _NEVER, dtype=torch.int64, device=device)
+        return cls(names, zeros, torch.zeros((), device=device), never, torch.zeros_like(zeros, dtype=torch.bool))
+
+    def add(self, step: int, values: Tensor, failed: Tensor) -> None:
+        """Takes in the terms of one step."""
+        bad = ~torch.isfinite(values)
+        at = torch.where(bad.any(), torch.full_like(self.bad_step, step), torch.full_like(self.bad_step, _NEVER))
+        self.total += values
+        self.failed += failed
+        self.bad_terms = torch.where(at < self.bad_step, bad, self.bad_terms)
+        self.bad_step = torch.minimum(self.bad_step, at)
+        self.steps += 1
+
+
+_NEVER = 2**62
+
+
+class NonFiniteLossError(RuntimeError):
+    """A loss became nan or infinite; names the terms and the step."""
+
+    def __init__(self, terms: list[str], step: int) -> None:
+        self.step = step
+        super().__init__(f"loss term {', '.join(terms)} is not finite at step {step}; lower the learning rate or its weight")
+
+
+class Student:
+    """A model under training with its method, optimiser and random state."""
+
+    def __init__(
+        self,
+        spec: StudentSpec,
+        teacher: ModelInfo | None,
+        *,
+        device: torch.device,
+        rank: int = 0,
+        reduce: Reduce | None = None,
+    ) -> None:
+        self.spec = spec
+        self.step = 0
+        self.device = device
+        self._reduce = reduce
+        self._random = RandomState(spec.seed, device)
+        with self._random:
+            model = build_model(spec.model, spec.num_classes, norm=spec.recipe.norm, **spec.options)
+            self.model: SegmentationModel = model.to(device)
+            if spec.recipe.channels_last:
+                self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            method = build_method(
+                spec.method, student=model.info, teacher=teacher, num_classes=spec.num_classes, **spec.method_config
+            )
+            self.method: Method = method.to(device)
+        # From here on each worker draws its own numbers (dropout); until here all built the same weights.
+        self._random.reseed(spec.seed, stream=rank + 1)
+        self.optimizer = _optimizer(spec.recipe, self.model, self.method)
+        self._gradients = GradientBuffer(self.model, self.method, device)
+        self.average = (
+            AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(spec.recipe.ema_decay), use_buffers=True)
+            if spec.recipe.ema_decay is not None
+            else None
+        )
+        self.losses = LossRecord.empty(("task",), device)
+        self._failure: Exception | None = None
+
+    @property
+    def scored_model(self) -> SegmentationModel:
+        """The model that is evaluated and kept: the averaged one where the recipe asks for it."""
+        return self.model if self.average is None else cast(SegmentationModel, self.average.module)
+
+    def train_step(self, batch: Batch) -> None:
+        """One optimiser step on one batch.
+
+        An error of model or method is kept for `check`, so that workers stay in step with each other.
+        """
+        recipe = self.spec.recipe
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * recipe.lr_factor(self.step)
+        self.model.train()
+        self.method.train()
+        self._gradients.zero()
+        terms: dict[str, Tensor] = {}
+        if self._failure is None:
+            try:
+                with self._random:
+                    terms = self._backward(batch)
+            except Exception as error:
+                self._failure = error
+        self._exchange(terms)
+        self._gradients.clip(recipe.clip_norm)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        self.step += 1
+
+    def _backward(self, batch: Batch) -> dict[str, Tensor]:
+        """Gradients of the batch, in micro-batches; returns the raw terms' means."""
+        parts = self.spec.recipe.accumulate
+        terms: dict[str, Tensor] = {}
+        for part in batch.split(parts):
+            part_terms = self._forward(part)
+            (self._total(part_terms) / parts).backward()  # type: ignore[no-untyped-call]
+            for name, term in part_terms.items():
+                share = term.detach() / parts
+                terms[name] = terms[name] + share if name in terms else share
+        return terms
+
+    def _forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Raw terms of one batch: the task's cross-entropy and the method's own, unweighted."""
+        with autocast(self.spec.recipe.precision, self.device):
+            output = self.model(batch.images)
+        task = cross_entropy(output.logits, batch.labels)
+        return {"task": task, **self.method(output, batch.teacher, batch.labels)}
+
+    def _weight(self, term: str) -> float:
+        return 1.0 if term == "task" else self.method.weights[term]
+
+    def _total(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """The one place where weights are applied."""
+        return torch.stack([self._weight(name) * term for name, term in terms.items()]).sum()
+
+    def _exchange(self, terms: Mapping[str, Tensor]) -> None:
+        """Means of gradients and terms over the workers, in one message that also tells of a failure."""
+        names = tuple(terms) or self.losses.names
+        self._gradients.tell(list(terms.values()), failed=self._failure is not None)
+        if self._reduce is not None:
+            self._reduce(self._gradients.flat)
+        if self.losses.names != names:
+            self.losses = LossRecord.empty(names, self.device)
+        self.losses.add(self.step, self._gradients.told(len(names)), self._gradients.failures())
+
+    def check(self) -> None:
+        """Waits for the device and raises if the student cannot go on; the same on every worker.
+
+        Raises:
+            NonFiniteLossError: a term was nan or infinite.
+            Exception: what model or method raised.
+        """
+        if self._failure is not None:
+            raise self._failure
+        if float(self.losses.failed) > 0:
+            raise RuntimeError("the student failed on another worker, whose log has the error")
+        bad_step = int(self.losses.bad_step)
+        if bad_step != _NEVER:
+            flags = self.losses.bad_terms.tolist()
+            bad = [name for name, is_bad in zip(self.losses.names, flags, strict=True) if is_bad]
+            raise NonFiniteLossError(bad, bad_step)
+
+    def read_losses(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Mean raw and weighted terms since the last reading; empties the record."""
+        record = self.losses
+        raw = {n: t / max(1, record.steps) for n, t in zip(record.names, record.total.tolist(), strict=True)}
+        self.losses = LossRecord.empty(record.names, self.device)
+        return raw, {name: self._weight(name) * value for name, value in raw.items()}
+
+    def average_buffers(self) -> None:
+        """Gives every worker the mean of the workers' running statistics, before a model is scored or kept."""
+        if self._reduce is None:
+            return
+        for module in (self.model, *([self.average] if self.average is not None else [])):
+            for buffer in module.buffers():
+                if buffer.is_floating_point():
+                    self._reduce(buffer)
+
+    def adopt(self, model: SegmentationModel) -> None:
+        """Takes over the weights of a trained model of the same make."""
+        self.model.load_state_dict(model.state_dict())
+        if self.average is not None:
+            self.average.module.load_state_dict(model.state_dict())
+
+    def state_dict(self) -> State:
+        """Everything that the next step depends on, as tensors and plain values."""
+        return {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "method": self.method.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "random": self._random.state_dict(),
+            "losses": dict(vars(self.losses)),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Goes on from a state of `state_dict`; the next losses are the same to the bit."""
+        self.step = int(state["step"])
+        self.model.load_state_dict(state["model"])
+        self.method.load_state_dict(state["method"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self._random.load_state_dict(state["random"])
+        losses = state["losses"]
+        self.losses = LossRecord(**{**losses, "names": tuple(losses["names"])})
+
+
+class GradientBuffer:
+    """All gradients of a student in one tensor: one message between workers, one norm, no copies.
+
+    Behind the gradients stand a few numbers that travel with them: the loss terms, and whether a worker failed.
+    """
+
+    _MAX_TERMS = 31
+    _ALIGNMENT = 16
+
+    def __init__(self, model: nn.Module, method: nn.Module, device: torch.device) -> None:
+        places: list[tuple[nn.Parameter, int]] = []
+        offset = 0
+        ends = []
+        for module in (model, method):
+            for parameter in module.parameters():
+                if parameter.requires_grad:
+                    places.append((parameter, offset))
+                    offset += math.ceil(parameter.numel() / self._ALIGNMENT) * self._ALIGNMENT
+            ends.append(offset)
+        self._student_end, self._told_start = ends
+        self.flat = torch.zeros(offset + self._MAX_TERMS + 1, device=device)
+        for parameter, start in places:
+            view = self.flat[start : start + parameter.numel()]
+            parameter.grad = view.as_strided(parameter.size(), parameter.stride(), view.storage_offset())
+
+    def zero(self) -> None:
+        """Clears the gradients, keeping them where they are."""
+        self.flat.zero_()
+
+    def tell(self, terms: list[Tensor], *, failed: bool) -> None:
+        """Puts this worker's loss terms and its failure behind the gradients."""
+        if failed:
+            self.flat.zero_()
+            self.flat[-1].fill_(1.0)
+        elif terms:
+            self.flat[self._told_start : self._told_start + len(terms)] = torch.stack(terms).to(self.flat)
+
+    def told(self, count: int) -> Tensor:
+        """The first `count` loss terms, means over the workers once reduced."""
+        return self.flat[self._told_start : self._told_start + count].clone()
+
+    def failures(self) -> Tensor:
+        """Share of the workers that told of a failure, once reduced."""
+        return self.flat[-1].clone()
+
+    def clip(self, norm: float | None) -> None:
+        """Scales the student's gradients, and apart from them the method's own, down to `norm`."""
+        if norm is None:
+            return
+        for part in (self.flat[: self._student_end], self.flat[self._student_end : self._told_start]):
+            if part.numel():
+                part.mul_((norm / (torch.linalg.vector_norm(part) + 1e-6)).clamp(max=1.0))
+
+
+class RandomState:
+    """A random state of one's own: inside `with`, torch draws from it; outside, nothing has happened."""
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self._cuda = device if device.type == "cuda" else None
+        self.reseed(seed, stream=0)
+
+    def reseed(self, seed: int, stream: int) -> None:
+        """Starts again from a seed; different streams of one seed are independent."""
+        value = (seed * 1_000_003 + stream) % 2**63
+        self._cpu_state = torch.Generator().manual_seed(value).get_state()
+        self._cuda_state = (
+            torch.Generator(self._cuda).manual_seed(value).get_state() if self._cuda is not None else None
+        )
+
+    def __enter__(self) -> None:
+        self._outer_cpu = torch.get_rng_state()
+        torch.set_rng_state(self._cpu_state)
+        if self._cuda is not None:
+            self._outer_cuda = torch.cuda.get_rng_state(self._cuda)
+            torch.cuda.set_rng_state(cast(Tensor, self._cuda_state), self._cuda)
+
+    def __exit__(self, *exception: object) -> None:
+        self._cpu_state = torch.get_rng_state()
+        torch.set_rng_state(self._outer_cpu)
+        if self._cuda is not None:
+            self._cuda_state = torch.cuda.get_rng_state(self._cuda)
+            torch.cuda.set_rng_state(self._outer_cuda, self._cuda)
+
+    def state_dict(self) -> State:
+        """The state as tensors."""
+        return {"cpu": self._cpu_state, "cuda": self._cuda_state}
+
+    def load_state_dict(self, state: State) -> None:
+        """Goes on from a state of `state_dict`."""
+        self._cpu_state = state["cpu"].cpu()
+        self._cuda_state = None if state["cuda"] is None else state["cuda"].cpu()
+
+
+@contextmanager
+def autocast(precision: str, device: torch.device) -> Iterator[None]:
+    """Forward passes under bfloat16 autocast where the recipe says so."""
+    with torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext():
+        yield
+
+
+def teacher_output(teacher: SegmentationModel, images: Tensor, precision: str) -> Output:
+    """The frozen teacher's output for a batch, without a graph."""
+    with torch.no_grad(), autocast(precision, images.device):
+        return cast(Output, teacher(images))
+
+
+def _optimizer(recipe: Recipe, model: SegmentationModel, method: nn.Module) -> torch.optim.Optimizer:
+    """SGD or AdamW; heads and the method's projectors at the heads' rate; AdamW decays no norm and no bias."""
+    head = {id(p) for p in model.head_parameters()}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter, is_head in [
+        *((p, id(p) in head) for p in model.parameters()),
+        *((p, True) for p in method.parameters()),
+    ]:
+        if not parameter.requires_grad:
+            continue
+        lr = recipe.lr * (recipe.head_lr_factor if is_head else 1.0)
+        decays = recipe.optimizer == "sgd" or parameter.ndim > 1
+        groups.setdefault((lr, recipe.weight_decay if decays else 0.0), []).append(parameter)
+    settings = [
+        {"params": parameters, "lr": lr, "peak_lr": lr, "weight_decay": decay}
+        for (lr, decay), parameters in groups.items()
+    ]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(settings, momentum=recipe.momentum)
+    return torch.optim.AdamW(settings)
+
+
+def _rows(output: Output, start: int, end: int) -> Output:
+    a, b, c, d = (stage[start:end] for stage in output.stages)
+    return Output(stages=(a, b, c, d), fused=output.fused[start:end], logits=output.logits[start:end])

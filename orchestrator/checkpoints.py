@@ -1,0 +1,112 @@
+"""A cohort's checkpoints, and the models that are kept. Tensors and plain values only: nothing is unpickled.
+
+A checkpoint is one file per worker and a manifest with their hashes, written last: without its manifest, or with a
+file that does not match it, a checkpoint does not exist, and the one before counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distill.data import SegmentationDataset
+from distill.models import CheckpointMetadata, SegmentationModel, load_model, save_model
+from distill.training import Student
+from orchestrator.ledger import Ledger
+from orchestrator.plan import Trial, trial_weights
+from orchestrator.workers import Workers
+
+Entries = dict[str, dict[str, Any]]
+
+
+class CohortCheckpoints:
+    """The newest sound checkpoints of one cohort, under `checkpoints/<cohort>/` of the run."""
+
+    def __init__(self, ledger: Ledger, cohort_id: str, workers: Workers, kept: int, interval_seconds: float) -> None:
+        self._ledger = ledger
+        self._folder = f"checkpoints/{cohort_id}"
+        self._workers = workers
+        self._kept = kept
+        self._interval = interval_seconds
+        self._written_at = time.monotonic()
+        self._number = 0
+
+    def due(self) -> bool:
+        """Whether the last checkpoint is older than the interval."""
+        return time.monotonic() - self._written_at >= self._interval
+
+    def save(self, wave: int, entries: Entries) -> None:
+        """Writes every worker's part, then the manifest; deletes what is too old. All workers call it together."""
+        buffer = io.BytesIO()
+        torch.save(entries, buffer)
+        data = buffer.getvalue()
+        folder = f"{self._folder}/{self._number:08d}"
+        self._ledger.write_bytes(f"{folder}/rank{self._workers.rank}.pt", data)
+        hashes = self._workers.gathered(hashlib.sha256(data).hexdigest())
+        if self._workers.leads:
+            manifest = {"wave": wave, "world_size": self._workers.world_size, "sha256": hashes}
+            self._ledger.write_bytes(f"{folder}/manifest.json", json.dumps(manifest).encode())
+            for old in self._numbers()[: -self._kept]:
+                self._ledger.delete(f"{self._folder}/{old:08d}")
+        self._number += 1
+        self._written_at = time.monotonic()
+
+    def load(self, wave: int) -> Entries:
+        """This worker's entries of the newest sound checkpoint of a wave; empty where there is none."""
+        found = self._workers.told(lambda: self._newest(wave))
+        numbers = self._workers.told(self._numbers)
+        self._number = numbers[-1] + 1 if numbers else 0
+        if found is None:
+            return {}
+        data = self._ledger.read_bytes(f"{self._folder}/{found:08d}/rank{self._workers.rank}.pt")
+        entries: Entries = torch.load(io.BytesIO(data), map_location=self._workers.device, weights_only=True)
+        return entries
+
+    def _newest(self, wave: int) -> int | None:
+        for number in reversed(self._numbers()):
+            manifest = self._manifest(number)
+            if manifest is None or manifest["world_size"] != self._workers.world_size:
+                continue
+            return number if manifest["wave"] == wave else None
+        return None
+
+    def _manifest(self, number: int) -> dict[str, Any] | None:
+        """The manifest of a checkpoint whose every file is whole."""
+        folder = f"{self._folder}/{number:08d}"
+        try:
+            manifest: dict[str, Any] = json.loads(self._ledger.read_bytes(f"{folder}/manifest.json"))
+            for rank, expected in enumerate(manifest["sha256"]):
+                if hashlib.sha256(self._ledger.read_bytes(f"{folder}/rank{rank}.pt")).hexdigest() != expected:
+                    return None
+        except (OSError, ValueError, KeyError):
+            return None
+        return manifest
+
+    def _numbers(self) -> list[int]:
+        paths = self._ledger.list(self._folder)
+        return sorted({int(path.split("/")[-2]) for path in paths if path.split("/")[-2].isdigit()})
+
+
+def keep_model(ledger: Ledger, trial: Trial, student: Student, dataset: SegmentationDataset) -> None:
+    """Writes a trained model with what is needed to use it: classes, data set, trial."""
+    notes = {"trial_id": trial.trial_id, "dataset": dataset.name, "pair": trial.pair, "method": trial.title, "seed": trial.seed}
+    metadata = CheckpointMetadata(tuple(dataset.classes), notes=notes)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        save_model(path, student.scored_model, metadata)
+        ledger.write_bytes(trial_weights(trial), path.read_bytes())
+
+
+def load_weights(ledger: Ledger, path: str) -> SegmentationModel:
+    """A model that is kept in the run."""
+    with tempfile.TemporaryDirectory() as folder:
+        local = Path(folder) / "model.safetensors"
+        local.write_bytes(ledger.read_bytes(path))
+        return load_model(local)[0]

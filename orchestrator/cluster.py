@@ -1,0 +1,97 @@
+"""Starts or joins Ray, and says what it holds. Sets the environment that Ray's parts read at import."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from distill.errors import UsageError
+from orchestrator.config import ComputeChoice, OperationChoice
+
+_ENVIRONMENT = {
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_MAX_PENDING_TRIALS_PG": "64",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "NO_ALBUMENTATIONS_UPDATE": "1",
+}
+_WORKERS_READ = ("NO_ALBUMENTATIONS_UPDATE", "RAY_TRAIN_V2_ENABLED")
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """What the cluster has in all."""
+
+    cpus: float
+    gpus: float
+    nodes: int
+
+    def cohorts_at_once(self, compute: ComputeChoice, operation: OperationChoice) -> int:
+        """How many cohorts fit beside each other.
+
+        Raises:
+            UsageError: not even one does.
+        """
+        per_worker_gpus = 1 if compute.device == "cuda" else 0
+        cpus, gpus = compute.workers * compute.cpus_per_worker, compute.workers * per_worker_gpus
+        if cpus > self.cpus or gpus > self.gpus:
+            need = f"{cpus} CPUs" + (f" and {gpus} GPUs" if gpus else "")
+            raise UsageError(
+                f"compute.workers is {compute.workers}: a cohort needs {need}, the cluster has {self.cpus:g} CPUs and "
+                f"{self.gpus:g} GPUs; lower compute.workers or compute.cpus_per_worker, or join a larger cluster"
+            )
+        fit = int(min(self.cpus // cpus, self.gpus // gpus if gpus else self.cpus // cpus))
+        return min(fit, operation.cohorts_at_once or fit)
+
+
+@contextmanager
+def ray_session(address: str, operation: OperationChoice, *, verbose: bool) -> Iterator[Holdings]:
+    """Ray for the time of a sweep.
+
+    Args:
+        address: `local` starts a Ray of its own that only this machine can reach; `auto` or HOST:PORT joins one.
+        operation: size of the embedded object store.
+        verbose: lets Ray's own messages through.
+
+    Raises:
+        UsageError: the address cannot be joined.
+    """
+    os.environ.update({key: value for key, value in _ENVIRONMENT.items() if key not in os.environ})
+    if address == "local":
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # loopback only; else a token is written into the home folder
+    import ray
+
+    quiet = logging.INFO if verbose else logging.ERROR
+    for name in ("ray", "ray.tune", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(quiet)
+    settings: dict[str, Any] = {
+        "log_to_driver": verbose,
+        "logging_level": quiet,
+        "runtime_env": {"env_vars": {key: os.environ[key] for key in _WORKERS_READ}},
+    }
+    if address == "local":
+        settings |= {
+            "include_dashboard": False,
+            "object_store_memory": operation.object_store_mb * 2**20,
+            "_node_ip_address": "127.0.0.1",
+        }
+    try:
+        ray.init(address=address, **settings)
+    except (ConnectionError, ValueError, OSError) as error:
+        if address == "local":
+            raise
+        raise UsageError(f"--address {address} cannot be joined: {error}. Start one with `ray start --head`.") from error
+    try:
+        total = ray.cluster_resources()
+        yield Holdings(total.get("CPU", 0.0), total.get("GPU", 0.0), len([n for n in ray.nodes() if n["Alive"]]))
+    finally:
+        ray.shutdown()

@@ -1,0 +1,380 @@
+"""A cohort's Ray Train run: one teacher pass, many students. Waves, rungs, reports, checkpoints, resume.
+
+Every worker runs `train_cohort`. Rank 0 talks to the desk and tells the others; all decide alike, since all see the
+same reduced losses. A trial's numbers depend on its configuration and the stream alone: not on who sits beside it,
+nor on when the run was cut.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import torch
+
+from distill.data import SegmentationDataset, build_dataset
+from distill.data.stream import HostBatch, normalise, stream
+from distill.evaluation import Counts, evaluate, merge_counts, task_metrics
+from distill.models import SegmentationModel
+from distill.training import Batch, State, Student, StudentSpec, teacher_output
+from orchestrator.checkpoints import CohortCheckpoints, keep_model, load_weights
+from orchestrator.cohort_job import CohortJob
+from orchestrator.desk import Costs, Progress, Report, WaveOrder
+from orchestrator.ledger import Ledger
+from orchestrator.plan import Trial, teacher_weights, trial_weights
+from orchestrator.records import count_rows
+from orchestrator.stopwatch import Stopwatch
+from orchestrator.workers import Workers
+
+
+@dataclass
+class Seat:
+    """One student's place: its training, what it has cost, what it has told."""
+
+    trial: Trial
+    student: Student | None
+    step: int = 0
+    costs: Costs = field(default_factory=Costs)
+    reports: list[Report] = field(default_factory=list)
+    started_at: float = field(default_factory=time.time)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last report ended the trial."""
+        return bool(self.reports) and self.reports[-1].status is not None
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether this student's loss reads the teacher's output."""
+        return self.student is not None and "teacher" in self.student.method.card.needs
+
+    def reported_at(self, step: int) -> bool:
+        """Whether this step has been reported."""
+        return any(report.step == step for report in self.reports)
+
+
+class LeaveOffError(Exception):
+    """The sweep asked the cohort to leave off; its checkpoint is written."""
+
+
+def train_cohort(job: CohortJob) -> None:
+    """The loop of one Ray Train worker: wave after wave until the desk is closed or asks to leave off."""
+    workers = Workers(job.compute)
+    floor = TrainingFloor(job, workers)
+    finished = -1
+    while True:
+        wave = workers.told(lambda: next_wave(job, finished))
+        if wave is None:
+            return
+        try:
+            floor.run_wave(wave)
+        except LeaveOffError:
+            return
+        finished = wave.index
+
+
+def next_wave(job: CohortJob, finished: int) -> WaveOrder | None:
+    """Rank 0: waits for the wave after `finished`; None when none follows."""
+    import ray
+
+    while True:
+        answer = ray.get(job.desk.next_wave.remote(finished))
+        if answer == "closed":
+            return None
+        if answer is not None:
+            return WaveOrder(answer.index, answer.stream_seed, tuple(answer.trials))
+
+
+class TrainingFloor:
+    """A worker's side of a cohort: the teacher and the data, loaded once, and the seats of the wave at hand."""
+
+    def __init__(self, job: CohortJob, workers: Workers) -> None:
+        self.job = job
+        self.cohort = job.cohort
+        self.workers = workers
+        self.ledger = Ledger(job.run)
+        data = job.config.data[job.cohort.data]
+        role = "teacher" if job.cohort.phase == "teacher" else "student"
+        self.train = build_dataset(data, "train", protocol=job.config.protocol, role=role)  # type: ignore[arg-type]
+        self.tune = build_dataset(data, "tune", protocol=job.config.protocol)
+        self.test = build_dataset(data, "test", protocol=job.config.protocol) if job.cohort.phase != "search" else None
+        self.teacher: SegmentationModel | None = None
+        if job.cohort.teacher is not None:
+            self.teacher = load_weights(self.ledger, teacher_weights(job.cohort.teacher)).to(workers.device)
+            self.teacher.eval().requires_grad_(False)
+        self.checkpoints = CohortCheckpoints(
+            self.ledger, job.cohort.cohort_id, workers, job.operation.checkpoints_kept, job.operation.checkpoint_seconds
+        )
+        self.seats: list[Seat] = []
+
+    def run_wave(self, wave: WaveOrder) -> None:
+        """Trains the trials of a wave, from rung to rung."""
+        self.wave = wave
+        self._seat(wave)
+        recipe = self.cohort.recipe
+        for stop in sorted({*self.cohort.rungs, *self.cohort.evaluations, recipe.steps}):
+            for group in self._groups(stop):
+                self._advance(group, stop)
+            for seat in self._training():
+                if not seat.reported_at(stop):
+                    self._score(seat, stop)
+            if stop in self.cohort.rungs:
+                self._prune(stop)
+            self._checkpoint()
+
+    def _training(self) -> list[Seat]:
+        return [seat for seat in self.seats if not seat.ended]
+
+    def _seat(self, wave: WaveOrder) -> None:
+        """Seats the wave's trials, each where the newest sound checkpoint has it, else at step 0."""
+        saved = self.checkpoints.load(wave.index)
+        self.seats = []
+        for trial in wave.trials:
+            entry = saved.get(trial.trial_id)
+            seat = Seat(trial, None) if entry is None else Seat(trial, None, entry["step"], Costs(**entry["costs"]),
+                                                               [_report(r) for r in entry["reports"]],
+                                                               entry["started_at"])  # fmt: skip
+            if not seat.ended:
+                try:
+                    self._fill(seat, None if entry is None else entry["student"])
+                except Exception as error:
+                    self._fail(seat, error)
+            self.seats.append(seat)
+        self._post([report for seat in self.seats for report in seat.reports])
+
+    def _fill(self, seat: Seat, state: State | None) -> None:
+        """Builds the seat's student: fresh, from a checkpoint, or a teacher that is only to be scored."""
+        student = self._build(seat.trial)
+        weights = trial_weights(seat.trial)
+        if state is not None:
+            student.load_state_dict(state)
+        elif self.cohort.phase == "teacher" and self.ledger.exists(weights):
+            student.adopt(load_weights(self.ledger, weights))
+            seat.step = self.cohort.recipe.steps
+        seat.student = student
+
+    def _build(self, trial: Trial) -> Student:
+        spec = StudentSpec(
+            model=trial.student.name,
+            options=trial.student.options,
+            method=trial.method,
+            method_config=trial.method_config,
+            recipe=trial.recipe,
+            seed=trial.seed,
+            num_classes=self.train.num_classes,
+        )
+        info = None if self.teacher is None else self.teacher.info
+        return Student(spec, info, device=self.workers.device, rank=self.workers.rank, reduce=self.workers.reduce)
+
+    def _groups(self, stop: int) -> Iterator[list[Seat]]:
+        """Seats that stand at one step short of `stop`, at most as many at a time as may be in memory."""
+        limit = self.job.operation.seats or len(self.seats)
+        for step in sorted({seat.step for seat in self._training() if seat.step < stop}):
+            together = [seat for seat in self._training() if seat.step == step]
+            for start in range(0, len(together), limit):
+                yield together[start : start + limit]
+
+    def _advance(self, group: Sequence[Seat], stop: int) -> None:
+        """Trains these seats together up to step `stop`; one batch and one teacher pass serve them all."""
+        start = group[0].step
+        batches = self._batches(start)
+        watch = Stopwatch(self.workers.device)
+        rounds = self.job.operation.round_steps
+        needs_teacher = self.teacher is not None and any(
+            seat.needs_teacher for seat in group
+        )
+        for step in range(start, stop):
+            with watch.measure("data"):
+                host = next(batches)
+                images = normalise(host.images_b3hw.to(self.workers.device, non_blocking=True))
+                if self.cohort.recipe.channels_last:
+                    images = images.contiguous(memory_format=torch.channels_last)
+                labels = host.labels_bhw.to(self.workers.device, non_blocking=True)
+            output = None
+            if needs_teacher and self.teacher is not None:
+                with watch.measure("teacher"):
+                    output = teacher_output(self.teacher, images, self.cohort.recipe.precision)
+            batch = Batch(images, labels, host.index, output)
+            for seat in group:
+                if not seat.ended and seat.student is not None:
+                    with watch.measure(seat.trial.trial_id):
+                        seat.student.train_step(batch)
+                    seat.step = seat.student.step
+            if (step + 1 - start) % rounds == 0 or step + 1 == stop:
+                self._end_round(group, watch, step + 1)
+
+    def _batches(self, start: int) -> Iterator[HostBatch]:
+        recipe = self.cohort.recipe
+        return stream(
+            self.train,
+            recipe.augmentation,
+            batch_size=recipe.batch_size,
+            seed=self.wave.stream_seed,
+            start_step=start,
+            rank=self.workers.rank,
+            world_size=self.workers.world_size,
+            loader_workers=self.job.operation.loader_workers,
+        )
+
+    def _end_round(self, group: Sequence[Seat], watch: Stopwatch, step: int) -> None:
+        """Settles costs, drops students that failed, tells the desk, and writes a checkpoint when one is due."""
+        seconds = watch.read()
+        seated = [seat for seat in group if not seat.ended]
+        teacher, data = seconds.pop("teacher", 0.0), seconds.pop("data", 0.0)
+        for seat in seated:
+            own = seconds.get(seat.trial.trial_id, 0.0)
+            needs = seat.needs_teacher
+            share = data / len(seated) + (teacher / self._teacher_users(seated) if needs else 0.0)
+            seat.costs = Costs(
+                student_seconds=seat.costs.student_seconds + own,
+                shared_seconds=seat.costs.shared_seconds + share,
+                teacher_seconds=seat.costs.teacher_seconds + (teacher if needs else 0.0),
+                wall_seconds=time.time() - seat.started_at,
+                peak_memory_bytes=max(seat.costs.peak_memory_bytes, self.workers.peak_memory()),
+            )
+            try:
+                if seat.student is not None:
+                    seat.student.check()
+            except Exception as error:
+                self._fail(seat, error)
+        self._exchange(Progress(self.wave.index, step, self.cohort.recipe.steps, len(self._training()), "training"))
+
+    @staticmethod
+    def _teacher_users(seated: Sequence[Seat]) -> int:
+        return sum(seat.needs_teacher for seat in seated)
+
+    def _exchange(self, progress: Progress) -> None:
+        """One word with the desk; every worker gets the same answer.
+
+        Raises:
+            LeaveOffError: the sweep wants the cohort to stop.
+        """
+        import ray
+
+        def ask() -> tuple[bool, bool]:
+            return ray.get(self.job.desk.pulse.remote(progress)), self.checkpoints.due()
+
+        leave_off, due = self.workers.told(ask)
+        if leave_off or due:
+            self._checkpoint()
+        if leave_off:
+            raise LeaveOffError
+
+    def _score(self, seat: Seat, stop: int) -> None:
+        """Evaluates a student that reached `stop` and reports; at the last step also on test, keeping its weights."""
+        assert seat.student is not None  # a seat that trains has a student
+        student = seat.student
+        last = stop == self.cohort.recipe.steps
+        self._exchange(Progress(self.wave.index, stop, self.cohort.recipe.steps, len(self._training()), "scoring"))
+        try:
+            student.average_buffers()
+            counts = {"tune": self._evaluate(student, self.tune)}
+            if last and self.test is not None:
+                counts["test"] = self._evaluate(student, self.test)
+            checkpoint = self._keep(seat, counts) if last and self.cohort.phase != "search" else None
+        except Exception as error:
+            self._fail(seat, error)
+            return
+        raw, weighted = student.read_losses()
+        report = Report(
+            trial_id=seat.trial.trial_id,
+            step=stop,
+            status="ok" if last else None,
+            tune_miou=task_metrics(counts["tune"]).miou,
+            test_miou=task_metrics(counts["test"]).miou if "test" in counts else None,
+            lr=student.spec.recipe.lr * student.spec.recipe.lr_factor(stop - 1),
+            terms_raw=raw,
+            terms_weighted=weighted,
+            costs=replace(seat.costs, wall_seconds=time.time() - seat.started_at),
+            checkpoint=checkpoint,
+            started_at=seat.started_at,
+            finished_at=time.time(),
+        )
+        self._tell(seat, report)
+
+    def _evaluate(self, student: Student, dataset: SegmentationDataset) -> Counts:
+        recipe = self.cohort.recipe
+        counts = evaluate(
+            student.scored_model,
+            dataset,
+            device=self.workers.device,
+            batch_size=max(1, recipe.batch_size // self.workers.world_size),
+            rank=self.workers.rank,
+            world_size=self.workers.world_size,
+            precision=recipe.precision,
+        )
+        return merge_counts(self.workers.gathered(counts))
+
+    def _keep(self, seat: Seat, counts: Mapping[str, Counts]) -> str:
+        """Rank 0 writes the weights and the per-image counts of a final run; returns the weights' path."""
+        assert seat.student is not None  # scored a moment ago
+        if self.workers.leads:
+            keep_model(self.ledger, seat.trial, seat.student, self.train)
+            for split, found in counts.items():
+                rows = count_rows(seat.trial.trial_id, split, self.train.classes, found)
+                self.ledger.append("counts", rows, f"{seat.trial.trial_id}-{split}")
+        return trial_weights(seat.trial)
+
+    def _fail(self, seat: Seat, error: Exception) -> None:
+        """Ends one trial; the others do not notice."""
+        trace = "".join(traceback.format_exception(error))
+        suffix = "" if self.workers.leads else f"-rank{self.workers.rank}"
+        self.ledger.write_bytes(f"logs/{seat.trial.trial_id}{suffix}.txt", trace.encode())
+        report = Report(
+            trial_id=seat.trial.trial_id,
+            step=getattr(error, "step", seat.step),
+            status="failed",
+            costs=seat.costs,
+            error=f"{type(error).__name__}: {error}",
+            started_at=seat.started_at,
+            finished_at=time.time(),
+        )
+        self._tell(seat, report)
+
+    def _tell(self, seat: Seat, report: Report) -> None:
+        seat.reports.append(report)
+        if report.status is not None:
+            seat.student = None
+        self._post([report])
+
+    def _post(self, reports: Sequence[Report]) -> None:
+        import ray
+
+        if self.workers.leads and reports:
+            ray.get(self.job.desk.post.remote(list(reports)))
+
+    def _prune(self, rung: int) -> None:
+        """Waits for the decision at a rung and drops the students that do not go on."""
+        import ray
+
+        seats = self._training()
+        names = [seat.trial.trial_id for seat in seats]
+        kept: list[str] | None = None
+        while kept is None and names:
+            kept = self.workers.told(lambda: ray.get(self.job.desk.kept.remote(rung, names)))
+            if kept is None:
+                self._exchange(Progress(self.wave.index, rung, self.cohort.recipe.steps, len(seats), "at a rung"))
+        for seat in seats:
+            if kept is not None and seat.trial.trial_id not in kept:
+                seat.reports.append(replace(seat.reports[-1], status="pruned"))
+                seat.student = None
+
+    def _checkpoint(self) -> None:
+        entries = {
+            seat.trial.trial_id: {
+                "step": seat.step,
+                "costs": asdict(seat.costs),
+                "reports": [asdict(report) for report in seat.reports],
+                "started_at": seat.started_at,
+                "student": None if seat.student is None else seat.student.state_dict(),
+            }
+            for seat in self.seats
+        }
+        self.checkpoints.save(self.wave.index, entries)
+
+
+def _report(entry: dict[str, Any]) -> Report:
+    return Report(**{**entry, "costs": Costs(**entry["costs"])})

@@ -1,0 +1,36 @@
+"""What the sweep hands to a cohort's workers: plain data and the desk. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.config import ComputeChoice, OperationChoice, SweepConfig
+from orchestrator.plan import Cohort
+
+
+@dataclass(frozen=True)
+class CohortJob:
+    """One cohort's work. `run` is the root of the ledger, `desk` the handle of the cohort's desk."""
+
+    run: str
+    config: SweepConfig
+    cohort: Cohort
+    desk: Any
+
+    @property
+    def compute(self) -> ComputeChoice:
+        """Workers, threads, device."""
+        return self.config.compute
+
+    @property
+    def operation(self) -> OperationChoice:
+        """Seats, rounds, checkpoints."""
+        return self.config.operation
+
+
+def work(config: dict[str, Any]) -> None:
+    """What Ray Train calls in every worker; here, so that the driver can name it without importing torch."""
+    from orchestrator.cohort import train_cohort
+
+    train_cohort(config["job"])

@@ -1,0 +1,173 @@
+"""The sweep file: its schema, and errors that name file, line and the nearest known key. No ray, no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from distill.data.config import DataConfig
+from distill.recipe import Recipe
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
+
+
+class Section(BaseModel):
+    """A part of the sweep file: immutable, and no key that is not named here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelChoice(Section):
+    """A model by name (`head-backbone`) and its options; a plain string is the name."""
+
+    model: str = Field(description="head-backbone, such as deeplabv3-resnet18 or segformer-mit_b0")
+    output_stride: Literal[8, 16, 32] | None = Field(default=None, description="stride of the last stage")
+    head_channels: int | None = Field(default=None, gt=0, description="width of the head")
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout before the classifier")
+    backbone_args: dict[str, Any] = Field(default_factory=dict, description="passed to timm, for variants of a backbone")
+    pretrained: bool | str = Field(default=False, description="timm's weights (true), or a file of backbone weights")
+
+    def options(self) -> dict[str, Any]:
+        """The keyword arguments of `build_model`, less name and classes."""
+        return self.model_dump(include={"output_stride", "head_channels", "dropout", "backbone_args", "pretrained"})
+
+
+class TeacherChoice(ModelChoice):
+    """A teacher: trained by the sweep under a recipe, or loaded from a checkpoint of an earlier run."""
+
+    recipe: str | None = Field(default=None, description="recipe that trains the teacher")
+    seed: int = Field(default=0, ge=0, description="seed of its training")
+    checkpoint: str | None = Field(default=None, description="model file (.safetensors) of an earlier run")
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="demanded hash of the checkpoint")
+
+    @model_validator(mode="after")
+    def _trained_or_loaded(self) -> Self:
+        if (self.recipe is None) == (self.checkpoint is None):
+            raise ValueError("a teacher needs either `recipe` (it is trained) or `checkpoint` (it is loaded)")
+        return self
+
+
+class StudentChoice(ModelChoice):
+    """A student and the recipe under which every method trains it."""
+
+    recipe: str = Field(description="recipe that trains the student, whatever the method")
+
+
+class PairChoice(Section):
+    """Teacher → student on a data set."""
+
+    name: str | None = Field(default=None, pattern=NAME, description="name on the board; made from the models by default")
+    teacher: TeacherChoice
+    student: StudentChoice
+    data: str = Field(description="one of the data sets named under `data`")
+
+    @property
+    def label(self) -> str:
+        """The pair's name on the board."""
+        return self.name or f"{self.teacher.model}_to_{self.student.model}"
+
+
+def _method_shorthand(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class MethodChoice(Section):
+    """A method with the fields that are fixed rather than searched; a plain string is the name."""
+
+    name: str = Field(description="a registered method; `a+b` combines two")
+    label: str | None = Field(default=None, pattern=NAME, description="name on the board, to tell variants apart")
+    config: dict[str, Any] = Field(default_factory=dict, description="fixed fields of the method's config")
+    space: dict[str, Any] | None = Field(default=None, description="search space in place of the one that ships")
+
+    @property
+    def title(self) -> str:
+        """The method's name on the board."""
+        return self.label or self.name
+
+
+class SearchChoice(Section):
+    """How each study is searched. Equal for every method: that is the point."""
+
+    sampler: Literal["sobol", "tpe"] = Field(default="sobol", description="scrambled Sobol points, or Optuna's TPE")
+    trials: int = Field(default=16, ge=0, description="configurations per study; 0 takes every method's defaults")
+    bracket: int = Field(default=8, ge=1, description="trials of a study that start together and are halved together")
+    wave: int = Field(default=16, ge=1, description="students that share one pass of the teacher")
+    rungs: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        default=(0.125, 0.25, 0.5), description="shares of the steps at which the worse half of a bracket stops"
+    )
+    evaluations: int = Field(default=1, ge=1, description="scores on tune along a training, the last one included")
+    seed: int = Field(default=0, ge=0, description="seed of the points, and of the searched trainings")
+
+    @model_validator(mode="after")
+    def _rungs_rise(self) -> Self:
+        if list(self.rungs) != sorted(set(self.rungs)):
+            raise ValueError(f"rungs are {list(self.rungs)}, must rise")
+        if self.bracket > self.wave:
+            raise ValueError(f"bracket is {self.bracket}, must not be above wave ({self.wave}): a bracket sits in one wave")
+        return self
+
+
+class FinalChoice(Section):
+    """The final phase: each study's winner trained afresh and scored on test once per seed."""
+
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        default=(1, 2, 3, 4, 5), description="seeds of the final runs; five say something, three are a smoke test"
+    )
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> Self:
+        if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
+            raise ValueError(f"seeds are {list(self.seeds)}, must be one or more different whole numbers")
+        return self
+
+
+class ComputeChoice(Section):
+    """What decides a training's last bits: the workers, their threads, the device."""
+
+    workers: int = Field(default=1, ge=1, description="data-parallel workers of a cohort")
+    cpus_per_worker: int = Field(default=1, ge=1, description="CPUs, and threads of arithmetic, of a worker")
+    device: Literal["cpu", "cuda"] = Field(default="cpu", description="where students and teachers are computed")
+
+
+class OperationChoice(Section):
+    """How the work is carried out; changes no result, so it may differ when a run is gone on with."""
+
+    cohorts_at_once: int | None = Field(default=None, ge=1, description="by default as many as the cluster holds")
+    seats: int | None = Field(default=None, ge=1, description="students in memory at a time; the wave by default")
+    loader_workers: int = Field(default=0, ge=0, description="loading processes per worker; 0 loads in the worker")
+    round_steps: int = Field(default=20, ge=1, description="steps between two exchanges with the desk")
+    checkpoint_seconds: float = Field(default=60.0, ge=0, description="time between two checkpoints of a cohort")
+    checkpoints_kept: int = Field(default=2, ge=1, description="newest checkpoints that are kept of a cohort")
+    max_failures: int = Field(default=3, ge=0, description="restarts of a cohort after the death of a worker")
+    object_store_mb: int = Field(default=200, ge=80, description="object store of an embedded Ray")
+    teachers: str | None = Field(default=None, description="folder of trained teachers shared between runs")
+
+
+class BudgetChoice(Section):
+    """Limits at which a sweep stops in order (exit code 4), keeping everything."""
+
+    hours: float | None = Field(default=None, gt=0, description="wall-clock hours of one command")
+    gpu_hours: float | None = Field(default=None, gt=0, description="worker hours (a CPU worker counts as one) of the run")
+
+
+class SweepConfig(Section):
+    """A sweep file."""
+
+    name: str = Field(pattern=NAME, description="name of the run")
+    protocol: Literal["clean", "paper"] = Field(
+        default="clean", description="clean: tune cut out of train; paper: train on all of train, tune on the test set"
+    )
+    data: dict[Annotated[str, Field(pattern=NAME)], DataConfig] = Field(min_length=1, description="data sets by name")
+    recipes: dict[Annotated[str, Field(pattern=NAME)], Recipe] = Field(min_length=1, description="recipes by name")
+    pairs: tuple[PairChoice, ...] = Field(min_length=1, description="teacher → student pairs")
+    methods: tuple[Annotated[MethodChoice, BeforeValidator(_method_shorthand)], ...] = Field(min_length=1)
+    search: SearchChoice = Field(default_factory=SearchChoice)
+    final: FinalChoice = Field(default_factory=FinalChoice)
+    compute: ComputeChoice = Field(default_factory=ComputeChoice)
+    operation: OperationChoice = Field(default_factory=OperationChoice)
+    budget: BudgetChoice = Field(default_factory=BudgetChoice)
+
+    def decisive(self) -> dict[str, Any]:
+        """All that decides results: the config less `operation` and `budget`."""
+        return self.model_dump(mode="json", exclude={"operation", "budget"})

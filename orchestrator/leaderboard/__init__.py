@@ -1,0 +1,1 @@
+"""Tables in, leaderboard out: `files.write_leaderboard` works on any run's ledger. No torch, no ray."""

@@ -1,0 +1,152 @@
+"""A phase: its cohorts, each one Ray Train run, beside one Tune run whose trials hold the seats."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from orchestrator.cohort_job import CohortJob, work
+from orchestrator.desk import Desk, Progress, Report
+from orchestrator.plan import Cohort
+from orchestrator.run import Run
+from orchestrator.sampling import Params
+from orchestrator.search import Desks, run_tune
+from orchestrator.wavebook import WaveBook
+
+WATCH_SECONDS = 1.0
+
+
+@dataclass
+class PhaseView:
+    """What can be seen of a phase while it runs."""
+
+    name: str
+    book: WaveBook
+    planned: int
+    progress: Mapping[str, Progress]
+
+
+def run_phase(
+    run: Run,
+    name: str,
+    cohorts: Sequence[Cohort],
+    *,
+    at_once: int,
+    watch: Callable[[PhaseView], None],
+    winners: Mapping[str, Params] | None = None,
+) -> None:
+    """Trains whatever of these cohorts is not recorded; returns when all is recorded or the run must stop.
+
+    Args:
+        at_once: cohorts beside each other.
+        watch: called about once a second, from a thread of its own.
+        winners: by study, the parameters of the final phase.
+
+    Raises:
+        Exception: what ended a cohort for good; every other cohort was finished first.
+    """
+    book = WaveBook(run.config, cohorts, run.recorded(), winners)
+    ahead = WaveBook(run.config, cohorts, run.recorded(), winners)
+    todo = [cohort for cohort in cohorts if ahead.open_next(cohort.cohort_id) is not None]
+    view = PhaseView(name, book, sum(cohort.trials for cohort in cohorts), {})
+    if not todo:
+        watch(view)
+        return
+    desks = Desks(book, {cohort.cohort_id for cohort in todo})
+    session = uuid.uuid4().hex[:8]
+    over = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(run, desks, view, watch, over), name="watch", daemon=True)
+    pool = ThreadPoolExecutor(max_workers=at_once, thread_name_prefix="cohort")
+    futures = [pool.submit(_run_cohort, run, cohort, desks, f"desk-{session}-{cohort.cohort_id}") for cohort in todo]
+    watcher.start()
+    try:
+        run_tune(desks, lambda cohort_id: f"desk-{session}-{cohort_id}", lambda report: _record(run, book, report))
+    finally:
+        desks.stopping = True
+        pool.shutdown(wait=True, cancel_futures=True)
+        over.set()
+        watcher.join()
+    watch(view)
+    _raise_first(futures)
+
+
+def _run_cohort(run: Run, cohort: Cohort, desks: Desks, desk_name: str) -> None:
+    """One cohort from its first wave to its last, in a thread of the driver."""
+    if run.stopped.is_set():
+        desks.pending.discard(cohort.cohort_id)
+        return
+    desk = ray.remote(Desk).options(name=desk_name, num_cpus=0, max_restarts=0).remote()
+    desks.handles[cohort.cohort_id] = desk
+    desks.pending.discard(cohort.cohort_id)
+    error: str | None = None
+    try:
+        _train(run, cohort, desk, desk_name)
+    except BaseException as failure:
+        error = str(failure)
+        raise
+    finally:
+        desks.handles.pop(cohort.cohort_id, None)
+        ray.get(desk.end_all.remote("stopped", error))
+
+
+def _train(run: Run, cohort: Cohort, desk: Any, name: str) -> None:
+    """The cohort's Ray Train run."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    compute = run.config.compute
+    on_gpu = compute.device == "cuda"
+    TorchTrainer(
+        work,
+        train_loop_config={"job": CohortJob(run.ledger.root, run.config, cohort, desk)},
+        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=compute.workers, use_gpu=on_gpu, resources_per_worker={"CPU": compute.cpus_per_worker}
+        ),
+        run_config=RunConfig(
+            name=name,
+            storage_path=f"{run.ledger.root}/ray",
+            failure_config=FailureConfig(
+                max_failures=run.config.operation.max_failures, controller_failure_limit=3
+            ),
+        ),
+    ).fit()
+
+
+def _record(run: Run, book: WaveBook, report: Report) -> None:
+    trial = book.trials[report.trial_id].trial
+    cohort = next(c for c in book.cohorts.values() if c.holds(trial.study_id))
+    run.record(book, cohort, report)
+
+
+def _watch(
+    run: Run, desks: Desks, view: PhaseView, watch: Callable[[PhaseView], None], over: threading.Event
+) -> None:
+    """Looks at the desks once in a while, shows what it sees, and passes a stop on to them."""
+    told = False
+    while not over.wait(WATCH_SECONDS):
+        reason = run.over_budget()
+        if reason is not None:
+            run.stop(reason)
+        handles = dict(desks.handles)
+        if run.stopped.is_set() and not told:
+            desks.stopping = told = True
+            for desk in handles.values():
+                desk.stop.remote()
+        try:
+            view.progress = {name: ray.get(desk.progress.remote(), timeout=5) for name, desk in handles.items()}
+        except ray.exceptions.RayError:
+            view.progress = {}  # the cohort has just ended
+        watch(view)
+
+
+def _raise_first(futures: Sequence[Future[None]]) -> None:
+    for future in futures:
+        if not future.cancelled():
+            future.result()

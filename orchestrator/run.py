@@ -1,0 +1,219 @@
+"""One run: its folder, who holds it, what is recorded, when it must stop."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from distill import catalogue
+from distill.errors import UsageError
+from orchestrator.config import SweepConfig
+from orchestrator.desk import Report
+from orchestrator.ledger import Ledger
+from orchestrator.plan import Cohort, Plan
+from orchestrator.records import curve_rows, trial_row
+from orchestrator.sampling import Params
+from orchestrator.wavebook import Recorded, WaveBook
+
+_PLAN = "plan.json"
+_LOCK = "lock.json"
+_OURS = ("tables", "checkpoints", "models", "teachers", "logs", "leaderboard", "ray", _PLAN)
+LOCK_SECONDS = 60.0  # a lock that was not renewed for so long belongs to nobody
+
+
+@dataclass
+class Run:
+    """What the phases of a sweep share."""
+
+    ledger: Ledger
+    plan: Plan
+    provenance_id: str = ""
+    retry_failed: bool = False
+    fail_fast: bool = False
+    stop_reason: str | None = None
+    started: float = field(default_factory=time.monotonic)
+    worker_seconds: float = 0.0
+    stopped: threading.Event = field(default_factory=threading.Event)
+    _attempts: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def config(self) -> SweepConfig:
+        """The sweep file."""
+        return self.plan.config
+
+    def stop(self, reason: str) -> None:
+        """Asks everything to leave off in order; the first reason counts."""
+        self.stop_reason = self.stop_reason or reason
+        self.stopped.set()
+
+    def recorded(self) -> dict[str, Recorded]:
+        """Trials that need not be trained again, by id, with their scores."""
+        trials = self.ledger.read("trials", ["trial_id", "attempt", "status", "gpu_seconds"]).to_pylist()
+        last = {row["trial_id"]: row["status"] for row in sorted(trials, key=lambda row: row["attempt"])}
+        self._attempts = Counter(row["trial_id"] for row in trials)
+        self.worker_seconds = sum(row["gpu_seconds"] or 0.0 for row in trials)
+        scores: dict[str, dict[int, float]] = {}
+        for row in self.ledger.read("curves", ["trial_id", "step", "tune_miou"]).to_pylist():
+            if row["tune_miou"] is not None:
+                scores.setdefault(row["trial_id"], {})[row["step"]] = row["tune_miou"]
+        return {
+            trial_id: Recorded(status, scores.get(trial_id, {}))
+            for trial_id, status in last.items()
+            if not (self.retry_failed and status == "failed")
+        }
+
+    def record(self, book: WaveBook, cohort: Cohort, report: Report) -> None:
+        """Writes an ended trial into the ledger: its curve first, then the row that makes it count."""
+        if report.status == "stopped":
+            return
+        standing = book.trials[report.trial_id]
+        trial = standing.trial
+        self._attempts[trial.trial_id] += 1
+        attempt = self._attempts[trial.trial_id]
+        row = trial_row(
+            trial, cohort, standing.wave, attempt, standing.reports,
+            run_name=self.config.name,
+            protocol=self.config.protocol,
+            family="teacher" if trial.phase == "teacher" else catalogue.method_family(trial.method),
+            provenance_id=self.provenance_id,
+            world_size=self.config.compute.workers,
+            device=self.config.compute.device,
+        )  # fmt: skip
+        name = f"{trial.trial_id}-{attempt}"
+        self.ledger.append("curves", curve_rows(trial, standing.reports), name)
+        self.ledger.append("trials", [row], name)
+        self.worker_seconds += row["gpu_seconds"]
+        if report.status == "failed" and self.fail_fast:
+            self.stop("a trial failed")
+
+    def over_budget(self) -> str | None:
+        """Which budget is used up, or None."""
+        budget = self.config.budget
+        hours = (time.monotonic() - self.started) / 3600
+        if budget.hours is not None and hours >= budget.hours:
+            return f"budget.hours is {budget.hours:g} and used up"
+        if budget.gpu_hours is not None and self.worker_seconds / 3600 >= budget.gpu_hours:
+            return f"budget.gpu_hours is {budget.gpu_hours:g} and used up"
+        return None
+
+    def winners(self) -> dict[str, Params]:
+        """By study, the parameters of its best finished search trial; the defaults where nothing was searched."""
+        if self.config.search.trials == 0:
+            return {study.study_id: {} for study in self.plan.studies}
+        columns = ["trial_id", "study_id", "phase", "status", "tune_miou", "params"]
+        best: dict[str, tuple[float, str, Params]] = {}
+        for row in self.ledger.read("trials", columns).to_pylist():
+            if row["phase"] == "search" and row["status"] == "ok":
+                found = (-row["tune_miou"], row["trial_id"], {key: json.loads(v) for key, v in row["params"]})
+                best[row["study_id"]] = min(best.get(row["study_id"], found), found, key=lambda f: f[:2])
+        return {study_id: params for study_id, (_, _, params) in best.items()}
+
+    def failures(self) -> list[dict[str, Any]]:
+        """The planned trials whose last attempt failed, for the closing list."""
+        columns = ["trial_id", "attempt", "study_id", "phase", "status", "error"]
+        rows = sorted(self.ledger.read("trials", columns).to_pylist(), key=lambda row: row["attempt"])
+        last = {row["trial_id"]: row for row in rows}
+        return [row for row in last.values() if row["status"] == "failed"]
+
+    def counts(self) -> Counter[tuple[str, str]]:
+        """Recorded trials by phase and status."""
+        rows = self.ledger.read("trials", ["trial_id", "attempt", "phase", "status"]).to_pylist()
+        last = {row["trial_id"]: row for row in sorted(rows, key=lambda row: row["attempt"])}
+        return Counter((row["phase"], row["status"]) for row in last.values())
+
+
+def examine(ledger: Ledger, plan: Plan, *, fresh: bool) -> None:
+    """Looks whether the folder is free, this plan's, or (`fresh`) may be emptied; changes nothing.
+
+    Raises:
+        UsageError: it holds another plan (says what differs), or something that is no run.
+    """
+    if not ledger.exists(_PLAN):
+        if foreign := [path for path in ledger.list() if path != _LOCK]:
+            raise UsageError(
+                f"{ledger.root} is not empty and holds no run (first file: {foreign[0]}); choose another --output"
+            )
+        return
+    theirs = json.loads(ledger.read_bytes(_PLAN))
+    if not fresh and theirs["plan_hash"] != plan.plan_hash:
+        found = _differences(theirs["config"], plan.config.decisive())
+        lines = [f"  {key}: there {old!r}, here {new!r}" for key, old, new in found]
+        raise UsageError(
+            f"{ledger.root} holds another plan:\n"
+            + "\n".join(lines or ["  made by another version of this program"])
+            + "\nchoose another --output, or --fresh to delete what is there"
+        )
+
+
+def claim(ledger: Ledger, plan: Plan, *, fresh: bool) -> None:
+    """Makes the folder this plan's; `fresh` deletes the results that are there first."""
+    examine(ledger, plan, fresh=fresh)
+    if fresh and ledger.exists(_PLAN):  # never in a folder that is no run
+        for path in _OURS:
+            ledger.delete(path)
+    if not ledger.exists(_PLAN):
+        mine = {"plan_hash": plan.plan_hash, "config": plan.config.decisive()}
+        ledger.write_bytes(_PLAN, json.dumps(mine, indent=1, sort_keys=True).encode())
+
+
+@contextlib.contextmanager
+def held(ledger: Ledger) -> Iterator[None]:
+    """Holds the run's folder against a second command for as long as this one lives.
+
+    Raises:
+        UsageError: another command holds it; says which.
+    """
+    me = {"host": socket.gethostname(), "pid": os.getpid()}
+    with contextlib.suppress(FileNotFoundError):
+        holder = json.loads(ledger.read_bytes(_LOCK))
+        if not _is_stale(holder, me):
+            raise UsageError(
+                f"{ledger.root} is held by process {holder['pid']} on {holder['host']}; wait for it, or stop it"
+            )
+    released = threading.Event()
+
+    def renew() -> None:
+        while True:
+            ledger.write_bytes(_LOCK, json.dumps({**me, "renewed": time.time()}).encode())
+            if released.wait(LOCK_SECONDS / 4):
+                return
+
+    ledger.write_bytes(_LOCK, json.dumps({**me, "renewed": time.time()}).encode())
+    thread = threading.Thread(target=renew, name="lock", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        released.set()
+        thread.join()
+        ledger.delete(_LOCK)
+
+
+def _is_stale(holder: Mapping[str, Any], me: Mapping[str, Any]) -> bool:
+    """Whether nobody renews the lock: its process is gone, or on another machine has been silent for long."""
+    if holder["host"] == me["host"]:
+        if holder["pid"] == me["pid"]:
+            return True
+        try:
+            os.kill(holder["pid"], 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            return False
+    return bool(time.time() - holder["renewed"] > LOCK_SECONDS)
+
+
+def _differences(old: Any, new: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted({*old, *new}):
+            yield from _differences(old.get(key), new.get(key), f"{place}.{key}" if place else key)
+    elif old != new:
+        yield place, old, new

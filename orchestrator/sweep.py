@@ -1,0 +1,186 @@
+"""The sweep: plan → teachers → search → final → leaderboard.
+
+python -m orchestrator.sweep [PRESET | FILE.yaml] [options]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+if TYPE_CHECKING:
+    from orchestrator.ledger import Ledger
+    from orchestrator.plan import Plan
+    from orchestrator.progress import ProgressView
+    from orchestrator.run import Run
+
+DONE, BUG, USAGE, SOME_FAILED, BUDGET, INTERRUPTED = 0, 1, 2, 3, 4, 130
+_INTERRUPT = "interrupted"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Compare distillation methods for semantic segmentation: teachers, search, final runs, leaderboard.
+
+    The same command again goes on where it left off. Exit codes: 0 all planned work done, 1 a bug of ours, 2 bad
+    usage, config or data, 3 finished but some trials failed, 4 stopped by a budget, 130 interrupted.
+    """
+
+    source: Annotated[str, tyro.conf.Positional] = "laptop"
+    """A preset's name or a sweep file (.yaml)."""
+    set: Annotated[list[str], tyro.conf.UseAppendAction] = field(default_factory=list)
+    """KEY=VALUE in the sweep file, such as search.trials=8; may be given again."""
+    output: str | None = None
+    """The run's folder: a path, s3://bucket/run or gs://bucket/run; runs/NAME by default."""
+    address: str = "local"
+    """Ray: `local` starts one that only this machine can reach; `auto` or HOST:PORT joins one."""
+    dry_run: bool = False
+    """Show what would run and what it would cost, and do nothing."""
+    json: bool = False
+    """Print the plan or the outcome as JSON on standard output; all else goes to standard error."""
+    fail_fast: bool = False
+    """Stop at the first trial that fails."""
+    retry_failed: bool = False
+    """Train again what failed before."""
+    fresh: bool = False
+    """Delete the results that are in the run's folder and start anew."""
+    verbose: bool = False
+    """Let Ray's own messages through."""
+
+
+def main() -> None:
+    """The command; exits with one of the codes above."""
+    options = tyro.cli(Options, prog="python -m orchestrator.sweep", config=(tyro.conf.FlagCreatePairsOff,))
+    sys.exit(command(options))
+
+
+def command(options: Options) -> int:
+    """Runs a sweep and turns what can go wrong into an exit code and a message."""
+    from distill.errors import UsageError
+
+    try:
+        return sweep(options)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
+
+
+def sweep(options: Options) -> int:
+    """Plan → teachers → search → final → leaderboard, each one call into one room."""
+    from orchestrator.cluster import ray_session
+    from orchestrator.ledger import Ledger
+    from orchestrator.outcome import show_outcome
+    from orchestrator.plan import make_plan
+    from orchestrator.sweepfile import load_sweep
+
+    plan = make_plan(load_sweep(options.source, options.set))
+    if options.dry_run:
+        return _dry_run(plan, as_json=options.json)
+    ledger = Ledger(options.output or f"runs/{plan.config.name}")
+    _check(plan, ledger, fresh=options.fresh)
+    with ray_session(options.address, plan.config.operation, verbose=options.verbose) as holdings:
+        at_once = holdings.cohorts_at_once(plan.config.compute, plan.config.operation)
+        run = _carry_out(options, plan, ledger, at_once)
+    return show_outcome(run, as_json=options.json, code=_exit_code(run))
+
+
+def _carry_out(options: Options, plan: Plan, ledger: Ledger, at_once: int) -> Run:
+    """The phases, one after the other, each of which may be asked to leave off; then the board."""
+    from rich.console import Console
+
+    from orchestrator.leaderboard import write_leaderboard
+    from orchestrator.progress import ProgressView
+    from orchestrator.run import Run, claim, held
+
+    run = Run(ledger, plan, retry_failed=options.retry_failed, fail_fast=options.fail_fast)
+    with held(ledger), ProgressView(Console(stderr=options.json)) as view, _stops_at_signals(run, view):
+        claim(ledger, plan, fresh=options.fresh)
+        _phases(run, at_once, view)
+        write_leaderboard([ledger], ledger)
+    return run
+
+
+def _phases(run: Run, at_once: int, view: ProgressView) -> None:
+    from orchestrator.phases import run_phase
+    from orchestrator.plan import final_cohorts
+    from orchestrator.provenance import arguments_of_this_command, provenance_row
+    from orchestrator.teachers import missing_teachers, prepare_teachers, teacher_hashes
+
+    def note_provenance() -> None:
+        row = provenance_row(run.plan, arguments_of_this_command(), teacher_hashes(run))
+        run.ledger.append("provenance", [row], row["provenance_id"])
+        run.provenance_id = row["provenance_id"]
+
+    note_provenance()
+    prepare_teachers(run, at_once=at_once, watch=view.watch)
+    if run.stopped.is_set() or missing_teachers(run):
+        return
+    note_provenance()
+    run_phase(run, "search", run.plan.search, at_once=at_once, watch=view.watch)
+    if run.stopped.is_set():
+        return
+    winners = run.winners()
+    cohorts = list(final_cohorts(run.config, [s for s in run.plan.studies if s.study_id in winners]))
+    run_phase(run, "final", cohorts, at_once=at_once, watch=view.watch, winners=winners)
+
+
+def _check(plan: Plan, ledger: Ledger, *, fresh: bool) -> None:
+    """Everything that can be found wrong before Ray is started and a file is written."""
+    from distill.data.check import check_dataset
+    from orchestrator.run import examine
+    from orchestrator.teachers import check_teachers
+
+    for config in plan.config.data.values():
+        check_dataset(config)
+    check_teachers(plan)
+    examine(ledger, plan, fresh=fresh)
+
+
+def _dry_run(plan: Plan, *, as_json: bool) -> int:
+    from orchestrator.estimate import estimate, render_estimate
+
+    found = estimate(plan)
+    print(json.dumps(found, indent=1) if as_json else render_estimate(found))
+    return DONE
+
+
+def _exit_code(run: Run) -> int:
+    if run.stop_reason == _INTERRUPT:
+        return INTERRUPTED
+    if run.stop_reason is not None and run.stop_reason.startswith("budget"):
+        return BUDGET
+    return SOME_FAILED if run.failures() else DONE
+
+
+class _stops_at_signals:  # noqa: N801 - reads as a sentence where it is used
+    """Ctrl-C and SIGTERM ask the run to leave off with a checkpoint; a second one ends it where it stands."""
+
+    def __init__(self, run: Run, view: ProgressView) -> None:
+        self._run = run
+        self._view = view
+
+    def __enter__(self) -> None:
+        self._old = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def _stop(self, number: int, frame: object) -> None:
+        if self._run.stopped.is_set():
+            os._exit(INTERRUPTED)
+        self._run.stop(_INTERRUPT)
+        self._view.say("leaving off at the next checkpoint; once more to end at once")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""Reads a sweep file: YAML with line numbers, `--set` overrides, checks across sections. No ray, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from distill import catalogue
+from distill.errors import UsageError, nearest, unknown
+from orchestrator.config import SweepConfig
+from orchestrator.plan import method_space
+from search_spaces import preset_names, preset_path
+
+Place = tuple[str | int, ...]
+
+
+def load_sweep(source: str, overrides: Sequence[str] = ()) -> SweepConfig:
+    """The checked config of a preset's name or a YAML file's path.
+
+    Args:
+        source: a preset (`laptop`) or a path that ends in .yaml or .yml.
+        overrides: `key=value` with a dotted key; the value is read as YAML.
+
+    Raises:
+        UsageError: one line per fault, each with value, rule, remedy and place.
+    """
+    path = _find(source)
+    text = path.read_text()
+    document = _parse(text, path)
+    places = _places(text, path)
+    for override in overrides:
+        place = _apply(document, override)
+        places[place] = f"--set {override}"
+    try:
+        config = SweepConfig.model_validate(document)
+    except ValidationError as error:
+        raise UsageError("\n".join(_describe(error, document, places, path))) from None
+    faults = list(_cross_checks(config, places, path))
+    if faults:
+        raise UsageError("\n".join(faults))
+    return config
+
+
+def _find(source: str) -> Path:
+    if source.endswith((".yaml", ".yml")):
+        path = Path(source)
+        if not path.is_file():
+            raise UsageError(f"sweep file '{source}' does not exist; give a preset ({', '.join(preset_names())}) or a file")
+        return path
+    return preset_path(source)
+
+
+def _parse(text: str, path: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise UsageError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    if not isinstance(document, dict):
+        raise UsageError(f"{path}: holds {type(document).__name__}, must be a mapping with the keys of a sweep file")
+    return document
+
+
+def _places(text: str, path: Path) -> dict[Place, str]:
+    """File and line of every node, by its path through the document."""
+    found: dict[Place, str] = {}
+
+    def walk(node: yaml.Node, place: Place) -> None:
+        found.setdefault(place, f"{path}:{node.start_mark.line + 1}")
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                found[(*place, str(key.value))] = f"{path}:{key.start_mark.line + 1}"
+                walk(value, (*place, str(key.value)))
+        elif isinstance(node, yaml.SequenceNode):
+            for position, value in enumerate(node.value):
+                walk(value, (*place, position))
+
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    if root is not None:
+        walk(root, ())
+    return found
+
+
+def _apply(document: dict[str, Any], override: str) -> Place:
+    """Writes one `key=value` into the document and returns its place."""
+    key, equals, raw = override.partition("=")
+    if not equals or not key:
+        raise UsageError(f"--set {override}: must be key=value, such as search.trials=8")
+    place: Place = tuple(int(part) if part.isdigit() else part for part in key.split("."))
+    try:
+        value = yaml.safe_load(raw)
+    except yaml.YAMLError:
+        raise UsageError(f"--set {override}: the value is not valid YAML") from None
+    node: Any = document
+    for part in place[:-1]:
+        if isinstance(node, list):
+            if not isinstance(part, int) or part >= len(node):
+                raise UsageError(f"--set {override}: '{part}' is no position in a list of {len(node)}")
+            node = node[part]
+        elif isinstance(node, dict):
+            node = node.setdefault(str(part), {})
+        else:
+            raise UsageError(f"--set {override}: '{part}' lies below a plain value")
+    last = place[-1]
+    if isinstance(node, list):
+        if not isinstance(last, int) or last >= len(node):
+            raise UsageError(f"--set {override}: '{last}' is no position in a list of {len(node)}")
+        node[last] = value
+    elif isinstance(node, dict):
+        node[str(last)] = value
+    else:
+        raise UsageError(f"--set {override}: '{last}' lies below a plain value")
+    return place
+
+
+def _describe(error: ValidationError, document: Any, places: Mapping[Place, str], path: Path) -> Iterable[str]:
+    """One line per fault of the schema."""
+    for fault in error.errors(include_url=False):
+        location = _in_document(fault["loc"], document)
+        place = _nearest_place(location, places, path)
+        key = ".".join(str(part) for part in location)
+        if fault["type"] == "extra_forbidden":
+            known = _known_keys(fault["loc"])
+            close = nearest(str(fault["loc"][-1]), known)
+            hint = f"did you mean '{close[0]}'? " if close else ""
+            yield f"{place}: unknown key '{key}'; {hint}Known here: {', '.join(sorted(known))}."
+        elif fault["type"] == "missing":
+            yield f"{place}: '{key}' is missing"
+        else:
+            message = fault["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+            value = fault.get("input")
+            shown = f"{key} is {value!r}, " if not isinstance(value, (dict, list, BaseModel)) else f"{key}: "
+            yield f"{place}: {shown}{message}"
+
+
+def _in_document(location: Sequence[str | int], document: Any) -> Place:
+    """The location without the parts that pydantic adds (a union's tag) and the document has not."""
+    kept: list[str | int] = []
+    node = document
+    for position, part in enumerate(location):
+        last = position == len(location) - 1
+        if isinstance(node, dict) and (part in node or last):
+            kept.append(part)
+            node = node.get(part)
+        elif isinstance(node, list) and isinstance(part, int) and part < len(node):
+            kept.append(part)
+            node = node[part]
+        elif last and not isinstance(node, dict):
+            continue
+    return tuple(kept)
+
+
+def _nearest_place(location: Place, places: Mapping[Place, str], path: Path) -> str:
+    for length in range(len(location), 0, -1):
+        if location[:length] in places:
+            return places[location[:length]]
+    return str(path)
+
+
+def _known_keys(location: Sequence[str | int]) -> list[str]:
+    """The fields of the model in which the last part of `location` is unknown."""
+    model: Any = SweepConfig
+    for part in location[:-1]:
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            field = model.model_fields.get(str(part))
+            candidates = list(_models_in(field.annotation)) if field else []
+            model = candidates if len(candidates) > 1 else (candidates[0] if candidates else model)
+        elif isinstance(model, list):
+            tagged = [m for m in model if part in get_args(getattr(m.model_fields.get("kind"), "annotation", None))]
+            model = tagged[0] if tagged else model
+    models = model if isinstance(model, list) else [model]
+    return sorted({name for m in models for name in m.model_fields})
+
+
+def _models_in(annotation: Any) -> Iterable[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)
+
+
+def _cross_checks(config: SweepConfig, places: Mapping[Place, str], path: Path) -> Iterable[str]:
+    """Faults that no single section shows: names that point nowhere, methods and models that do not exist."""
+
+    def at(*location: str | int) -> str:
+        return _nearest_place(location, places, path)
+
+    labels = [pair.label for pair in config.pairs]
+    for i, pair in enumerate(config.pairs):
+        if labels.count(pair.label) > 1:
+            yield f"{at('pairs', i)}: pair '{pair.label}' stands twice; give each pair a name of its own"
+        if pair.data not in config.data:
+            yield f"{at('pairs', i, 'data')}: {unknown('data set', pair.data, config.data)}"
+        for role, choice in (("teacher", pair.teacher), ("student", pair.student)):
+            if choice.recipe is not None and choice.recipe not in config.recipes:
+                yield f"{at('pairs', i, role, 'recipe')}: {unknown('recipe', choice.recipe, config.recipes)}"
+            try:
+                catalogue.check_model(choice.model)
+            except UsageError as error:
+                yield f"{at('pairs', i, role, 'model')}: {error}"
+    for name, recipe in config.recipes.items():
+        share = config.compute.workers * recipe.accumulate
+        if recipe.batch_size % share:
+            yield (
+                f"{at('recipes', name, 'batch_size')}: batch_size is {recipe.batch_size}, must be a multiple of {share} "
+                f"(compute.workers {config.compute.workers} × accumulate {recipe.accumulate})"
+            )
+    titles = [method.title for method in config.methods]
+    for i, method in enumerate(config.methods):
+        if titles.count(method.title) > 1:
+            yield f"{at('methods', i)}: method '{method.title}' stands twice; give each variant a label of its own"
+        try:
+            catalogue.check_method(method.name, method.config)
+            space = method_space(method)
+            catalogue.check_method(method.name, {name: None for name in space.parameters})
+        except ValidationError as error:
+            for fault in error.errors(include_url=False):
+                key = ".".join(str(part) for part in fault["loc"])
+                yield f"{at('methods', i, 'space', *fault['loc'][1:])}: space {key}: {fault['msg'].removeprefix('Value error, ')}"
+        except UsageError as error:
+            yield f"{at('methods', i, 'config')}: method '{method.name}': {error}"
+    if "student" not in [method.name for method in config.methods]:
+        yield f"{at('methods')}: methods lack 'student'; every gain is measured against the student alone, so add it"

@@ -1,0 +1,140 @@
+"""Which wave is next, who stands in it, who goes on at a rung. A state machine without Ray, clock or disk.
+
+Its answers depend on the plan and on scores by (trial, step), never on the order in which scores arrive. So a run
+that was cut, and whose earlier scores come from the ledger, decides as one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from orchestrator.config import SweepConfig
+from orchestrator.desk import Report, Status, WaveOrder
+from orchestrator.plan import Bracket, Cohort, Trial, bracket_trials
+from orchestrator.sampling import Params, Scored
+
+
+@dataclass
+class Standing:
+    """How far a trial is: its scores by step, and how it ended."""
+
+    trial: Trial
+    wave: int
+    scores: dict[int, float] = field(default_factory=dict)
+    status: Status | None = None
+    reports: list[Report] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What the ledger holds of a trial that ended in an earlier command."""
+
+    status: Status
+    scores: Mapping[int, float]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Who of a bracket goes on beyond a rung."""
+
+    cohort_id: str
+    rung: int
+    keep: tuple[str, ...]
+    drop: tuple[str, ...]
+
+
+class WaveBook:
+    """The waves of a phase's cohorts: opened one after the other, halved at rungs, closed when all have ended."""
+
+    def __init__(
+        self,
+        config: SweepConfig,
+        cohorts: Sequence[Cohort],
+        recorded: Mapping[str, Recorded],
+        winners: Mapping[str, Params] | None = None,
+    ) -> None:
+        self.cohorts = {cohort.cohort_id: cohort for cohort in cohorts}
+        self._config = config
+        self._recorded = recorded
+        self._winners = winners or {}
+        self._next_wave = dict.fromkeys(self.cohorts, 0)
+        self._open: dict[str, list[list[str]]] = {}
+        self._decided: set[tuple[str, int, int, int]] = set()  # cohort, wave, bracket, rung
+        self.trials: dict[str, Standing] = {}
+
+    def open_next(self, cohort_id: str) -> WaveOrder | None:
+        """The next wave that has a trial left to train; None when no wave follows.
+
+        Trials of the wave that the ledger knows already count in its decisions and are not handed out.
+        """
+        cohort = self.cohorts[cohort_id]
+        while self._next_wave[cohort_id] < len(cohort.waves):
+            wave = cohort.waves[self._next_wave[cohort_id]]
+            self._next_wave[cohort_id] += 1
+            brackets = [self._members(cohort, wave.index, bracket) for bracket in wave.brackets]
+            waiting = tuple(t for members in brackets for t in members if self.trials[t.trial_id].status is None)
+            if waiting:
+                self._open[cohort_id] = [[trial.trial_id for trial in members] for members in brackets]
+                return WaveOrder(wave.index, wave.stream_seed, waiting)
+        self._open.pop(cohort_id, None)
+        return None
+
+    def _members(self, cohort: Cohort, wave: int, bracket: Bracket) -> list[Trial]:
+        history = list(self._history(bracket))
+        trials = bracket_trials(self._config, cohort, cohort.waves[wave], bracket, history, self._winners)
+        members: dict[str, Trial] = {trial.trial_id: trial for trial in trials}
+        for trial in members.values():
+            known = self._recorded.get(trial.trial_id)
+            standing = Standing(trial, wave)
+            if known is not None:
+                standing = Standing(trial, wave, dict(known.scores), known.status)
+            self.trials.setdefault(trial.trial_id, standing)
+        return list(members.values())
+
+    def _history(self, bracket: Bracket) -> Iterator[Scored]:
+        """What became of the study's earlier brackets, in the order of the plan."""
+        for standing in self.trials.values():
+            trial = standing.trial
+            if trial.study_id == bracket.study.study_id and trial.bracket < bracket.index:
+                yield Scored(trial.params, standing.scores, completed=standing.status == "ok")
+
+    def running(self, cohort_id: str) -> bool:
+        """Whether the cohort's open wave has a trial that has not ended."""
+        return any(self.trials[t].status is None for members in self._open.get(cohort_id, []) for t in members)
+
+    def take(self, report: Report) -> bool:
+        """Takes in a report; returns whether it was news."""
+        standing = self.trials[report.trial_id]
+        if any((r.step, r.status) == (report.step, report.status) for r in standing.reports):
+            return False
+        standing.reports.append(report)
+        if report.tune_miou is not None:
+            standing.scores[report.step] = report.tune_miou
+        if report.status is not None:
+            standing.status = report.status
+        return True
+
+    def decisions(self, cohort_id: str) -> list[Decision]:
+        """Decisions that have become possible: at a rung all of a bracket have been scored or ended before it."""
+        made = []
+        for number, members in enumerate(self._open.get(cohort_id, [])):
+            for rung in self.cohorts[cohort_id].rungs:
+                key = (cohort_id, self._next_wave[cohort_id], number, rung)
+                if key in self._decided:
+                    continue
+                standings = [self.trials[trial_id] for trial_id in members]
+                if any(rung not in s.scores and s.status is None for s in standings):
+                    break
+                self._decided.add(key)
+                made.append(Decision(cohort_id, rung, *halve([s for s in standings if rung in s.scores], rung)))
+        return made
+
+
+def halve(standings: Sequence[Standing], rung: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The better half at a rung, rounded up, and the others; ties go to the smaller trial id."""
+    ranked = sorted(standings, key=lambda s: (-s.scores[rung], s.trial.trial_id))
+    kept = math.ceil(len(ranked) / 2)
+    names = [standing.trial.trial_id for standing in ranked]
+    return tuple(names[:kept]), tuple(names[kept:])

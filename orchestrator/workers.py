@@ -1,0 +1,65 @@
+"""The data-parallel workers of a cohort, seen from one of them."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import ray.train
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from orchestrator.config import ComputeChoice
+
+T = TypeVar("T")
+
+
+class Workers:
+    """Rank, device, and the few words that workers exchange."""
+
+    def __init__(self, compute: ComputeChoice) -> None:
+        context = ray.train.get_context()
+        self.rank: int = context.get_world_rank()
+        self.world_size: int = context.get_world_size()
+        self.leads = self.rank == 0
+        # Threads decide the order of sums, and with it the last bits: they are part of the plan.
+        torch.set_num_threads(compute.cpus_per_worker)
+        if compute.device == "cuda":
+            self.device = ray.train.torch.get_device()
+            torch.backends.cudnn.benchmark = True
+        else:
+            self.device = torch.device("cpu")
+            torch.use_deterministic_algorithms(True, warn_only=True)
+        self.alone = self.world_size == 1
+        # Plain objects travel over gloo, whatever carries the gradients.
+        self._words = None if self.alone else dist.new_group(backend="gloo")
+        self.reduce: Callable[[Tensor], None] | None = None if self.alone else self._mean
+
+    def _mean(self, tensor: Tensor) -> None:
+        dist.all_reduce(tensor)
+        tensor /= self.world_size
+
+    def told(self, ask: Callable[[], T]) -> T:
+        """What rank 0 finds out, told to all."""
+        if self.alone:
+            return ask()
+        answer: list[Any] = [ask() if self.leads else None]
+        dist.broadcast_object_list(answer, src=0, group=self._words)
+        found: T = answer[0]
+        return found
+
+    def gathered(self, value: T) -> list[T]:
+        """Every worker's value, in the order of ranks."""
+        if self.alone:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value, group=self._words)
+        return values
+
+    def peak_memory(self) -> int:
+        """Bytes: the device's peak on a GPU, the process's on a CPU (all seats together)."""
+        if self.device.type == "cuda":
+            return int(torch.cuda.max_memory_allocated(self.device))
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
