@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -20,36 +21,47 @@ import torch
 from torch import Tensor
 
 from distill.methods import Method, build_method, cross_entropy, method_class
-from distill.models.output import ModelInfo, Output
+from distill.models import Output, SegmentationModel, build_model
 
 NUM_CLASSES = 5
 IMAGE_SIZE = (64, 128)
 
-CNN = ModelInfo("cnn", "cnn", NUM_CLASSES, (8, 12, 16, 24), (4, 8, 8, 8), 20, 8, 8)
-TRANSFORMER = ModelInfo("transformer", "transformer", NUM_CLASSES, (6, 10, 14, 18), (4, 8, 16, 32), 22, 4, 4)
+CNN = "deeplabv3-test_efficientnet"
+TRANSFORMER = "segformer-mit_b0"
+PLAIN_TRANSFORMER = "segformer-test_vit"
 PAIRS = {
-    "cnn-teaches-transformer": (CNN, TRANSFORMER),
     "transformer-teaches-cnn": (TRANSFORMER, CNN),
+    "cnn-teaches-transformer": (CNN, PLAIN_TRANSFORMER),
     "same-network": (CNN, CNN),
 }
+Pair = tuple[str, str]
 
 
-def random_output(
-    info: ModelInfo, *, batch: int = 2, size: tuple[int, int] = IMAGE_SIZE, seed: int = 0
-) -> Output:
-    """What a network of these shapes could return for pictures of `size`: normal noise, with a gradient."""
-    generator = torch.Generator().manual_seed(seed)
+@functools.cache
+def tiny_model(name: str) -> SegmentationModel:
+    """A small real network with random weights, the same ones each time, in evaluation mode."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return build_model(name, NUM_CLASSES, head_channels=32).eval()
 
-    def noise(channels: int, stride: int) -> Tensor:
-        height, width = -(-size[0] // stride), -(-size[1] // stride)
-        return torch.randn(batch, channels, height, width, generator=generator).requires_grad_()
 
-    first, second, third, fourth = (noise(c, s) for c, s in zip(info.channels, info.strides, strict=True))
-    return Output(
-        stages=(first, second, third, fourth),
-        fused=noise(info.fused_channels, info.fused_stride),
-        logits=noise(info.num_classes, info.logits_stride),
-    )
+@functools.cache
+def _maps(name: str, batch: int, size: tuple[int, int], seed: int) -> Output:
+    images = torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        output: Output = tiny_model(name)(images)
+    return map_output(_spread, output)
+
+
+def _spread(maps_bchw: Tensor) -> Tensor:
+    """Random weights say almost the same everywhere; channels of mean 0 and variance 1 do not."""
+    variance, mean = torch.var_mean(maps_bchw, (0, 2, 3), keepdim=True)
+    return (maps_bchw - mean) / (variance.sqrt() + 1e-6)
+
+
+def random_output(name: str, *, batch: int = 2, size: tuple[int, int] = IMAGE_SIZE, seed: int = 0) -> Output:
+    """What `tiny_model(name)` returns for pictures of noise, standardised, as leaves with a gradient."""
+    return map_output(lambda maps: maps.clone().requires_grad_(), _maps(name, batch, size, seed))
 
 
 def random_labels(*, batch: int = 2, size: tuple[int, int] = IMAGE_SIZE, seed: int = 0) -> Tensor:
@@ -74,6 +86,30 @@ def maps_of(output: Output) -> list[Tensor]:
 def total_of(method: Method, terms: dict[str, Tensor]) -> Tensor:
     """The weighted sum that training minimises."""
     return torch.stack([method.weights[name] * term for name, term in terms.items()]).sum()
+
+
+def training_losses(
+    method: Method, student: SegmentationModel, teacher: SegmentationModel, *, steps: int = 8
+) -> list[float]:
+    """The total of each of some SGD steps on pictures whose colour tells the class, for golden curves."""
+    parameters = [p for p in (*student.parameters(), *method.parameters()) if p.requires_grad]
+    optimizer = torch.optim.SGD(parameters, lr=0.01, momentum=0.9)
+    losses = []
+    for step in range(steps):
+        labels = random_labels(seed=step)
+        noise = torch.randn(2, 3, *IMAGE_SIZE, generator=torch.Generator().manual_seed(step))
+        images = noise + labels[:, None] / NUM_CLASSES
+        with torch.no_grad():
+            taught = teacher(images)
+        output = student(images)
+        terms = method(output, taught, labels)
+        weighted = [method.weights[name] * term for name, term in terms.items()]
+        total = torch.stack([cross_entropy(output.logits, labels), *weighted]).sum()
+        optimizer.zero_grad()
+        total.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        losses.append(float(total.detach()))
+    return losses
 
 
 def _bfloat16(output: Output) -> Output:
@@ -115,11 +151,15 @@ class MethodConformance:
             configs = self.configs
             metafunc.parametrize("config", configs, ids=[str(c) if c else "defaults" for c in configs])
 
-    def build(self, pair: tuple[ModelInfo, ModelInfo], config: dict[str, Any]) -> Method:
+    def build(self, pair: Pair, config: dict[str, Any]) -> Method:
         """The method for a pair (teacher, student), from a fixed seed, in training mode."""
         torch.manual_seed(0)
         return build_method(
-            self.method, student=pair[1], teacher=pair[0], num_classes=NUM_CLASSES, **config
+            self.method,
+            student=tiny_model(pair[1]),
+            teacher=tiny_model(pair[0]),
+            num_classes=NUM_CLASSES,
+            **config,
         ).train()
 
     def run(self, method: Method, student: Output, teacher: Output, labels: Tensor) -> dict[str, Tensor]:
@@ -129,7 +169,7 @@ class MethodConformance:
         return terms
 
     def test_terms_are_finite_float32_scalars_that_have_a_weight(
-        self, pair: tuple[ModelInfo, ModelInfo], config: dict[str, Any]
+        self, pair: Pair, config: dict[str, Any]
     ) -> None:
         """Whatever the strides of both networks, and for sizes that no stride divides."""
         method = self.build(pair, config)
@@ -147,7 +187,7 @@ class MethodConformance:
                 assert term.isfinite(), f"{name} is {term.item()}"
 
     def test_gradient_reaches_the_student_and_never_the_teacher(
-        self, pair: tuple[ModelInfo, ModelInfo], config: dict[str, Any]
+        self, pair: Pair, config: dict[str, Any]
     ) -> None:
         """Nor does any learnable parameter of the method stay without one, which DDP would refuse."""
         method = self.build(pair, config)
@@ -160,9 +200,7 @@ class MethodConformance:
         without = [n for n, p in method.named_parameters() if p.requires_grad and p.grad is None]
         assert not without, f"no gradient for {without}"
 
-    def test_losses_stay_finite_under_bfloat16_autocast(
-        self, pair: tuple[ModelInfo, ModelInfo], config: dict[str, Any]
-    ) -> None:
+    def test_losses_stay_finite_under_bfloat16_autocast(self, pair: Pair, config: dict[str, Any]) -> None:
         """Terms are float32 there, gradients finite, for large logits too."""
         method = self.build(pair, config)
         student = map_output(lambda maps: maps * 30, random_output(pair[1], seed=1))
@@ -176,7 +214,7 @@ class MethodConformance:
         assert all(gradient.isfinite().all() for gradient in gradients)
 
     def test_a_bfloat16_teacher_is_accepted_without_autocast(
-        self, pair: tuple[ModelInfo, ModelInfo], config: dict[str, Any]
+        self, pair: Pair, config: dict[str, Any]
     ) -> None:
         """Shared teacher passes may come in bfloat16."""
         method = self.build(pair, config)
@@ -185,21 +223,27 @@ class MethodConformance:
         assert all(term.isfinite() for term in terms.values())
 
     def test_all_weights_zero_is_the_student_alone_to_the_bit(
-        self, pair: tuple[ModelInfo, ModelInfo], config: dict[str, Any]
+        self, pair: Pair, config: dict[str, Any]
     ) -> None:
-        """No term, no parameter, no random number drawn: nothing that could move the student."""
-        weights = [name for name in method_class(self.method).Config.model_fields if name.endswith("_weight")]
-        torch.manual_seed(0)
-        alone = torch.get_rng_state()
-        method = self.build(pair, {**config, **dict.fromkeys(weights, 0)})
-        terms = method(random_output(pair[1]), random_output(pair[0]), random_labels())
-        assert terms == {}
-        assert list(method.parameters()) == []
-        assert torch.equal(torch.get_rng_state(), alone), "random numbers were drawn for terms of weight 0"
+        """No parameter, no term, no random number: the weights after training steps are the same."""
+        fields = method_class(self.method).Config.model_fields
+        zero = {**config, **dict.fromkeys([name for name in fields if name.endswith("_weight")], 0)}
+        student_alone = functools.partial(
+            build_method, "student", student=tiny_model(pair[1]), teacher=None, num_classes=NUM_CLASSES
+        )
+        trained = []
+        for build in (functools.partial(self.build, pair, zero), student_alone):
+            torch.manual_seed(0)
+            method = build()
+            student = copy.deepcopy(tiny_model(pair[1])).train()
+            training_losses(method, student, tiny_model(pair[0]), steps=2)
+            assert not list(method.parameters())
+            trained.append([*student.parameters(), torch.get_rng_state()])
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(*trained, strict=True))
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e4])
     def test_what_stands_at_ignored_pixels_changes_neither_loss_nor_gradient(
-        self, pair: tuple[ModelInfo, ModelInfo], config: dict[str, Any], value: float
+        self, pair: Pair, config: dict[str, Any], value: float
     ) -> None:
         """The right half is ignored, the last quarter spoiled: no resizing mixes it into what counts."""
         labels = random_labels()
@@ -222,7 +266,7 @@ class MethodConformance:
                 torch.testing.assert_close(after, before)
 
     def test_a_batch_without_valid_pixels_gives_zero_and_zero_gradients(
-        self, pair: tuple[ModelInfo, ModelInfo], config: dict[str, Any]
+        self, pair: Pair, config: dict[str, Any]
     ) -> None:
         """Never nan, which would end a run for one empty crop."""
         method = self.build(pair, config)
@@ -235,9 +279,7 @@ class MethodConformance:
         for gradient in (maps.grad for maps in [*maps_of(student), *method.parameters()]):
             assert gradient is None or not gradient.any()
 
-    def test_a_reloaded_method_gives_the_same_next_losses(
-        self, pair: tuple[ModelInfo, ModelInfo], config: dict[str, Any]
-    ) -> None:
+    def test_a_reloaded_method_gives_the_same_next_losses(self, pair: Pair, config: dict[str, Any]) -> None:
         """All state lives in parameters and buffers, and a checkpoint holds it."""
         method = self.build(pair, config)
         labels = random_labels()
@@ -245,21 +287,23 @@ class MethodConformance:
             self.run(method, random_output(pair[1], seed=seed), random_output(pair[0], seed=seed + 1), labels)
         saved = copy.deepcopy(method.state_dict())
         torch.manual_seed(5)
-        again = build_method(self.method, student=pair[1], teacher=pair[0], num_classes=NUM_CLASSES, **config)
+        again = build_method(
+            self.method,
+            student=tiny_model(pair[1]),
+            teacher=tiny_model(pair[0]),
+            num_classes=NUM_CLASSES,
+            **config,
+        )
         again.load_state_dict(saved)
         outputs = random_output(pair[1], seed=7), random_output(pair[0], seed=8)
         assert self.run(method, *outputs, labels) == self.run(again, *outputs, labels)
 
-    def test_settings_survive_being_written_down(
-        self, pair: tuple[ModelInfo, ModelInfo], config: dict[str, Any]
-    ) -> None:
+    def test_settings_survive_being_written_down(self, pair: Pair, config: dict[str, Any]) -> None:
         """A ledger row is enough to build the same method again."""
         method = self.build(pair, config)
         assert type(method.config).model_validate_json(method.config.model_dump_json()) == method.config
 
-    def test_a_training_step_lowers_the_loss_of_the_batch(
-        self, pair: tuple[ModelInfo, ModelInfo], config: dict[str, Any]
-    ) -> None:
+    def test_a_training_step_lowers_the_loss_of_the_batch(self, pair: Pair, config: dict[str, Any]) -> None:
         """The gradient points the right way: a small step of the student's outputs lowers the total."""
         method = self.build(pair, config)
         student, teacher, labels = (
@@ -282,9 +326,7 @@ class MethodConformance:
         assert after < before
 
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-    def test_nothing_waits_for_the_gpu(
-        self, pair: tuple[ModelInfo, ModelInfo], config: dict[str, Any]
-    ) -> None:
+    def test_nothing_waits_for_the_gpu(self, pair: Pair, config: dict[str, Any]) -> None:
         """A synchronisation in a loss stalls the queue of kernels at every step."""
         method = self.build(pair, config).cuda()
         student = map_output(lambda maps: maps.detach().cuda().requires_grad_(), random_output(pair[1]))
@@ -298,25 +340,3 @@ class MethodConformance:
                 total_of(method, terms).backward()  # type: ignore[no-untyped-call]
         finally:
             torch.cuda.set_sync_debug_mode("default")
-
-
-def training_losses(method: Method, student: torch.nn.Module, teacher: torch.nn.Module | None) -> list[float]:
-    """Task and weighted terms of some steps on generated batches, for golden curves."""
-    parameters = [*student.parameters(), *method.parameters()]
-    optimizer = torch.optim.SGD([p for p in parameters if p.requires_grad], lr=0.01, momentum=0.9)
-    losses = []
-    for step in range(8):
-        torch.manual_seed(step)
-        labels = random_labels(seed=step)
-        images = torch.randn(2, 3, *IMAGE_SIZE) + labels[:, None] / NUM_CLASSES
-        with torch.no_grad():
-            taught = teacher(images) if teacher is not None else None
-        output = student(images)
-        total = cross_entropy(output.logits, labels)
-        for name, term in method(output, taught, labels).items():
-            total = total + method.weights[name] * term
-        optimizer.zero_grad()
-        total.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        losses.append(float(total.detach()))
-    return losses

@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 
-import hypothesis
 import numpy as np
 import torch
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-hypothesis.settings.register_profile("methods", deadline=None, max_examples=25, derandomize=True)
-hypothesis.settings.load_profile("methods")
+
+def for_all(*strategies):
+    """Check a property on 25 fixed examples."""
+    return lambda test: settings(deadline=None, max_examples=25, derandomize=True)(given(*strategies)(test))
 
 
 @dataclass(frozen=True)

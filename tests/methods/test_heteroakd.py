@@ -5,9 +5,8 @@ import itertools
 import loop_formulas as loops
 import pytest
 import torch
-from hypothesis import given
 from hypothesis import strategies as st
-from method_cases import cases, make_case
+from method_cases import cases, for_all, make_case
 from torch.autograd import gradcheck
 from torch.nn import functional as F
 
@@ -23,7 +22,7 @@ from distill.methods.heteroakd import (
 from distill.methods.pixels import one_hot
 from distill.methods.projector import LogitsProjector
 from distill.methods.taps import stride8_stage, tap_features
-from distill.testing import CNN, NUM_CLASSES, TRANSFORMER, random_labels, random_output
+from distill.testing import CNN, NUM_CLASSES, TRANSFORMER, random_labels, random_output, tiny_model
 
 OPTIONS = list(
     itertools.product([True, False], ["class", "space", "none"], [False, True], ["class", "pixel"])
@@ -55,14 +54,20 @@ def parts(case):
 
 def build(**config):
     torch.manual_seed(0)
-    return build_method("heteroakd", student=CNN, teacher=TRANSFORMER, num_classes=NUM_CLASSES, **config)
+    return build_method(
+        "heteroakd",
+        student=tiny_model(CNN),
+        teacher=tiny_model(TRANSFORMER),
+        num_classes=NUM_CLASSES,
+        **config,
+    )
 
 
 def losses(method, seed=1):
     return method(random_output(CNN, seed=seed), random_output(TRANSFORMER, seed=seed + 1), random_labels())
 
 
-@given(cases(max_scale=5), st.floats(0.5, 8), st.sampled_from(OPTIONS))
+@for_all(cases(max_scale=5), st.floats(0.5, 8), st.sampled_from(OPTIONS))
 def test_it_agrees_with_a_loop_for_every_switch(case, temperature, switches):
     student, teacher, labels = case.tensors()
     ours = hetero_akd(student, teacher, labels, temperature, **options(*switches))
@@ -70,26 +75,26 @@ def test_it_agrees_with_a_loop_for_every_switch(case, temperature, switches):
     assert float(ours) == pytest.approx(float(loop), rel=1e-5, abs=1e-5)
 
 
-@given(cases())
+@for_all(cases())
 def test_mixed_logits_lie_between_both(case):
     student, teacher, mixed, *_ = parts(case)
     assert (mixed >= torch.minimum(student, teacher) - 1e-12).all()
     assert (mixed <= torch.maximum(student, teacher) + 1e-12).all()
 
 
-@given(cases())
+@for_all(cases())
 def test_mixed_uncertainty_is_at_most_the_harmonic_mean(case):
     *_, h_s, h_t, h_mixed = parts(case)
     assert (h_mixed <= 2 * h_t * h_s / (h_t + h_s) * (1 + 1e-9)).all()
 
 
-@given(cases())
+@for_all(cases())
 def test_the_mix_improves_exactly_where_the_teacher_errs_less(case):
     *_, h_s, h_t, h_mixed = parts(case)
     assert torch.equal(h_s - h_mixed > 0, h_t < h_s)
 
 
-@given(cases())
+@for_all(cases())
 def test_equal_logits_mix_to_themselves_at_equal_shares(case):
     student, _, labels = case.tensors()
     h = class_uncertainty(student, one_hot(labels, student.shape[1]))
@@ -106,7 +111,7 @@ def test_logits_certain_beyond_float_precision_share_equally():
     assert mix_knowledge(right, 2 * right, h, h).item() == 750
 
 
-@given(cases(), st.sampled_from(["class", "space", "none"]))
+@for_all(cases(), st.sampled_from(["class", "space", "none"]))
 def test_weights_sum_to_one_over_classes_or_average_to_one_over_space(case, axis):
     *_, h_s, _, h_mixed = parts(case)
     weight = evaluate_knowledge(h_s, h_mixed, case.valid, axis)
@@ -118,7 +123,7 @@ def test_weights_sum_to_one_over_classes_or_average_to_one_over_space(case, axis
         torch.testing.assert_close(weight.sum(1), torch.ones_like(weight.sum(1)))
 
 
-@given(cases(), st.sampled_from(["class", "pixel"]))
+@for_all(cases(), st.sampled_from(["class", "pixel"]))
 def test_a_uniform_scaled_weight_is_plain_cross_entropy(case, weight_per):
     student, teacher, labels = case.tensors(torch.float64)
     switches = options(False, "none", True, weight_per)
@@ -212,7 +217,7 @@ def test_the_stable_preset_sets_three_switches_and_given_settings_win():
 
 def test_without_the_heterogeneous_term_it_is_logits_distillation():
     ours = losses(build(hakd_weight=0))
-    kd = build_method("kd", student=CNN, teacher=TRANSFORMER, num_classes=NUM_CLASSES)
+    kd = build_method("kd", student=tiny_model(CNN), teacher=tiny_model(TRANSFORMER), num_classes=NUM_CLASSES)
     assert ours == losses(kd)
     assert not list(build(hakd_weight=0).parameters())
 
@@ -232,7 +237,9 @@ def test_the_teachers_projector_learns_from_its_own_cross_entropy_only(
 ):
     method = build(**config)
     if "teacher_projector" in config:
-        method.use_teacher_projector(LogitsProjector(TRANSFORMER.channels[3], NUM_CLASSES).state_dict())
+        method.use_teacher_projector(
+            LogitsProjector(tiny_model(TRANSFORMER).info.channels[3], NUM_CLASSES).state_dict()
+        )
     torch.stack(list(losses(method).values())).sum().backward()
     assert all((p.grad is not None) == student_learns for p in method.student_projector.parameters())
     assert all((p.grad is not None) == teacher_learns for p in method.teacher_projector.parameters())
@@ -242,7 +249,9 @@ def frozen_features(count):
     for seed in range(count):
         labels = random_labels(seed=seed)
         signal = F.one_hot(labels[:, ::32, ::32], NUM_CLASSES).permute(0, 3, 1, 2).float()
-        noise = tap_features(random_output(TRANSFORMER, seed=seed), TRANSFORMER, "stage4").detach()
+        noise = tap_features(
+            random_output(TRANSFORMER, seed=seed), tiny_model(TRANSFORMER).info, "stage4"
+        ).detach()
         noise[:, :NUM_CLASSES] += 3 * signal
         yield noise, labels.view(2, 2, 32, 4, 32).float().mean((2, 4)).round().long()
 
@@ -252,7 +261,7 @@ def test_a_pretrained_projector_must_be_handed_in_and_stays_as_it_is():
     with pytest.raises(UsageError, match="none was handed in"):
         losses(method)
     projector = train_teacher_projector(
-        LogitsProjector(TRANSFORMER.channels[3], NUM_CLASSES), frozen_features(5), steps=5
+        LogitsProjector(tiny_model(TRANSFORMER).info.channels[3], NUM_CLASSES), frozen_features(5), steps=5
     )
     method.use_teacher_projector(projector.state_dict())
     method.train()
@@ -272,7 +281,7 @@ def test_training_a_teachers_projector_lowers_its_cross_entropy():
         return F.cross_entropy(projector.eval()(features), labels).item()
 
     torch.manual_seed(0)
-    projector = LogitsProjector(TRANSFORMER.channels[3], NUM_CLASSES)
+    projector = LogitsProjector(tiny_model(TRANSFORMER).info.channels[3], NUM_CLASSES)
     before = loss(projector)
     train_teacher_projector(projector, frozen_features(100), steps=100, learning_rate=0.02)
     assert loss(projector) < 0.8 * before

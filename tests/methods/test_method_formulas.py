@@ -4,9 +4,8 @@ import loop_formulas as loops
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
 from hypothesis import strategies as st
-from method_cases import cases, make_case
+from method_cases import cases, for_all, make_case
 from torch.autograd import gradcheck
 
 from distill.methods import channel_kl, cross_entropy, pixel_kl
@@ -25,20 +24,20 @@ def agrees(ours, loop):
     assert float(ours) == pytest.approx(float(loop), rel=1e-5, abs=1e-5)
 
 
-@given(cases())
+@for_all(cases())
 def test_cross_entropy_is_the_mean_over_valid_pixels(case):
     logits, _, labels = case.tensors()
     agrees(cross_entropy(logits, labels), loops.cross_entropy(case.student, case.labels))
 
 
-@given(cases(), temperatures)
+@for_all(cases(), temperatures)
 def test_pixel_kl_agrees_with_a_loop_over_pixels(case, temperature):
     student, teacher, _ = case.tensors()
     ours = pixel_kl(student, teacher, temperature, case.valid)
     agrees(ours, loops.pixel_kl(case.student, case.teacher, case.labels, temperature))
 
 
-@given(cases(), temperatures)
+@for_all(cases(), temperatures)
 def test_channel_kl_agrees_with_a_loop_over_channels(case, temperature):
     student, teacher, _ = case.tensors()
     ours = channel_kl(student, teacher, temperature, case.valid)
@@ -103,7 +102,7 @@ def test_labels_shrink_to_the_pixel_under_each_cells_centre():
     assert torch.equal(resize_labels(resize_labels(labels, (24, 16)), (8, 8)), labels)
 
 
-@given(st.integers(1, 30), st.integers(1, 30))
+@for_all(st.integers(1, 30), st.integers(1, 30))
 def test_label_resizing_agrees_with_exact_nearest_interpolation(size, other):
     labels = torch.arange(size * size).view(1, size, size)
     exact = torch.nn.functional.interpolate(labels[None].double(), (other, other), mode="nearest-exact")
