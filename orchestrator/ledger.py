@@ -69,7 +69,7 @@ class Ledger:
         self._replaced: dict[str, frozenset[str]] = {}
 
     def __repr__(self) -> str:
-        return f"Ledger({self.root!r})"
+        return f"Ledger({self.place()!r})"
 
     def __getstate__(self) -> dict[str, Any]:
         return {"root": self.root, "_replaced": {}}
@@ -86,7 +86,7 @@ class Ledger:
             filesystem, path = pyarrow.fs.FileSystem.from_uri(uri)
         except (pa.ArrowInvalid, ValueError) as error:
             raise UsageError(
-                f"'{self.root}' cannot be opened: {error}. Use a local path, s3://bucket/folder or gs://bucket/folder."
+                f"'{self.place()}' cannot be opened: {error}. Use a local path, s3://bucket/folder or gs://bucket/folder."
             ) from error
         return filesystem, path.rstrip("/")
 
@@ -99,6 +99,18 @@ class Ledger:
         if not path or path.startswith("/") or ".." in parts:
             raise UsageError(f"path is '{path}', must be relative to the run and stay inside it")
         return f"{self._opened[1]}/{path}"
+
+    def place(self, path: str = "") -> str:
+        """Where the run, or a file in it, lies, for people: without a URI's credentials and options."""
+        root = self.root
+        if "://" in root:
+            root = re.sub(r"^(\w+://)[^/@]*@", r"\1", root.split("?")[0])
+        return f"{root}/{path}" if path else root
+
+    def below(self, folder: str) -> Ledger:
+        """The ledger whose root is a folder inside this one's."""
+        root, mark, options = self.root.partition("?") if "://" in self.root else (self.root, "", "")
+        return Ledger(f"{root}/{folder}{mark}{options}")
 
     # --- Small files
 
@@ -242,7 +254,7 @@ class Ledger:
             with contextlib.suppress(_MovedError):
                 return attempt()
         raise OSError(
-            f"table {table} in {self.root} changed {_RESTARTS} times while it was read; read it again"
+            f"table {table} in {self.place()} changed {_RESTARTS} times while it was read; read it again"
         )
 
     def _listing(self, table: str) -> frozenset[str]:
@@ -290,7 +302,7 @@ class Ledger:
             if not self.exists(path):
                 raise _MovedError from error
             raise UsageError(
-                f"{self.root}/{path} cannot be read: {error}. It is damaged or no Parquet file; "
+                f"{self.place(path)} cannot be read: {error}. It is damaged or no Parquet file; "
                 "delete it, and the same sweep command trains again what it held."
             ) from error
 
@@ -301,7 +313,7 @@ class Ledger:
                 version = int((found.metadata or {}).get(_META_VERSION, b"0"))
                 if version > SCHEMA_VERSION:
                     raise UsageError(
-                        f"{self.root}/tables/{schema.name}/{file} has schema version {version}, "
+                        f"{self.place(f'tables/{schema.name}/{file}')} has schema version {version}, "
                         f"this program knows {SCHEMA_VERSION} and older ones; update the program"
                     )
                 columns = None if wanted is None else [name for name in wanted if name in found.names]

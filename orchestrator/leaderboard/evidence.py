@@ -21,7 +21,7 @@ _BEGINNING = datetime.datetime.min.replace(tzinfo=datetime.UTC)
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """The latest attempt at a trial; the fields are columns of `trials`, `run` is the number of its ledger."""
+    """The latest attempt at a trial; the fields are columns of `trials`, `run` numbers its ledger."""
 
     run: int
     trial_id: str
@@ -61,7 +61,7 @@ class TrialRecord:
 
 @dataclass(frozen=True)
 class ImageCounts:
-    """Counts of one final run: `matrix` is [N, 3K], row n picture `images[n]`, all tp, then all fp, then all fn."""
+    """Counts of one final run: `matrix` is [N, 3K]: for picture `images[n]` all tp, all fp, all fn."""
 
     images: Integers
     classes: int
@@ -134,10 +134,7 @@ def gather(ledgers: Sequence[Ledger]) -> Evidence:
             row["dirty"] = bool(row["dirty"])
             provenance.setdefault(row["provenance_id"], _record(ProvenanceRecord, {**row, "run": run}))
     scored = {i: trial for i, trial in trials.items() if trial.phase in ("final", "teacher")}
-    counts: dict[str, ImageCounts] = {}
-    names: dict[str, dict[int, str]] = {}
-    for ledger in ledgers:
-        counts = {**_counts(ledger, scored, names), **counts}
+    counts, names = _counts(ledgers, scored)
     return Evidence(
         roots=tuple(ledger.root for ledger in ledgers),
         trials=tuple(trials[i] for i in sorted(trials)),
@@ -167,31 +164,30 @@ def _record(kind: type[Any], row: Mapping[str, Any]) -> Any:
 
 
 def _counts(
-    ledger: Ledger, scored: Mapping[str, TrialRecord], names: dict[str, dict[int, str]]
-) -> dict[str, ImageCounts]:
-    """Test counts per scored trial; fills `names` (data set → class → name) on the way."""
-    table = ledger.read("counts")
-    table = table.filter(
-        pc.and_(pc.equal(table.column("split"), "test"), pc.is_in(table.column("trial_id"), pa.array(list(scored))))
-    )
-    if table.num_rows == 0:
-        return {}
-    encoded = table.column("trial_id").combine_chunks().dictionary_encode()
-    code = encoded.indices.to_numpy()
+    ledgers: Sequence[Ledger], scored: Mapping[str, TrialRecord]
+) -> tuple[dict[str, ImageCounts], dict[str, dict[int, str]]]:
+    """Test counts by scored trial, and class names by data set."""
+    tables = []
+    wanted = set(scored)
+    for ledger in ledgers:
+        table = ledger.read("counts")
+        mine = pc.is_in(table.column("trial_id"), pa.array(sorted(wanted), pa.string()))
+        tables.append(table.filter(pc.and_(pc.equal(table.column("split"), "test"), mine)))
+        wanted -= set(pc.unique(tables[-1].column("trial_id")).to_pylist())
+    table = pa.concat_tables(tables).sort_by("trial_id").combine_chunks()
+    names: dict[str, dict[int, str]] = {}
+    for row in table.group_by(["trial_id", "class", "class_name"]).aggregate([]).to_pylist():
+        if row["class_name"] is not None:
+            names.setdefault(scored[row["trial_id"]].dataset, {}).setdefault(row["class"], row["class_name"])
+    code = table.column("trial_id").combine_chunks().dictionary_encode()
+    ids = code.dictionary.to_pylist()
+    edges = np.searchsorted(code.indices.to_numpy(), np.arange(len(ids) + 1))
     image, label, tp, fp, fn = (table.column(c).to_numpy() for c in ("image", "class", "tp", "fp", "fn"))
-    ids = encoded.dictionary.to_pylist()
-    classes: dict[str, int] = {}
-    # The table is sorted by trial, so each trial's rows are one slice.
-    edges = np.searchsorted(code, np.arange(len(ids) + 1))
     slices = {trial_id: slice(edges[i], edges[i + 1]) for i, trial_id in enumerate(ids)}
+    classes: dict[str, int] = {}
     for trial_id, rows in slices.items():
         dataset = scored[trial_id].dataset
         classes[dataset] = max(classes.get(dataset, 0), int(label[rows].max()) + 1)
-    for label_name in pc.unique(pa.StructArray.from_arrays(
-        [encoded, table.column("class").combine_chunks(), table.column("class_name").combine_chunks()],
-        ["trial", "class", "name"],
-    )).to_pylist() if False else ():
-        del label_name
     found = {}
     for trial_id, rows in slices.items():
         width = classes[scored[trial_id].dataset]
@@ -200,4 +196,4 @@ def _counts(
         values = np.concatenate([tp[rows], fp[rows], fn[rows]]).astype(np.float64)
         matrix = sparse.csr_array((values, (np.tile(number, 3), columns)), shape=(len(images), 3 * width))
         found[trial_id] = ImageCounts(images, width, matrix)
-    return found
+    return found, names

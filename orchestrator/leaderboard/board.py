@@ -1,0 +1,303 @@
+"""Ledger tables become boards: one per data set, protocol and set of recipes, computed once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from orchestrator.leaderboard.comparison import (
+    Scores,
+    Standing,
+    compare,
+    final_score,
+    pair_gain,
+    pair_miou,
+    score_table,
+)
+from orchestrator.leaderboard.entries import (
+    FAILED,
+    OFF_PROTOCOL,
+    UNCOMMITTED,
+    Board,
+    Cell,
+    PairSummary,
+    Row,
+)
+from orchestrator.leaderboard.evidence import Evidence, TrialRecord
+from orchestrator.leaderboard.groups import Group, groups_of
+from orchestrator.leaderboard.missing import missing_entries, notes_of
+from orchestrator.leaderboard.planned import Bounds, Spaces
+from orchestrator.leaderboard.statistics import share_of_gap
+
+# A best value this close to an end of its range (as a share of the range) is flagged.
+EDGE = 0.05
+
+
+def build_boards(evidence: Evidence, spaces: Spaces | None = None) -> tuple[Board, ...]:
+    """All boards of the evidence. `spaces` (method → parameter → bounds) takes the place of the config's."""
+    return tuple(_board(evidence, group, spaces) for group in groups_of(evidence))
+
+
+def _board(evidence: Evidence, group: Group, spaces: Spaces | None) -> Board:
+    scores = score_table(group.finals, group.baseline, evidence.counts)
+    comparison = compare(scores)
+    spaces = spaces or group.spaces
+    cells = {
+        (pair, method): _cell(evidence, group, scores, pair, method, spaces.get(method, {}))
+        for pair in group.pairs
+        for method in group.methods
+    }
+    pairs = tuple(_pair_summary(evidence, group, scores, pair) for pair in group.pairs)
+    standings = {standing.method: standing for standing in comparison.standings}
+    rows = [
+        _row(evidence, group, scores, pairs, cells, method, standings.get(method)) for method in group.methods
+    ]
+    order = {standing.method: place for place, standing in enumerate(comparison.standings)}
+    rows.sort(key=lambda row: (order.get(row.method, len(order)), row.method))
+    trials = [cell.trials for cell in cells.values()] or [0]
+    provenance = _provenance(evidence, group)
+    return Board(
+        dataset=group.dataset,
+        protocol=group.protocol,
+        rows=tuple(rows),
+        pairs=pairs,
+        cells=cells,
+        comparison=comparison,
+        baseline=scores.baseline,
+        seeds=scores.seeds,
+        trials=(min(trials), max(trials)),
+        gpu_hours=math.fsum(trial.gpu_seconds or 0.0 for trial in (*group.trials, *group.teachers)) / 3600,
+        missing=missing_entries(group, scores),
+        notes=notes_of(evidence, group, scores),
+        commands=tuple(
+            dict.fromkeys(evidence.provenance[i].command for ids in provenance.values() for i in ids)
+        ),
+        provenance=provenance,
+        spaces=spaces,
+    )
+
+
+def _row(
+    evidence: Evidence,
+    group: Group,
+    scores: Scores,
+    pairs: Sequence[PairSummary],
+    cells: Mapping[tuple[str, str], Cell],
+    method: str,
+    standing: Standing | None,
+) -> Row:
+    mine = {pair: cells[pair, method] for pair in group.pairs}
+    ranked = [pairs[group.pairs.index(scores.pairs[p])] for p in scores.ranked_pairs]
+    gaps = [_gap(pair) for pair in ranked]
+    gain = standing.gain if standing else None
+    runs = [run for key, run in group.finals.items() if key[0] == method]
+    finished = [run for run in runs if run.status == "ok"]
+    alone = _mean_over_pairs(finished, _seconds_alone)
+    students = [run for key, run in group.finals.items() if key[0] == scores.baseline and run.status == "ok"]
+    shared = {run.pair for run in finished} & {run.pair for run in students}
+    here = _mean_over_pairs([run for run in finished if run.pair in shared], _seconds_alone)
+    there = _mean_over_pairs([run for run in students if run.pair in shared], _seconds_alone)
+    trials = [cell.trials for cell in mine.values()]
+    spent = [t.gpu_seconds for t in group.trials if t.method == method and t.gpu_seconds is not None]
+    memory = [run.peak_memory_bytes for run in finished if run.peak_memory_bytes is not None]
+    over_images = standing.gain_over_images if standing else None
+    rank = standing.rank if standing and group.protocol == "clean" else (None, None)
+    closed = (
+        share_of_gap(gain.mean, math.fsum(g for g in gaps if g is not None) / len(gaps))
+        if gain and gaps and None not in gaps
+        else None
+    )
+    return Row(
+        dataset=group.dataset,
+        protocol=group.protocol,
+        recipe=" ".join(sorted(set(group.recipes.values()))),
+        rank_low=rank[0],
+        rank_high=rank[1],
+        method=method,
+        family=group.families[method],
+        marks=_marks(evidence, group, runs, tuple(mine.values())),
+        miou=standing.miou.mean if standing else None,
+        miou_low=standing.miou.low if standing else None,
+        miou_high=standing.miou.high if standing else None,
+        gain=gain.mean if gain else None,
+        gain_low=gain.low if gain else None,
+        gain_high=gain.high if gain else None,
+        gain_image_low=over_images[0] if over_images else None,
+        gain_image_high=over_images[1] if over_images else None,
+        p_better_than_student=standing.better_than_student if standing else None,
+        teacher_gap_closed=None if closed is None or math.isnan(closed) else closed,
+        gain_per_pair={pair: cell.gain.mean if cell.gain else None for pair, cell in mine.items()},
+        pairs=sum(cell.seeds > 0 for cell in mine.values()),
+        seeds=standing.seeds if standing else 0,
+        trials_min=min(trials, default=0),
+        trials_max=max(trials, default=0),
+        failures=sum(cell.failures for cell in mine.values()),
+        params=_mean([pair.params for pair in pairs]),
+        gflops=_mean([pair.gflops for pair in pairs]),
+        latency_ms=_mean([pair.latency_ms for pair in pairs]),
+        train_seconds_alone=alone,
+        train_cost_relative=here / there if here is not None and there else None,
+        gpu_hours=math.fsum(spent) / 3600 if spent else None,
+        peak_memory_bytes=max(memory, default=None),
+    )
+
+
+def _cell(
+    evidence: Evidence, group: Group, scores: Scores, pair: str, method: str, space: Mapping[str, Bounds]
+) -> Cell:
+    searched = [t for t in group.trials if (t.pair, t.method, t.phase) == (pair, method, "search")]
+    runs = [run for key, run in group.finals.items() if key[:2] == (method, pair)]
+    gain, miou, closed, imputed = None, None, None, 0
+    if pair in scores.pairs and method in scores.methods:
+        gain, miou = pair_gain(scores, method, pair), pair_miou(scores, method, pair)
+        imputed = int(scores.imputed[scores.index(method), scores.pairs.index(pair)].sum())
+        if scores.baseline is not None and gain is not None:
+            student = pair_miou(scores, scores.baseline, pair)
+            teacher = _teacher_miou(evidence, group, pair)
+            if student is not None and teacher is not None:
+                closed = share_of_gap(gain.mean, teacher - student.mean)
+    params = max(runs, key=lambda run: run.place_in_time).params if runs else {}
+    failed = [trial for trial in (*searched, *runs) if trial.status == "failed"]
+    return Cell(
+        pair=pair,
+        method=method,
+        miou=miou,
+        gain=gain,
+        gap_closed=None if closed is None or math.isnan(closed) else closed,
+        seeds=sum(final_score(run, evidence.counts) is not None for run in runs),
+        scored_as_student=imputed,
+        trials=len(searched),
+        failures=len(failed),
+        params=dict(sorted(params.items())),
+        on_edge=_on_edge(params, space),
+        tuning=tuple(
+            sorted(t.tune_miou for t in searched if t.tune_miou is not None and t.status != "failed")
+        ),
+    )
+
+
+def _pair_summary(evidence: Evidence, group: Group, scores: Scores, pair: str) -> PairSummary:
+    some = next(trial for trial in group.trials if trial.pair == pair)
+    mine = {key: run for key, run in group.finals.items() if key[1] == pair}
+    counts = {
+        key: evidence.counts[run.trial_id] for key, run in mine.items() if run.trial_id in evidence.counts
+    }
+    classes = max((found.classes for found in counts.values()), default=0)
+    model = next(
+        iter(
+            sorted(
+                (model for model in evidence.models if model.name == some.student),
+                key=lambda m: (m.num_classes != classes, m.latency_ms is None, m.device),
+            )
+        ),
+        None,
+    )
+    student = None
+    if scores.baseline is not None and pair in scores.pairs:
+        student = pair_miou(scores, scores.baseline, pair)
+    per_class: dict[str, tuple[float, ...]] = {}
+    for method in group.methods:
+        found = [counts[key].per_class() for key in sorted(counts) if key[0] == method]
+        if found:
+            per_class[method] = tuple(_mean_where_present(np.stack(found)))
+    teacher = group.teacher_of(pair)
+    if teacher is not None and teacher.trial_id in evidence.counts:
+        per_class["teacher"] = tuple(float(x) for x in evidence.counts[teacher.trial_id].per_class())
+    names = evidence.class_names.get(group.dataset, {})
+    return PairSummary(
+        pair=pair,
+        teacher=some.teacher,
+        student=some.student,
+        recipe=group.recipes[pair],
+        teacher_miou=_teacher_miou(evidence, group, pair),
+        student_miou=student,
+        params=model.params if model else None,
+        gflops=model.flops / 1e9 if model and model.flops is not None else None,
+        latency_ms=model.latency_ms if model else None,
+        device=model.device if model else "",
+        pictures=max((len(found.images) for found in counts.values()), default=0),
+        class_names=tuple(names.get(k, str(k)) for k in range(classes)),
+        class_iou=per_class,
+    )
+
+
+def _teacher_miou(evidence: Evidence, group: Group, pair: str) -> float | None:
+    teacher = group.teacher_of(pair)
+    return None if teacher is None else final_score(teacher, evidence.counts)
+
+
+def _gap(pair: PairSummary) -> float | None:
+    if pair.teacher_miou is None or pair.student_miou is None:
+        return None
+    return pair.teacher_miou - pair.student_miou.mean
+
+
+def _marks(evidence: Evidence, group: Group, runs: Sequence[TrialRecord], cells: Sequence[Cell]) -> str:
+    dirty = any(
+        run.provenance_id in evidence.provenance and evidence.provenance[run.provenance_id].dirty
+        for run in runs
+    )
+    marks = [
+        FAILED if any(cell.scored_as_student for cell in cells) else "",
+        OFF_PROTOCOL if group.protocol != "clean" else "",
+        UNCOMMITTED if dirty else "",
+    ]
+    return "".join(marks)
+
+
+def _on_edge(params: Mapping[str, object], space: Mapping[str, Bounds]) -> dict[str, str]:
+    """Parameters whose value lies within `EDGE` of an end of the space, with the name of that end."""
+    found = {}
+    for name, value in params.items():
+        if name not in space or isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        low, high, logarithmic = space[name]
+        place = (
+            (math.log(value / low) / math.log(high / low)) if logarithmic else (value - low) / (high - low)
+        )
+        if place <= EDGE:
+            found[name] = "lower"
+        elif place >= 1 - EDGE:
+            found[name] = "upper"
+    return found
+
+
+def _provenance(evidence: Evidence, group: Group) -> dict[str, tuple[str, ...]]:
+    """Method → the provenance rows its final runs (or, before there are any, its search trials) came from."""
+    found = {}
+    for method in group.methods:
+        runs = [run for key, run in group.finals.items() if key[0] == method]
+        trials = runs or [trial for trial in group.trials if trial.method == method]
+        ids = {trial.provenance_id for trial in trials} & set(evidence.provenance)
+        found[method] = tuple(sorted(ids))
+    return found
+
+
+def _seconds_alone(run: TrialRecord) -> float | None:
+    if run.student_seconds is None:
+        return None
+    return run.student_seconds + (run.teacher_seconds or 0.0)
+
+
+def _mean_over_pairs(
+    runs: Sequence[TrialRecord], measure: Callable[[TrialRecord], float | None]
+) -> float | None:
+    by_pair: dict[str, list[float]] = {}
+    for run in runs:
+        value = measure(run)
+        if value is not None:
+            by_pair.setdefault(run.pair, []).append(value)
+    return _mean([math.fsum(values) / len(values) for values in by_pair.values()])
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    present = [value for value in values if value is not None]
+    return math.fsum(present) / len(present) if present and len(present) == len(values) else None
+
+
+def _mean_where_present(values: np.ndarray) -> list[float]:
+    present = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        return [float(x) for x in np.where(present, values, 0.0).sum(axis=0) / present.sum(axis=0)]

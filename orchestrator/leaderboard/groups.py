@@ -1,0 +1,148 @@
+"""Which trials belong on one board: one data set, one protocol, and one recipe per pair."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from orchestrator.leaderboard.evidence import Evidence, TrialRecord
+from orchestrator.leaderboard.planned import Bounds, Planned, Spaces, planned
+
+STUDENT = "student"
+_BASELINE_FAMILY = "baseline"
+
+Place = tuple[str, str]
+"""A pair and a recipe hash."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The trials of one board.
+
+    `finals` holds the latest final run by (method, pair, seed), `superseded` the earlier ones there.
+    """
+
+    dataset: str
+    protocol: str
+    recipes: Mapping[str, str]
+    trials: tuple[TrialRecord, ...]
+    teachers: tuple[TrialRecord, ...]
+    finals: Mapping[tuple[str, str, int], TrialRecord]
+    superseded: tuple[TrialRecord, ...]
+    plans: tuple[Planned, ...]
+
+    @property
+    def pairs(self) -> tuple[str, ...]:
+        """Names of the pairs with a trial, sorted."""
+        return tuple(sorted(self.recipes))
+
+    @property
+    def families(self) -> Mapping[str, str]:
+        """Method → its family, of the methods with a trial."""
+        return {trial.method: trial.method_family for trial in self.trials}
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Names of the methods with a trial, sorted."""
+        return tuple(sorted(self.families))
+
+    @property
+    def baseline(self) -> str | None:
+        """The student alone: the method of that name, else the one method of the baseline family."""
+        if STUDENT in self.families:
+            return STUDENT
+        found = [method for method, family in self.families.items() if family == _BASELINE_FAMILY]
+        return found[0] if len(found) == 1 else None
+
+    @property
+    def spaces(self) -> Spaces:
+        """Search spaces by method, from the configs of the runs; the first run that names a method counts."""
+        found: dict[str, Mapping[str, Bounds]] = {}
+        for plan in self.plans:
+            for method, space in plan.spaces.items():
+                found.setdefault(method, space)
+        return found
+
+    def teacher_of(self, pair: str) -> TrialRecord | None:
+        """The scored teacher of a pair: the trial its final runs name, else the latest of the same model."""
+        of_pair = [trial for trial in self.trials if trial.pair == pair]
+        ids = {trial.teacher_id for trial in of_pair}
+        done = [teacher for teacher in self.teachers if teacher.status == "ok"]
+        named = [t for t in done if ids & ({t.trial_id, t.study_id, t.teacher_id} - {""})]
+        same = [t for t in done if not t.teacher_id and t.student == of_pair[0].teacher and t.pair == pair]
+        return max(named or same, key=lambda t: t.place_in_time, default=None)
+
+
+def groups_of(evidence: Evidence) -> Iterator[Group]:
+    """The boards' trials, sorted by data set, protocol and recipes."""
+    plans = _plans(evidence)
+    worlds = sorted({(t.dataset, t.protocol) for t in evidence.trials if t.phase != "teacher"})
+    for dataset, protocol in worlds:
+        here = [t for t in evidence.trials if (t.dataset, t.protocol) == (dataset, protocol)]
+        students = [t for t in here if t.phase != "teacher"]
+        for places in _boards(students):
+            mine = tuple(t for t in students if (t.pair, t.recipe_hash) in places)
+            finals, superseded = _latest_finals(mine)
+            runs = {t.run for t in mine}
+            yield Group(
+                dataset=dataset,
+                protocol=protocol,
+                recipes=dict(sorted(places)),
+                trials=mine,
+                teachers=tuple(t for t in here if t.phase == "teacher"),
+                finals=finals,
+                superseded=superseded,
+                plans=tuple(
+                    plan
+                    for run, plan in plans
+                    if run in runs and plan.protocol == protocol and dataset in plan.pairs
+                ),
+            )
+
+
+def _boards(trials: list[TrialRecord]) -> list[list[Place]]:
+    """Places by board. All share one board unless a pair has two recipes; then runs that share a place do.
+
+    Where even that would put one pair twice on a board, every place gets a board of its own.
+    """
+    places = sorted({(t.pair, t.recipe_hash) for t in trials})
+    if _one_recipe_per_pair(places):
+        return [places]
+    by_run: dict[int, set[Place]] = {}
+    for trial in trials:
+        by_run.setdefault(trial.run, set()).add((trial.pair, trial.recipe_hash))
+    boards: list[set[Place]] = []
+    for mine in by_run.values():
+        joined = [board for board in boards if board & mine]
+        boards = [board for board in boards if not board & mine] + [set(mine).union(*joined)]
+    return sorted(
+        split
+        for board in boards
+        for split in (
+            [sorted(board)] if _one_recipe_per_pair(board) else [[place] for place in sorted(board)]
+        )
+    )
+
+
+def _one_recipe_per_pair(places: list[Place] | set[Place]) -> bool:
+    return len({pair for pair, _ in places}) == len(places)
+
+
+def _latest_finals(
+    trials: tuple[TrialRecord, ...],
+) -> tuple[dict[tuple[str, str, int], TrialRecord], tuple[TrialRecord, ...]]:
+    finals: dict[tuple[str, str, int], TrialRecord] = {}
+    superseded = []
+    for trial in sorted((t for t in trials if t.phase == "final"), key=lambda t: t.place_in_time):
+        place = (trial.method, trial.pair, trial.seed)
+        if place in finals:
+            superseded.append(finals[place])
+        finals[place] = trial
+    return dict(sorted(finals.items())), tuple(superseded)
+
+
+def _plans(evidence: Evidence) -> list[tuple[int, Planned]]:
+    """The readable plans of all runs, each config once per run."""
+    configs = dict.fromkeys((record.run, record.config_yaml) for record in evidence.provenance.values())
+    found = [(run, planned(config)) for run, config in sorted(configs) if config]
+    return [(run, plan) for run, plan in found if plan is not None]

@@ -1,0 +1,139 @@
+"""What a board cannot show, and why: every missing entry has a reason, every oddity a sentence."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from orchestrator.leaderboard.comparison import Scores, final_score
+from orchestrator.leaderboard.evidence import Evidence, TrialRecord
+from orchestrator.leaderboard.groups import Group
+
+# Counts and the trial's own score may be summed in another order; more than this is another evaluation.
+_SCORE_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Final runs of one method on one pair that have no score of their own, and why."""
+
+    pair: str
+    method: str
+    seeds: tuple[int, ...]
+    reason: str
+
+
+def missing_entries(group: Group, scores: Scores) -> tuple[Missing, ...]:
+    """Every place (method, pair, seed) that the plan or another method fills and this one does not."""
+    pairs, methods, seeds = set(group.pairs), set(group.methods), set(scores.seeds)
+    for plan in group.plans:
+        pairs |= set(plan.pairs[group.dataset])
+        methods |= set(plan.methods)
+        seeds |= set(plan.seeds)
+    found = []
+    for pair in sorted(pairs):
+        for method in sorted(methods):
+            reasons: dict[str, list[int]] = {}
+            for seed in sorted(seeds):
+                reason = _reason(group, scores, method, pair, seed)
+                if reason is not None:
+                    reasons.setdefault(reason, []).append(seed)
+            if not seeds:
+                reasons[_without_final(group, method, pair)] = []
+            found += [Missing(pair, method, tuple(where), reason) for reason, where in reasons.items()]
+    return tuple(found)
+
+
+def _reason(group: Group, scores: Scores, method: str, pair: str, seed: int) -> str | None:
+    run = group.finals.get((method, pair, seed))
+    if run is None:
+        return _without_final(group, method, pair)
+    if run.status == "ok":
+        place = scores.methods.index(method), scores.pairs.index(pair), scores.seeds.index(seed)
+        return (
+            "the final run ended without a test score" if scores.miou[place] != scores.miou[place] else None
+        )
+    place = scores.methods.index(method), scores.pairs.index(pair), scores.seeds.index(seed)
+    if scores.imputed[place]:
+        return f"{_failure(run)}; scored as the student alone"
+    return f"{_failure(run)}; the student alone has no score to stand in"
+
+
+def _failure(run: TrialRecord) -> str:
+    where = "" if run.error_step is None else f" at step {run.error_step}"
+    why = f": {_last_line(run.error)}" if run.error else ""
+    return f"the final run {'was pruned' if run.status == 'pruned' else 'failed'}{where}{why}"
+
+
+def _without_final(group: Group, method: str, pair: str) -> str:
+    searched = [t for t in group.trials if (t.method, t.pair, t.phase) == (method, pair, "search")]
+    if not searched:
+        return "not started: no trial is recorded"
+    states = Counter(trial.status for trial in searched)
+    if states["failed"] == len(searched):
+        errors = [_last_line(trial.error) for trial in searched if trial.error]
+        return f"all {len(searched)} search trials failed" + (f"; the first: {errors[0]}" if errors else "")
+    told = ", ".join(f"{states[s]} {s}" for s in ("ok", "pruned", "failed") if states[s])
+    return f"no final run is recorded yet; search trials so far: {told}"
+
+
+def notes_of(evidence: Evidence, group: Group, scores: Scores) -> tuple[str, ...]:
+    """Sentences a reader must see beside the table: unequal budgets, repeated runs, scores that disagree."""
+    notes = []
+    if scores.baseline is None:
+        notes.append("There is no final run of the student alone, so no gain can be computed.")
+    unscored = [pair for p, pair in enumerate(scores.pairs) if p not in scores.ranked_pairs]
+    if unscored:
+        notes.append(
+            f"Not in means and ranks, for want of a score of the student alone: {', '.join(unscored)}."
+        )
+    notes += _budget_notes(group)
+    for run in group.superseded:
+        notes.append(
+            f"{run.method} on {run.pair}, seed {run.seed}: final run {run.trial_id} was followed by a "
+            "later one, which counts."
+        )
+    pictures: Counter[tuple[int, ...]] = Counter()
+    for run in group.finals.values():
+        found = evidence.counts.get(run.trial_id)
+        if found is None:
+            continue
+        pictures[tuple(found.images.tolist())] += 1
+        if run.test_miou is not None and abs(found.miou() - run.test_miou) > _SCORE_TOLERANCE:
+            notes.append(
+                f"{run.method} on {run.pair}, seed {run.seed}: the trial says {100 * run.test_miou:.2f}, "
+                f"its counts give {100 * found.miou():.2f}, which stands here."
+            )
+    if len(pictures) > 1:
+        notes.append(
+            f"Runs were scored on {len(pictures)} different sets of pictures; those not on the most common "
+            "one have no interval over pictures, and their scores do not compare."
+        )
+    scored = [run for run in group.finals.values() if final_score(run, evidence.counts) is not None]
+    bare = sum(run.trial_id not in evidence.counts for run in scored)
+    if bare:
+        notes.append(
+            f"{bare} of {len(scored)} final runs have no counts: no interval over pictures for them."
+        )
+    return tuple(notes)
+
+
+def _budget_notes(group: Group) -> list[str]:
+    """Unequal numbers of search trials, by pair; also a search that is shorter than the plan."""
+    notes = []
+    searched = Counter((t.pair, t.method) for t in group.trials if t.phase == "search")
+    for pair in group.pairs:
+        budgets: dict[int, list[str]] = {}
+        for method in group.methods:
+            budgets.setdefault(searched[pair, method], []).append(method)
+        if len(budgets) > 1:
+            told = "; ".join(
+                f"{count}: {', '.join(budgets[count])}" for count in sorted(budgets, reverse=True)
+            )
+            notes.append(f"Unequal search budgets on {pair} (trials: methods): {told}.")
+    return notes
+
+
+def _last_line(text: str | None) -> str:
+    lines = (text or "").strip().splitlines()
+    return lines[-1].strip()[:200] if lines else ""
