@@ -1,5 +1,4 @@
-"""Distillation losses, one file per paper: settings, formula, and the module that reads two networks'
-outputs.
+"""Distillation losses, one file per paper: its settings, its formula, and its terms.
 
 >>> from distill.methods import build_method, list_methods
 >>> method = build_method("kd", student=student, teacher=teacher, num_classes=19, temperature=2)
@@ -8,13 +7,18 @@ outputs.
 The formulas are plain functions, student first and teacher second, in float32, a mean over the valid pixels.
 """
 
+from distill.methods.at import attention_transfer
 from distill.methods.config import MethodConfig
 from distill.methods.cwd import channel_kl
+from distill.methods.dist import pearson_relation
+from distill.methods.fitnet import feature_mse
 from distill.methods.heteroakd import hetero_akd
+from distill.methods.ifvd import intra_class_variation
 from distill.methods.kd import pixel_kl
 from distill.methods.pixels import IGNORE_INDEX, cross_entropy
 from distill.methods.projector import LogitsProjector, train_teacher_projector
 from distill.methods.registry import Card, Method, build_method, list_methods, method_class, register
+from distill.methods.skd import pairwise_similarity
 from distill.methods.student import Student
 
 __all__ = [
@@ -24,6 +28,11 @@ __all__ = [
     "Method",
     "MethodConfig",
     "Student",
+    "feature_mse",
+    "attention_transfer",
+    "intra_class_variation",
+    "pairwise_similarity",
+    "pearson_relation",
     "build_method",
     "channel_kl",
     "cross_entropy",

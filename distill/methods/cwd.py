@@ -24,7 +24,7 @@ _DEFAULT_WEIGHT = {"logits": 3.0, "features": 50.0}
 def channel_kl(
     student: Tensor, teacher: Tensor, temperature: float = 4.0, valid: Tensor | None = None
 ) -> Tensor:
-    """T²/(B·C)·Σ KL(φ_t ‖ φ_s), φ = softmax over space of each channel of x/T (Shu 2021, eq. 2 and 3).
+    """T²/(B·C)·Σ KL(φ_t ‖ φ_s), φ = softmax over space of each channel of x/T (Shu 2021).
 
     Args:
         student: logits or features, `B×C×h×w`; its grid is the one that counts.

@@ -231,8 +231,7 @@ class HeteroAKDConfig(MethodConfig):
 
 @register
 class HeteroAKD(Method):
-    """Terms `kd` (eq. 1), `hakd` (eq. 5) and `proj`, the cross-entropy of the projected logits that gives
-    H a meaning.
+    """Terms `kd` (eq. 1), `hakd` (eq. 5) and `proj`, cross-entropy that gives projected logits a meaning.
 
     Nothing in eq. 6 trains the teacher's projector, as its output carries no gradient; `proj` does.
     """

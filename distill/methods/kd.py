@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 def pixel_kl(
     student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0, valid: Tensor | None = None
 ) -> Tensor:
-    """T²·mean over valid pixels of KL(softmax(z_t/T) ‖ softmax(z_s/T)), softmax over classes (Hinton 2015,
-    section 2).
+    """T²·mean over valid pixels of KL(softmax(z_t/T) ‖ softmax(z_s/T)) (Hinton 2015, section 2).
 
     Args:
         student_logits: `B×K×h×w`; its grid is the one that counts.

@@ -82,3 +82,80 @@ def hetero_akd(student, teacher, labels, temperature, mixing, kem_axis, scale_by
             factor = (factor * target).sum()
         total -= (factor * target * log_s).sum()
     return total / max(len(pixels), 1)
+
+
+def correlation(a, b):
+    a, b = a - a.mean(), b - b.mean()
+    norms = (a**2).sum() * (b**2).sum()
+    return (a * b).sum() / np.sqrt(max(norms, 1e-16))
+
+
+def pearson_relation(student, teacher, labels, beta, gamma, temperature):
+    pixels = valid_positions(labels)
+    if not pixels:
+        return 0.0
+    p_s = np.array([softmax(student[b, :, y, x] / temperature) for b, y, x in pixels])
+    p_t = np.array([softmax(teacher[b, :, y, x] / temperature) for b, y, x in pixels])
+    inter = np.mean([1 - correlation(s, t) for s, t in zip(p_s, p_t, strict=True)])
+    intra = np.mean([1 - correlation(p_s[:, c], p_t[:, c]) for c in range(p_s.shape[1])])
+    return temperature**2 * (beta * inter + gamma * intra)
+
+
+def unit(vector):
+    length = np.sqrt((vector**2).sum())
+    return vector / length if length > 0 else vector
+
+
+def max_pooled(features, labels, pool):
+    """Per image the pooled feature of every window that has a valid pixel."""
+    images = []
+    for b in range(features.shape[0]):
+        vectors = []
+        for y in range(0, features.shape[2], pool):
+            for x in range(0, features.shape[3], pool):
+                keep = labels[b, y : y + pool, x : x + pool] != 255
+                if keep.any():
+                    vectors.append(features[b, :, y : y + pool, x : x + pool][:, keep].max(1))
+        images.append(vectors)
+    return images
+
+
+def pairwise_similarity(student, teacher, labels, pool):
+    total, pairs = 0.0, 0
+    images = zip(max_pooled(student, labels, pool), max_pooled(teacher, labels, pool), strict=True)
+    for image_s, image_t in images:
+        for i in range(len(image_s)):
+            for j in range(len(image_s)):
+                cosine_s = unit(image_s[i]) @ unit(image_s[j])
+                cosine_t = unit(image_t[i]) @ unit(image_t[j])
+                total += (cosine_s - cosine_t) ** 2
+                pairs += 1
+    return total / max(pairs, 1)
+
+
+def intra_class_variation(student, teacher, labels):
+    total, pixels = 0.0, valid_positions(labels)
+    for b, y, x in pixels:
+        same = labels[b] == labels[b, y, x]
+        cosines = [
+            unit(features[b, :, y, x]) @ unit(features[b][:, same].mean(1)) for features in (student, teacher)
+        ]
+        total += (cosines[0] - cosines[1]) ** 2
+    return total / max(len(pixels), 1)
+
+
+def attention_transfer(student, teacher, labels):
+    total, count = 0.0, 0
+    for b in range(student.shape[0]):
+        keep = labels[b] != 255
+        if keep.any():
+            maps = [unit((features[b][:, keep] ** 2).mean(0)) for features in (student, teacher)]
+            total += ((maps[0] - maps[1]) ** 2).sum()
+            count += keep.sum()
+    return total / max(count, 1)
+
+
+def feature_mse(student, teacher, labels):
+    pixels = valid_positions(labels)
+    errors = [((student[b, :, y, x] - teacher[b, :, y, x]) ** 2).mean() for b, y, x in pixels]
+    return sum(errors) / max(len(errors), 1)

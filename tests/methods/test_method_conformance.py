@@ -29,6 +29,28 @@ class TestHeteroAKD(MethodConformance):
     )
 
 
+class TestDIST(MethodConformance):
+    method = "dist"
+
+
+class TestSKD(MethodConformance):
+    method = "skd"
+    configs = ({}, {"pool": 1, "tap": "stage4", "kd_weight": 0})
+
+
+class TestIFVD(MethodConformance):
+    method = "ifvd"
+
+
+class TestAT(MethodConformance):
+    method = "at"
+
+
+class TestFitNet(MethodConformance):
+    method = "fitnet"
+    configs = ({}, {"tap": "stride8"})
+
+
 def test_every_registered_method_has_a_conformance_class():
     tested = {cls.method for cls in MethodConformance.__subclasses__()}
     assert set(list_methods()) <= tested

@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 from method_cases import cases, for_all, make_case
 from torch.autograd import gradcheck
 
-from distill.methods import channel_kl, cross_entropy, pixel_kl
+from distill.methods import (
+    attention_transfer,
+    channel_kl,
+    cross_entropy,
+    feature_mse,
+    intra_class_variation,
+    pairwise_similarity,
+    pearson_relation,
+    pixel_kl,
+    relations,
+)
 from distill.methods.pixels import lowest, resize_labels
 
 
@@ -44,10 +54,55 @@ def test_channel_kl_agrees_with_a_loop_over_channels(case, temperature):
     agrees(ours, loops.channel_kl(case.student, case.teacher, case.labels, temperature))
 
 
+factors = st.floats(0, 3)
+
+
+@for_all(cases(), factors, factors, temperatures)
+def test_pearson_relation_agrees_with_correlations_in_a_loop(case, beta, gamma, temperature):
+    student, teacher, _ = case.tensors(torch.float64)
+    ours = pearson_relation(student, teacher, beta, gamma, temperature, case.valid)
+    loop = loops.pearson_relation(case.student, case.teacher, case.labels, beta, gamma, temperature)
+    agrees(ours, loop)
+
+
+@for_all(cases(), st.integers(1, 4))
+def test_pairwise_similarity_agrees_with_a_loop_over_pairs_of_positions(case, pool):
+    student, teacher, _ = case.tensors()
+    ours = pairwise_similarity(student, teacher, pool, case.valid)
+    agrees(ours, loops.pairwise_similarity(case.student, case.teacher, case.labels, pool))
+
+
+@for_all(cases())
+def test_intra_class_variation_agrees_with_a_loop_over_pixels(case):
+    student, teacher, labels = case.tensors()
+    ours = intra_class_variation(student, teacher, labels, student.shape[1])
+    agrees(ours, loops.intra_class_variation(case.student, case.teacher, case.labels))
+
+
+@for_all(cases())
+def test_attention_transfer_agrees_with_a_loop_over_images(case):
+    student, teacher, _ = case.tensors()
+    ours = attention_transfer(student, teacher, case.valid)
+    agrees(ours, loops.attention_transfer(case.student, case.teacher, case.labels))
+
+
+@for_all(cases())
+def test_feature_mse_agrees_with_a_loop_over_pixels(case):
+    student, teacher, _ = case.tensors()
+    agrees(
+        feature_mse(student, teacher, case.valid), loops.feature_mse(case.student, case.teacher, case.labels)
+    )
+
+
 FORMULAS = {
     "cross_entropy": lambda s, t, y: cross_entropy(s, y),
     "pixel_kl": lambda s, t, y: pixel_kl(s, t, 2.0, y != 255),
     "channel_kl": lambda s, t, y: channel_kl(s, t, 3.0, y != 255),
+    "pearson_relation": lambda s, t, y: pearson_relation(s, t, 0.7, 1.3, 2.0, y != 255),
+    "pairwise_similarity": lambda s, t, y: pairwise_similarity(s, t, 2, y != 255),
+    "intra_class_variation": lambda s, t, y: intra_class_variation(s, t, y, s.shape[1]),
+    "attention_transfer": lambda s, t, y: attention_transfer(s, t, y != 255),
+    "feature_mse": lambda s, t, y: feature_mse(s, t, y != 255),
 }
 
 
@@ -91,7 +146,7 @@ def test_peaked_logits_stay_finite():
 def test_teacher_maps_of_another_size_come_to_the_students_grid():
     student, teacher, labels = make_case(2, 4, 6, 9, 1.0, 0.2, 1).tensors()
     coarse = torch.nn.functional.interpolate(teacher, (3, 5), mode="bilinear")
-    for formula in (FORMULAS["pixel_kl"], FORMULAS["channel_kl"]):
+    for formula in FORMULAS.values():
         back = torch.nn.functional.interpolate(coarse, (6, 9), mode="bilinear")
         torch.testing.assert_close(formula(student, coarse, labels), formula(student, back, labels))
 
@@ -115,3 +170,26 @@ def test_the_lowest_logit_has_no_share_in_a_softmax():
     logits = torch.tensor([0.0, lowest(torch.zeros(1)), -50.0])
     assert torch.softmax(logits, 0)[1] == 0
     assert torch.softmax(logits.new_full((3,), lowest(logits)), 0).tolist() == pytest.approx([1 / 3] * 3)
+
+
+@pytest.mark.parametrize("formula", [pairwise_similarity])
+def test_relations_in_blocks_give_the_same_value_and_gradient(formula, monkeypatch):
+    student, teacher, _ = make_case(2, 4, 6, 7, 1.0, 0, 5).tensors(torch.float64)
+    results = []
+    for elements in (2**24, 100):
+        monkeypatch.setattr(relations, "BLOCK_ELEMENTS", elements)
+        ours = student.clone().requires_grad_()
+        loss = formula(ours, teacher)
+        loss.backward()
+        results.append((loss.detach(), ours.grad))
+    torch.testing.assert_close(*results)
+
+
+def test_features_of_zero_get_no_gradient_however_unlike_their_teacher():
+    """A division by a vanishing length would blow up a whole step."""
+    student = torch.zeros(1, 3, 4, 4, requires_grad=True)
+    labels = torch.zeros(1, 4, 4, dtype=torch.long)
+    teacher = torch.randn(1, 3, 4, 4)
+    for name in ("pairwise_similarity", "intra_class_variation", "attention_transfer"):
+        FORMULAS[name](student, teacher, labels).backward()
+        assert not student.grad.any(), name
