@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import multiprocessing
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -137,14 +138,17 @@ def _batches(
     views: _Views, numbers: Iterator[list[int]], start_step: int, loader_workers: int
 ) -> Iterator[HostBatch]:
     if loader_workers:
-        # forkserver: a fork of a process that holds threads (Ray, CUDA, OpenCV) may hang
+        # forkserver: a fork of a process that holds threads (Ray, CUDA, OpenCV) may hang. The server imports
+        # torch and albumentations once, so each further worker starts at once.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
         loader = DataLoader(
             views,
             batch_sampler=numbers,
             num_workers=loader_workers,
             collate_fn=_collate,
             worker_init_fn=_prepare_worker,
-            multiprocessing_context="forkserver",
+            multiprocessing_context=context,
             generator=torch.Generator(),  # else the loader draws its base seed from the global state
         )
         shares: Iterator[tuple[Tensor, Tensor, Tensor]] = iter(loader)

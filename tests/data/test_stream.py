@@ -1,0 +1,120 @@
+"""Batches: what they depend on, how ranks share them, how they resume."""
+
+from __future__ import annotations
+
+import random
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+from distill.data import AugmentationConfig, ScenesConfig, build_dataset
+from distill.data.stream import HostBatch, normalise, stream
+from distill.errors import UsageError
+
+DATASET = build_dataset(ScenesConfig(size=32, train=10), "train")
+VIEWS = AugmentationConfig(crop=24, colour=0.2)
+
+
+def draw(count: int, **options: int) -> list[HostBatch]:
+    return list(islice(stream(DATASET, VIEWS, **{"batch_size": 4, "seed": 3, **options}), count))
+
+
+def assert_same(left: list[HostBatch], right: list[HostBatch]) -> None:
+    assert [batch.step for batch in left] == [batch.step for batch in right]
+    for one, other in zip(left, right, strict=True):
+        assert torch.equal(one.images_b3hw, other.images_b3hw)
+        assert torch.equal(one.labels_bhw, other.labels_bhw)
+        assert torch.equal(one.index, other.index)
+
+
+def global_states() -> list[object]:
+    name, keys, *rest = np.random.get_state()
+    return [random.getstate(), name, keys.tolist(), rest, torch.get_rng_state().tolist()]
+
+
+def test_a_batch_has_the_agreed_shapes_and_types() -> None:
+    (batch,) = draw(1)
+    assert (batch.images_b3hw.shape, batch.images_b3hw.dtype) == ((4, 3, 24, 24), torch.uint8)
+    assert (batch.labels_bhw.shape, batch.labels_bhw.dtype) == ((4, 24, 24), torch.int64)
+    assert (batch.index.shape, batch.index.dtype, batch.step) == ((4,), torch.int64, 0)
+
+
+def test_the_same_seed_gives_the_same_batches_and_another_seed_others() -> None:
+    assert_same(draw(6), draw(6))
+    assert not torch.equal(draw(1)[0].images_b3hw, draw(1, seed=4)[0].images_b3hw)
+
+
+def test_a_resumed_stream_goes_on_with_the_very_next_batch() -> None:
+    assert_same(draw(7)[5:], draw(2, start_step=5))
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_the_shares_of_all_ranks_in_order_are_the_global_batch(world_size: int) -> None:
+    shares = [draw(3, rank=rank, world_size=world_size) for rank in range(world_size)]
+    for step, whole in enumerate(draw(3)):
+        assert torch.equal(torch.cat([share[step].images_b3hw for share in shares]), whole.images_b3hw)
+        assert torch.equal(torch.cat([share[step].labels_bhw for share in shares]), whole.labels_bhw)
+        assert torch.equal(torch.cat([share[step].index for share in shares]), whole.index)
+
+
+def test_every_epoch_shows_each_picture_once_in_an_order_of_its_own() -> None:
+    shown = torch.cat([batch.index for batch in draw(10)]).tolist()
+    epochs = [shown[start : start + 10] for start in range(0, 40, 10)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+
+
+def test_a_picture_is_seen_in_another_view_in_each_epoch() -> None:
+    views = [
+        image
+        for batch in draw(10)
+        for image, index in zip(batch.images_b3hw, batch.index, strict=True)
+        if index == 0
+    ]
+    assert len(views) == 4
+    assert len({view.numpy().tobytes() for view in views}) == 4
+
+
+def test_a_batch_may_be_larger_than_the_data_set() -> None:
+    (batch,) = draw(1, batch_size=25)
+    assert torch.bincount(batch.index, minlength=10).min() == 2
+
+
+def test_loader_processes_give_the_same_batches_in_the_same_order() -> None:
+    assert_same(draw(8)[3:], draw(5, start_step=3, loader_workers=2))
+
+
+@pytest.mark.parametrize("loader_workers", [0, 1])
+def test_no_global_random_state_is_read_or_changed(loader_workers: int) -> None:
+    before = global_states()
+    first = draw(2, loader_workers=loader_workers)
+    assert global_states() == before
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    assert_same(first, draw(2))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 5, "world_size": 2}, "batch_size is 5, must be a positive multiple of .* 2"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"rank": 2, "world_size": 2}, "rank is 2, must be from 0 to 1"),
+    ],
+)
+def test_a_batch_that_cannot_be_shared_is_refused_before_anything_is_drawn(
+    options: dict[str, int], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        stream(DATASET, VIEWS, **{"batch_size": 4, "seed": 0, **options})
+
+
+def test_normalised_bytes_have_imagenet_mean_zero_and_deviation_one() -> None:
+    mean = torch.tensor([[0.485, 0.456, 0.406]]).view(1, 3, 1, 1)
+    deviation = torch.tensor([0.229, 0.224, 0.225])
+    images = torch.randint(0, 256, (2, 3, 4, 5), dtype=torch.uint8)
+    restored = normalise(images) * deviation.view(1, 3, 1, 1) + mean
+    torch.testing.assert_close(restored * 255, images.float(), atol=1e-3, rtol=0)

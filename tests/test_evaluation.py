@@ -1,0 +1,205 @@
+"""Counts and scores: against torchmetrics, against a plain loop, and what evaluation leaves untouched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassJaccardIndex
+
+from distill.data import Sample
+from distill.errors import UsageError
+from distill.evaluation import Counts, evaluate, iou_from_counts, merge_counts, miou, task_metrics
+from distill.models.output import Output
+
+CLASSES = 5
+
+
+@dataclass
+class Pictures:
+    """A data set of given arrays."""
+
+    samples: list[Sample]
+    num_classes: int = CLASSES
+    name: str = "pictures"
+    ignore_index: int = 255
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(f"class {index}" for index in range(self.num_classes))
+
+    @property
+    def palette(self) -> tuple[tuple[int, int, int], ...]:
+        return ((0, 0, 0),) * self.num_classes
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.samples[index]
+
+
+class Net(nn.Module):
+    """Logits at stride 4, with what reacts to train mode and random states."""
+
+    def __init__(self, num_classes: int = CLASSES) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.BatchNorm2d(8), nn.Dropout(0.5))
+        self.head = nn.Conv2d(8, num_classes, 1)
+
+    def forward(self, images: Tensor) -> Output:
+        features = self.body(images)
+        return Output((features,) * 4, features, self.head(features))
+
+
+def pictures(sizes: list[tuple[int, int]], classes: int = CLASSES, seed: int = 0) -> Pictures:
+    source = np.random.default_rng(seed)
+    samples = []
+    for number, (height, width) in enumerate(sizes):
+        labels = source.integers(0, classes, (height, width)).astype(np.uint8)
+        labels[source.random((height, width)) < 0.1] = 255
+        image = source.integers(0, 256, (height, width, 3)).astype(np.uint8)
+        samples.append(Sample(image, labels, str(number)))
+    return Pictures(samples)
+
+
+def predictions(net: Net, sample: Sample) -> NDArray[np.int64]:
+    """One picture alone: resize the logits to the label's size, then take the largest."""
+    from distill.data.stream import normalise
+
+    image = torch.from_numpy(sample.image_hw3).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        logits = net.eval()(normalise(image)).logits
+    logits = nn.functional.interpolate(logits, sample.labels_hw.shape, mode="bilinear", align_corners=False)
+    return logits[0].argmax(0).numpy()
+
+
+@pytest.fixture
+def net() -> Net:
+    torch.manual_seed(0)
+    return Net()
+
+
+def test_counts_are_those_of_a_plain_loop_for_pictures_of_any_size(net: Net) -> None:
+    data = pictures([(32, 32), (24, 40), (32, 32), (20, 20), (32, 32), (24, 40)])
+    counts = evaluate(net, data, batch_size=2)
+    assert counts.image_index.tolist() == list(range(6))
+    for row, sample in enumerate(data.samples):
+        predicted, labels = predictions(net, sample), sample.labels_hw
+        for label in range(CLASSES):
+            valid = labels != 255
+            hit, said = (labels == label) & (predicted == label), valid & (predicted == label)
+            assert counts.tp[row, label] == hit.sum()
+            assert counts.fp[row, label] == said.sum() - hit.sum()
+            assert counts.fn[row, label] == (labels == label).sum() - hit.sum()
+
+
+def test_iou_per_class_agrees_with_torchmetrics(net: Net) -> None:
+    data = pictures([(32, 32)] * 5)
+    oracle = MulticlassJaccardIndex(CLASSES, average=None, ignore_index=255)
+    for sample in data.samples:
+        oracle.update(
+            torch.from_numpy(predictions(net, sample))[None], torch.from_numpy(sample.labels_hw)[None].long()
+        )
+    metrics = task_metrics(evaluate(net, data))
+    np.testing.assert_allclose(metrics.class_iou, oracle.compute().numpy(), rtol=1e-6)
+    assert metrics.miou == pytest.approx(float(oracle.compute().mean()))
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 7])
+def test_every_picture_is_counted_once_for_any_world_size(net: Net, world_size: int) -> None:
+    data = pictures([(16, 16)] * 5)
+    whole = evaluate(net, data, batch_size=2)
+    shares = [evaluate(net, data, batch_size=2, rank=r, world_size=world_size) for r in range(world_size)]
+    merged = merge_counts(reversed(shares))
+    for name in ("image_index", "tp", "fp", "fn"):
+        np.testing.assert_array_equal(getattr(merged, name), getattr(whole, name))
+    with pytest.raises(ValueError, match="counted by two ranks"):
+        merge_counts([whole, shares[-1]])
+
+
+def test_modes_of_all_submodules_and_the_random_state_are_as_before(net: Net) -> None:
+    net.train()
+    net.body[1].eval()
+    modes = [module.training for module in net.modules()]
+    torch.manual_seed(3)
+    before, statistics = torch.get_rng_state(), net.body[1].running_mean.clone()
+
+    def draws(images: Tensor) -> Output:
+        torch.rand(3)
+        return net(images)
+
+    evaluate(net, pictures([(16, 16)] * 2))
+    evaluate(draws, pictures([(16, 16)] * 2))
+    assert [module.training for module in net.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(net.body[1].running_mean, statistics)
+
+
+def test_modes_are_restored_when_the_model_fails(net: Net) -> None:
+    net.train()
+    with pytest.raises(UsageError):
+        evaluate(net, pictures([(16, 16)], classes=7))
+    assert all(module.training for module in net.modules())
+
+
+def test_bf16_counts_as_many_pixels_and_nearly_the_same_hits(net: Net) -> None:
+    data = pictures([(32, 32)] * 4)
+    exact, rough = evaluate(net, data), evaluate(net, data, precision="bf16")
+    assert (exact.tp + exact.fn == rough.tp + rough.fn).all()
+    assert abs(int(exact.tp.sum()) - int(rough.tp.sum())) < 0.02 * 4 * 32 * 32
+
+
+def test_a_class_absent_from_labels_and_predictions_is_left_out_of_the_mean() -> None:
+    tp, fp, fn = (
+        np.array([[6, 0, 0], [0, 0, 0]]),
+        np.array([[2, 0, 0], [0, 0, 0]]),
+        np.array([[0, 2, 0], [0, 0, 0]]),
+    )
+    np.testing.assert_array_equal(iou_from_counts(tp, fp, fn), [0.75, 0, np.nan])
+    assert miou(tp, fp, fn) == 0.375
+    metrics = task_metrics(Counts(np.arange(2), tp, fp, fn))
+    assert metrics.miou_all_classes == 0.25
+    assert metrics.pixel_accuracy == 0.75
+
+
+def test_a_split_without_a_valid_pixel_has_no_score(net: Net) -> None:
+    data = pictures([(16, 16)])
+    data.samples[0].labels_hw[:] = 255
+    metrics = task_metrics(evaluate(net, data))
+    assert np.isnan(metrics.miou)
+    assert np.isnan(metrics.pixel_accuracy)
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 50)] * 3), min_size=1, max_size=6))
+def test_iou_is_a_share_and_undefined_exactly_where_nothing_was_counted(
+    rows: list[tuple[int, int, int]],
+) -> None:
+    tp, fp, fn = np.array(rows).T
+    iou = iou_from_counts(tp, fp, fn)
+    np.testing.assert_array_equal(np.isnan(iou), tp + fp + fn == 0)
+    assert ((iou >= 0) & (iou <= 1) | np.isnan(iou)).all()
+    np.testing.assert_array_equal(
+        iou, iou_from_counts(np.stack([tp, tp]), np.stack([fp, fp]), np.stack([fn, fn]))
+    )
+
+
+def test_a_label_that_is_no_class_is_refused_by_name(net: Net) -> None:
+    with pytest.raises(UsageError, match=r"label 6 in picture '0' .* from 0 to 4 or 255"):
+        evaluate(net, pictures([(16, 16)], classes=7))
+
+
+def test_a_model_of_another_number_of_classes_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"predicts 4 classes, data set 'pictures' has 5.*num_classes=5"):
+        evaluate(Net(4), pictures([(16, 16)]))
+
+
+def test_an_unknown_precision_is_refused_with_the_known_ones(net: Net) -> None:
+    with pytest.raises(UsageError, match="bf16"):
+        evaluate(net, pictures([(16, 16)]), precision="bfloat16")  # type: ignore[arg-type]
