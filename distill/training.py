@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from distill.methods import Method, build_method
-from distill.methods.pixels import cross_entropy
+from distill.methods.pixels import cross_entropy, valid_pixels
 from distill.models import ModelInfo, Output, SegmentationModel, build_model
 from distill.recipe import Recipe
 
@@ -35,27 +35,50 @@ class Batch:
     Attributes:
         images: normalised, `B×3×H×W`. labels: `B×H×W`, int64, 255 is ignored. index: picture numbers, `B`.
         teacher: the teacher's output for these images, or None where nobody needs it.
+        valid_mean: valid pixels of a worker's share, mean over the workers; None where one worker has all.
     """
 
     images: Tensor
     labels: Tensor
     index: Tensor
     teacher: Output | None
+    valid_mean: Tensor | None = None
+
+    @classmethod
+    def shared(
+        cls, images: Tensor, labels: Tensor, index: Tensor, teacher: Output | None, reduce: Reduce | None
+    ) -> Batch:
+        """A worker's share of a batch; the workers tell each other how many valid pixels they have."""
+        if reduce is None:
+            return cls(images, labels, index, teacher)
+        valid = valid_pixels(labels).sum(dtype=torch.float32)
+        reduce(valid)
+        return cls(images, labels, index, teacher, valid)
 
     def split(self, parts: int) -> list[Batch]:
         """Equal micro-batches, in order."""
         if parts == 1:
             return [self]
         size = self.images.shape[0] // parts
+        valid = self.valid_mean
+        if valid is None:
+            valid = valid_pixels(self.labels).sum(dtype=torch.float32)
         return [
             Batch(
                 self.images[i : i + size],
                 self.labels[i : i + size],
                 self.index[i : i + size],
                 None if self.teacher is None else _rows(self.teacher, i, i + size),
+                valid / parts,
             )
             for i in range(0, size * parts, size)
         ]
+
+    def share(self) -> Tensor | None:
+        """What a mean over this share's valid pixels counts in the mean over all shares; None where it is all."""
+        if self.valid_mean is None:
+            return None
+        return valid_pixels(self.labels).sum(dtype=torch.float32) / self.valid_mean.clamp(min=1)
 
 
 @dataclass(frozen=True)
@@ -93,12 +116,16 @@ class LossRecord:
         """A record of no steps."""
         zeros = torch.zeros(len(names), device=device)
         never = torch.full((), _NEVER, dtype=torch.int64, device=device)
-        return cls(names, zeros, torch.zeros((), device=device), never, torch.zeros_like(zeros, dtype=torch.bool))
+        return cls(
+            names, zeros, torch.zeros((), device=device), never, torch.zeros_like(zeros, dtype=torch.bool)
+        )
 
     def add(self, step: int, values: Tensor, failed: Tensor) -> None:
         """Takes in the terms of one step."""
         bad = ~torch.isfinite(values)
-        at = torch.where(bad.any(), torch.full_like(self.bad_step, step), torch.full_like(self.bad_step, _NEVER))
+        at = torch.where(
+            bad.any(), torch.full_like(self.bad_step, step), torch.full_like(self.bad_step, _NEVER)
+        )
         self.total += values
         self.failed += failed
         self.bad_terms = torch.where(at < self.bad_step, bad, self.bad_terms)
@@ -114,7 +141,9 @@ class NonFiniteLossError(RuntimeError):
 
     def __init__(self, terms: list[str], step: int) -> None:
         self.step = step
-        super().__init__(f"loss term {', '.join(terms)} is not finite at step {step}; lower the learning rate or its weight")
+        super().__init__(
+            f"loss term {', '.join(terms)} is not finite at step {step}; lower the learning rate or its weight"
+        )
 
 
 class Student:
@@ -138,9 +167,13 @@ class Student:
             model = build_model(spec.model, spec.num_classes, norm=spec.recipe.norm, **spec.options)
             self.model: SegmentationModel = model.to(device)
             if spec.recipe.channels_last:
-                self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+                self.model = self.model.to(memory_format=torch.channels_last)
             method = build_method(
-                spec.method, student=model.info, teacher=teacher, num_classes=spec.num_classes, **spec.method_config
+                spec.method,
+                student=model.info,
+                teacher=teacher,
+                num_classes=spec.num_classes,
+                **spec.method_config,
             )
             self.method: Method = method.to(device)
         # From here on each worker draws its own numbers (dropout); until here all built the same weights.
@@ -148,7 +181,7 @@ class Student:
         self.optimizer = _optimizer(spec.recipe, self.model, self.method)
         self._gradients = GradientBuffer(self.model, self.method, device)
         self.average = (
-            AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(spec.recipe.ema_decay), use_buffers=True)
+            AveragedModel(self.model, multi_avg_fn=_moving_average(spec.recipe.ema_decay), use_buffers=True)
             if spec.recipe.ema_decay is not None
             else None
         )
@@ -198,11 +231,15 @@ class Student:
         return terms
 
     def _forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Raw terms of one batch: the task's cross-entropy and the method's own, unweighted."""
+        """Raw terms of one batch, unweighted: the task's cross-entropy and the method's own."""
         with autocast(self.spec.recipe.precision, self.device):
             output = self.model(batch.images)
         task = cross_entropy(output.logits, batch.labels)
-        return {"task": task, **self.method(output, batch.teacher, batch.labels)}
+        terms = {"task": task, **self.method(output, batch.teacher, batch.labels)}
+        share = batch.share()
+        if share is None:
+            return terms
+        return {n: t if n in self.method.picture_terms else t * share for n, t in terms.items()}
 
     def _weight(self, term: str) -> float:
         return 1.0 if term == "task" else self.method.weights[term]
@@ -411,6 +448,11 @@ def _optimizer(recipe: Recipe, model: SegmentationModel, method: nn.Module) -> t
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(settings, momentum=recipe.momentum)
     return torch.optim.AdamW(settings)
+
+
+def _moving_average(decay: float) -> Callable[..., Any]:
+    averaging: Callable[..., Any] = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return averaging
 
 
 def _rows(output: Output, start: int, end: int) -> Output:

@@ -29,7 +29,9 @@ Entries = dict[str, dict[str, Any]]
 class CohortCheckpoints:
     """The newest sound checkpoints of one cohort, under `checkpoints/<cohort>/` of the run."""
 
-    def __init__(self, ledger: Ledger, cohort_id: str, workers: Workers, kept: int, interval_seconds: float) -> None:
+    def __init__(
+        self, ledger: Ledger, cohort_id: str, workers: Workers, kept: int, interval_seconds: float
+    ) -> None:
         self._ledger = ledger
         self._folder = f"checkpoints/{cohort_id}"
         self._workers = workers
@@ -96,7 +98,13 @@ class CohortCheckpoints:
 
 def keep_model(ledger: Ledger, trial: Trial, student: Student, dataset: SegmentationDataset) -> None:
     """Writes a trained model with what is needed to use it: classes, data set, trial."""
-    notes = {"trial_id": trial.trial_id, "dataset": dataset.name, "pair": trial.pair, "method": trial.title, "seed": trial.seed}
+    notes = {
+        "trial_id": trial.trial_id,
+        "dataset": dataset.name,
+        "pair": trial.pair,
+        "method": trial.title,
+        "seed": trial.seed,
+    }
     metadata = CheckpointMetadata(tuple(dataset.classes), notes=notes)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.safetensors"

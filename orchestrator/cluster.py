@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,7 +68,9 @@ def ray_session(address: str, operation: OperationChoice, *, verbose: bool) -> I
     """
     os.environ.update({key: value for key, value in _ENVIRONMENT.items() if key not in os.environ})
     if address == "local":
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # loopback only; else a token is written into the home folder
+        os.environ.setdefault(
+            "RAY_AUTH_MODE", "disabled"
+        )  # loopback only; else a token is written into the home folder
     import ray
 
     quiet = logging.INFO if verbose else logging.ERROR
@@ -82,16 +85,24 @@ def ray_session(address: str, operation: OperationChoice, *, verbose: bool) -> I
         settings |= {
             "include_dashboard": False,
             "object_store_memory": operation.object_store_mb * 2**20,
-            "_node_ip_address": "127.0.0.1",
+            "_node_ip_address": _loopback(),
         }
     try:
         ray.init(address=address, **settings)
     except (ConnectionError, ValueError, OSError) as error:
         if address == "local":
             raise
-        raise UsageError(f"--address {address} cannot be joined: {error}. Start one with `ray start --head`.") from error
+        raise UsageError(
+            f"--address {address} cannot be joined: {error}. Start one with `ray start --head`."
+        ) from error
     try:
-        total = ray.cluster_resources()
-        yield Holdings(total.get("CPU", 0.0), total.get("GPU", 0.0), len([n for n in ray.nodes() if n["Alive"]]))
+        total = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        yield Holdings(total.get("CPU", 0.0), total.get("GPU", 0.0), len(alive))
     finally:
         ray.shutdown()
+
+
+def _loopback() -> str:
+    """An address only this machine can reach. Ray replaces 127.0.0.1 by an outward one, but not its neighbour."""
+    return "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"

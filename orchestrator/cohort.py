@@ -100,13 +100,21 @@ class TrainingFloor:
         role = "teacher" if job.cohort.phase == "teacher" else "student"
         self.train = build_dataset(data, "train", protocol=job.config.protocol, role=role)  # type: ignore[arg-type]
         self.tune = build_dataset(data, "tune", protocol=job.config.protocol)
-        self.test = build_dataset(data, "test", protocol=job.config.protocol) if job.cohort.phase != "search" else None
+        self.test = (
+            build_dataset(data, "test", protocol=job.config.protocol)
+            if job.cohort.phase != "search"
+            else None
+        )
         self.teacher: SegmentationModel | None = None
         if job.cohort.teacher is not None:
             self.teacher = load_weights(self.ledger, teacher_weights(job.cohort.teacher)).to(workers.device)
             self.teacher.eval().requires_grad_(False)
         self.checkpoints = CohortCheckpoints(
-            self.ledger, job.cohort.cohort_id, workers, job.operation.checkpoints_kept, job.operation.checkpoint_seconds
+            self.ledger,
+            job.cohort.cohort_id,
+            workers,
+            job.operation.checkpoints_kept,
+            job.operation.checkpoint_seconds,
         )
         self.seats: list[Seat] = []
 
@@ -167,7 +175,9 @@ class TrainingFloor:
             num_classes=self.train.num_classes,
         )
         info = None if self.teacher is None else self.teacher.info
-        return Student(spec, info, device=self.workers.device, rank=self.workers.rank, reduce=self.workers.reduce)
+        return Student(
+            spec, info, device=self.workers.device, rank=self.workers.rank, reduce=self.workers.reduce
+        )
 
     def _groups(self, stop: int) -> Iterator[list[Seat]]:
         """Seats that stand at one step short of `stop`, at most as many at a time as may be in memory."""
@@ -183,9 +193,7 @@ class TrainingFloor:
         batches = self._batches(start)
         watch = Stopwatch(self.workers.device)
         rounds = self.job.operation.round_steps
-        needs_teacher = self.teacher is not None and any(
-            seat.needs_teacher for seat in group
-        )
+        needs_teacher = self.teacher is not None and any(seat.needs_teacher for seat in group)
         for step in range(start, stop):
             with watch.measure("data"):
                 host = next(batches)
@@ -197,7 +205,7 @@ class TrainingFloor:
             if needs_teacher and self.teacher is not None:
                 with watch.measure("teacher"):
                     output = teacher_output(self.teacher, images, self.cohort.recipe.precision)
-            batch = Batch(images, labels, host.index, output)
+            batch = Batch.shared(images, labels, host.index, output, self.workers.reduce)
             for seat in group:
                 if not seat.ended and seat.student is not None:
                     with watch.measure(seat.trial.trial_id):
@@ -240,7 +248,9 @@ class TrainingFloor:
                     seat.student.check()
             except Exception as error:
                 self._fail(seat, error)
-        self._exchange(Progress(self.wave.index, step, self.cohort.recipe.steps, len(self._training()), "training"))
+        self._exchange(
+            Progress(self.wave.index, step, self.cohort.recipe.steps, len(self._training()), "training")
+        )
 
     @staticmethod
     def _teacher_users(seated: Sequence[Seat]) -> int:
@@ -268,7 +278,9 @@ class TrainingFloor:
         assert seat.student is not None  # a seat that trains has a student
         student = seat.student
         last = stop == self.cohort.recipe.steps
-        self._exchange(Progress(self.wave.index, stop, self.cohort.recipe.steps, len(self._training()), "scoring"))
+        self._exchange(
+            Progress(self.wave.index, stop, self.cohort.recipe.steps, len(self._training()), "scoring")
+        )
         try:
             student.average_buffers()
             counts = {"tune": self._evaluate(student, self.tune)}
@@ -356,7 +368,9 @@ class TrainingFloor:
         while kept is None and names:
             kept = self.workers.told(lambda: ray.get(self.job.desk.kept.remote(rung, names)))
             if kept is None:
-                self._exchange(Progress(self.wave.index, rung, self.cohort.recipe.steps, len(seats), "at a rung"))
+                self._exchange(
+                    Progress(self.wave.index, rung, self.cohort.recipe.steps, len(seats), "at a rung")
+                )
         for seat in seats:
             if kept is not None and seat.trial.trial_id not in kept:
                 seat.reports.append(replace(seat.reports[-1], status="pruned"))

@@ -25,12 +25,18 @@ class ModelChoice(Section):
     output_stride: Literal[8, 16, 32] | None = Field(default=None, description="stride of the last stage")
     head_channels: int | None = Field(default=None, gt=0, description="width of the head")
     dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout before the classifier")
-    backbone_args: dict[str, Any] = Field(default_factory=dict, description="passed to timm, for variants of a backbone")
-    pretrained: bool | str = Field(default=False, description="timm's weights (true), or a file of backbone weights")
+    backbone_args: dict[str, Any] = Field(
+        default_factory=dict, description="passed to timm, for variants of a backbone"
+    )
+    pretrained: bool | str = Field(
+        default=False, description="timm's weights (true), or a file of backbone weights"
+    )
 
     def options(self) -> dict[str, Any]:
         """The keyword arguments of `build_model`, less name and classes."""
-        return self.model_dump(include={"output_stride", "head_channels", "dropout", "backbone_args", "pretrained"})
+        return self.model_dump(
+            include={"output_stride", "head_channels", "dropout", "backbone_args", "pretrained"}
+        )
 
 
 class TeacherChoice(ModelChoice):
@@ -39,7 +45,9 @@ class TeacherChoice(ModelChoice):
     recipe: str | None = Field(default=None, description="recipe that trains the teacher")
     seed: int = Field(default=0, ge=0, description="seed of its training")
     checkpoint: str | None = Field(default=None, description="model file (.safetensors) of an earlier run")
-    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="demanded hash of the checkpoint")
+    sha256: str | None = Field(
+        default=None, pattern=r"^[0-9a-f]{64}$", description="demanded hash of the checkpoint"
+    )
 
     @model_validator(mode="after")
     def _trained_or_loaded(self) -> Self:
@@ -57,7 +65,9 @@ class StudentChoice(ModelChoice):
 class PairChoice(Section):
     """Teacher → student on a data set."""
 
-    name: str | None = Field(default=None, pattern=NAME, description="name on the board; made from the models by default")
+    name: str | None = Field(
+        default=None, pattern=NAME, description="name on the board; made from the models by default"
+    )
     teacher: TeacherChoice
     student: StudentChoice
     data: str = Field(description="one of the data sets named under `data`")
@@ -76,9 +86,13 @@ class MethodChoice(Section):
     """A method with the fields that are fixed rather than searched; a plain string is the name."""
 
     name: str = Field(description="a registered method; `a+b` combines two")
-    label: str | None = Field(default=None, pattern=NAME, description="name on the board, to tell variants apart")
+    label: str | None = Field(
+        default=None, pattern=NAME, description="name on the board, to tell variants apart"
+    )
     config: dict[str, Any] = Field(default_factory=dict, description="fixed fields of the method's config")
-    space: dict[str, Any] | None = Field(default=None, description="search space in place of the one that ships")
+    space: dict[str, Any] | None = Field(
+        default=None, description="search space in place of the one that ships"
+    )
 
     @property
     def title(self) -> str:
@@ -89,14 +103,23 @@ class MethodChoice(Section):
 class SearchChoice(Section):
     """How each study is searched. Equal for every method: that is the point."""
 
-    sampler: Literal["sobol", "tpe"] = Field(default="sobol", description="scrambled Sobol points, or Optuna's TPE")
-    trials: int = Field(default=16, ge=0, description="configurations per study; 0 takes every method's defaults")
-    bracket: int = Field(default=8, ge=1, description="trials of a study that start together and are halved together")
+    sampler: Literal["sobol", "tpe"] = Field(
+        default="sobol", description="scrambled Sobol points, or Optuna's TPE"
+    )
+    trials: int = Field(
+        default=16, ge=0, description="configurations per study; 0 takes every method's defaults"
+    )
+    bracket: int = Field(
+        default=8, ge=1, description="trials of a study that start together and are halved together"
+    )
     wave: int = Field(default=16, ge=1, description="students that share one pass of the teacher")
     rungs: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
-        default=(0.125, 0.25, 0.5), description="shares of the steps at which the worse half of a bracket stops"
+        default=(0.125, 0.25, 0.5),
+        description="shares of the steps at which the worse half of a bracket stops",
     )
-    evaluations: int = Field(default=1, ge=1, description="scores on tune along a training, the last one included")
+    evaluations: int = Field(
+        default=1, ge=1, description="scores on tune along a training, the last one included"
+    )
     seed: int = Field(default=0, ge=0, description="seed of the points, and of the searched trainings")
 
     @model_validator(mode="after")
@@ -104,7 +127,9 @@ class SearchChoice(Section):
         if list(self.rungs) != sorted(set(self.rungs)):
             raise ValueError(f"rungs are {list(self.rungs)}, must rise")
         if self.bracket > self.wave:
-            raise ValueError(f"bracket is {self.bracket}, must not be above wave ({self.wave}): a bracket sits in one wave")
+            raise ValueError(
+                f"bracket is {self.bracket}, must not be above wave ({self.wave}): a bracket sits in one wave"
+            )
         return self
 
 
@@ -112,7 +137,8 @@ class FinalChoice(Section):
     """The final phase: each study's winner trained afresh and scored on test once per seed."""
 
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
-        default=(1, 2, 3, 4, 5), description="seeds of the final runs; five say something, three are a smoke test"
+        default=(1, 2, 3, 4, 5),
+        description="seeds of the final runs; five say something, three are a smoke test",
     )
 
     @model_validator(mode="after")
@@ -127,17 +153,27 @@ class ComputeChoice(Section):
 
     workers: int = Field(default=1, ge=1, description="data-parallel workers of a cohort")
     cpus_per_worker: int = Field(default=1, ge=1, description="CPUs, and threads of arithmetic, of a worker")
-    device: Literal["cpu", "cuda"] = Field(default="cpu", description="where students and teachers are computed")
+    device: Literal["cpu", "cuda"] = Field(
+        default="cpu", description="where students and teachers are computed"
+    )
 
 
 class OperationChoice(Section):
     """How the work is carried out; changes no result, so it may differ when a run is gone on with."""
 
-    cohorts_at_once: int | None = Field(default=None, ge=1, description="by default as many as the cluster holds")
-    seats: int | None = Field(default=None, ge=1, description="students in memory at a time; the wave by default")
-    loader_workers: int = Field(default=0, ge=0, description="loading processes per worker; 0 loads in the worker")
+    cohorts_at_once: int | None = Field(
+        default=None, ge=1, description="by default as many as the cluster holds"
+    )
+    seats: int | None = Field(
+        default=None, ge=1, description="students in memory at a time; the wave by default"
+    )
+    loader_workers: int = Field(
+        default=0, ge=0, description="loading processes per worker; 0 loads in the worker"
+    )
     round_steps: int = Field(default=20, ge=1, description="steps between two exchanges with the desk")
-    checkpoint_seconds: float = Field(default=60.0, ge=0, description="time between two checkpoints of a cohort")
+    checkpoint_seconds: float = Field(
+        default=60.0, ge=0, description="time between two checkpoints of a cohort"
+    )
     checkpoints_kept: int = Field(default=2, ge=1, description="newest checkpoints that are kept of a cohort")
     max_failures: int = Field(default=3, ge=0, description="restarts of a cohort after the death of a worker")
     object_store_mb: int = Field(default=200, ge=80, description="object store of an embedded Ray")
@@ -148,7 +184,9 @@ class BudgetChoice(Section):
     """Limits at which a sweep stops in order (exit code 4), keeping everything."""
 
     hours: float | None = Field(default=None, gt=0, description="wall-clock hours of one command")
-    gpu_hours: float | None = Field(default=None, gt=0, description="worker hours (a CPU worker counts as one) of the run")
+    gpu_hours: float | None = Field(
+        default=None, gt=0, description="worker hours (a CPU worker counts as one) of the run"
+    )
 
 
 class SweepConfig(Section):
@@ -156,10 +194,15 @@ class SweepConfig(Section):
 
     name: str = Field(pattern=NAME, description="name of the run")
     protocol: Literal["clean", "paper"] = Field(
-        default="clean", description="clean: tune cut out of train; paper: train on all of train, tune on the test set"
+        default="clean",
+        description="clean: tune cut out of train; paper: train on all of train, tune on the test set",
     )
-    data: dict[Annotated[str, Field(pattern=NAME)], DataConfig] = Field(min_length=1, description="data sets by name")
-    recipes: dict[Annotated[str, Field(pattern=NAME)], Recipe] = Field(min_length=1, description="recipes by name")
+    data: dict[Annotated[str, Field(pattern=NAME)], DataConfig] = Field(
+        min_length=1, description="data sets by name"
+    )
+    recipes: dict[Annotated[str, Field(pattern=NAME)], Recipe] = Field(
+        min_length=1, description="recipes by name"
+    )
     pairs: tuple[PairChoice, ...] = Field(min_length=1, description="teacher → student pairs")
     methods: tuple[Annotated[MethodChoice, BeforeValidator(_method_shorthand)], ...] = Field(min_length=1)
     search: SearchChoice = Field(default_factory=SearchChoice)

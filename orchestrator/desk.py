@@ -122,7 +122,9 @@ class Desk:
             for trial in self._wave.trials if self._wave else ():
                 told = self._reports.get(trial.trial_id, [])
                 if not told or told[-1].status is None:
-                    self._add(Report(trial.trial_id, told[-1].step if told else 0, status=status, error=error))
+                    self._add(
+                        Report(trial.trial_id, told[-1].step if told else 0, status=status, error=error)
+                    )
             self._news.notify_all()
 
     async def apply(self, trial_id: str) -> None:

@@ -63,10 +63,14 @@ def run_phase(
     over = threading.Event()
     watcher = threading.Thread(target=_watch, args=(run, desks, view, watch, over), name="watch", daemon=True)
     pool = ThreadPoolExecutor(max_workers=at_once, thread_name_prefix="cohort")
-    futures = [pool.submit(_run_cohort, run, cohort, desks, f"desk-{session}-{cohort.cohort_id}") for cohort in todo]
+    futures = [
+        pool.submit(_run_cohort, run, cohort, desks, f"desk-{session}-{cohort.cohort_id}") for cohort in todo
+    ]
     watcher.start()
     try:
-        run_tune(desks, lambda cohort_id: f"desk-{session}-{cohort_id}", lambda report: _record(run, book, report))
+        run_tune(
+            desks, lambda cohort_id: f"desk-{session}-{cohort_id}", lambda report: _record(run, book, report)
+        )
     finally:
         desks.stopping = True
         pool.shutdown(wait=True, cancel_futures=True)
@@ -81,7 +85,8 @@ def _run_cohort(run: Run, cohort: Cohort, desks: Desks, desk_name: str) -> None:
     if run.stopped.is_set():
         desks.pending.discard(cohort.cohort_id)
         return
-    desk = ray.remote(Desk).options(name=desk_name, num_cpus=0, max_restarts=0).remote()
+    desk: Any = ray.remote(Desk)
+    desk = desk.options(name=desk_name, num_cpus=0, max_restarts=0).remote()
     desks.handles[cohort.cohort_id] = desk
     desks.pending.discard(cohort.cohort_id)
     error: str | None = None
@@ -112,7 +117,7 @@ def _train(run: Run, cohort: Cohort, desk: Any, name: str) -> None:
         run_config=RunConfig(
             name=name,
             storage_path=f"{run.ledger.root}/ray",
-            failure_config=FailureConfig(
+            failure_config=FailureConfig(  # type: ignore[call-arg]  # the V2 class is what is imported
                 max_failures=run.config.operation.max_failures, controller_failure_limit=3
             ),
         ),
@@ -140,7 +145,9 @@ def _watch(
             for desk in handles.values():
                 desk.stop.remote()
         try:
-            view.progress = {name: ray.get(desk.progress.remote(), timeout=5) for name, desk in handles.items()}
+            view.progress = {
+                name: ray.get(desk.progress.remote(), timeout=5) for name, desk in handles.items()
+            }
         except ray.exceptions.RayError:
             view.progress = {}  # the cohort has just ended
         watch(view)

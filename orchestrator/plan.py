@@ -146,7 +146,9 @@ def make_plan(config: SweepConfig) -> Plan:
     """The plan of a checked config."""
     teachers = {pair.label: _teacher(config, pair) for pair in config.pairs}
     studies = tuple(
-        _study(config, pair, method, teachers[pair.label]) for pair in config.pairs for method in config.methods
+        _study(config, pair, method, teachers[pair.label])
+        for pair in config.pairs
+        for method in config.methods
     )
     unique = tuple({teacher.teacher_id: teacher for teacher in teachers.values()}.values())
     return Plan(
@@ -165,7 +167,11 @@ def teacher_weights(teacher: Teacher) -> str:
 
 def trial_weights(trial: Trial) -> str:
     """Where a trial's weights are kept, relative to the run."""
-    return f"teachers/{trial.study_id}.safetensors" if trial.phase == "teacher" else f"models/{trial.trial_id}.safetensors"
+    return (
+        f"teachers/{trial.study_id}.safetensors"
+        if trial.phase == "teacher"
+        else f"models/{trial.trial_id}.safetensors"
+    )
 
 
 def teacher_cohort(plan: Plan, teacher: Teacher) -> Cohort:
@@ -216,7 +222,12 @@ def final_cohorts(config: SweepConfig, studies: Sequence[Study]) -> Iterator[Coh
 
 
 def bracket_trials(
-    config: SweepConfig, cohort: Cohort, wave: Wave, bracket: Bracket, history: History, winners: Mapping[str, Params]
+    config: SweepConfig,
+    cohort: Cohort,
+    wave: Wave,
+    bracket: Bracket,
+    history: History,
+    winners: Mapping[str, Params],
 ) -> list[Trial]:
     """The trials of one bracket.
 
@@ -356,7 +367,9 @@ def _search_cohorts(config: SweepConfig, studies: Sequence[Study]) -> Iterator[C
             teacher=members[0].teacher,
             recipe=recipe,
             waves=tuple(_pack(search.trials, search.bracket, search.wave, search.seed, members)),
-            rungs=tuple(sorted({max(1, round(share * recipe.steps)) for share in search.rungs} - {recipe.steps})),
+            rungs=tuple(
+                sorted({max(1, round(share * recipe.steps)) for share in search.rungs} - {recipe.steps})
+            ),
             evaluations=_evaluation_steps(search.evaluations, recipe.steps),
         )
 
@@ -387,4 +400,3 @@ def _pack(trials: int, bracket: int, wave: int, seed: int, studies: Sequence[Stu
 
 def _evaluation_steps(count: int, steps: int) -> tuple[int, ...]:
     return tuple(sorted({max(1, round(steps * (i + 1) / count)) for i in range(count)}))
-

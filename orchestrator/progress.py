@@ -23,7 +23,9 @@ class ProgressView:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._live = Live(console=console, refresh_per_second=2, transient=True) if console.is_terminal else None
+        self._live = (
+            Live(console=console, refresh_per_second=2, transient=True) if console.is_terminal else None
+        )
         self._begun: dict[str, float] = {}
         self._lined_at = 0.0
 
@@ -87,7 +89,13 @@ def _line(view: PhaseView, elapsed: float) -> str:
     )
 
 
-_WORDS = (("ok", "done"), ("running", "running"), ("pruned", "pruned"), ("failed", "failed"), ("stopped", "stopped"))
+_WORDS = (
+    ("ok", "done"),
+    ("running", "running"),
+    ("pruned", "pruned"),
+    ("failed", "failed"),
+    ("stopped", "stopped"),
+)
 
 
 def _studies(view: PhaseView) -> Table:

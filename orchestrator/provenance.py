@@ -19,7 +19,18 @@ from distill.recipe import digest
 from orchestrator.plan import Plan
 from orchestrator.schema import SCHEMA_VERSION
 
-_LIBRARIES = ("heteroakd", "torch", "torchvision", "timm", "ray", "albumentations", "numpy", "pyarrow", "pandas", "scipy")
+_LIBRARIES = (
+    "heteroakd",
+    "torch",
+    "torchvision",
+    "timm",
+    "ray",
+    "albumentations",
+    "numpy",
+    "pyarrow",
+    "pandas",
+    "scipy",
+)
 
 
 def provenance_row(plan: Plan, arguments: list[str], teacher_sha256: Mapping[str, str]) -> dict[str, Any]:
@@ -62,7 +73,9 @@ def _commit() -> tuple[str | None, bool | None]:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=10)
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=10
+    )
     return done.stdout.strip()
 
 

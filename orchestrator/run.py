@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from distill import catalogue
 from distill.errors import UsageError
+from orchestrator.choices import method_family
 from orchestrator.config import SweepConfig
 from orchestrator.desk import Report
 from orchestrator.ledger import Ledger
@@ -82,7 +82,7 @@ class Run:
             trial, cohort, standing.wave, attempt, standing.reports,
             run_name=self.config.name,
             protocol=self.config.protocol,
-            family="teacher" if trial.phase == "teacher" else catalogue.method_family(trial.method),
+            family="teacher" if trial.phase == "teacher" else method_family(trial.method),
             provenance_id=self.provenance_id,
             world_size=self.config.compute.workers,
             device=self.config.compute.device,

@@ -54,7 +54,9 @@ def sample_bracket(
         return [{}] * size
     if sampler == "sobol":
         start = 0 if index == 0 else index * bracket - 1
-        drawn: list[Params] = [space.at(point) for point in _sobol(len(space.parameters), seed, start + wanted)[start:]]
+        drawn: list[Params] = [
+            space.at(point) for point in _sobol(len(space.parameters), seed, start + wanted)[start:]
+        ]
     else:
         drawn = _tpe(space, seed, index, wanted, history)
     return defaults + drawn
@@ -72,7 +74,9 @@ def _tpe(space: Space, seed: int, index: int, count: int, history: History) -> l
     try:
         import optuna
     except ImportError:
-        raise UsageError("search.sampler is 'tpe', which needs Optuna: pip install 'heteroakd[optuna]'") from None
+        raise UsageError(
+            "search.sampler is 'tpe', which needs Optuna: pip install 'heteroakd[optuna]'"
+        ) from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     sampler = optuna.samplers.TPESampler(
         seed=seed * 100_003 + index, multivariate=True, constant_liar=True, n_startup_trials=8

@@ -53,7 +53,7 @@ class Desks:
         return opened
 
 
-class WaveSearcher(Searcher):  # type: ignore[misc]
+class WaveSearcher(Searcher):
     """Hands out the trials of the open waves, of every study."""
 
     def __init__(self, desks: Desks, desk_name: Callable[[str], str]) -> None:
@@ -76,7 +76,9 @@ class WaveSearcher(Searcher):  # type: ignore[misc]
             }
         return Searcher.FINISHED if self._desks.finished else None
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
         """Nothing: the book knows."""
 
     def save(self, checkpoint_path: str) -> None:
@@ -89,7 +91,7 @@ class WaveSearcher(Searcher):  # type: ignore[misc]
         return (_Stateless, ())
 
 
-class WaveHalving(FIFOScheduler):  # type: ignore[misc]
+class WaveHalving(FIFOScheduler):
     """Synchronous successive halving inside each study: decides once all of a bracket stand at a rung.
 
     Nobody is paused: the cohort waits at the rung, and the desk ends the trials that are dropped. `record` is called
@@ -97,7 +99,7 @@ class WaveHalving(FIFOScheduler):  # type: ignore[misc]
     """
 
     def __init__(self, desks: Desks, record: Callable[[Report], None]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._desks = desks
         self._record = record
 

@@ -22,7 +22,7 @@ class Stopwatch:
     def measure(self, name: str) -> Iterator[None]:
         """Adds what happens inside to `name`."""
         if self._cuda:
-            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
             start.record()
             yield
             end.record()

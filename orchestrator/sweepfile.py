@@ -9,8 +9,9 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from distill import catalogue
+from distill.catalogue import check_model_name
 from distill.errors import UsageError, nearest, unknown
+from orchestrator.choices import check_method_name, check_settings, check_space
 from orchestrator.config import SweepConfig
 from orchestrator.plan import method_space
 from search_spaces import preset_names, preset_path
@@ -49,7 +50,9 @@ def _find(source: str) -> Path:
     if source.endswith((".yaml", ".yml")):
         path = Path(source)
         if not path.is_file():
-            raise UsageError(f"sweep file '{source}' does not exist; give a preset ({', '.join(preset_names())}) or a file")
+            raise UsageError(
+                f"sweep file '{source}' does not exist; give a preset ({', '.join(preset_names())}) or a file"
+            )
         return path
     return preset_path(source)
 
@@ -62,7 +65,9 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
         line = f":{mark.line + 1}" if mark else ""
         raise UsageError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
     if not isinstance(document, dict):
-        raise UsageError(f"{path}: holds {type(document).__name__}, must be a mapping with the keys of a sweep file")
+        raise UsageError(
+            f"{path}: holds {type(document).__name__}, must be a mapping with the keys of a sweep file"
+        )
     return document
 
 
@@ -118,7 +123,9 @@ def _apply(document: dict[str, Any], override: str) -> Place:
     return place
 
 
-def _describe(error: ValidationError, document: Any, places: Mapping[Place, str], path: Path) -> Iterable[str]:
+def _describe(
+    error: ValidationError, document: Any, places: Mapping[Place, str], path: Path
+) -> Iterable[str]:
     """One line per fault of the schema."""
     for fault in error.errors(include_url=False):
         location = _in_document(fault["loc"], document)
@@ -171,7 +178,9 @@ def _known_keys(location: Sequence[str | int]) -> list[str]:
             candidates = list(_models_in(field.annotation)) if field else []
             model = candidates if len(candidates) > 1 else (candidates[0] if candidates else model)
         elif isinstance(model, list):
-            tagged = [m for m in model if part in get_args(getattr(m.model_fields.get("kind"), "annotation", None))]
+            tagged = [
+                m for m in model if part in get_args(getattr(m.model_fields.get("kind"), "annotation", None))
+            ]
             model = tagged[0] if tagged else model
     models = model if isinstance(model, list) else [model]
     return sorted({name for m in models for name in m.model_fields})
@@ -200,7 +209,7 @@ def _cross_checks(config: SweepConfig, places: Mapping[Place, str], path: Path) 
             if choice.recipe is not None and choice.recipe not in config.recipes:
                 yield f"{at('pairs', i, role, 'recipe')}: {unknown('recipe', choice.recipe, config.recipes)}"
             try:
-                catalogue.check_model(choice.model)
+                check_model_name(choice.model)
             except UsageError as error:
                 yield f"{at('pairs', i, role, 'model')}: {error}"
     for name, recipe in config.recipes.items():
@@ -215,14 +224,14 @@ def _cross_checks(config: SweepConfig, places: Mapping[Place, str], path: Path) 
         if titles.count(method.title) > 1:
             yield f"{at('methods', i)}: method '{method.title}' stands twice; give each variant a label of its own"
         try:
-            catalogue.check_method(method.name, method.config)
-            space = method_space(method)
-            catalogue.check_method(method.name, {name: None for name in space.parameters})
+            check_method_name(method.name)
+            check_settings(method.name, method.config)
+            check_space(method.name, method_space(method))
         except ValidationError as error:
             for fault in error.errors(include_url=False):
                 key = ".".join(str(part) for part in fault["loc"])
                 yield f"{at('methods', i, 'space', *fault['loc'][1:])}: space {key}: {fault['msg'].removeprefix('Value error, ')}"
         except UsageError as error:
-            yield f"{at('methods', i, 'config')}: method '{method.name}': {error}"
+            yield f"{at('methods', i, 'config')}: {error}"
     if "student" not in [method.name for method in config.methods]:
         yield f"{at('methods')}: methods lack 'student'; every gain is measured against the student alone, so add it"

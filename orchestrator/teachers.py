@@ -65,9 +65,13 @@ def teacher_hashes(run: Run) -> dict[str, str]:
 def _checked_file(teacher: Teacher) -> bytes:
     path = Path(str(teacher.checkpoint))
     if not path.is_file():
-        raise UsageError(f"teacher checkpoint '{path}' does not exist; give the .safetensors file of an earlier run")
+        raise UsageError(
+            f"teacher checkpoint '{path}' does not exist; give the .safetensors file of an earlier run"
+        )
     data = path.read_bytes()
     found = hashlib.sha256(data).hexdigest()
     if teacher.sha256 is not None and found != teacher.sha256:
-        raise UsageError(f"teacher checkpoint '{path}' has sha256 {found}, the config demands {teacher.sha256}")
+        raise UsageError(
+            f"teacher checkpoint '{path}' has sha256 {found}, the config demands {teacher.sha256}"
+        )
     return data

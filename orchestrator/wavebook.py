@@ -74,7 +74,9 @@ class WaveBook:
             wave = cohort.waves[self._next_wave[cohort_id]]
             self._next_wave[cohort_id] += 1
             brackets = [self._members(cohort, wave.index, bracket) for bracket in wave.brackets]
-            waiting = tuple(t for members in brackets for t in members if self.trials[t.trial_id].status is None)
+            waiting = tuple(
+                t for members in brackets for t in members if self.trials[t.trial_id].status is None
+            )
             if waiting:
                 self._open[cohort_id] = [[trial.trial_id for trial in members] for members in brackets]
                 return WaveOrder(wave.index, wave.stream_seed, waiting)
@@ -102,7 +104,9 @@ class WaveBook:
 
     def running(self, cohort_id: str) -> bool:
         """Whether the cohort's open wave has a trial that has not ended."""
-        return any(self.trials[t].status is None for members in self._open.get(cohort_id, []) for t in members)
+        return any(
+            self.trials[t].status is None for members in self._open.get(cohort_id, []) for t in members
+        )
 
     def take(self, report: Report) -> bool:
         """Takes in a report; returns whether it was news."""
@@ -128,7 +132,9 @@ class WaveBook:
                 if any(rung not in s.scores and s.status is None for s in standings):
                     break
                 self._decided.add(key)
-                made.append(Decision(cohort_id, rung, *halve([s for s in standings if rung in s.scores], rung)))
+                made.append(
+                    Decision(cohort_id, rung, *halve([s for s in standings if rung in s.scores], rung))
+                )
         return made
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import ray.train
+import ray.train.torch
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -34,7 +35,7 @@ class Workers:
             torch.use_deterministic_algorithms(True, warn_only=True)
         self.alone = self.world_size == 1
         # Plain objects travel over gloo, whatever carries the gradients.
-        self._words = None if self.alone else dist.new_group(backend="gloo")
+        self._words: Any = None if self.alone else dist.new_group(backend="gloo")
         self.reduce: Callable[[Tensor], None] | None = None if self.alone else self._mean
 
     def _mean(self, tensor: Tensor) -> None:

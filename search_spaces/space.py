@@ -27,7 +27,9 @@ class Domain(BaseModel):
 
     uniform: tuple[float, float] | None = Field(default=None, description="even between two numbers")
     log_uniform: tuple[float, float] | None = Field(default=None, description="even in the logarithm")
-    scale_log_uniform: tuple[float, float] | None = Field(default=None, description="factor on the recipe's value")
+    scale_log_uniform: tuple[float, float] | None = Field(
+        default=None, description="factor on the recipe's value"
+    )
     int_uniform: tuple[int, int] | None = Field(default=None, description="whole numbers, both ends included")
     choice: tuple[Value, ...] | None = Field(default=None, description="one of these")
 
@@ -43,7 +45,9 @@ class Domain(BaseModel):
             return self
         low, high = bounds
         if not low < high:
-            raise ValueError(f"{kind} is [{low}, {high}], the lower end must come first and lie below the upper")
+            raise ValueError(
+                f"{kind} is [{low}, {high}], the lower end must come first and lie below the upper"
+            )
         if kind in ("log_uniform", "scale_log_uniform") and low <= 0:
             raise ValueError(f"{kind} starts at {low}, must start above 0")
         return self
@@ -85,7 +89,9 @@ class Space(BaseModel):
 
     def at(self, units: Sequence[float]) -> dict[str, Value]:
         """The configuration at a point of the unit cube, coordinates in the order of `parameters`."""
-        return {name: domain.at(unit) for (name, domain), unit in zip(self.parameters.items(), units, strict=True)}
+        return {
+            name: domain.at(unit) for (name, domain), unit in zip(self.parameters.items(), units, strict=True)
+        }
 
 
 def load_space(method: str) -> Space:
@@ -98,7 +104,9 @@ def load_space(method: str) -> Space:
                 f"method '{method}' has no search space in {_FOLDER.name}/; write one under search.spaces.{method}"
             )
         return Space.model_validate(yaml.safe_load(path.read_text()))
-    parameters = {f"{part}.{name}": domain for part in parts for name, domain in load_space(part).parameters.items()}
+    parameters = {
+        f"{part}.{name}": domain for part in parts for name, domain in load_space(part).parameters.items()
+    }
     return Space(method=method, parameters=parameters)
 
 

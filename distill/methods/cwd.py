@@ -66,6 +66,7 @@ class CWD(WithKD):
     """Term `cwd`: `channel_kl` of logits or aligned features; term `kd` beside it."""
 
     Config: ClassVar[type[MethodConfig]] = CWDConfig
+    picture_terms: ClassVar[frozenset[str]] = frozenset({"cwd"})
     config: CWDConfig
     card: ClassVar[Card] = Card(
         name="cwd",

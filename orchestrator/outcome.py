@@ -1,0 +1,50 @@
+"""What a person is told at the end: the board's first lines, what failed, where everything lies."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from orchestrator.run import Run
+
+
+def outcome(run: Run, code: int) -> dict[str, Any]:
+    """The end of a sweep as plain values."""
+    counts: dict[str, dict[str, int]] = {}
+    for (phase, status), number in sorted(run.counts().items()):
+        counts.setdefault(phase, {})[status] = number
+    return {
+        "exit_code": code,
+        "stopped": run.stop_reason,
+        "run": run.ledger.root,
+        "plan_hash": run.plan.plan_hash,
+        "trials": counts,
+        "worker_hours": round(run.worker_seconds / 3600, 4),
+        "leaderboard": f"{run.ledger.root}/leaderboard/LEADERBOARD.md",
+        "failures": [
+            {**{key: row[key] for key in ("trial_id", "study_id", "phase", "error")},
+             "log": f"{run.ledger.root}/logs/{row['trial_id']}.txt"}
+            for row in run.failures()
+        ],
+    }  # fmt: skip
+
+
+def show_outcome(run: Run, *, as_json: bool, code: int) -> int:
+    """Prints the outcome and hands the exit code back."""
+    found = outcome(run, code)
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return code
+    for failure in found["failures"]:
+        print(
+            f"failed: {failure['phase']} {failure['study_id']}: {failure['error']} (log: {failure['log']})",
+            file=sys.stderr,
+        )
+    for phase, tally in found["trials"].items():
+        print(f"{phase}: " + ", ".join(f"{number} {status}" for status, number in tally.items()))
+    if found["stopped"]:
+        print(f"stopped: {found['stopped']}; the same command goes on from here")
+    print(f"leaderboard: {found['leaderboard']}")
+    return code

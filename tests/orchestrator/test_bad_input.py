@@ -1,0 +1,192 @@
+"""Bad input: value, rule, remedy and place, exit 2, before anything runs and with nothing touched."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from trees import write_cityscapes_tree
+
+from orchestrator.sweep import USAGE, Options, command
+
+SWEEP = """\
+name: mine
+data:
+  scenes: {kind: scenes, size: 32, classes: 4, train: 8, teacher_train: 8, tune: 4, test: 4}
+recipes:
+  short: {steps: 4, batch_size: 4, augmentation: {crop: 32}, lr: 0.01}
+pairs:
+  - teacher: {model: segformer-test_vit, recipe: short}
+    student: {model: deeplabv3-test_resnet, recipe: short}
+    data: scenes
+methods:
+  - student
+  - name: heteroakd
+    config: {tap: stride8}
+search: {trials: 2, bracket: 2, wave: 4}
+final: {seeds: [1]}
+"""
+
+
+def refuse(capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str = SWEEP, **options: object) -> str:
+    """The message of a command that must refuse, and must leave the folder as it was."""
+    file = tmp_path / "sweep.yaml"
+    file.write_text(text)
+    before = sorted(str(p) for p in tmp_path.rglob("*"))
+    options.setdefault("output", str(tmp_path / "out"))
+    assert command(Options(source=str(options.pop("source", file)), **options)) == USAGE  # type: ignore[arg-type]
+    assert sorted(str(p) for p in tmp_path.rglob("*")) == before
+    message = capsys.readouterr().err
+    assert "Traceback" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "expected"),
+    [
+        ("trials: 2", "trails: 2", 15, "unknown key 'search.trails'; did you mean 'trials'?"),
+        ("lr: 0.01", "lr: -0.01", 5, "recipes.short.lr is -0.01, must be greater than 0"),
+        ("train: 8, t", "trian: 8, t", 3, "did you mean 'train'?"),
+        ("segformer-test_vit", "segformer-test_vits", 7, "did you mean 'test_vit'"),
+        ("segformer-test_vit", "segfarmer-test_vit", 7, "did you mean 'segformer'?"),
+        ("name: heteroakd", "name: heteroakt", 12, "did you mean 'heteroakd'?"),
+        ("tap: stride8", "temperature: 0", 13, "temperature is 0, must be above 0"),
+        ("tap: stride8", "hakd_weight: -1", 13, "hakd_weight is -1, must be at least 0"),
+        ("tap: stride8", "tip: stride8", 13, "did you mean 'tap'?"),
+        ("    data: scenes", "    data: scene", 9, "did you mean 'scenes'?"),
+        ("student: {model: deeplabv3-test_resnet, recipe: short}", "student: {model: deeplabv3-test_resnet, recipe: shirt}",
+         8, "did you mean 'short'?"),
+        ("batch_size: 4", "batch_size: 4, accumulate: 3", 5, "must be a multiple of 3"),
+        ("bracket: 2, wave: 4", "bracket: 8, wave: 4", 15, "bracket is 8, must not be above wave (4)"),
+        ("  - student\n", "", 10, "methods lack 'student'"),
+    ],
+)  # fmt: skip
+def test_a_fault_in_the_sweep_file_is_named_with_its_line_and_remedy(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, old: str, new: str, line: int, expected: str
+) -> None:
+    assert old in SWEEP
+    message = refuse(capsys, tmp_path, SWEEP.replace(old, new))
+    assert expected in message
+    assert f"sweep.yaml:{line}:" in message
+
+
+def test_every_fault_is_told_at_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    message = refuse(capsys, tmp_path, SWEEP.replace("lr: 0.01", "lr: 0").replace("trials: 2", "trails: 2"))
+    assert "recipes.short.lr" in message
+    assert "search.trails" in message
+
+
+def test_an_unknown_preset_is_answered_with_the_nearest(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert "did you mean 'laptop'" in refuse(capsys, tmp_path, source="lap-top")
+
+
+def test_a_set_option_is_named_as_the_place(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "--set search.trials=-1: search.trials is -1" in refuse(capsys, tmp_path, set=["search.trials=-1"])
+    assert "must be key=value" in refuse(capsys, tmp_path, set=["search.trials"])
+
+
+def test_yaml_that_runs_code_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    message = refuse(capsys, tmp_path, SWEEP.replace("lr: 0.01", "lr: !!python/object/apply:os.getpid []"))
+    assert "not valid YAML" in message
+
+
+@pytest.mark.ray
+def test_more_workers_than_the_machine_has_is_said_with_both_numbers(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    message = refuse(capsys, tmp_path, set=["compute.workers=4", "compute.cpus_per_worker=1000"])
+    assert "compute.workers is 4: a cohort needs 4000 CPUs" in message
+
+
+def cityscapes(tmp_path: Path) -> tuple[str, Path]:
+    root = tmp_path / "cityscapes"
+    write_cityscapes_tree(root)
+    document = yaml.safe_load(SWEEP)
+    document["data"] = {"scenes": {"kind": "cityscapes", "root": str(root)}}
+    return yaml.safe_dump(document), root
+
+
+def test_a_data_root_without_the_expected_folders_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    text, root = cityscapes(tmp_path)
+    message = refuse(capsys, tmp_path, text.replace(str(root), str(tmp_path / "elsewhere")))
+    assert "elsewhere" in message
+    assert "leftImg8bit" in message
+
+
+def test_an_image_that_is_not_an_image_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    text, root = cityscapes(tmp_path)
+    victim = next(iter(sorted((root / "leftImg8bit" / "train").rglob("*.png"))))
+    victim.write_text("this is not a picture")
+    assert victim.name in refuse(capsys, tmp_path, text)
+
+
+def test_a_label_value_outside_the_map_is_named_with_its_file(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    import cv2
+    import numpy as np
+
+    text, root = cityscapes(tmp_path)
+    victim = next(iter(sorted((root / "gtFine" / "train").rglob("*_labelIds.png"))))
+    labels = cv2.imread(str(victim), cv2.IMREAD_UNCHANGED)
+    labels[0, 0] = 200
+    cv2.imwrite(str(victim), np.asarray(labels))
+    message = refuse(capsys, tmp_path, text)
+    assert victim.name in message
+    assert "200" in message
+
+
+def test_a_folder_with_another_plan_is_refused_with_what_differs(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from orchestrator.ledger import Ledger
+    from orchestrator.plan import make_plan
+    from orchestrator.run import claim
+    from orchestrator.sweepfile import load_sweep
+
+    (tmp_path / "old.yaml").write_text(SWEEP)
+    claim(Ledger(tmp_path / "out"), make_plan(load_sweep(str(tmp_path / "old.yaml"))), fresh=False)
+    message = refuse(capsys, tmp_path, SWEEP.replace("lr: 0.01", "lr: 0.02"))
+    assert "recipes.short.lr: there 0.01, here 0.02" in message
+    assert "--fresh" in message
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_folder_that_is_no_run_is_never_written_to(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, fresh: bool
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "models").mkdir()
+    (tmp_path / "out" / "models" / "thesis.txt").write_text("years of work")
+    assert "holds no run" in refuse(capsys, tmp_path, fresh=fresh)
+
+
+def test_a_run_that_another_command_holds_says_who_and_a_dead_ones_lock_is_taken_over(tmp_path: Path) -> None:
+    import os
+    import socket
+    import subprocess
+    import time
+
+    from distill.errors import UsageError
+    from orchestrator.ledger import Ledger
+    from orchestrator.run import held
+
+    ledger = Ledger(tmp_path)
+    other = subprocess.Popen(["sleep", "60"])
+    lock = {"host": socket.gethostname(), "pid": other.pid, "renewed": time.time()}
+    (tmp_path / "lock.json").write_text(json.dumps(lock))
+    try:
+        with pytest.raises(UsageError, match=f"held by process {other.pid}"), held(ledger):
+            pass
+    finally:
+        other.kill()
+        other.wait()
+    with held(ledger):
+        assert json.loads((tmp_path / "lock.json").read_text())["pid"] == os.getpid()
+    assert not (tmp_path / "lock.json").exists()

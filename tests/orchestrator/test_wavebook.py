@@ -1,0 +1,128 @@
+"""Waves, rungs and decisions, without Ray: the state machine alone."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sweep_files import tiny_sweep
+
+from orchestrator.desk import Report
+from orchestrator.plan import make_plan
+from orchestrator.wavebook import Recorded, WaveBook
+
+CONFIG = tiny_sweep(search__trials=6, search__bracket=4, search__wave=8)
+PLAN = make_plan(CONFIG)
+COHORT = PLAN.search[0]
+STOPS = (*COHORT.rungs, COHORT.recipe.steps)
+
+
+def score(trial_id: str, step: int) -> float:
+    return random.Random(f"{trial_id}{step}").random()
+
+
+def play(order: random.Random, cut_after: int | None = None, recorded: dict[str, Recorded] | None = None,
+         fails: frozenset[str] = frozenset()) -> tuple[WaveBook, dict[str, Recorded], set[str]]:  # fmt: skip
+    """A cohort in miniature: trains waves, reports in a random order, obeys decisions.
+
+    Returns the book, what a ledger would hold after `cut_after` ended trials, and who was handed out.
+    """
+    book = WaveBook(CONFIG, [COHORT], recorded or {})
+    ledger: dict[str, Recorded] = dict(recorded or {})
+    handed: set[str] = set()
+    ended = 0
+
+    def end(report: Report) -> bool:
+        nonlocal ended
+        book.take(report)
+        ledger[report.trial_id] = Recorded(report.status, dict(book.trials[report.trial_id].scores))  # type: ignore[arg-type]
+        ended += 1
+        return cut_after is not None and ended >= cut_after
+
+    while (wave := book.open_next(COHORT.cohort_id)) is not None:
+        alive = [t.trial_id for t in wave.trials]
+        handed |= set(alive)
+        for stop in STOPS:
+            order.shuffle(alive)
+            for trial_id in list(alive):
+                if trial_id in fails:
+                    alive.remove(trial_id)
+                    if end(Report(trial_id, stop - 1, status="failed")):
+                        return book, ledger, handed
+                    continue
+                last = stop == STOPS[-1]
+                report = Report(
+                    trial_id, stop, status="ok" if last else None, tune_miou=score(trial_id, stop)
+                )
+                if last:
+                    if end(report):
+                        return book, ledger, handed
+                else:
+                    book.take(report)
+            for decision in book.decisions(COHORT.cohort_id):
+                assert decision.rung >= stop  # ahead of the clock only where all of a bracket are recorded
+                for trial_id in decision.drop:
+                    if trial_id not in alive:
+                        continue
+                    alive.remove(trial_id)
+                    if end(Report(trial_id, stop, status="pruned", tune_miou=score(trial_id, stop))):
+                        return book, ledger, handed
+        assert not book.running(COHORT.cohort_id)
+    return book, ledger, handed
+
+
+def outcome(ledger: dict[str, Recorded]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    return {trial_id: (str(r.status), tuple(sorted(r.scores))) for trial_id, r in ledger.items()}
+
+
+@given(seed=st.integers(0, 10**6))
+@settings(max_examples=30, deadline=None)
+def test_decisions_do_not_depend_on_who_reports_first(seed: int) -> None:
+    _, expected, _ = play(random.Random(0))
+    _, found, _ = play(random.Random(seed))
+    assert outcome(found) == outcome(expected)
+
+
+@given(seed=st.integers(0, 10**6), cut=st.integers(1, 17))
+@settings(max_examples=60, deadline=None)
+def test_a_run_that_was_cut_anywhere_ends_as_one_that_was_not_and_trains_nothing_twice(
+    seed: int, cut: int
+) -> None:
+    _, expected, _ = play(random.Random(0))
+    _, ledger, _ = play(random.Random(seed), cut_after=cut)
+    _, resumed, handed = play(random.Random(seed + 1), recorded=ledger)
+    assert outcome(resumed) == outcome(expected)
+    assert not handed & set(ledger)
+
+
+def test_each_rung_keeps_the_better_half_of_each_study() -> None:
+    _, ledger, _ = play(random.Random(0))
+    survivors = [trial_id for trial_id, r in ledger.items() if r.status == "ok"]
+    # Brackets of 4 and 2 trials with two rungs leave 1 and 1; three studies.
+    assert len(survivors) == 3 * 2
+    book, _, _ = play(random.Random(0))
+    for study in PLAN.studies:
+        members = [
+            s for s in book.trials.values() if s.trial.study_id == study.study_id and s.trial.bracket == 0
+        ]
+        ranked = sorted(members, key=lambda s: -score(s.trial.trial_id, STOPS[0]))
+        assert {len(s.scores) > 1 for s in ranked[:2]} == {True}
+        assert {len(s.scores) for s in ranked[2:]} == {1}
+
+
+def test_a_failed_trial_holds_nobody_up_and_its_place_is_not_filled() -> None:
+    _, plain, _ = play(random.Random(0))
+    victim = next(trial_id for trial_id, r in plain.items() if r.status == "ok")
+    _, ledger, _ = play(random.Random(0), fails=frozenset({victim}))
+    assert ledger[victim].status == "failed"
+    assert set(ledger) == set(plain)
+
+
+def test_a_report_told_twice_counts_once() -> None:
+    book = WaveBook(CONFIG, [COHORT], {})
+    wave = book.open_next(COHORT.cohort_id)
+    assert wave is not None
+    report = Report(wave.trials[0].trial_id, STOPS[0], tune_miou=0.5)
+    assert book.take(report)
+    assert not book.take(report)
