@@ -16,7 +16,11 @@ from distill.models.families import Family, any_size_arguments, family_of
 
 # timm takes two seconds to import: only those who build a model pay for it.
 
-MIT_SIZES = tuple(f"mit_b{size}" for size in range(6))
+# Backbones that timm has under another name and with other arguments.
+# mit_b0 to mit_b5: the encoder of SegFormer (Xie et al., NeurIPS 2021); MLPs 4 times as wide as their input.
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    f"mit_b{size}": (f"pvt_v2_b{size}", {"mlp_ratios": (4, 4, 4, 4)}) for size in range(6)
+}
 _OURS = {
     "cache_dir", "checkpoint_path", "features_only", "feature_cls", "hf_hub_id", "in_chans", "num_classes",
     "out_indices", "output_stride", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay",
@@ -66,8 +70,9 @@ class Backbone(nn.Module):
             maps = self.network(images_b3hw)
         except AssertionError as error:
             height, width = images_b3hw.shape[-2:]
+            why = str(error) or "it does not divide into windows"
             raise UsageError(
-                f"backbone '{self.plan.name}' does not take images of {height}×{width}: {error}. Give it its "
+                f"backbone '{self.plan.name}' does not take images of {height}×{width}: {why}. Give it its "
                 f'size with backbone_args {{"img_size": [{height}, {width}]}}, or choose one of any size'
             ) from error
         if self.plan.channels_last:
@@ -76,17 +81,16 @@ class Backbone(nn.Module):
 
 
 def list_backbones() -> list[str]:
-    """Every name `build_model` takes after the dash: MiT-B0 to B5 and timm's architectures."""
+    """Every name `build_model` takes after the dash: `VARIANTS` and timm's architectures."""
     import timm
 
-    return [*MIT_SIZES, *timm.list_models()]
+    return [*VARIANTS, *timm.list_models()]
 
 
-def timm_file(architecture: str) -> str:
-    """The timm model file that defines an architecture."""
-    from timm.models import _registry
-
-    return str(_registry._model_to_module[architecture])
+def backbone_family(name: str) -> Family:
+    """The family of a known backbone, without building it."""
+    architecture = _resolve(name)[1]
+    return family_of(architecture, _timm_file(architecture))
 
 
 def plan_backbone(name: str, backbone_args: dict[str, Any] | None, output_stride: int | None) -> BackbonePlan:
@@ -120,7 +124,7 @@ def plan_backbone(name: str, backbone_args: dict[str, Any] | None, output_stride
 @lru_cache(maxsize=4096)
 def _plan_cached(name: str, arguments_json: str, output_stride: int | None) -> BackbonePlan:
     timm_name, architecture, defaults = _resolve(name)
-    file = timm_file(architecture)
+    file = _timm_file(architecture)
     arguments = {**any_size_arguments(file), **defaults, **_tuples(json.loads(arguments_json))}
     dilation = {} if output_stride is None else {"output_stride": output_stride}
     asked = f"output stride {output_stride}" if dilation else f"backbone_args {arguments_json}"
@@ -179,7 +183,7 @@ def create_backbone(plan: BackbonePlan, pretrained: bool | Path) -> Backbone:
     if isinstance(pretrained, Path):
         state = _read_weights(pretrained)
         options["pretrained_cfg_overlay"] = {"state_dict": dict(state), "custom_load": False}
-    elif pretrained and (plan.name in MIT_SIZES or not timm.is_model_pretrained(plan.timm_name)):
+    elif pretrained and (plan.name in VARIANTS or not timm.is_model_pretrained(plan.timm_name)):
         raise UsageError(
             f"timm has no weights for backbone '{plan.name}': use pretrained=False, or a checkpoint's path"
         )
@@ -201,15 +205,22 @@ def _resolve(name: str) -> tuple[str, str, dict[str, Any]]:
     """timm's name, its architecture, and the arguments that make it the backbone meant."""
     import timm
 
-    if name in MIT_SIZES:
-        architecture = f"pvt_v2_b{name[-1]}"
-        return architecture, architecture, {"mlp_ratios": (4, 4, 4, 4)}
+    if name in VARIANTS:
+        architecture, defaults = VARIANTS[name]
+        return architecture, architecture, defaults
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
         raise unknown("backbone", name, list_backbones())
     if tag and name not in timm.list_pretrained(architecture):
         raise unknown(f"weights tag of backbone '{architecture}'", name, timm.list_pretrained(architecture))
     return name, architecture, {}
+
+
+def _timm_file(architecture: str) -> str:
+    """The timm model file that defines an architecture."""
+    from timm.models import _registry
+
+    return str(_registry._model_to_module[architecture])
 
 
 def _probe(timm_name: str, arguments: dict[str, Any]) -> tuple[Any, str]:

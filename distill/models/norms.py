@@ -36,8 +36,12 @@ def _to_group_norm(module: nn.Module) -> nn.Module:
 
 
 def _group_norm_like(layer: _BatchNorm) -> nn.Module:
-    """The most groups up to 32 that divide the channels (Wu and He, ECCV 2018, use 32)."""
-    groups = next(count for count in range(32, 0, -1) if layer.num_features % count == 0)
+    """The most groups up to 32 that divide the channels and leave 4 of them in each (Wu and He, ECCV 2018).
+
+    A group of one channel on a map of one pixel, such as the image branch of DeepLabV3, would always be 0.
+    """
+    most = max(1, min(32, layer.num_features // 4))
+    groups = next(count for count in range(most, 0, -1) if layer.num_features % count == 0)
     norm = nn.GroupNorm(groups, layer.num_features, eps=layer.eps, affine=layer.affine)
     if layer.affine:
         with torch.no_grad():

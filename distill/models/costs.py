@@ -1,0 +1,93 @@
+"""What a model costs: parameters, operations and measured latency."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from distill.catalogue import ModelCost
+from distill.errors import UsageError
+from distill.models.model import ModelOptions, SegmentationModel, build_model
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Measured forward time of one image.
+
+    Attributes:
+        median_ms: median over `repeats`, in milliseconds.
+        repeats: how many forwards were timed.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+        device: name of the device, as torch gives it.
+        threads: threads torch may use on the CPU.
+    """
+
+    median_ms: float
+    repeats: int
+    height: int
+    width: int
+    device: str
+    threads: int
+
+
+def count_cost(options: ModelOptions, height: int, width: int) -> ModelCost:
+    """Parameters and forward FLOPs of one image, counted on the meta device: no memory, no data.
+
+    FLOPs are those of convolutions, matrix products and attention; a multiply-accumulate is two. The model is
+    counted as it is for inference, so the kind of norm does not matter.
+    """
+    with torch.device("meta"):
+        model = build_model(**{**vars(options), "norm": "batch"}).eval()
+        images = torch.empty(1, 3, height, width)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(images)
+    params = sum(parameter.numel() for parameter in model.parameters())
+    return ModelCost(params=params, flops_forward=counter.get_total_flops())
+
+
+def measure_latency(
+    model: SegmentationModel,
+    height: int,
+    width: int,
+    *,
+    device: torch.device | str = "cpu",
+    repeats: int = 20,
+    warmup: int = 5,
+) -> Latency:
+    """Median forward time at batch 1, in inference mode; the model keeps its mode, and must be on `device`.
+
+    Raises:
+        UsageError: `repeats` is below 1.
+    """
+    if repeats < 1:
+        raise UsageError(f"repeats is {repeats}, must be at least 1")
+    place = torch.device(device)
+    images = torch.zeros(1, 3, height, width, device=place)
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    milliseconds = []
+    try:
+        with torch.inference_mode():
+            for _ in range(warmup):
+                model(images)
+            for _ in range(repeats):
+                _wait(place)
+                start = time.perf_counter()
+                model(images)
+                _wait(place)
+                milliseconds.append(1000 * (time.perf_counter() - start))
+    finally:
+        for module, training in modes:
+            module.training = training
+    name = torch.cuda.get_device_name(place) if place.type == "cuda" else place.type
+    return Latency(statistics.median(milliseconds), repeats, height, width, name, torch.get_num_threads())
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,249 @@
+"""Heads over backbones of every kind: shapes, gradients, options, and errors a person can act on."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from distill.errors import UsageError
+from distill.models import SegmentationModel, build_model, list_heads
+from distill.models.backbones import VARIANTS, plan_backbone
+
+K = 5
+BACKBONES = [
+    "test_resnet",
+    "test_convnext",
+    "test_efficientnet",
+    "test_byobnet",
+    "test_nfnet",
+    "test_mambaout",
+    "test_vit",
+    "test_vit_relpos",
+    "pvt_v2_b0",
+    "swin_tiny_patch4_window7_224",
+    "mobilevitv2_050",
+]
+ANY_SIZE = [name for name in BACKBONES if name != "test_vit_relpos"]
+SMALL = {
+    "swin_tiny_patch4_window7_224": {"embed_dim": 24, "depths": [1, 1, 1, 1]},
+    "test_vit_relpos": {"img_size": 64},
+}
+
+
+def build(name: str, **options: object) -> SegmentationModel:
+    torch.manual_seed(0)
+    backbone = name.partition("-")[2]
+    options = {"head_channels": 8, "backbone_args": SMALL.get(backbone), **options}
+    return build_model(name, K, **options)  # type: ignore[arg-type]
+
+
+def images(height: int = 64, width: int = 64, count: int = 2) -> torch.Tensor:
+    return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(1))
+
+
+def parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def on_meta(name: str, classes: int = 19) -> SegmentationModel:
+    with torch.device("meta"):
+        return build_model(name, classes)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("head", list_heads())
+def test_outputs_have_the_shapes_that_info_promises(head: str, backbone: str) -> None:
+    model = build(f"{head}-{backbone}")
+    output = model.eval()(images())
+    info = model.info
+    for stage, channels, stride in zip(output.stages, info.channels, info.strides, strict=True):
+        assert stage.shape == (2, channels, 64 // stride, 64 // stride)
+    assert output.fused.shape == (2, info.fused_channels, 64 // info.fused_stride, 64 // info.fused_stride)
+    assert output.logits.shape == (2, K, 64 // info.logits_stride, 64 // info.logits_stride)
+    assert (info.name, info.num_classes) == (f"{head}-{backbone}", K)
+
+
+@pytest.mark.parametrize("backbone", ANY_SIZE)
+def test_images_of_odd_sizes_pass_and_maps_cover_them(backbone: str) -> None:
+    model = build(f"segformer-{backbone}").eval()
+    with torch.no_grad():
+        output = model(images(72, 104))
+    stride = model.info.logits_stride
+    assert output.logits.shape[-2:] == (math.ceil(72 / stride), math.ceil(104 / stride))
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_parameter_of_a_segformer_gets_a_gradient(backbone: str) -> None:
+    model = build(f"segformer-{backbone}", dropout=0.0)
+    model(images()).logits.square().mean().backward()
+    without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    assert without == []
+
+
+def test_backbone_and_head_parameters_are_all_parameters_once() -> None:
+    model = build("deeplabv3-test_resnet")
+    parts = [*model.backbone_parameters(), *model.head_parameters()]
+    assert {id(part) for part in parts} == {id(parameter) for parameter in model.parameters()}
+    assert len(parts) == len(list(model.parameters()))
+
+
+def test_equal_seeds_build_equal_models() -> None:
+    first, second = build("segformer-test_vit"), build("segformer-test_vit")
+    for one, other in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("size", "count"),
+    list(enumerate([3_319_392, 13_151_424, 24_196_288, 44_072_128, 60_842_688, 81_443_008])),
+)
+def test_mix_transformer_encoders_have_the_published_parameter_counts(size: int, count: int) -> None:
+    assert parameters(on_meta(f"segformer-mit_b{size}").backbone) == count
+
+
+@pytest.mark.parametrize(
+    ("name", "published_millions"),
+    [("deeplabv3-mobilenetv2_100", 3.2), ("segformer-mit_b0", 3.7), ("segformer-mit_b4", 64.1)],
+)
+def test_sizes_are_the_published_ones_within_a_twentieth_of_a_million_or_one_percent(
+    name: str, published_millions: float
+) -> None:
+    found = parameters(on_meta(name)) / 1e6
+    assert abs(found - published_millions) < max(0.05, 0.01 * published_millions)
+
+
+@pytest.mark.parametrize(
+    ("name", "published_millions", "auxiliary"),
+    [("deeplabv3-resnet101", 61.1, (1024, 256)), ("deeplabv3-resnet18", 13.6, (256, 128))],
+)
+def test_deeplab_on_resnets_is_published_with_the_training_only_auxiliary_head(
+    name: str, published_millions: float, auxiliary: tuple[int, int]
+) -> None:
+    inside, width = auxiliary
+    head = 9 * inside * width + 2 * width + (width + 1) * 19
+    found = (parameters(on_meta(name)) + head) / 1e6
+    assert found == pytest.approx(published_millions, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "strides"),
+    [
+        ("deeplabv3-resnet18", (4, 8, 8, 8)),
+        ("segformer-resnet18", (4, 8, 16, 32)),
+        ("deeplabv3-mit_b0", (4, 8, 16, 32)),
+        ("deeplabv3-test_vit", (16, 16, 16, 16)),
+    ],
+)
+def test_deeplab_dilates_backbones_that_can_be_and_leaves_others(
+    name: str, strides: tuple[int, int, int, int]
+) -> None:
+    assert on_meta(name).info.strides == strides
+
+
+def test_output_stride_asked_for_is_what_comes_out() -> None:
+    assert build("segformer-test_resnet", output_stride=16).info.strides == (4, 8, 16, 16)
+    assert build("deeplabv3-test_resnet", output_stride=32).info.strides == (4, 8, 16, 32)
+
+
+def test_a_plain_transformer_is_tapped_at_four_evenly_spaced_blocks() -> None:
+    assert plan_backbone("test_vit", None, None).out_indices == (0, 2, 3, 5)
+    assert plan_backbone("vit_tiny_patch16_224", None, None).out_indices == (2, 5, 8, 11)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "family"),
+    [
+        ("test_resnet", "cnn"),
+        ("convnext_tiny", "cnn"),
+        ("convformer_s18", "cnn"),
+        ("caformer_s18", "transformer"),
+        ("test_vit", "transformer"),
+        ("mit_b0", "transformer"),
+    ],
+)
+def test_family_says_how_tokens_are_mixed(backbone: str, family: str) -> None:
+    assert plan_backbone(backbone, None, None).family == family
+
+
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet", "test_byobnet"])
+def test_group_norm_leaves_no_batch_norm_and_trains_with_one_image(backbone: str) -> None:
+    model = build(f"deeplabv3-{backbone}", norm="group")
+    assert not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    loss = model.train()(images(count=1)).logits.square().mean()
+    loss.backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.head.image.parameters())  # type: ignore[union-attr]
+
+
+def test_group_norm_keeps_the_activation_fused_into_a_norm() -> None:
+    model = build("deeplabv3-test_efficientnet", norm="group")
+    kinds = {type(module).__name__ for module in model.backbone.modules()}
+    assert kinds & {"SiLU", "ReLU", "ReLU6", "Swish"}
+
+
+def test_sync_norm_replaces_every_batch_norm() -> None:
+    model = build("deeplabv3-test_resnet", norm="sync")
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    assert norms
+    assert all(isinstance(module, nn.SyncBatchNorm) for module in norms)
+
+
+def test_dropout_acts_on_the_logits_in_training_only_and_never_on_the_fused_map() -> None:
+    model = build("segformer-test_vit", dropout=0.5)
+    first, second = model.train()(images()), model(images())
+    assert not torch.equal(first.logits, second.logits)
+    assert torch.equal(first.fused, second.fused)
+    model.eval()
+    assert torch.equal(model(images()).logits, model(images()).logits)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("resnet18", {}, "must be written head-backbone"),
+        ("deeplab-resnet18", {}, "head 'deeplab' is not known; did you mean 'deeplabv3'"),
+        ("segformer-resnet19", {}, "backbone 'resnet19' is not known; did you mean 'resnet18'"),
+        ("segformer-mit_b6", {}, "did you mean 'mit_b"),
+        ("segformer-resnet18.nobody", {}, "resnet18.a1_in1k"),
+        ("segformer-levit_128", {}, "3 feature maps (strides 16, 32, 64), must have at least 4"),
+        ("segformer-test_vit", {"output_stride": 8}, "cannot be built with output stride 8"),
+        ("segformer-test_resnet", {"output_stride": 4}, "output_stride is 4, must be 8, 16 or 32"),
+        ("segformer-test_resnet", {"dropout": 1.0}, "dropout is 1.0, must be in [0, 1)"),
+        ("segformer-test_resnet", {"norm": "bacth"}, "norm 'bacth' is not known; did you mean 'batch'"),
+        ("segformer-test_resnet", {"head_channels": 0}, "head_channels is 0, must be at least 1"),
+        ("segformer-test_resnet", {"backbone_args": {"frob": 1}}, 'backbone_args {"frob": 1}'),
+        ("segformer-test_resnet", {"backbone_args": {"pretrained": True}}, "which build_model sets itself"),
+        ("segformer-test_resnet", {"backbone_args": {"act_layer": nn.ReLU}}, "JSON values only"),
+    ],
+)
+def test_what_cannot_be_built_says_why_and_what_to_do(
+    name: str, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UsageError) as error:
+        build_model(name, K, **options)  # type: ignore[arg-type]
+    assert message in str(error.value)
+
+
+def test_one_class_is_refused() -> None:
+    with pytest.raises(UsageError, match="num_classes is 1, must be at least 2"):
+        build_model("segformer-test_vit", 1)
+
+
+def test_a_backbone_of_fixed_size_says_how_to_give_it_another() -> None:
+    model = build("segformer-test_vit_relpos").eval()
+    with pytest.raises(UsageError, match=r'does not take images of 96×96.*"img_size": \[96, 96\]'):
+        model(images(96, 96))
+
+
+def test_backbone_args_shrink_a_backbone() -> None:
+    small = {"embed_dims": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2]}
+    model = build("segformer-mit_b0", backbone_args=small)
+    assert model.info.channels == (8, 16, 24, 32)
+    assert parameters(model.backbone) < 100_000
+
+
+def test_every_variant_is_a_timm_architecture_under_another_name() -> None:
+    for name in VARIANTS:
+        assert plan_backbone(name, None, None).name == name

@@ -1,0 +1,133 @@
+"""Checkpoints describe themselves; weights come from files without unpickling."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from distill.errors import UsageError
+from distill.models import CheckpointMetadata, SegmentationModel, build_model, load_model, save_model
+
+CLASSES = ("sky", "road", "car")
+
+
+@pytest.fixture(scope="module")
+def model() -> SegmentationModel:
+    torch.manual_seed(0)
+    built = build_model(
+        "deeplabv3-test_resnet",
+        3,
+        head_channels=8,
+        output_stride=16,
+        backbone_args={"channels": [16, 16, 16, 16]},
+    )
+    built(torch.randn(4, 3, 64, 64))  # moves the running statistics away from their start
+    return built
+
+
+def test_a_loaded_model_gives_the_same_outputs(model: SegmentationModel, tmp_path: Path) -> None:
+    save_model(tmp_path / "student.safetensors", model, CheckpointMetadata(CLASSES))
+    loaded, _ = load_model(tmp_path / "student.safetensors")
+    images = torch.randn(1, 3, 48, 80)
+    assert torch.equal(loaded.eval()(images).logits, model.eval()(images).logits)
+    assert (loaded.info, loaded.options) == (model.info, model.options)
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_metadata_and_norm_survive(norm: str, tmp_path: Path) -> None:
+    built = build_model("segformer-test_efficientnet", 3, head_channels=8, norm=norm)  # type: ignore[arg-type]
+    metadata = CheckpointMetadata(CLASSES, std=(1.0, 1.0, 1.0), notes={"tune_miou": 0.5, "seeds": [1, 2]})
+    save_model(tmp_path / "m.safetensors", built, metadata)
+    loaded, found = load_model(tmp_path / "m.safetensors")
+    assert found == metadata
+    assert loaded.options.norm == norm
+
+
+def test_the_header_can_be_read_without_this_project(model: SegmentationModel, tmp_path: Path) -> None:
+    save_model(tmp_path / "m.safetensors", model, CheckpointMetadata(CLASSES))
+    with safe_open(tmp_path / "m.safetensors", framework="pt") as file:
+        header = file.metadata()
+    assert json.loads(header["options"])["name"] == "deeplabv3-test_resnet"
+    assert json.loads(header["metadata"])["classes"] == list(CLASSES)
+
+
+def test_a_failed_save_leaves_the_old_checkpoint(model: SegmentationModel, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save_model(path, model, CheckpointMetadata(CLASSES))
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match="names 1 classes, must name all 3"):
+        save_model(path, model, CheckpointMetadata(("sky",)))
+    with pytest.raises(TypeError):
+        save_model(path, model, CheckpointMetadata(CLASSES, notes={"object": object()}))
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "is not a file"), (b"no tensors", "is not a safetensors file")],
+)
+def test_what_is_no_checkpoint_is_refused(content: bytes | None, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UsageError, match=message):
+        load_model(path)
+
+
+def test_tensors_of_others_are_refused_with_the_remedy(tmp_path: Path) -> None:
+    save_file({"weight": torch.zeros(2)}, tmp_path / "m.safetensors")
+    with pytest.raises(UsageError, match="write it with save_model"):
+        load_model(tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_a_local_file_of_a_whole_classifier_initialises_the_backbone(suffix: str, tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    classifier = timm.create_model("test_vit")
+    path = tmp_path / f"weights.{suffix}"
+    if suffix == "pth":
+        torch.save({"state_dict": classifier.state_dict()}, path)
+    else:
+        save_file(classifier.state_dict(), path)
+    model = build_model("segformer-test_vit", 3, pretrained=path)
+    assert torch.equal(
+        model.backbone.network.model.blocks[2].attn.qkv.weight, classifier.blocks[2].attn.qkv.weight
+    )  # type: ignore[union-attr,index]
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
+    save_file(timm.create_model("test_vit").state_dict(), tmp_path / "w.safetensors")
+    with pytest.raises(UsageError, match=r"do not fit backbone 'test_resnet'|could not be loaded"):
+        build_model("segformer-test_resnet", 3, pretrained=tmp_path / "w.safetensors")
+
+
+def test_a_missing_weights_file_is_named() -> None:
+    with pytest.raises(UsageError, match=r"pretrained weights '/nowhere/w\.pth' are not a file"):
+        build_model("segformer-test_resnet", 3, pretrained="/nowhere/w.pth")
+
+
+class _Payload:
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (Path("touched-by-a-pickle"),))
+
+
+def test_a_pickle_with_code_is_refused_and_does_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": {"weight": _Payload()}}, tmp_path / "w.pth")
+    with pytest.raises(UsageError, match="cannot be read as plain tensors"):
+        build_model("segformer-test_resnet", 3, pretrained=tmp_path / "w.pth")
+    assert not (tmp_path / "touched-by-a-pickle").exists()
+
+
+def test_mix_transformers_have_no_hub_weights() -> None:
+    with pytest.raises(UsageError, match="timm has no weights for backbone 'mit_b0'"):
+        build_model("segformer-mit_b0", 3, pretrained=True)
