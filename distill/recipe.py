@@ -22,16 +22,26 @@ class Recipe(BaseModel):
     augmentation: AugmentationConfig = Field(description="the view of a picture that is trained on")
     optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="SGD with momentum, or AdamW")
     lr: float = Field(gt=0, description="peak learning rate of the backbone")
-    head_lr_factor: float = Field(default=1.0, gt=0, description="the heads' learning rate over the backbone's")
-    weight_decay: float = Field(default=1e-4, ge=0, description="weight decay; norms and biases under AdamW have none")
+    head_lr_factor: float = Field(
+        default=1.0, gt=0, description="the heads' learning rate over the backbone's"
+    )
+    weight_decay: float = Field(
+        default=1e-4, ge=0, description="weight decay; norms and biases under AdamW have none"
+    )
     momentum: float = Field(default=0.9, ge=0, lt=1, description="momentum of SGD")
-    schedule: Literal["poly", "cosine", "one_cycle"] = Field(default="poly", description="shape of the learning rate")
+    schedule: Literal["poly", "cosine", "one_cycle"] = Field(
+        default="poly", description="shape of the learning rate"
+    )
     power: float = Field(default=0.9, gt=0, description="exponent of the poly schedule")
     warmup_steps: int = Field(default=0, ge=0, description="linear warm-up (one_cycle: steps to the peak)")
     clip_norm: float | None = Field(default=None, gt=0, description="largest gradient norm; none by default")
     accumulate: int = Field(default=1, ge=1, description="micro-batches that make up one worker's batch")
-    ema_decay: float | None = Field(default=None, gt=0, lt=1, description="decay of the averaged weights that are scored")
-    norm: Literal["batch", "sync", "group"] = Field(default="batch", description="kind of the models' batch norms")
+    ema_decay: float | None = Field(
+        default=None, gt=0, lt=1, description="decay of the averaged weights that are scored"
+    )
+    norm: Literal["batch", "sync", "group"] = Field(
+        default="batch", description="kind of the models' batch norms"
+    )
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="bf16: autocast of forward passes")
     channels_last: bool = Field(default=False, description="memory layout of convolutions")
 

@@ -7,7 +7,6 @@ is the iterator's business.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,9 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from distill.gradients import NEVER, GradientBuffer, LossRecord
 from distill.methods import Method, build_method
 from distill.methods.pixels import cross_entropy, valid_pixels
 from distill.models import ModelInfo, Output, SegmentationModel, build_model
+from distill.random_state import RandomState
 from distill.recipe import Recipe
 
 Reduce = Callable[[Tensor], None]
@@ -92,48 +93,6 @@ class StudentSpec:
     recipe: Recipe
     seed: int
     num_classes: int
-
-
-@dataclass
-class LossRecord:
-    """Losses since the last reading, kept on the device so that no step waits for the host.
-
-    Attributes:
-        total: sum over `steps` of each raw term, in the order of `names`.
-        failed: above 0 once any worker failed.
-        bad_step: the first step at which a term was not finite, `_NEVER` if none; bad_terms: which terms.
-    """
-
-    names: tuple[str, ...]
-    total: Tensor
-    failed: Tensor
-    bad_step: Tensor
-    bad_terms: Tensor
-    steps: int = 0
-
-    @classmethod
-    def empty(cls, names: tuple[str, ...], device: torch.device) -> LossRecord:
-        """A record of no steps."""
-        zeros = torch.zeros(len(names), device=device)
-        never = torch.full((), _NEVER, dtype=torch.int64, device=device)
-        return cls(
-            names, zeros, torch.zeros((), device=device), never, torch.zeros_like(zeros, dtype=torch.bool)
-        )
-
-    def add(self, step: int, values: Tensor, failed: Tensor) -> None:
-        """Takes in the terms of one step."""
-        bad = ~torch.isfinite(values)
-        at = torch.where(
-            bad.any(), torch.full_like(self.bad_step, step), torch.full_like(self.bad_step, _NEVER)
-        )
-        self.total += values
-        self.failed += failed
-        self.bad_terms = torch.where(at < self.bad_step, bad, self.bad_terms)
-        self.bad_step = torch.minimum(self.bad_step, at)
-        self.steps += 1
-
-
-_NEVER = 2**62
 
 
 class NonFiniteLossError(RuntimeError):
@@ -270,7 +229,7 @@ class Student:
         if float(self.losses.failed) > 0:
             raise RuntimeError("the student failed on another worker, whose log has the error")
         bad_step = int(self.losses.bad_step)
-        if bad_step != _NEVER:
+        if bad_step != NEVER:
             flags = self.losses.bad_terms.tolist()
             bad = [name for name, is_bad in zip(self.losses.names, flags, strict=True) if is_bad]
             raise NonFiniteLossError(bad, bad_step)
@@ -320,99 +279,6 @@ class Student:
         self._random.load_state_dict(state["random"])
         losses = state["losses"]
         self.losses = LossRecord(**{**losses, "names": tuple(losses["names"])})
-
-
-class GradientBuffer:
-    """All gradients of a student in one tensor: one message between workers, one norm, no copies.
-
-    Behind the gradients stand a few numbers that travel with them: the loss terms, and whether a worker failed.
-    """
-
-    _MAX_TERMS = 31
-    _ALIGNMENT = 16
-
-    def __init__(self, model: nn.Module, method: nn.Module, device: torch.device) -> None:
-        places: list[tuple[nn.Parameter, int]] = []
-        offset = 0
-        ends = []
-        for module in (model, method):
-            for parameter in module.parameters():
-                if parameter.requires_grad:
-                    places.append((parameter, offset))
-                    offset += math.ceil(parameter.numel() / self._ALIGNMENT) * self._ALIGNMENT
-            ends.append(offset)
-        self._student_end, self._told_start = ends
-        self.flat = torch.zeros(offset + self._MAX_TERMS + 1, device=device)
-        for parameter, start in places:
-            view = self.flat[start : start + parameter.numel()]
-            parameter.grad = view.as_strided(parameter.size(), parameter.stride(), view.storage_offset())
-
-    def zero(self) -> None:
-        """Clears the gradients, keeping them where they are."""
-        self.flat.zero_()
-
-    def tell(self, terms: list[Tensor], *, failed: bool) -> None:
-        """Puts this worker's loss terms and its failure behind the gradients."""
-        if failed:
-            self.flat.zero_()
-            self.flat[-1].fill_(1.0)
-        elif terms:
-            self.flat[self._told_start : self._told_start + len(terms)] = torch.stack(terms).to(self.flat)
-
-    def told(self, count: int) -> Tensor:
-        """The first `count` loss terms, means over the workers once reduced."""
-        return self.flat[self._told_start : self._told_start + count].clone()
-
-    def failures(self) -> Tensor:
-        """Share of the workers that told of a failure, once reduced."""
-        return self.flat[-1].clone()
-
-    def clip(self, norm: float | None) -> None:
-        """Scales the student's gradients, and apart from them the method's own, down to `norm`."""
-        if norm is None:
-            return
-        for part in (self.flat[: self._student_end], self.flat[self._student_end : self._told_start]):
-            if part.numel():
-                part.mul_((norm / (torch.linalg.vector_norm(part) + 1e-6)).clamp(max=1.0))
-
-
-class RandomState:
-    """A random state of one's own: inside `with`, torch draws from it; outside, nothing has happened."""
-
-    def __init__(self, seed: int, device: torch.device) -> None:
-        self._cuda = device if device.type == "cuda" else None
-        self.reseed(seed, stream=0)
-
-    def reseed(self, seed: int, stream: int) -> None:
-        """Starts again from a seed; different streams of one seed are independent."""
-        value = (seed * 1_000_003 + stream) % 2**63
-        self._cpu_state = torch.Generator().manual_seed(value).get_state()
-        self._cuda_state = (
-            torch.Generator(self._cuda).manual_seed(value).get_state() if self._cuda is not None else None
-        )
-
-    def __enter__(self) -> None:
-        self._outer_cpu = torch.get_rng_state()
-        torch.set_rng_state(self._cpu_state)
-        if self._cuda is not None:
-            self._outer_cuda = torch.cuda.get_rng_state(self._cuda)
-            torch.cuda.set_rng_state(cast(Tensor, self._cuda_state), self._cuda)
-
-    def __exit__(self, *exception: object) -> None:
-        self._cpu_state = torch.get_rng_state()
-        torch.set_rng_state(self._outer_cpu)
-        if self._cuda is not None:
-            self._cuda_state = torch.cuda.get_rng_state(self._cuda)
-            torch.cuda.set_rng_state(self._outer_cuda, self._cuda)
-
-    def state_dict(self) -> State:
-        """The state as tensors."""
-        return {"cpu": self._cpu_state, "cuda": self._cuda_state}
-
-    def load_state_dict(self, state: State) -> None:
-        """Goes on from a state of `state_dict`."""
-        self._cpu_state = state["cpu"].cpu()
-        self._cuda_state = None if state["cuda"] is None else state["cuda"].cpu()
 
 
 @contextmanager

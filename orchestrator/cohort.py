@@ -9,23 +9,24 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
+import ray
 import torch
 
-from distill.data import SegmentationDataset, build_dataset
+from distill.data import build_dataset
 from distill.data.stream import HostBatch, normalise, stream
-from distill.evaluation import Counts, evaluate, merge_counts, task_metrics
 from distill.models import SegmentationModel
 from distill.training import Batch, State, Student, StudentSpec, teacher_output
-from orchestrator.checkpoints import CohortCheckpoints, keep_model, load_weights
+from orchestrator.checkpoints import CohortCheckpoints, load_weights
 from orchestrator.cohort_job import CohortJob
 from orchestrator.desk import Costs, Progress, Report, WaveOrder
 from orchestrator.ledger import Ledger
 from orchestrator.plan import Trial, teacher_weights, trial_weights
-from orchestrator.records import count_rows
+from orchestrator.scoring import Scorer
 from orchestrator.stopwatch import Stopwatch
 from orchestrator.workers import Workers
 
@@ -64,28 +65,11 @@ def train_cohort(job: CohortJob) -> None:
     """The loop of one Ray Train worker: wave after wave until the desk is closed or asks to leave off."""
     workers = Workers(job.compute)
     floor = TrainingFloor(job, workers)
-    finished = -1
-    while True:
-        wave = workers.told(lambda: next_wave(job, finished))
-        if wave is None:
-            return
-        try:
+    try:
+        for wave in floor.waves():
             floor.run_wave(wave)
-        except LeaveOffError:
-            return
-        finished = wave.index
-
-
-def next_wave(job: CohortJob, finished: int) -> WaveOrder | None:
-    """Rank 0: waits for the wave after `finished`; None when none follows."""
-    import ray
-
-    while True:
-        answer = ray.get(job.desk.next_wave.remote(finished))
-        if answer == "closed":
-            return None
-        if answer is not None:
-            return WaveOrder(answer.index, answer.stream_seed, tuple(answer.trials))
+    except LeaveOffError:
+        return
 
 
 class TrainingFloor:
@@ -99,12 +83,7 @@ class TrainingFloor:
         data = job.config.data[job.cohort.data]
         role = "teacher" if job.cohort.phase == "teacher" else "student"
         self.train = build_dataset(data, "train", protocol=job.config.protocol, role=role)  # type: ignore[arg-type]
-        self.tune = build_dataset(data, "tune", protocol=job.config.protocol)
-        self.test = (
-            build_dataset(data, "test", protocol=job.config.protocol)
-            if job.cohort.phase != "search"
-            else None
-        )
+        self.scorer = Scorer(job, workers, self.ledger)
         self.teacher: SegmentationModel | None = None
         if job.cohort.teacher is not None:
             self.teacher = load_weights(self.ledger, teacher_weights(job.cohort.teacher)).to(workers.device)
@@ -117,6 +96,21 @@ class TrainingFloor:
             job.operation.checkpoint_seconds,
         )
         self.seats: list[Seat] = []
+
+    def waves(self) -> Iterator[WaveOrder]:
+        """The waves that the desk hands out, until it closes."""
+        finished = -1
+        while (wave := self.workers.told(partial(self._next_wave, finished))) is not None:
+            yield wave
+            finished = wave.index
+
+    def _next_wave(self, finished: int) -> WaveOrder | None:
+        while True:
+            answer: WaveOrder | str | None = ray.get(self.job.desk.next_wave.remote(finished))
+            if isinstance(answer, WaveOrder):
+                return answer
+            if answer == "closed":
+                return None
 
     def run_wave(self, wave: WaveOrder) -> None:
         """Trains the trials of a wave, from rung to rung."""
@@ -262,7 +256,6 @@ class TrainingFloor:
         Raises:
             LeaveOffError: the sweep wants the cohort to stop.
         """
-        import ray
 
         def ask() -> tuple[bool, bool]:
             return ray.get(self.job.desk.pulse.remote(progress)), self.checkpoints.due()
@@ -283,10 +276,7 @@ class TrainingFloor:
         )
         try:
             student.average_buffers()
-            counts = {"tune": self._evaluate(student, self.tune)}
-            if last and self.test is not None:
-                counts["test"] = self._evaluate(student, self.test)
-            checkpoint = self._keep(seat, counts) if last and self.cohort.phase != "search" else None
+            score = self.scorer.score(seat.trial, student, last=last)
         except Exception as error:
             self._fail(seat, error)
             return
@@ -295,40 +285,17 @@ class TrainingFloor:
             trial_id=seat.trial.trial_id,
             step=stop,
             status="ok" if last else None,
-            tune_miou=task_metrics(counts["tune"]).miou,
-            test_miou=task_metrics(counts["test"]).miou if "test" in counts else None,
+            tune_miou=score.tune_miou,
+            test_miou=score.test_miou,
             lr=student.spec.recipe.lr * student.spec.recipe.lr_factor(stop - 1),
             terms_raw=raw,
             terms_weighted=weighted,
             costs=replace(seat.costs, wall_seconds=time.time() - seat.started_at),
-            checkpoint=checkpoint,
+            checkpoint=score.weights,
             started_at=seat.started_at,
             finished_at=time.time(),
         )
         self._tell(seat, report)
-
-    def _evaluate(self, student: Student, dataset: SegmentationDataset) -> Counts:
-        recipe = self.cohort.recipe
-        counts = evaluate(
-            student.scored_model,
-            dataset,
-            device=self.workers.device,
-            batch_size=max(1, recipe.batch_size // self.workers.world_size),
-            rank=self.workers.rank,
-            world_size=self.workers.world_size,
-            precision=recipe.precision,
-        )
-        return merge_counts(self.workers.gathered(counts))
-
-    def _keep(self, seat: Seat, counts: Mapping[str, Counts]) -> str:
-        """Rank 0 writes the weights and the per-image counts of a final run; returns the weights' path."""
-        assert seat.student is not None  # scored a moment ago
-        if self.workers.leads:
-            keep_model(self.ledger, seat.trial, seat.student, self.train)
-            for split, found in counts.items():
-                rows = count_rows(seat.trial.trial_id, split, self.train.classes, found)
-                self.ledger.append("counts", rows, f"{seat.trial.trial_id}-{split}")
-        return trial_weights(seat.trial)
 
     def _fail(self, seat: Seat, error: Exception) -> None:
         """Ends one trial; the others do not notice."""
@@ -353,15 +320,11 @@ class TrainingFloor:
         self._post([report])
 
     def _post(self, reports: Sequence[Report]) -> None:
-        import ray
-
         if self.workers.leads and reports:
             ray.get(self.job.desk.post.remote(list(reports)))
 
     def _prune(self, rung: int) -> None:
         """Waits for the decision at a rung and drops the students that do not go on."""
-        import ray
-
         seats = self._training()
         names = [seat.trial.trial_id for seat in seats]
         kept: list[str] | None = None

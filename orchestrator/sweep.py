@@ -97,7 +97,7 @@ def _carry_out(options: Options, plan: Plan, ledger: Ledger, at_once: int) -> Ru
     """The phases, one after the other, each of which may be asked to leave off; then the board."""
     from rich.console import Console
 
-    from orchestrator.leaderboard import write_leaderboard
+    from orchestrator.leaderboard.files import write_leaderboard
     from orchestrator.progress import ProgressView
     from orchestrator.run import Run, claim, held
 
@@ -105,7 +105,7 @@ def _carry_out(options: Options, plan: Plan, ledger: Ledger, at_once: int) -> Ru
     with held(ledger), ProgressView(Console(stderr=options.json)) as view, _stops_at_signals(run, view):
         claim(ledger, plan, fresh=options.fresh)
         _phases(run, at_once, view)
-        write_leaderboard([ledger], ledger)
+        write_leaderboard([ledger])
     return run
 
 

@@ -1,0 +1,105 @@
+"""All gradients of a student in one tensor, and the record of its losses: what workers tell each other in a step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+NEVER = 2**62
+"""The step at which a loss that was always finite became infinite."""
+
+
+class GradientBuffer:
+    """All gradients of a student in one tensor: one message between workers, one norm, no copies.
+
+    Behind the gradients stand a few numbers that travel with them: the loss terms, and whether a worker failed.
+    """
+
+    _MAX_TERMS = 31
+    _ALIGNMENT = 16
+
+    def __init__(self, model: nn.Module, method: nn.Module, device: torch.device) -> None:
+        places: list[tuple[nn.Parameter, int]] = []
+        offset = 0
+        ends = []
+        for module in (model, method):
+            for parameter in module.parameters():
+                if parameter.requires_grad:
+                    places.append((parameter, offset))
+                    offset += math.ceil(parameter.numel() / self._ALIGNMENT) * self._ALIGNMENT
+            ends.append(offset)
+        self._student_end, self._told_start = ends
+        self.flat = torch.zeros(offset + self._MAX_TERMS + 1, device=device)
+        for parameter, start in places:
+            view = self.flat[start : start + parameter.numel()]
+            parameter.grad = view.as_strided(parameter.size(), parameter.stride(), view.storage_offset())
+
+    def zero(self) -> None:
+        """Clears the gradients, keeping them where they are."""
+        self.flat.zero_()
+
+    def tell(self, terms: list[Tensor], *, failed: bool) -> None:
+        """Puts this worker's loss terms and its failure behind the gradients."""
+        if failed:
+            self.flat.zero_()
+            self.flat[-1].fill_(1.0)
+        elif terms:
+            self.flat[self._told_start : self._told_start + len(terms)] = torch.stack(terms).to(self.flat)
+
+    def told(self, count: int) -> Tensor:
+        """The first `count` loss terms, means over the workers once reduced."""
+        return self.flat[self._told_start : self._told_start + count].clone()
+
+    def failures(self) -> Tensor:
+        """Share of the workers that told of a failure, once reduced."""
+        return self.flat[-1].clone()
+
+    def clip(self, norm: float | None) -> None:
+        """Scales the student's gradients, and apart from them the method's own, down to `norm`."""
+        if norm is None:
+            return
+        for part in (self.flat[: self._student_end], self.flat[self._student_end : self._told_start]):
+            if part.numel():
+                part.mul_((norm / (torch.linalg.vector_norm(part) + 1e-6)).clamp(max=1.0))
+
+
+@dataclass
+class LossRecord:
+    """Losses since the last reading, kept on the device so that no step waits for the host.
+
+    Attributes:
+        total: sum over `steps` of each raw term, in the order of `names`.
+        failed: above 0 once any worker failed.
+        bad_step: the first step at which a term was not finite, `NEVER` if none; bad_terms: which terms.
+    """
+
+    names: tuple[str, ...]
+    total: Tensor
+    failed: Tensor
+    bad_step: Tensor
+    bad_terms: Tensor
+    steps: int = 0
+
+    @classmethod
+    def empty(cls, names: tuple[str, ...], device: torch.device) -> LossRecord:
+        """A record of no steps."""
+        zeros = torch.zeros(len(names), device=device)
+        never = torch.full((), NEVER, dtype=torch.int64, device=device)
+        return cls(
+            names, zeros, torch.zeros((), device=device), never, torch.zeros_like(zeros, dtype=torch.bool)
+        )
+
+    def add(self, step: int, values: Tensor, failed: Tensor) -> None:
+        """Takes in the terms of one step."""
+        bad = ~torch.isfinite(values)
+        at = torch.where(
+            bad.any(), torch.full_like(self.bad_step, step), torch.full_like(self.bad_step, NEVER)
+        )
+        self.total += values
+        self.failed += failed
+        self.bad_terms = torch.where(at < self.bad_step, bad, self.bad_terms)
+        self.bad_step = torch.minimum(self.bad_step, at)
+        self.steps += 1

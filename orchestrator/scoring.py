@@ -1,0 +1,103 @@
+"""Scores a student the way everything is scored, and keeps what a final run leaves behind."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from distill.data import SegmentationDataset, build_dataset
+from distill.evaluation import Counts, evaluate, merge_counts, task_metrics
+from distill.models import SegmentationModel
+from distill.models.costs import count_cost, measure_latency
+from distill.recipe import digest
+from distill.training import Student
+from orchestrator.checkpoints import keep_model
+from orchestrator.cohort_job import CohortJob
+from orchestrator.ledger import Ledger
+from orchestrator.plan import Trial, trial_weights
+from orchestrator.records import count_rows
+from orchestrator.workers import Workers
+
+
+@dataclass(frozen=True)
+class Score:
+    """mIoU on tune, and for a finished teacher or final run on test, with the path of its weights."""
+
+    tune_miou: float
+    test_miou: float | None
+    weights: str | None
+
+
+class Scorer:
+    """A cohort's tune and test splits. Search reads tune only: its cohorts never open the test split."""
+
+    def __init__(self, job: CohortJob, workers: Workers, ledger: Ledger) -> None:
+        data = job.config.data[job.cohort.data]
+        self._recipe = job.cohort.recipe
+        self._workers = workers
+        self._ledger = ledger
+        self.tune = build_dataset(data, "tune", protocol=job.config.protocol)
+        self.test = (
+            build_dataset(data, "test", protocol=job.config.protocol)
+            if job.cohort.phase != "search"
+            else None
+        )
+        self._measured: set[str] = set()
+
+    def score(self, trial: Trial, student: Student, *, last: bool) -> Score:
+        """Evaluates a student on all workers; at the last step of a teacher or final run also on test, once."""
+        counts = {"tune": self._evaluate(student, self.tune)}
+        weights = None
+        if last and self.test is not None:
+            counts["test"] = self._evaluate(student, self.test)
+            weights = trial_weights(trial)
+            if self._workers.leads:
+                self._keep(trial, student, self.test, counts)
+        test = task_metrics(counts["test"]).miou if "test" in counts else None
+        return Score(task_metrics(counts["tune"]).miou, test, weights)
+
+    def _evaluate(self, student: Student, dataset: SegmentationDataset) -> Counts:
+        share = evaluate(
+            student.scored_model,
+            dataset,
+            device=self._workers.device,
+            batch_size=max(1, self._recipe.batch_size // self._workers.world_size),
+            rank=self._workers.rank,
+            world_size=self._workers.world_size,
+            precision=self._recipe.precision,
+        )
+        return merge_counts(self._workers.gathered(share))
+
+    def _keep(
+        self, trial: Trial, student: Student, test: SegmentationDataset, counts: dict[str, Counts]
+    ) -> None:
+        """Writes weights, per-image counts and the model's size; each is written once under a name of its own."""
+        keep_model(self._ledger, trial, student, test)
+        self._measure(student.scored_model, test)
+        for split, found in counts.items():
+            rows = count_rows(trial.trial_id, split, test.classes, found)
+            self._ledger.append("counts", rows, f"{trial.trial_id}-{split}")
+
+    def _measure(self, model: SegmentationModel, test: SegmentationDataset) -> None:
+        """Size and speed of a model on one test picture, once per model and cohort."""
+        height, width = test[0].image_hw3.shape[:2]
+        made = vars(model.options)
+        options = {key: made[key] for key in made if key not in ("name", "num_classes")}
+        name = f"model-{digest([made, height, width])}"
+        if name in self._measured:
+            return
+        self._measured.add(name)
+        cost = count_cost(model.options, height, width)
+        latency = measure_latency(model, height, width, device=self._workers.device)
+        row = {
+            "name": model.options.name,
+            "options": json.dumps(options, sort_keys=True),
+            "num_classes": model.options.num_classes,
+            "params": cost.params,
+            "flops": cost.flops_forward,
+            "height": height,
+            "width": width,
+            "latency_ms": latency.median_ms,
+            "device": latency.device,
+        }
+        self._ledger.append("models", [row], name)
