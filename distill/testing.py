@@ -317,7 +317,7 @@ class MethodConformance:
         before = total_of(method, self.run(method, student, teacher, labels))
         before.backward()  # type: ignore[no-untyped-call]
         squared = sum(float(maps.grad.square().sum()) for maps in maps_of(student) if maps.grad is not None)
-        step = 1e-2 * float(before.detach()) / squared
+        step = 1e-3 * float(before.detach()) / squared
 
         def moved(maps: Tensor) -> Tensor:
             return maps.detach() - step * (0 if maps.grad is None else maps.grad)

@@ -7,7 +7,10 @@
 The formulas are plain functions, student first and teacher second, in float32, a mean over the valid pixels.
 """
 
+from distill.methods.af_dcd import omni_contrast
 from distill.methods.at import attention_transfer
+from distill.methods.bpkd import boundary_kl
+from distill.methods.cirkd import cross_image_relation
 from distill.methods.config import MethodConfig
 from distill.methods.cwd import channel_kl
 from distill.methods.dist import pearson_relation
@@ -15,6 +18,8 @@ from distill.methods.fitnet import feature_mse
 from distill.methods.heteroakd import hetero_akd
 from distill.methods.ifvd import intra_class_variation
 from distill.methods.kd import pixel_kl
+from distill.methods.mgd import masked_generation
+from distill.methods.ofa import target_enhanced
 from distill.methods.pixels import IGNORE_INDEX, cross_entropy
 from distill.methods.projector import LogitsProjector, train_teacher_projector
 from distill.methods.registry import Card, Method, build_method, list_methods, method_class, register
@@ -28,6 +33,11 @@ __all__ = [
     "Method",
     "MethodConfig",
     "Student",
+    "boundary_kl",
+    "omni_contrast",
+    "masked_generation",
+    "target_enhanced",
+    "cross_image_relation",
     "feature_mse",
     "attention_transfer",
     "intra_class_variation",

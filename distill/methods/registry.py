@@ -62,8 +62,8 @@ class Method(nn.Module):
     Config: ClassVar[type[MethodConfig]]
     card: ClassVar[Card]
     picture_terms: ClassVar[frozenset[str]] = frozenset()
-    """Terms that are means over pictures; all others are means over valid pixels. Shares of a batch, on workers or
-    in micro-batches, are added up accordingly."""
+    """Terms that are means over pictures; all others are means over valid pixels. Shares of a batch, on
+    workers or in micro-batches, are added up accordingly."""
     config: MethodConfig
 
     def __init__(

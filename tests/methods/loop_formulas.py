@@ -159,3 +159,87 @@ def feature_mse(student, teacher, labels):
     pixels = valid_positions(labels)
     errors = [((student[b, :, y, x] - teacher[b, :, y, x]) ** 2).mean() for b, y, x in pixels]
     return sum(errors) / max(len(errors), 1)
+
+
+def cross_image_relation(student, teacher, labels, temperature):
+    """Mean over ordered pairs of images of the mean over rows; all pixels valid or none of an image."""
+    batch, _, height, width = student.shape
+    pixels = [
+        [(y, x) for y in range(height) for x in range(width) if labels[b, y, x] != 255] for b in range(batch)
+    ]
+    total, rows = 0.0, 0
+    for i in range(batch):
+        for j in range(batch):
+            if not pixels[j]:
+                continue
+            for y, x in pixels[i]:
+                logs = [
+                    log_softmax(
+                        np.array([unit(f[i, :, y, x]) @ unit(f[j, :, v, u]) for v, u in pixels[j]])
+                        / temperature
+                    )
+                    for f in (student, teacher)
+                ]
+                total += (np.exp(logs[1]) * (logs[1] - logs[0])).sum()
+                rows += 1
+    return total / max(rows, 1)
+
+
+def target_enhanced(student, teacher, labels, gamma):
+    total, pixels = 0.0, valid_positions(labels)
+    for b, y, x in pixels:
+        truth = np.arange(student.shape[1]) == labels[b, y, x]
+        target = (softmax(teacher[b, :, y, x]) + truth) ** gamma - truth
+        total -= (target * log_softmax(student[b, :, y, x])).sum()
+    return total / max(len(pixels), 1)
+
+
+def masked_generation(restored, teacher, labels):
+    errors = [
+        ((restored[b, :, y, x] - teacher[b, :, y, x]) ** 2).sum() for b, y, x in valid_positions(labels)
+    ]
+    return sum(errors) / restored.shape[0]
+
+
+def omni_contrast(student, teacher, labels, groups, patch, pool, temperature):
+    total, positions = 0.0, 0
+    batch, channels, height, width = student.shape
+    size = channels // groups
+    for b in range(batch):
+        pooled = {}
+        for py, y in enumerate(range(0, height, pool)):
+            for px, x in enumerate(range(0, width, pool)):
+                keep = labels[b, y : y + pool, x : x + pool] != 255
+                if keep.any():
+                    pooled[py, px] = [
+                        f[b, :, y : y + pool, x : x + pool][:, keep].max(1).reshape(groups, size)
+                        for f in (student, teacher)
+                    ]
+        for (y, x), (mine, theirs) in pooled.items():
+            window = [
+                v for k, v in pooled.items() if (k[0] // patch, k[1] // patch) == (y // patch, x // patch)
+            ]
+            for g in range(groups):
+                positive = -np.abs(mine[g] - theirs[g]).sum() / temperature
+                negatives = [
+                    -np.abs(mine[g] - other[h]).sum() / temperature
+                    for _, other in window
+                    for h in range(groups)
+                    if h != g
+                ]
+                total -= log_softmax(np.array([positive, *negatives]))[0]
+            positions += 1
+    return total / max(positions, 1)
+
+
+def class_edges(labels, kernel):
+    """Dilation minus erosion of each class's one-hot map; ignored pixels belong to none and are left out."""
+    radius = kernel // 2
+    edges = np.zeros(labels.shape, dtype=bool)
+    for b, y, x in valid_positions(labels):
+        window = labels[b, max(0, y - radius) : y + radius + 1, max(0, x - radius) : x + radius + 1]
+        window = window[window != 255]
+        for c in range(int(window.max()) + 1):
+            is_class = window == c
+            edges[b, y, x] |= is_class.any() and not is_class.all()
+    return edges

@@ -41,11 +41,11 @@ def make_case(batch, channels, height, width, scale, ignored, seed, classes=None
     return Case(random.normal(0, scale, shape), random.normal(0, scale, shape), labels)
 
 
-def cases(max_size=7, max_scale=8.0):
+def cases(max_size=7, max_scale=8.0, channels=None):
     return st.builds(
         make_case,
         batch=st.integers(1, 3),
-        channels=st.integers(2, 6),
+        channels=st.integers(2, 6) if channels is None else channels,
         height=st.integers(1, max_size),
         width=st.integers(1, max_size),
         scale=st.floats(0.1, max_scale),

@@ -51,6 +51,45 @@ class TestFitNet(MethodConformance):
     configs = ({}, {"tap": "stride8"})
 
 
+class TestCIRKD(MethodConformance):
+    method = "cirkd"
+    configs = ({}, {"pool": 2, "tap": "stage4"})
+
+
+class TestCIRKDMemory(MethodConformance):
+    method = "cirkd"
+    normalises_features = True
+    configs = (
+        {
+            "pixel_weight": 0.1,
+            "region_weight": 0.1,
+            "pool": 2,
+            "pixel_queue": 40,
+            "region_queue": 5,
+            "pixel_draws": 60,
+            "region_draws": 30,
+        },
+    )
+
+
+class TestOFA(MethodConformance):
+    method = "ofa"
+    normalises_features = True
+
+
+class TestMGD(MethodConformance):
+    method = "mgd"
+
+
+class TestAfDCD(MethodConformance):
+    method = "af_dcd"
+    configs = ({}, {"mgd_weight": 0, "pool": 1, "patch": 2, "groups": 8})
+
+
+class TestBPKD(MethodConformance):
+    method = "bpkd"
+
+
 def test_every_registered_method_has_a_conformance_class():
     tested = {cls.method for cls in MethodConformance.__subclasses__()}
     assert set(list_methods()) <= tested

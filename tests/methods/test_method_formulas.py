@@ -10,15 +10,21 @@ from torch.autograd import gradcheck
 
 from distill.methods import (
     attention_transfer,
+    boundary_kl,
     channel_kl,
     cross_entropy,
+    cross_image_relation,
     feature_mse,
     intra_class_variation,
+    masked_generation,
+    omni_contrast,
     pairwise_similarity,
     pearson_relation,
     pixel_kl,
     relations,
+    target_enhanced,
 )
+from distill.methods.bpkd import body_kl, class_edges
 from distill.methods.pixels import lowest, resize_labels
 
 
@@ -94,38 +100,107 @@ def test_feature_mse_agrees_with_a_loop_over_pixels(case):
     )
 
 
+@for_all(cases(max_size=4), st.floats(0.05, 1))
+def test_cross_image_relation_agrees_with_a_loop_over_pairs_of_pixels(case, temperature):
+    student, teacher, _ = case.tensors()
+    ours = cross_image_relation(student, teacher, temperature, case.valid)
+    agrees(ours, loops.cross_image_relation(case.student, case.teacher, case.labels, temperature))
+
+
+@for_all(cases(), st.floats(1, 3))
+def test_target_enhanced_agrees_with_a_loop_over_pixels(case, gamma):
+    student, teacher, labels = case.tensors()
+    ours = target_enhanced(student, teacher, labels, gamma)
+    agrees(ours, loops.target_enhanced(case.student, case.teacher, case.labels, gamma))
+
+
+def test_an_exponent_of_one_is_cross_entropy_to_the_teacher(case):
+    student, teacher, labels = case.tensors()
+    soft = -(teacher.softmax(1) * student.log_softmax(1)).sum(1)[case.valid].mean()
+    torch.testing.assert_close(target_enhanced(student, teacher, labels, 1.0), soft)
+
+
+@for_all(cases())
+def test_masked_generation_is_the_sum_over_valid_positions_per_image(case):
+    restored, teacher, _ = case.tensors()
+    ours = masked_generation(restored, teacher, case.valid)
+    agrees(ours, loops.masked_generation(case.student, case.teacher, case.labels))
+
+
+@for_all(
+    cases(channels=st.sampled_from([4, 8])), st.sampled_from([2, 4]), st.integers(1, 3), st.integers(1, 3)
+)
+def test_omni_contrast_agrees_with_a_loop_over_positions_and_groups(case, groups, patch, pool):
+    student, teacher, _ = case.tensors()
+    ours = omni_contrast(student, teacher, groups, patch, pool, 2.0, case.valid)
+    loop = loops.omni_contrast(case.student, case.teacher, case.labels, groups, patch, pool, 2.0)
+    assert float(ours) == pytest.approx(float(loop), rel=1e-5, abs=1e-5)
+
+
+@for_all(cases(max_size=12), st.sampled_from([3, 5, 7]))
+def test_edges_are_dilation_minus_erosion_of_every_class(case, kernel):
+    edges = class_edges(torch.tensor(case.labels), kernel)
+    assert np.array_equal(edges.numpy(), loops.class_edges(case.labels, kernel))
+
+
+@for_all(cases(), temperatures)
+def test_boundary_and_body_split_the_valid_pixels(case, temperature):
+    student, teacher, labels = case.tensors()
+    edges = loops.class_edges(case.labels, 3)
+    edge_labels = np.where(edges, case.labels, 255)
+    body_labels = np.where(edges, 255, case.labels)
+    agrees(
+        boundary_kl(student, teacher, labels, 3, temperature),
+        loops.pixel_kl(case.student, case.teacher, edge_labels, temperature),
+    )
+    agrees(
+        body_kl(student, teacher, labels, 3, temperature),
+        loops.channel_kl(case.student, case.teacher, body_labels, temperature),
+    )
+
+
 FORMULAS = {
-    "cross_entropy": lambda s, t, y: cross_entropy(s, y),
     "pixel_kl": lambda s, t, y: pixel_kl(s, t, 2.0, y != 255),
     "channel_kl": lambda s, t, y: channel_kl(s, t, 3.0, y != 255),
     "pearson_relation": lambda s, t, y: pearson_relation(s, t, 0.7, 1.3, 2.0, y != 255),
     "pairwise_similarity": lambda s, t, y: pairwise_similarity(s, t, 2, y != 255),
     "intra_class_variation": lambda s, t, y: intra_class_variation(s, t, y, s.shape[1]),
     "attention_transfer": lambda s, t, y: attention_transfer(s, t, y != 255),
+    "cross_image_relation": lambda s, t, y: cross_image_relation(s, t, 0.3, y != 255),
+    "masked_generation": lambda s, t, y: masked_generation(s, t, y != 255),
+    "boundary_kl": lambda s, t, y: boundary_kl(s, t, y, 3, 2.0),
+    "body_kl": lambda s, t, y: body_kl(s, t, y, 3, 2.0),
     "feature_mse": lambda s, t, y: feature_mse(s, t, y != 255),
 }
 
+NEVER_ZERO = {
+    "cross_entropy": lambda s, t, y: cross_entropy(s, y),
+    "target_enhanced": lambda s, t, y: target_enhanced(s, t, y),
+    "omni_contrast": lambda s, t, y: omni_contrast(s, t, 2, 2, 2, 1.0, y != 255),
+}
+EVERY = {**NEVER_ZERO, **FORMULAS}
 
-@pytest.mark.parametrize("formula", FORMULAS.values(), ids=FORMULAS.keys())
+
+@pytest.mark.parametrize("formula", EVERY.values(), ids=EVERY.keys())
 def test_gradients_match_finite_differences(formula, case):
     student, teacher, labels = case.tensors(torch.float64)
     assert gradcheck(lambda s: formula(s, teacher, labels), student.requires_grad_())
 
 
-@pytest.mark.parametrize("formula", FORMULAS.values(), ids=FORMULAS.keys())
+@pytest.mark.parametrize("formula", EVERY.values(), ids=EVERY.keys())
 def test_no_gradient_reaches_the_teacher(formula, case):
     student, teacher, labels = case.tensors()
     formula(student.requires_grad_(), teacher.requires_grad_(), labels).backward()
     assert teacher.grad is None
 
 
-@pytest.mark.parametrize("name", [name for name in FORMULAS if name != "cross_entropy"])
+@pytest.mark.parametrize("name", FORMULAS)
 def test_a_student_equal_to_its_teacher_has_nothing_to_learn(name, case):
     student, _, labels = case.tensors(torch.float64)
     assert FORMULAS[name](student, student.clone(), labels).abs() < 1e-7
 
 
-@pytest.mark.parametrize("formula", FORMULAS.values(), ids=FORMULAS.keys())
+@pytest.mark.parametrize("formula", EVERY.values(), ids=EVERY.keys())
 def test_half_precision_input_is_computed_in_float32_even_under_autocast(formula, case):
     student, teacher, labels = (x.bfloat16() if x.is_floating_point() else x for x in case.tensors())
     with torch.autocast("cpu", torch.bfloat16):
@@ -146,7 +221,7 @@ def test_peaked_logits_stay_finite():
 def test_teacher_maps_of_another_size_come_to_the_students_grid():
     student, teacher, labels = make_case(2, 4, 6, 9, 1.0, 0.2, 1).tensors()
     coarse = torch.nn.functional.interpolate(teacher, (3, 5), mode="bilinear")
-    for formula in FORMULAS.values():
+    for formula in EVERY.values():
         back = torch.nn.functional.interpolate(coarse, (6, 9), mode="bilinear")
         torch.testing.assert_close(formula(student, coarse, labels), formula(student, back, labels))
 
@@ -172,7 +247,7 @@ def test_the_lowest_logit_has_no_share_in_a_softmax():
     assert torch.softmax(logits.new_full((3,), lowest(logits)), 0).tolist() == pytest.approx([1 / 3] * 3)
 
 
-@pytest.mark.parametrize("formula", [pairwise_similarity])
+@pytest.mark.parametrize("formula", [pairwise_similarity, cross_image_relation])
 def test_relations_in_blocks_give_the_same_value_and_gradient(formula, monkeypatch):
     student, teacher, _ = make_case(2, 4, 6, 7, 1.0, 0, 5).tensors(torch.float64)
     results = []

@@ -1,0 +1,280 @@
+"""CIRKD: how alike pixels of different pictures are follows the teacher; and pixels and a memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from distill.methods.config import MethodConfig
+from distill.methods.kd import WithKD, WithKDConfig
+from distill.methods.pixels import (
+    grid,
+    in_float32,
+    keep_valid,
+    lowest,
+    one_hot,
+    resize,
+    resize_labels,
+    valid_on,
+    valid_pixels,
+)
+from distill.methods.registry import Card, register
+from distill.methods.relations import max_pool_valid, sum_over_row_blocks, unit_channels
+from distill.methods.taps import Tap, for_layer, tap_channels, tap_features
+
+if TYPE_CHECKING:
+    from distill.models.output import ModelInfo, Output
+
+
+def _pixels(features_bchw: Tensor) -> Tensor:
+    """Features of length 1, `B×N×C`."""
+    return unit_channels(features_bchw).flatten(2).transpose(1, 2)
+
+
+@in_float32
+def _relation_kl(
+    student_rows: Tensor,
+    teacher_rows: Tensor,
+    student_columns: Tensor,
+    teacher_columns: Tensor,
+    temperature: float,
+    valid_rows: Tensor,
+    valid_columns: Tensor,
+) -> Tensor:
+    """Mean over valid rows and groups of KL(softmax(S_t/τ) ‖ softmax(S_s/τ)), softmax over a group's columns.
+
+    Rows are `R×C`, columns `G×M×C`, features of length 1; masks `R` and `G×M`.
+    """
+    groups, columns = valid_columns.shape
+    fill = lowest(student_rows)
+
+    def log_similarity(rows: Tensor, column_features: Tensor) -> Tensor:
+        similarity = rows @ column_features.flatten(0, 1).T / temperature
+        return F.log_softmax(torch.where(valid_columns, similarity.view(-1, groups, columns), fill), dim=2)
+
+    def divergence(rows: slice) -> Tensor:
+        log_student = log_similarity(student_rows[rows], student_columns)
+        log_teacher = log_similarity(teacher_rows[rows], teacher_columns)
+        divergence_rg = (log_teacher.exp() * (log_teacher - log_student)).sum(2)
+        return torch.where(valid_rows[rows, None], divergence_rg, 0.0).sum()
+
+    total = sum_over_row_blocks(divergence, len(student_rows), groups * columns)
+    # A group without valid columns is uniform on both sides and adds nothing.
+    return total / (valid_rows.sum() * valid_columns.any(1).sum()).clamp(min=1)
+
+
+@in_float32
+def cross_image_relation(
+    student_features: Tensor,
+    teacher_features: Tensor,
+    temperature: float = 0.1,
+    valid: Tensor | None = None,
+) -> Tensor:
+    """Mean over ordered pairs of images of KL between rows of F_i·F_jᵀ, teacher against student (Yang 2022).
+
+    F are pixels of length 1 over channels; a row is one pixel of image i against all pixels of image j,
+    through a softmax with temperature τ. Memory grows with the number of pixels: rows are taken in blocks.
+
+    Args:
+        student_features: `B×C_s×h×w`; its grid is the one that counts.
+        teacher_features: `B×C_t×h'×w'`, resized bilinearly; channels may differ.
+        temperature: τ, above 0.
+        valid: `B×h×w` bool, pixels that count as rows and as columns; all where None.
+
+    Returns:
+        A 0-dim float32 tensor with a gradient to the student only.
+    """
+    valid_bhw = valid_on(valid, student_features)
+    teacher_bchw = keep_valid(resize(teacher_features.detach(), grid(student_features)), valid_bhw)
+    student_bnc, teacher_bnc = _pixels(keep_valid(student_features, valid_bhw)), _pixels(teacher_bchw)
+    return _relation_kl(
+        student_bnc.flatten(0, 1),
+        teacher_bnc.flatten(0, 1),
+        student_bnc,
+        teacher_bnc,
+        temperature,
+        valid_bhw.flatten(),
+        valid_bhw.flatten(1),
+    )
+
+
+class ClassQueue(nn.Module):
+    """The latest features of every class, first in, first out; only features of a class enter its row.
+
+    Args:
+        num_classes: K.
+        size: entries per class.
+        channels: of an entry.
+    """
+
+    entries: Tensor
+    filled: Tensor
+    position: Tensor
+
+    def __init__(self, num_classes: int, size: int, channels: int) -> None:
+        super().__init__()
+        self.size = size
+        # One slot more than are read: what is not wanted is written there, so that nothing waits to count it.
+        self.register_buffer("entries", torch.zeros(num_classes, size + 1, channels))
+        self.register_buffer("filled", torch.zeros(num_classes, dtype=torch.int64))
+        self.register_buffer("position", torch.zeros(num_classes, dtype=torch.int64))
+
+    def push(self, features_kmc: Tensor, wanted_km: Tensor) -> None:
+        """Enter the wanted of `K×M×C` features, at most `size` per class."""
+        order = wanted_km.cumsum(1) - 1
+        wanted_km = wanted_km & (order < self.size)
+        slots = torch.where(wanted_km, (self.position[:, None] + order) % self.size, self.size)
+        self.entries.scatter_(
+            1, slots[..., None].expand_as(features_kmc), features_kmc.to(self.entries.dtype)
+        )
+        self.entries[:, self.size] = 0
+        entered = wanted_km.sum(1)
+        self.position.add_(entered).remainder_(self.size)
+        self.filled.add_(entered).clamp_(max=self.size)
+
+    def draw(self, per_class: int) -> tuple[Tensor, Tensor]:
+        """Random entries of every class, `1×M×C`, and which of them exist, `1×M`; M = K·per_class."""
+        shape = (len(self.filled), per_class)
+        chance = torch.rand(shape, device=self.entries.device)
+        slots = (chance * self.filled[:, None]).long().clamp(max=self.size - 1)
+        drawn = self.entries.gather(1, slots[..., None].expand(*shape, self.entries.shape[2]))
+        exists = (self.filled > 0)[:, None].expand(shape)
+        return drawn.flatten(0, 1)[None], exists.flatten()[None]
+
+
+def sample_pixels(features_bnc: Tensor, is_class_bkn: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Up to `count` random pixels of each class and image, `K×(B·count)×C`, and which of them exist."""
+    batch, classes, positions = is_class_bkn.shape
+    chance = torch.rand(is_class_bkn.shape, device=features_bnc.device)
+    best = torch.where(is_class_bkn, chance, -1.0).topk(min(count, positions), dim=2)
+    index = best.indices.flatten(1)[..., None].expand(-1, -1, features_bnc.shape[2])
+    drawn = features_bnc.gather(1, index).view(batch, classes, -1, features_bnc.shape[2])
+    exists = best.values >= 0
+    return drawn.transpose(0, 1).flatten(1, 2), exists.transpose(0, 1).flatten(1, 2)
+
+
+def region_means(features_bnc: Tensor, is_class_bkn: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean direction of each class in each image, `K×B×C` of length 1, and which of them exist."""
+    weight = is_class_bkn.to(features_bnc.dtype)
+    means = unit_channels(weight @ features_bnc, 2)
+    return means.transpose(0, 1), is_class_bkn.any(2).T
+
+
+class CIRKDConfig(WithKDConfig):
+    """Settings of CIRKD. The memory terms are options: their authors' weights are 0.1, on Pascal VOC 0.01."""
+
+    cirkd_weight: float = Field(1.0, ge=0, le=1e4, description="weight λ of the cross-image term")
+    pixel_weight: float = Field(0.0, ge=0, le=1e4, description="weight of the pixel memory term, 0.1 in use")
+    region_weight: float = Field(
+        0.0, ge=0, le=1e4, description="weight of the region memory term, 0.1 in use"
+    )
+    temperature: float = Field(0.1, gt=0, le=100, description="temperature τ of all similarities")
+    pool: int = Field(
+        1, ge=1, le=64, description="max-pooling before the cross-image term, whose time grows with pool^-4"
+    )
+    tap: Tap = Field("fused", description="which features are compared")
+    pixel_queue: int = Field(20_000, ge=1, le=10**7, description="pixels remembered per class")
+    region_queue: int = Field(2_000, ge=1, le=10**7, description="regions remembered per class")
+    pixel_draws: int = Field(4_096, ge=1, le=10**6, description="remembered pixels each pixel is compared to")
+    region_draws: int = Field(
+        1_024, ge=1, le=10**6, description="remembered regions each pixel is compared to"
+    )
+    pixels_per_class: int = Field(16, ge=1, le=10**4, description="pixels remembered per class and image")
+
+
+@register
+class CIRKD(WithKD):
+    """Terms `cirkd` within the batch, `pixel` and `region` against the teacher's memory, `kd` beside them."""
+
+    Config: ClassVar[type[MethodConfig]] = CIRKDConfig
+    config: CIRKDConfig
+    card: ClassVar[Card] = Card(
+        name="cirkd",
+        title="Cross-Image Relational Knowledge Distillation for Semantic Segmentation",
+        authors="Yang, Zhou, An, Jiang, Xu, Zhang",
+        venue="CVPR",
+        year=2022,
+        url="https://arxiv.org/abs/2204.06986",
+        family="relations",
+        needs=("teacher", "labels", "logits", "stages", "fused"),
+        differs="The memory terms are off by default, each worker keeps its own memory, and a class's memory holds that "
+        "class only. Ignored pixels are left out.",
+    )
+
+    def __init__(
+        self, config: CIRKDConfig, student: ModelInfo, teacher: ModelInfo | None, num_classes: int
+    ) -> None:
+        super().__init__(config, student, teacher, num_classes)
+        channels = tap_channels(self.teacher_info, config.tap)
+        if self.wanted("pixel") or self.wanted("region"):
+            self.projector = nn.Sequential(
+                nn.Conv2d(tap_channels(student, config.tap), channels, 1, bias=False),
+                nn.BatchNorm2d(channels),
+                nn.ReLU(),
+                nn.Conv2d(channels, channels, 1, bias=False),
+            )
+        if self.wanted("pixel"):
+            self.pixels = ClassQueue(num_classes, config.pixel_queue, channels)
+        if self.wanted("region"):
+            self.regions = ClassQueue(num_classes, config.region_queue, channels)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """`cirkd`: λ; `pixel` and `region`: of the memory terms; `kd`: of the logits distillation."""
+        config = self.config
+        return {
+            "cirkd": config.cirkd_weight,
+            "pixel": config.pixel_weight,
+            "region": config.region_weight,
+            "kd": config.kd_weight,
+        }
+
+    def forward(self, student: Output, teacher: Output | None, labels: Tensor) -> dict[str, Tensor]:
+        """Terms `cirkd`, `pixel`, `region`, `kd`; in training the memory takes in teacher features."""
+        taught = self.taught(teacher)
+        terms = self.logits_terms(student, taught, labels)
+        mine = tap_features(student, self.student_info, self.config.tap)
+        theirs = tap_features(taught, self.teacher_info, self.config.tap).detach()
+        labels = resize_labels(labels, grid(mine))
+        valid = valid_pixels(labels)
+        mine, theirs = keep_valid(mine, valid), keep_valid(resize(theirs.float(), grid(mine)), valid)
+        if self.wanted("cirkd"):
+            pooled, pooled_valid = max_pool_valid(mine, valid, self.config.pool)
+            taught_pooled, _ = max_pool_valid(theirs, valid, self.config.pool)
+            terms["cirkd"] = cross_image_relation(
+                pooled, taught_pooled, self.config.temperature, pooled_valid
+            )
+        if self.wanted("pixel") or self.wanted("region"):
+            terms.update(self._memory_terms(mine, theirs, labels))
+        return terms
+
+    def _memory_terms(self, mine: Tensor, theirs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        config = self.config
+        rows = _pixels(self.projector(for_layer(mine, self.projector)).float()).flatten(0, 1)
+        taught_bnc = _pixels(theirs)
+        is_class = one_hot(labels, self.num_classes).flatten(2)
+        terms = {}
+        for name, draws in (("pixel", config.pixel_draws), ("region", config.region_draws)):
+            if not self.wanted(name):
+                continue
+            queue = self.pixels if name == "pixel" else self.regions
+            columns, exists = queue.draw(draws // self.num_classes + 1)
+            terms[name] = _relation_kl(
+                rows,
+                taught_bnc.flatten(0, 1),
+                columns,
+                columns,
+                config.temperature,
+                valid_pixels(labels).flatten(),
+                exists,
+            )
+            if self.training:
+                if name == "pixel":
+                    queue.push(*sample_pixels(taught_bnc, is_class, config.pixels_per_class))
+                else:
+                    queue.push(*region_means(taught_bnc, is_class))
+        return terms

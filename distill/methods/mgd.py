@@ -1,0 +1,118 @@
+"""MGD: the student's features, most of them masked, must be enough to restore the teacher's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from distill.methods.config import MethodConfig
+from distill.methods.pixels import grid, in_float32, keep_valid, resize, valid_on, valid_pixels
+from distill.methods.registry import Card, Method, register
+from distill.methods.taps import ChannelAlignment, Tap, tap_channels, tap_features
+
+if TYPE_CHECKING:
+    from distill.models.output import ModelInfo, Output
+
+
+@in_float32
+def masked_generation(
+    restored_features: Tensor, teacher_features: Tensor, valid: Tensor | None = None
+) -> Tensor:
+    """Σ (f_restored − f_t)² / B, a sum over channels and valid positions (Yang 2022).
+
+    Args:
+        restored_features: what `MaskedGenerator` made of the student's, `B×C×h×w`; its grid is the one
+            that counts.
+        teacher_features: `B×C×h'×w'`, resized bilinearly.
+        valid: `B×h×w` bool, positions that count; all where None.
+
+    Returns:
+        A 0-dim float32 tensor with a gradient to the student only.
+    """
+    valid_bhw = valid_on(valid, restored_features)
+    teacher_bchw = keep_valid(resize(teacher_features.detach(), grid(restored_features)), valid_bhw)
+    squares = (keep_valid(restored_features, valid_bhw) - teacher_bchw).square()
+    return squares.sum() / restored_features.shape[0]
+
+
+class MaskedGenerator(nn.Module):
+    """Align the student's channels, zero random positions, restore them.
+
+    The restoring block is a 3×3 convolution, ReLU and a 3×3 convolution.
+
+    Args:
+        student: shapes of the student.
+        teacher: shapes of the teacher.
+        tap: which features.
+        masked_share: probability with which a position is zeroed.
+    """
+
+    def __init__(self, student: ModelInfo, teacher: ModelInfo, tap: Tap, masked_share: float) -> None:
+        super().__init__()
+        channels = tap_channels(teacher, tap)
+        self.masked_share = masked_share
+        self.alignment = ChannelAlignment(student, teacher, tap)
+        self.restore = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`B×C_s×h×w` to `B×C_t×h×w`."""
+        aligned = self.alignment(features)
+        chance = torch.rand(aligned.shape[0], 1, *grid(aligned), device=aligned.device)
+        restored: Tensor = self.restore(torch.where(chance < self.masked_share, 0.0, aligned))
+        return restored
+
+
+class MGDConfig(MethodConfig):
+    """Settings of MGD."""
+
+    mgd_weight: float = Field(2e-5, ge=0, le=1e2, description="weight λ of the restoration term, a sum")
+    masked_share: float = Field(0.75, ge=0, lt=1, description="share of positions masked")
+    tap: Tap = Field("stage4", description="which features are restored")
+
+
+@register
+class MGD(Method):
+    """Term `mgd`: `masked_generation` at a tap."""
+
+    Config: ClassVar[type[MethodConfig]] = MGDConfig
+    config: MGDConfig
+    picture_terms: ClassVar[frozenset[str]] = frozenset({"mgd"})
+    card: ClassVar[Card] = Card(
+        name="mgd",
+        title="Masked Generative Distillation",
+        authors="Yang, Li, Shao, Shi, Yuan, Yuan",
+        venue="ECCV",
+        year=2022,
+        url="https://arxiv.org/abs/2205.01529",
+        family="features",
+        needs=("teacher", "labels", "stages", "fused"),
+        differs="Ignored pixels are left out.",
+    )
+
+    def __init__(
+        self, config: MGDConfig, student: ModelInfo, teacher: ModelInfo | None, num_classes: int
+    ) -> None:
+        super().__init__(config, student, teacher, num_classes)
+        if self.wanted("mgd"):
+            self.generator = MaskedGenerator(student, self.teacher_info, config.tap, config.masked_share)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """`mgd`: λ."""
+        return {"mgd": self.config.mgd_weight}
+
+    def forward(self, student: Output, teacher: Output | None, labels: Tensor) -> dict[str, Tensor]:
+        """Term `mgd`."""
+        if not self.wanted("mgd"):
+            return {}
+        mine = tap_features(student, self.student_info, self.config.tap)
+        theirs = tap_features(self.taught(teacher), self.teacher_info, self.config.tap)
+        valid = valid_pixels(labels, grid(mine))
+        return {"mgd": masked_generation(self.generator(keep_valid(mine, valid)), theirs, valid)}
