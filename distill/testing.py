@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from distill.methods import Method, build_method, cross_entropy, method_class
+from distill.methods.config import setting_names
 from distill.models import Output, SegmentationModel, build_model
 
 NUM_CLASSES = 5
@@ -226,8 +227,8 @@ class MethodConformance:
         self, pair: Pair, config: dict[str, Any]
     ) -> None:
         """No parameter, no term, no random number: the weights after training steps are the same."""
-        fields = method_class(self.method).Config.model_fields
-        zero = {**config, **dict.fromkeys([name for name in fields if name.endswith("_weight")], 0)}
+        settings = setting_names(method_class(self.method).Config)
+        zero = {**config, **dict.fromkeys([name for name in settings if name.endswith("_weight")], 0)}
         student_alone = functools.partial(
             build_method, "student", student=tiny_model(pair[1]), teacher=None, num_classes=NUM_CLASSES
         )

@@ -44,14 +44,26 @@ def parse_config(owner: str, config_type: type[C], values: Mapping[str, Any]) ->
     try:
         return config_type(**values)
     except pydantic.ValidationError as error:
-        raise _explained(owner, config_type.model_fields, error) from error
+        raise _explained(owner, setting_names(config_type), error) from error
 
 
-def _explained(owner: str, fields: Iterable[str], error: pydantic.ValidationError) -> UsageError:
+def setting_names(config_type: type[MethodConfig]) -> list[str]:
+    """Names of all settings; those of a combination's methods as `<method>.<setting>`."""
+    names = []
+    for name, field in config_type.model_fields.items():
+        part = field.annotation
+        if isinstance(part, type) and issubclass(part, MethodConfig):
+            names += [f"{name}.{inner}" for inner in setting_names(part)]
+        else:
+            names.append(name)
+    return names
+
+
+def _explained(owner: str, names: Iterable[str], error: pydantic.ValidationError) -> UsageError:
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return unknown(f"method '{owner}': setting", name, fields)
+        return unknown(f"method '{owner}': setting", name, names)
     rule = _RULES.get(first["type"])
     said = rule.format(**first.get("ctx", {})) if rule else first["msg"]
     return UsageError(f"method '{owner}': {name} is {first['input']!r}, {said}")

@@ -143,11 +143,15 @@ def list_methods() -> list[str]:
 
 
 def method_class(name: str) -> type[Method]:
-    """The class of a method.
+    """The class of a method, or of several joined by `+`.
 
     Raises:
         UsageError: nobody registered that name; the message holds the nearest known ones.
     """
+    if "+" in name:
+        from distill.methods.combined import combined_class
+
+        return combined_class(name)
     if name not in _METHODS:
         raise unknown("method", name, _METHODS)
     return _METHODS[name]
@@ -164,11 +168,12 @@ def build_method(
     """A method for a pair of models.
 
     Args:
-        name: one of `list_methods()`.
+        name: one of `list_methods()`, or several joined by `+`.
         student: the student, or its `ModelInfo`.
         teacher: the teacher, its `ModelInfo`, or None for a method that reads none.
         num_classes: K of the data set.
-        **config: settings of the method's `Config`; the rest keep their defaults.
+        **config: settings of the method's `Config`; the rest keep their defaults. Those of a combination are
+            named `<method>.<setting>`.
 
     Raises:
         UsageError: an unknown name or setting, a setting out of range, a missing teacher, or class counts

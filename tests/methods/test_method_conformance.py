@@ -90,6 +90,11 @@ class TestBPKD(MethodConformance):
     method = "bpkd"
 
 
+class TestCombined(MethodConformance):
+    method = "kd+cwd+fitnet"
+    configs = ({}, {"cwd.temperature": 2, "fitnet.kd_weight": 0.5, "kd.kd_weight": 3})
+
+
 def test_every_registered_method_has_a_conformance_class():
     tested = {cls.method for cls in MethodConformance.__subclasses__()}
     assert set(list_methods()) <= tested

@@ -1,0 +1,133 @@
+"""Several methods at once: `kd+cwd` is the terms of both, each under its own weight."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field, create_model, model_validator
+from torch import Tensor, nn
+
+from distill.errors import UsageError
+from distill.methods.config import MethodConfig
+from distill.methods.kd import WithKDConfig
+from distill.methods.registry import Card, Method, Need, method_class
+
+if TYPE_CHECKING:
+    from distill.models.output import ModelInfo, Output
+
+
+class CombinedConfig(MethodConfig):
+    """Settings of several methods, one field for each; `kd.temperature` means field `temperature` of `kd`.
+
+    Where a method's authors add logits distillation to their term, a combination leaves it out unless
+    `<method>.kd_weight` is given: `kd` itself is there to be combined.
+    """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        gathered: dict[str, Any] = {}
+        for key, value in values.items():
+            part, dot, setting = key.partition(".")
+            if dot and part in cls.model_fields:
+                gathered.setdefault(part, {})[setting] = value
+            elif key in cls.model_fields and isinstance(value, Mapping):
+                gathered.setdefault(key, {}).update(value)
+            else:
+                gathered[key] = value
+        for part, field in cls.model_fields.items():
+            settings = gathered.setdefault(part, {})
+            companion = isinstance(field.annotation, type) and issubclass(field.annotation, WithKDConfig)
+            if companion and isinstance(settings, dict):
+                settings.setdefault("kd_weight", 0.0)
+        return gathered
+
+
+class Combined(Method):
+    """Terms `<method>.<term>` of every part. Subclasses are made by `combined_class`."""
+
+    parts: ClassVar[Mapping[str, type[Method]]]
+
+    def __init__(
+        self, config: CombinedConfig, student: ModelInfo, teacher: ModelInfo | None, num_classes: int
+    ) -> None:
+        super().__init__(config, student, teacher, num_classes)
+        self.methods = nn.ModuleDict(
+            {
+                name: part(getattr(config, name), student, teacher, num_classes)
+                for name, part in self.parts.items()
+            }
+        )
+
+    def _each(self) -> list[tuple[str, Method]]:
+        return [(name, part) for name, part in self.methods.items() if isinstance(part, Method)]
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weights of all parts' terms."""
+        return {
+            f"{name}.{term}": weight for name, part in self._each() for term, weight in part.weights.items()
+        }
+
+    def forward(self, student: Output, teacher: Output | None, labels: Tensor) -> dict[str, Tensor]:
+        """Terms of all parts."""
+        return {
+            f"{name}.{term}": value
+            for name, part in self._each()
+            for term, value in part(student, teacher, labels).items()
+        }
+
+
+@functools.cache
+def combined_class(name: str) -> type[Combined]:
+    """The class of a combination such as `kd+cwd`.
+
+    Raises:
+        UsageError: an unknown part, one named twice, or `student`, which has no terms.
+    """
+    names = name.split("+")
+    for part in names:
+        if names.count(part) > 1:
+            raise UsageError(f"method '{name}' names '{part}' twice, must name each once; leave one out")
+        if part == "student":
+            raise UsageError(f"method '{name}' holds 'student', which has no terms; leave it out")
+    parts = {part: method_class(part) for part in names}
+    fields: dict[str, Any] = {
+        part: (cls.Config, Field(default_factory=cls.Config, description=f"settings of {part}"))
+        for part, cls in parts.items()
+    }
+    config = create_model(f"Config[{name}]", __base__=CombinedConfig, **fields)
+    picture_terms = frozenset(
+        f"{part}.{term}" for part, method in parts.items() for term in method.picture_terms
+    )
+    return type(
+        f"Combined[{name}]",
+        (Combined,),
+        {
+            "Config": config,
+            "card": _card(name, [cls.card for cls in parts.values()]),
+            "parts": parts,
+            "picture_terms": picture_terms,
+            "__doc__": f"The terms of {' and '.join(names)}.",
+        },
+    )
+
+
+def _card(name: str, cards: list[Card]) -> Card:
+    needs: tuple[Need, ...] = tuple(dict.fromkeys(need for card in cards for need in card.needs))
+    last = max(cards, key=lambda card: card.year)
+    return Card(
+        name=name,
+        title=" + ".join(card.title for card in cards),
+        authors=" + ".join(card.authors for card in cards),
+        venue=last.venue,
+        year=last.year,
+        url=last.url,
+        family=last.family,
+        needs=needs,
+        differs="A combination; logits distillation enters only as `kd`.",
+    )
