@@ -211,20 +211,21 @@ class Ledger:
         """Put all rows into one file and delete the others. Safe beside readers, writers and itself."""
         schema = table_named(table)
 
-        def attempt() -> tuple[frozenset[str], pa.Table] | None:
+        def attempt() -> tuple[frozenset[str], bytes] | None:
             listed = self._listing(table)
             if len(listed) < 2:
                 return None
-            return listed, self._merged(schema, self._without_replaced(table, listed), None)
+            # All that was ever replaced goes into the new file, so that a name stays taken for good.
+            gone = listed.union(*(self._replaces(table, file) for file in listed))
+            data = self._merged(schema, self._without_replaced(table, listed), None)
+            return listed, _encode(schema, data, replaces=gone)
 
         found = self._restarting(table, attempt)
         if found is None:
             return
         listed, data = found
         stem = hashlib.sha256("\n".join(sorted(listed)).encode()).hexdigest()[:20]
-        self.write_bytes(
-            f"tables/{table}/{_COMPACTED}{stem}{_SUFFIX}", _encode(schema, data, replaces=listed)
-        )
+        self.write_bytes(f"tables/{table}/{_COMPACTED}{stem}{_SUFFIX}", data)
         self.write_bytes(self._generation_path(table), uuid.uuid4().hex.encode())
         for file in listed:
             self.delete(f"tables/{table}/{file}")

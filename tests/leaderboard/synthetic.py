@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from orchestrator.ledger import Ledger
 from orchestrator.rows import counts_table
@@ -45,19 +46,23 @@ class Run:
 
 
 def write_run(root: Path, run: Run) -> Ledger:
-    """Write the run's tables."""
+    """Write the run's tables, one file each."""
     ledger = Ledger(root)
+    trials, counts = [], []
+    for pair in run.pairs:
+        trials.append(_teacher(run, pair))
+        for method in run.gains:
+            trials += _search(run, pair, method)
+            for seed in run.seeds if method not in run.searched_only else ():
+                if (method, pair, seed) not in run.left_out:
+                    row, table = _final(run, pair, method, seed)
+                    trials.append(row)
+                    counts += [table] if table is not None else []
+    ledger.append("trials", trials, "trials")
     ledger.append("provenance", [_provenance(run)], "provenance")
     ledger.append("models", list(_models(run)), "models")
-    for pair in run.pairs:
-        _write_teacher(ledger, run, pair)
-        for method in run.gains:
-            ledger.append("trials", list(_search(run, pair, method)), f"search-{pair}-{method}")
-            if method in run.searched_only:
-                continue
-            for seed in run.seeds:
-                if (method, pair, seed) not in run.left_out:
-                    _write_final(ledger, run, pair, method, seed)
+    if counts:
+        ledger.append("counts", pa.concat_tables(counts), "counts")
     return ledger
 
 
@@ -123,7 +128,7 @@ def _search(run: Run, pair: str, method: str) -> Iterable[dict[str, object]]:
         }
 
 
-def _write_final(ledger: Ledger, run: Run, pair: str, method: str, seed: int) -> None:
+def _final(run: Run, pair: str, method: str, seed: int) -> tuple[dict[str, object], pa.Table | None]:
     trial_id = "f" + _identity(pair, method, seed, run.recipe, run.protocol, run.dataset)
     row = {
         **_common(run, pair, method),
@@ -135,30 +140,35 @@ def _write_final(ledger: Ledger, run: Run, pair: str, method: str, seed: int) ->
         "params": _params(method, 0.5),
     }
     if (method, pair, seed) in run.failed:
-        row |= {"status": "failed", "error": "Traceback\nValueError: the loss is nan", "error_step": 7}
-        ledger.append("trials", [row], trial_id)
-        return
+        return {
+            **row,
+            "status": "failed",
+            "error": "Traceback\nValueError: the loss is nan",
+            "error_step": 7,
+        }, None
     tp, fp, fn = draw_counts(run, pair, run.gains[method], seed, method)
-    if run.with_counts:
-        names = ("road", "sky", "tree", "car", "sign")[: run.classes]
-        ledger.append(
-            "counts", counts_table(trial_id, "test", range(run.images), tp, fp, fn, names), trial_id
-        )
     row["test_miou"] = float(np.mean(tp.sum(0) / (tp + fp + fn).sum(0)))
-    ledger.append("trials", [row], trial_id)
+    names = ("road", "sky", "tree", "car", "sign")[: run.classes]
+    table = counts_table(trial_id, "test", range(run.images), tp, fp, fn, names)
+    return row, table if run.with_counts else None
 
 
-def _write_teacher(ledger: Ledger, run: Run, pair: str) -> None:
+def _teacher(run: Run, pair: str) -> dict[str, object]:
     teacher = pair.split("_to_")[0]
-    row = {
+    return {
         **_common(run, pair, "teacher"),
-        "student": teacher,
+        **_times(run, "student", 0),
+        "trial_id": f"t-{teacher}-{run.dataset}-{run.protocol}",
+        "study_id": f"teacher-{teacher}",
         "teacher_id": None,
+        "student": teacher,
         "method_family": "teacher",
+        "phase": "teacher",
+        "status": "ok",
+        "seed": 0,
+        "test_miou": 0.8,
+        "params": {},
     }
-    row |= {"study_id": f"teacher-{teacher}", "trial_id": f"t-{teacher}", "phase": "teacher", "status": "ok"}
-    row |= {"seed": 0, "test_miou": 0.8, "params": {}, **_times(run, "student", 0)}
-    ledger.append("trials", [row], f"teacher-{teacher}")
 
 
 def draw_counts(

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import multiprocessing
-import threading
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import pytest
 
 from orchestrator.ledger import Ledger
 
-FILES, ROWS = 120, 3
+FILES, ROWS = 60, 3
 
 
 def _rows(file: int) -> list[dict[str, object]]:
@@ -155,68 +153,3 @@ def test_a_compaction_that_dies_before_deleting_leaves_each_row_once_and_the_nex
     ledger.compact("curves")
     assert len(ledger.list("tables/curves")) == 1
     assert ledger.read("curves").num_rows == 5 * ROWS
-
-
-@pytest.fixture
-def object_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An S3 server on a free port of this machine; gives the root URI of a run in its bucket."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    for name, value in (
-        ("AWS_ACCESS_KEY_ID", "k"),
-        ("AWS_SECRET_ACCESS_KEY", "s"),
-        ("AWS_EC2_METADATA_DISABLED", "true"),
-    ):
-        monkeypatch.setenv(name, value)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1").create_bucket(
-        Bucket="runs"
-    )
-    yield f"s3://runs/a/b?scheme=http&endpoint_override={host}:{port}&region=us-east-1"
-    server.stop()
-
-
-def test_an_object_store_holds_tables_and_small_files_like_a_disk(object_store: str) -> None:
-    ledger = Ledger(object_store)
-    assert ledger.read("curves").num_rows == 0
-    _write(object_store, 0, 3)
-    _write(object_store, 1, 1)
-    ledger.write_bytes("plan.json", b"{}")
-    ledger.write_bytes("plan.json", b"[]")
-    assert ledger.read_bytes("plan.json") == b"[]"
-    before = ledger.read("curves")
-    assert before.num_rows == 3 * ROWS
-    ledger.compact("curves")
-    assert Ledger(object_store).read("curves").equals(before)
-    assert len(ledger.list("tables/curves")) == 1
-    assert not ledger.exists("elsewhere")
-    ledger.delete("plan.json")
-    ledger.delete("tables")
-    assert ledger.list() == []
-
-
-def test_readers_of_an_object_store_see_every_finished_row_once_beside_a_compactor(object_store: str) -> None:
-    done = threading.Event()
-    compactor = threading.Thread(target=_compact_until, args=(object_store, done))
-    compactor.start()
-    try:
-        for file in range(8):
-            _write(object_store, file, 1)
-            assert Ledger(object_store).read("curves").num_rows == (file + 1) * ROWS
-    finally:
-        done.set()
-        compactor.join()
-
-
-def test_an_object_is_published_by_one_put(object_store: str) -> None:
-    import boto3
-
-    endpoint = "http://" + object_store.split("endpoint_override=")[1].split("&")[0]
-    Ledger(object_store).append("curves", _rows(1), "one")
-    head = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1").head_object(
-        Bucket="runs", Key="a/b/tables/curves/one.parquet"
-    )
-    assert "-" not in head["ETag"], "the ETag of a multipart upload ends in its number of parts"
