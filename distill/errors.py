@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_FEW = 20
+
 
 class UsageError(ValueError):
     """Input that cannot be used. The message holds the value, the rule, the remedy and the place."""
@@ -19,9 +21,6 @@ def unknown(what: str, name: str, known: Iterable[str]) -> UsageError:
     """An error that names the unknown value, the nearest known ones, and all known ones when they are few."""
     names = sorted(known)
     close = nearest(name, names)
-    message = f"{what} '{name}' is not known"
-    if close:
-        message += f"; did you mean {' or '.join(repr(c) for c in close)}?"
-    if len(names) <= 20:
-        message += f" Known: {', '.join(names)}."
-    return UsageError(message)
+    hint = f"; did you mean {' or '.join(repr(c) for c in close)}?" if close else "."
+    listing = f" Known: {', '.join(names)}." if len(names) <= _FEW else f" {len(names)} are known."
+    return UsageError(f"{what} '{name}' is not known{hint}{listing}")

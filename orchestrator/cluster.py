@@ -95,12 +95,21 @@ def ray_session(address: str, operation: OperationChoice, *, verbose: bool) -> I
         raise UsageError(
             f"--address {address} cannot be joined: {error}. Start one with `ray start --head`."
         ) from error
+    if not verbose:
+        _silence_raylet()
     try:
         total = ray.cluster_resources()  # type: ignore[no-untyped-call]
         alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
         yield Holdings(total.get("CPU", 0.0), total.get("GPU", 0.0), len(alive))
     finally:
         ray.shutdown()
+
+
+def _silence_raylet() -> None:
+    """Ray prints its daemons' messages to standard output, whatever the logging level: here they go nowhere."""
+    from ray._private.ray_logging import global_worker_stdstream_dispatcher
+
+    global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")
 
 
 def _loopback() -> str:

@@ -16,10 +16,12 @@ from typing import Any
 
 import ray
 import torch
+from torch import Tensor
 
 from distill.data import build_dataset
 from distill.data.stream import HostBatch, normalise, stream
-from distill.models import SegmentationModel
+from distill.models import Output, SegmentationModel
+from distill.random_state import RandomState
 from distill.training import Batch, State, Student, StudentSpec, teacher_output
 from orchestrator.checkpoints import CohortCheckpoints, load_weights
 from orchestrator.cohort_job import CohortJob
@@ -96,6 +98,7 @@ class TrainingFloor:
             job.operation.checkpoint_seconds,
         )
         self.seats: list[Seat] = []
+        self._prepared: dict[str, tuple[dict[str, Tensor], float]] = {}
 
     def waves(self) -> Iterator[WaveOrder]:
         """The waves that the desk hands out, until it closes."""
@@ -156,7 +159,37 @@ class TrainingFloor:
         elif self.cohort.phase == "teacher" and self.ledger.exists(weights):
             student.adopt(load_weights(self.ledger, weights))
             seat.step = self.cohort.recipe.steps
+        elif student.method.preparation is not None:
+            self._prepare(seat, student, student.method.preparation)
         seat.student = student
+
+    def _prepare(self, seat: Seat, student: Student, name: str) -> None:
+        """What a method trains on the frozen teacher beforehand: once for all seats, the same whoever asks first."""
+        if name not in self._prepared:
+            begun = time.perf_counter()
+            with RandomState(0, self.workers.device):
+                state = student.method.prepare(self._teacher_batches())
+            self._prepared[name] = (state, time.perf_counter() - begun)
+            seat.costs = replace(
+                seat.costs, shared_seconds=seat.costs.shared_seconds + self._prepared[name][1]
+            )
+        state, seconds = self._prepared[name]
+        student.method.use_prepared(state)
+        seat.costs = replace(seat.costs, teacher_seconds=seat.costs.teacher_seconds + seconds)
+
+    def _teacher_batches(self) -> Iterator[tuple[Output, Tensor]]:
+        """Whole batches and the teacher's output for them, alike on every worker and in every wave."""
+        assert self.teacher is not None  # only methods with a teacher prepare anything
+        recipe = self.cohort.recipe
+        for host in stream(self.train, recipe.augmentation, batch_size=recipe.batch_size, seed=0):
+            images, labels = self._on_device(host)
+            yield teacher_output(self.teacher, images, recipe.precision), labels
+
+    def _on_device(self, host: HostBatch) -> tuple[Tensor, Tensor]:
+        images = normalise(host.images_b3hw.to(self.workers.device, non_blocking=True))
+        if self.cohort.recipe.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return images, host.labels_bhw.to(self.workers.device, non_blocking=True)
 
     def _build(self, trial: Trial) -> Student:
         spec = StudentSpec(
@@ -191,10 +224,7 @@ class TrainingFloor:
         for step in range(start, stop):
             with watch.measure("data"):
                 host = next(batches)
-                images = normalise(host.images_b3hw.to(self.workers.device, non_blocking=True))
-                if self.cohort.recipe.channels_last:
-                    images = images.contiguous(memory_format=torch.channels_last)
-                labels = host.labels_bhw.to(self.workers.device, non_blocking=True)
+                images, labels = self._on_device(host)
             output = None
             if needs_teacher and self.teacher is not None:
                 with watch.measure("teacher"):

@@ -318,9 +318,9 @@ class Ledger:
                         f"this program knows {SCHEMA_VERSION} and older ones; update the program"
                     )
                 columns = None if wanted is None else [name for name in wanted if name in found.names]
-                return parquet.read(columns=columns, use_threads=False)
+                return parquet.read(columns=columns, use_threads=False).replace_schema_metadata()
 
-            return arrange(schema, self._open(schema.name, file, use), wanted)
+            return self._open(schema.name, file, use)
 
         if len(files) > 1:
             with ThreadPoolExecutor(min(8, len(files))) as pool:

@@ -28,6 +28,7 @@ class ProgressView:
         )
         self._begun: dict[str, float] = {}
         self._lined_at = 0.0
+        self._ended: set[str] = set()
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -49,9 +50,11 @@ class ProgressView:
         now = time.monotonic()
         first = view.name not in self._begun
         begun = self._begun.setdefault(view.name, now)
-        done = _done(view)
+        done = _done(view) and view.name not in self._ended
         if self._live is not None:
             self._live.update(Group(Text(_line(view, now - begun)), _studies(view), *_cohorts(view)))
+        if done:
+            self._ended.add(view.name)
         if first or done or (self._live is None and now - self._lined_at >= LINE_SECONDS):
             self._lined_at = now
             self.say(_line(view, now - begun))

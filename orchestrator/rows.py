@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -75,37 +75,30 @@ def with_parameter_columns(schema: Table, data: pa.Table) -> pa.Table:
     return data
 
 
-def concatenated(schema: Table, parts: list[pa.Table], wanted: Sequence[str] | None) -> pa.Table:
+def concatenated(schema: Table, parts: Sequence[pa.Table], wanted: Sequence[str] | None) -> pa.Table:
     """One table of all parts. A `param_*` column of numbers in one part and text in another becomes text."""
-    empty = arrange(schema, pa.table({}), wanted)
-    types: dict[str, pa.DataType] = {}
+    types: dict[str, set[pa.DataType]] = {}
     for part in parts:
         for field in part.schema:
-            types[field.name] = field.type if types.get(field.name, field.type) == field.type else pa.string()
-    extra = sorted(name for name in types if name not in empty.column_names)
-    if wanted is not None:
-        extra = [name for name in wanted if name not in empty.column_names]
-    fields = [*empty.schema, *(pa.field(name, types.get(name, pa.null())) for name in extra)]
-
-    def aligned(part: pa.Table) -> pa.Table:
-        columns = [
-            part.column(field.name).cast(field.type)
-            if field.name in part.column_names
-            else pa.nulls(part.num_rows, field.type)
-            for field in fields
-        ]
-        return pa.table(columns, schema=pa.schema(fields))
-
-    if not parts:
-        return pa.schema(fields).empty_table()
-    return pa.concat_tables([aligned(part) for part in parts])
+            if field.name.startswith(PARAMETER_PREFIX):
+                types.setdefault(field.name, set()).add(field.type)
+    mixed = {name for name, found in types.items() if len(found) > 1}
+    if mixed:
+        parts = [_as_text(part, mixed) for part in parts]
+    merged = pa.concat_tables(parts, promote_options="permissive") if parts else pa.table({})
+    for name in wanted or ():
+        if name.startswith(PARAMETER_PREFIX) and name not in types:
+            merged = merged.append_column(name, pa.nulls(merged.num_rows))
+    ordered = [name for name in merged.column_names if not name.startswith(PARAMETER_PREFIX)] + sorted(types)
+    ordered += [name for name in merged.column_names if name not in ordered]
+    return arrange(schema, merged.select(ordered), wanted)
 
 
 def unique(schema: Table, data: pa.Table) -> pa.Table:
     """Sorted by key, each key once: the first of equal ones, which for files means the first file."""
     if data.num_rows == 0:
         return data
-    order = pa.table({**{k: data.column(k) for k in schema.key}, "row": pa.array(range(data.num_rows))})
+    order = pa.table({**{k: data.column(k) for k in schema.key}, "row": pa.array(np.arange(data.num_rows))})
     order = order.sort_by([(k, "ascending") for k in (*schema.key, "row")])
     differs = pa.array([True])
     if data.num_rows > 1:
@@ -153,6 +146,14 @@ def counts_table(
     if class_names:
         columns["class_name"] = pa.array(list(class_names), pa.string()).take(columns["class"])
     return pa.table(columns)
+
+
+def _as_text(part: pa.Table, names: Set[str]) -> pa.Table:
+    """The part with the named columns, where it has them, cast to text."""
+    for place, name in enumerate(part.column_names):
+        if name in names:
+            part = part.set_column(place, name, part.column(name).cast(pa.string()))
+    return part
 
 
 def _decoded(params: Sequence[tuple[str, str]] | None) -> dict[str, Any]:

@@ -225,6 +225,10 @@ def _cross_checks(config: SweepConfig, places: Mapping[Place, str], path: Path) 
             yield f"{at('methods', i)}: method '{method.title}' stands twice; give each variant a label of its own"
         try:
             check_method_name(method.name)
+        except UsageError as error:
+            yield f"{at('methods', i, 'name')}: {error}"
+            continue
+        try:
             check_settings(method.name, method.config)
             check_space(method.name, method_space(method))
         except ValidationError as error:

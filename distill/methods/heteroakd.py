@@ -7,7 +7,7 @@ default is: two independent sources agree, one source says so, or it is our choi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -30,7 +30,7 @@ from distill.methods.pixels import (
     resize_labels,
     valid_pixels,
 )
-from distill.methods.projector import LogitsProjector
+from distill.methods.projector import LogitsProjector, train_teacher_projector
 from distill.methods.registry import Card, Method, register
 from distill.methods.taps import Tap, tap_channels, tap_features
 
@@ -291,6 +291,26 @@ class HeteroAKD(Method):
         if self.wanted("hakd") and self.config.teacher_projector == "pretrained":
             self.teacher_projector.eval()
         return self
+
+    @property
+    def preparation(self) -> str | None:
+        """The teacher's projector, where it is to be trained once for all students."""
+        config = self.config
+        if config.teacher_projector == "joint" or not self.wanted("hakd"):
+            return None
+        return f"heteroakd teacher projector, tap {config.tap}, final ReLU {config.final_relu}"
+
+    def prepare(self, batches: Iterable[tuple[Output, Tensor]]) -> dict[str, Tensor]:
+        """Trains a teacher's projector as `train_teacher_projector` does."""
+        device = next(self.teacher_projector.parameters()).device
+        channels = tap_channels(self.teacher_info, self.config.tap)
+        projector = LogitsProjector(channels, self.num_classes, self.config.final_relu).to(device)
+        features = ((tap_features(out, self.teacher_info, self.config.tap).float(), y) for out, y in batches)
+        return train_teacher_projector(projector, features).state_dict()
+
+    def use_prepared(self, state: Mapping[str, Tensor]) -> None:
+        """The same as `use_teacher_projector`."""
+        self.use_teacher_projector(state)
 
     def use_teacher_projector(self, state: Mapping[str, Tensor]) -> None:
         """Hand in the `state_dict` of a projector trained by `train_teacher_projector`; it stays frozen.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
@@ -101,6 +102,22 @@ class Method(nn.Module):
             teacher: the teacher's pass on the same pictures, detached, float32 or bfloat16.
             labels: `B×H×W` int64 at image resolution, 255 ignored.
         """
+        raise NotImplementedError
+
+    @property
+    def preparation(self) -> str | None:
+        """What must be trained on the frozen teacher before the first step, by a name that decides the result.
+
+        None for most methods. Students of one teacher that want the same preparation share it.
+        """
+        return None
+
+    def prepare(self, batches: Iterable[tuple[Output, Tensor]]) -> dict[str, Tensor]:
+        """Trains what `preparation` names on endless batches of teacher outputs and labels; returns its state."""
+        raise NotImplementedError
+
+    def use_prepared(self, state: Mapping[str, Tensor]) -> None:
+        """Takes what `prepare` returned, here or for another student of the same teacher."""
         raise NotImplementedError
 
     def wanted(self, term: str) -> bool:

@@ -46,7 +46,7 @@ def refuse(capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str = SWEEP
 @pytest.mark.parametrize(
     ("old", "new", "line", "expected"),
     [
-        ("trials: 2", "trails: 2", 15, "unknown key 'search.trails'; did you mean 'trials'?"),
+        ("trials: 2", "trails: 2", 14, "unknown key 'search.trails'; did you mean 'trials'?"),
         ("lr: 0.01", "lr: -0.01", 5, "recipes.short.lr is -0.01, must be greater than 0"),
         ("train: 8, t", "trian: 8, t", 3, "did you mean 'train'?"),
         ("segformer-test_vit", "segformer-test_vits", 7, "did you mean 'test_vit'"),
@@ -59,7 +59,7 @@ def refuse(capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str = SWEEP
         ("student: {model: deeplabv3-test_resnet, recipe: short}", "student: {model: deeplabv3-test_resnet, recipe: shirt}",
          8, "did you mean 'short'?"),
         ("batch_size: 4", "batch_size: 4, accumulate: 3", 5, "must be a multiple of 3"),
-        ("bracket: 2, wave: 4", "bracket: 8, wave: 4", 15, "bracket is 8, must not be above wave (4)"),
+        ("bracket: 2, wave: 4", "bracket: 8, wave: 4", 14, "bracket is 8, must not be above wave (4)"),
         ("  - student\n", "", 10, "methods lack 'student'"),
     ],
 )  # fmt: skip

@@ -1,0 +1,184 @@
+"""The whole command, with real Ray: what must hold whatever happens to it on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from sweeps import SMALL, Sweep, board, counted, curves, run, training_workers, trials
+from trees import write_cityscapes_tree
+
+from orchestrator.ledger import Ledger
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+same = pd.testing.assert_frame_equal
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run nobody disturbed."""
+    output = tmp_path_factory.mktemp("undisturbed") / "run"
+    sweep = run(SMALL, output)
+    assert sweep.process.returncode == 0, sweep.text()
+    return output
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "run"
+
+
+def assert_equal_runs(found: Path, expected: Path) -> None:
+    """Same trials, same losses to the bit, same board."""
+    same(trials(found), trials(expected), check_exact=True)
+    same(curves(found), curves(expected), check_exact=True)
+    same(board(found), board(expected), check_exact=True)
+
+
+def test_a_sweep_fills_all_five_tables_and_writes_the_board(undisturbed: Path) -> None:
+    tables = {name: Ledger(undisturbed).read(name).to_pandas() for name in
+              ("trials", "curves", "counts", "models", "provenance")}  # fmt: skip
+    assert {name: len(table) > 0 for name, table in tables.items()} == dict.fromkeys(tables, True)
+    rows = pd.read_parquet(undisturbed / "tables" / "trials")
+    assert rows.groupby(["phase", "status"]).size().to_dict() == {
+        ("final", "ok"): 4, ("search", "ok"): 2, ("search", "pruned"): 6, ("teacher", "ok"): 1,
+    }  # fmt: skip
+    final = rows[rows.phase == "final"]
+    assert final.test_miou.between(0, 1).all()
+    assert rows[rows.phase == "search"].test_miou.isna().all()
+    counts = tables["counts"]
+    read = counts[counts.split == "test"].groupby("trial_id")["image"].nunique()
+    assert (read == 8).all()
+    for name in ("LEADERBOARD.md", "leaderboard.csv", "leaderboard.json"):
+        assert (undisturbed / "leaderboard" / name).stat().st_size > 0
+
+
+def test_the_same_command_again_trains_nothing_and_changes_nothing(undisturbed: Path) -> None:
+    files = {path: path.read_bytes() for path in (undisturbed / "leaderboard").rglob("*") if path.is_file()}
+    before = sorted(path.name for path in (undisturbed / "tables" / "trials").iterdir())
+    sweep = run(SMALL, undisturbed, "--json")
+    assert sweep.process.returncode == 0, sweep.text()
+    assert sorted(path.name for path in (undisturbed / "tables" / "trials").iterdir()) == before
+    csv = undisturbed / "leaderboard" / "leaderboard.csv"
+    assert csv.read_bytes() == files[csv]
+
+
+def test_a_sweep_stopped_by_ctrl_c_in_the_search_ends_as_one_that_ran_through(
+    undisturbed: Path, folder: Path
+) -> None:
+    """And may go on with other seats at a time, since company changes nothing."""
+    sweep = Sweep(SMALL, folder)
+    sweep.wait_until(lambda: counted(folder, phase="search", status="pruned") >= 2)
+    sweep.interrupt()
+    assert sweep.finish() == 130, sweep.text()
+    assert counted(folder, phase="search", status="ok") < 2
+    assert not (folder / "lock.json").exists()
+    again = run(SMALL, folder, "--set", "operation.seats=1")
+    assert again.process.returncode == 0, again.text()
+    assert_equal_runs(folder, undisturbed)
+
+
+def test_a_killed_training_worker_is_replaced_and_nothing_is_lost(undisturbed: Path, folder: Path) -> None:
+    sweep = Sweep(SMALL, folder)
+    sweep.wait_until(lambda: counted(folder, phase="search", status="pruned") >= 2)
+    (worker,) = training_workers(sweep)
+    os.kill(worker, signal.SIGKILL)
+    assert sweep.finish() == 0, sweep.text()
+    assert_equal_runs(folder, undisturbed)
+
+
+def test_after_everything_was_killed_the_same_command_ends_with_the_same_board(
+    undisturbed: Path, folder: Path
+) -> None:
+    sweep = Sweep(SMALL, folder)
+    sweep.wait_until(lambda: counted(folder, phase="search", status="pruned") >= 2)
+    sweep.end()
+    again = run(SMALL, folder)
+    assert again.process.returncode == 0, again.text()
+    assert_equal_runs(folder, undisturbed)
+
+
+def test_a_study_whose_loss_is_not_finite_leaves_alone(undisturbed: Path, folder: Path) -> None:
+    """Its trials fail with term and step; every other trial is the same to the bit; the exit code says it."""
+    document = yaml.safe_load(SMALL.read_text())
+    document["methods"].append({"name": "kd", "label": "broken", "config": {"kd_weight": 1e38}})
+    document["search"]["wave"] = 12
+    source = folder.with_suffix(".yaml")
+    source.write_text(yaml.safe_dump(document))
+    sweep = run(source, folder)
+    assert sweep.process.returncode == 3, sweep.text()
+    rows = trials(folder)
+    broken = rows[rows.method == "broken"]
+    assert set(broken.status) == {"failed"}
+    assert broken.error.str.contains("not finite at step").all()
+    assert all((folder / "logs" / f"{trial_id}.txt").exists() for trial_id in broken.index)
+    others = rows[rows.method != "broken"]
+    same(others, trials(undisturbed), check_exact=True)
+    found, expected = curves(folder), curves(undisturbed)
+    same(found[found.trial_id.isin(others.index)].reset_index(drop=True), expected, check_exact=True)
+    text = (folder / "leaderboard" / "LEADERBOARD.md").read_text()
+    assert "broken" in text
+
+
+def test_two_workers_share_a_batch_and_finish_a_sweep(folder: Path) -> None:
+    sweep = run("smoke", folder, "--set", "compute.workers=2", "--set", "search.trials=0", "--set", "final.seeds=[1]")
+    assert sweep.process.returncode == 0, sweep.text()
+    rows = trials(folder)
+    assert set(rows.world_size) == {2}
+    assert set(rows.status) == {"ok"}
+
+
+def test_a_budget_that_is_used_up_ends_the_sweep_in_order(folder: Path) -> None:
+    sweep = run(SMALL, folder, "--set", "budget.hours=1e-6")
+    assert sweep.process.returncode == 4, sweep.text()
+    assert "budget.hours" in sweep.text()
+    assert not (folder / "lock.json").exists()
+
+
+def test_a_tree_in_the_layout_of_cityscapes_is_swept_like_any_data_set(folder: Path) -> None:
+    root = folder.with_name("cityscapes")
+    write_cityscapes_tree(root)
+    document = yaml.safe_load(SMALL.read_text())
+    document["data"] = {"cityscapes": {"kind": "cityscapes", "root": str(root)}}
+    document["pairs"][0]["data"] = "cityscapes"
+    document["search"]["trials"] = 0
+    document["final"]["seeds"] = [1]
+    document["recipes"]["student"]["steps"] = 6
+    source = folder.with_suffix(".yaml")
+    source.write_text(yaml.safe_dump(document))
+    sweep = run(source, folder)
+    assert sweep.process.returncode == 0, sweep.text()
+    classes = Ledger(folder).read("counts", ["class"]).to_pandas()["class"]
+    assert classes.max() == 18
+
+
+def test_a_dry_run_prints_a_plan_and_imports_neither_torch_nor_ray() -> None:
+    code = (
+        "import sys; from orchestrator.sweep import Options, command; "
+        "code = command(Options(source='smoke', dry_run=True, json=True)); "
+        "assert not {'torch', 'ray', 'timm'} & set(sys.modules), 'heavy import'; sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    assert plan["phases"]["search"]["trials"] == plan["studies"] * plan["trials_per_study"]
+    assert plan["worker_hours"] > 0
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['sweep', '--help']\nimport orchestrator.sweep\n"
+        "try:\n    orchestrator.sweep.main()\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "assert not {'torch', 'ray', 'pandas', 'matplotlib', 'pyarrow'} & set(sys.modules), 'heavy import'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--dry-run" in done.stdout
