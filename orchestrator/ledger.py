@@ -327,7 +327,21 @@ class Ledger:
                 parts = list(pool.map(load, files))
         else:
             parts = [load(file) for file in files]
-        return unique(schema, concatenated(schema, parts, wanted))
+        try:
+            return unique(schema, concatenated(schema, parts, wanted))
+        except (UsageError, pa.ArrowException):
+            # Only now is it worth the time to look at each file for the one that does not fit.
+            for file, part in zip(files, parts, strict=True):
+                self._check_fit(schema, file, part, wanted)
+            raise
+
+    def _check_fit(self, schema: Table, file: str, part: pa.Table, wanted: Sequence[str] | None) -> None:
+        try:
+            arrange(schema, part, wanted)
+        except UsageError as error:
+            raise UsageError(
+                f"{self.place(f'tables/{schema.name}/{file}')} is no file of this table: {error}; move it away"
+            ) from error
 
 
 def _encode(schema: Table, data: pa.Table, replaces: Sequence[str] | frozenset[str]) -> bytes:

@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.ledger import Ledger
 
-FILES, ROWS = 60, 3
+FILES, ROWS = 40, 3
 
 
 def _rows(file: int) -> list[dict[str, object]]:

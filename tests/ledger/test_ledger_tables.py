@@ -129,6 +129,18 @@ def test_a_damaged_file_is_named_with_the_remedy(ledger: Ledger, damage: str) ->
 
 
 @pytest.mark.parametrize(
+    "stranger", [pa.table({"x": [1]}), pa.table({"trial_id": ["b"], "attempt": [1], "seed": ["one"]})]
+)
+def test_a_parquet_file_that_is_not_ours_is_named_with_the_remedy(ledger: Ledger, stranger: pa.Table) -> None:
+    ledger.append("trials", [trial("a", seed=1)], "good")
+    ledger.write_bytes("tables/trials/stranger.parquet", _parquet(stranger))
+    with pytest.raises(
+        UsageError, match=r"tables/trials/stranger\.parquet is no file of this table: .*; move it away"
+    ):
+        ledger.read("trials")
+
+
+@pytest.mark.parametrize(
     ("row", "message"),
     [
         ({"trial_id": "a"}, r"attempt of table trials is null .* part of the key"),
