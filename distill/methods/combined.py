@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, create_model, model_validator
@@ -80,6 +80,28 @@ class Combined(Method):
             for name, part in self._each()
             for term, value in part(student, teacher, labels).items()
         }
+
+    def _preparing(self) -> list[tuple[str, Method]]:
+        return [(name, part) for name, part in self._each() if part.preparation is not None]
+
+    @property
+    def preparation(self) -> str | None:
+        """What the parts want, together."""
+        return " + ".join(str(part.preparation) for _, part in self._preparing()) or None
+
+    def prepare(self, batches: Iterable[tuple[Output, Tensor]]) -> dict[str, Tensor]:
+        """What the parts prepare, one after the other, their states under `<method>.`."""
+        return {
+            f"{name}.{key}": value
+            for name, part in self._preparing()
+            for key, value in part.prepare(batches).items()
+        }
+
+    def use_prepared(self, state: Mapping[str, Tensor]) -> None:
+        """Hands each part its own."""
+        for name, part in self._preparing():
+            prefix = f"{name}."
+            part.use_prepared({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
 
 
 @functools.cache

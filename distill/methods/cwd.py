@@ -10,7 +10,16 @@ from torch.nn import functional as F
 
 from distill.methods.config import MethodConfig
 from distill.methods.kd import WithKD, WithKDConfig
-from distill.methods.pixels import grid, in_float32, keep_valid, lowest, resize, valid_on, valid_pixels
+from distill.methods.pixels import (
+    grid,
+    in_float32,
+    keep_valid,
+    lowest,
+    resize,
+    soften,
+    valid_on,
+    valid_pixels,
+)
 from distill.methods.registry import Card, register
 from distill.methods.taps import ChannelAlignment, Tap, tap_features
 
@@ -37,8 +46,8 @@ def channel_kl(
     """
     valid_bhw = valid_on(valid, student)
     # Filled twice: 0 keeps inf and nan out of the division, the lowest number then empties the position.
-    teacher_bchw = keep_valid(resize(teacher.detach(), grid(student)), valid_bhw) / temperature
-    student_bchw = keep_valid(student, valid_bhw) / temperature
+    teacher_bchw = soften(keep_valid(resize(teacher.detach(), grid(student)), valid_bhw), temperature)
+    student_bchw = soften(keep_valid(student, valid_bhw), temperature)
     log_student = F.log_softmax(keep_valid(student_bchw, valid_bhw, lowest(student)).flatten(2), dim=2)
     log_teacher = F.log_softmax(keep_valid(teacher_bchw, valid_bhw, lowest(student)).flatten(2), dim=2)
     divergence = (log_teacher.exp() * (log_teacher - log_student)).sum()

@@ -15,6 +15,7 @@ from distill.methods.pixels import (
     keep_valid,
     mean_over_valid,
     resize,
+    soften,
     valid_on,
     valid_pixels,
 )
@@ -59,8 +60,8 @@ def pearson_relation(
     """
     valid_bhw = valid_on(valid, student_logits)
     teacher_bkhw = resize(teacher_logits.detach(), grid(student_logits))
-    student_p = F.softmax(keep_valid(student_logits, valid_bhw) / temperature, dim=1)
-    teacher_p = F.softmax(keep_valid(teacher_bkhw, valid_bhw) / temperature, dim=1)
+    student_p = F.softmax(soften(keep_valid(student_logits, valid_bhw), temperature), dim=1)
+    teacher_p = F.softmax(soften(keep_valid(teacher_bkhw, valid_bhw), temperature), dim=1)
 
     over_classes = _correlation(
         student_p - student_p.mean(1, keepdim=True), teacher_p - teacher_p.mean(1, keepdim=True), (1,)

@@ -19,15 +19,16 @@ from distill.errors import UsageError
 from distill.methods.config import MethodConfig
 from distill.methods.kd import pixel_kl
 from distill.methods.pixels import (
+    IGNORE_INDEX,
     cross_entropy,
     grid,
     in_float32,
     keep_valid,
     lowest,
     mean_over_valid,
-    one_hot,
     resize,
     resize_labels,
+    soften,
     valid_pixels,
 )
 from distill.methods.projector import LogitsProjector, train_teacher_projector
@@ -46,15 +47,16 @@ _PRESETS: dict[str, dict[str, object]] = {
 }
 
 
-def class_uncertainty(logits: Tensor, is_class: Tensor) -> Tensor:
+def class_uncertainty(logits: Tensor, labels: Tensor) -> Tensor:
     """H(Z), the binary cross-entropy of every class against the label, per pixel and class (part of eq. 3).
 
     Args:
         logits: Z, `B×K×h×w`.
-        is_class: one-hot labels, `B×K×h×w` bool.
+        labels: `B×h×w` int64; of an ignored pixel nothing meaningful comes out.
     """
     # −log sg(Z) = softplus(−Z) and −log(1 − sg(Z)) = softplus(Z): neither overflows, neither cancels.
-    return F.softplus(torch.where(is_class, -logits, logits))
+    own_class = torch.where(labels == IGNORE_INDEX, 0, labels)[:, None]
+    return F.softplus(logits).scatter_(1, own_class, F.softplus(-logits.gather(1, own_class)))
 
 
 def mix_knowledge(
@@ -64,8 +66,7 @@ def mix_knowledge(
 
     All `B×K×h×w`. Where both are certain beyond float precision (H_s = H_t = 0), S_t is ½.
     """
-    total = student_h + teacher_h
-    share = torch.where(total > 0, student_h / total, 0.5)
+    share = (student_h / (student_h + teacher_h)).nan_to_num_(nan=0.5)
     return torch.lerp(student_logits, teacher_logits, share)
 
 
@@ -92,9 +93,10 @@ def evaluate_knowledge(
     scale = float(num_classes) if scale_by_classes else 1.0
     if axis == "none":
         return torch.full_like(student_h, scale / num_classes)
-    need = student_h + (student_h - mixed_h).clamp(min=0)
+    need = (student_h - mixed_h).clamp_(min=0).add_(student_h)
     if axis == "class":
-        return F.softmax(need, dim=1) * scale
+        weight = F.softmax(need, dim=1)
+        return weight.mul_(scale) if scale_by_classes else weight
     inside = keep_valid(need, valid, lowest(need)).flatten(2)
     count = valid.sum((1, 2))[:, None, None, None]
     return F.softmax(inside, dim=2).view_as(need) * count
@@ -113,7 +115,7 @@ def weighted_soft_cross_entropy(
         valid: Ω, `B×h×w` bool.
         temperature: τ.
     """
-    log_student = F.log_softmax(student_logits / temperature, dim=1)
+    log_student = F.log_softmax(soften(student_logits, temperature), dim=1)
     return -mean_over_valid((weight * target * log_student).sum(1), valid)
 
 
@@ -149,17 +151,17 @@ def hetero_akd(
     student_bkhw = keep_valid(student_logits, valid)
     with torch.no_grad():
         teacher_bkhw = keep_valid(resize(teacher_logits, grid(student_logits)), valid)
-        is_class = one_hot(resize_labels(labels, grid(student_logits)), student_logits.shape[1])
-        student_h = class_uncertainty(student_bkhw, is_class)
+        labels = resize_labels(labels, grid(student_logits))
+        student_h = class_uncertainty(student_bkhw, labels)
         mixed = teacher_bkhw
         if mixing:
             mixed = mix_knowledge(
-                student_bkhw, teacher_bkhw, student_h, class_uncertainty(teacher_bkhw, is_class)
+                student_bkhw, teacher_bkhw, student_h, class_uncertainty(teacher_bkhw, labels)
             )
         weight = evaluate_knowledge(
-            student_h, class_uncertainty(mixed, is_class), valid, kem_axis, scale_by_classes
+            student_h, class_uncertainty(mixed, labels), valid, kem_axis, scale_by_classes
         )
-        target = F.softmax(mixed / temperature, dim=1)
+        target = F.softmax(soften(mixed, temperature), dim=1)
         if weight_per == "pixel":
             weight = (weight * target).sum(1, keepdim=True)
     return weighted_soft_cross_entropy(student_bkhw, target, weight, valid, temperature)

@@ -15,6 +15,7 @@ from distill.methods.pixels import (
     keep_valid,
     mean_over_valid,
     resize,
+    soften,
     valid_on,
     valid_pixels,
 )
@@ -41,8 +42,8 @@ def pixel_kl(
     """
     valid_bhw = valid_on(valid, student_logits)
     teacher_bkhw = resize(teacher_logits.detach(), grid(student_logits))
-    log_student = F.log_softmax(keep_valid(student_logits, valid_bhw) / temperature, dim=1)
-    log_teacher = F.log_softmax(keep_valid(teacher_bkhw, valid_bhw) / temperature, dim=1)
+    log_student = F.log_softmax(soften(keep_valid(student_logits, valid_bhw), temperature), dim=1)
+    log_teacher = F.log_softmax(soften(keep_valid(teacher_bkhw, valid_bhw), temperature), dim=1)
     divergence_bhw = (log_teacher.exp() * (log_teacher - log_student)).sum(1)
     return temperature**2 * mean_over_valid(divergence_bhw, valid_bhw)
 

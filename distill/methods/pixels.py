@@ -85,6 +85,11 @@ def keep_valid(maps_bchw: Tensor, valid_bhw: Tensor, fill: float = 0.0) -> Tenso
     return torch.where(valid_bhw[:, None], maps_bchw, fill)
 
 
+def soften(logits: Tensor, temperature: float) -> Tensor:
+    """Logits divided by the temperature, without a pass over them where it is 1."""
+    return logits if temperature == 1 else logits / temperature
+
+
 def lowest(maps: Tensor) -> float:
     """A logit that a softmax turns into exactly 0, yet finite: a row of nothing else stays uniform."""
     return torch.finfo(maps.dtype).min / 4

@@ -53,3 +53,17 @@ def test_a_wrong_combination_is_told_where_it_is_wrong(name, config, message):
 
 def test_the_same_combination_is_the_same_class():
     assert method_class("kd+cwd") is method_class("kd+cwd")
+
+
+def test_a_part_that_prepares_something_does_so_in_a_combination_too():
+    config = {"heteroakd.teacher_projector": "pretrained"}
+    method = build("cwd+heteroakd", **config)
+    assert method.preparation == build("heteroakd", teacher_projector="pretrained").preparation
+    assert build("kd+cwd").preparation is None
+    with pytest.raises(UsageError, match="none was handed in"):
+        losses(method)
+    batches = ((random_output(TRANSFORMER, seed=seed), random_labels(seed=seed)) for seed in range(3))
+    state = method.prepare(batches)
+    for student in (method, build("cwd+heteroakd", **config)):
+        student.use_prepared(state)
+        assert losses(student)["heteroakd.hakd"].isfinite()

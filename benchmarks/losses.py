@@ -1,0 +1,187 @@
+"""Time and memory of every loss formula, forward and backward: `python benchmarks/losses.py`.
+
+Writes `benchmarks/losses.json`, from which `python -m distill.methods docs` takes its table. Time is the median of
+`--repeats` runs after a warm-up (on a CPU the process's own time); memory the highest above what the inputs take; passes
+the kernels that read or write a tensor at least as large as the student's map.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # read when torch is imported
+
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from distill.methods import (
+    attention_transfer,
+    boundary_kl,
+    channel_kl,
+    cross_entropy,
+    cross_image_relation,
+    feature_mse,
+    hetero_akd,
+    intra_class_variation,
+    masked_generation,
+    omni_contrast,
+    pairwise_similarity,
+    pearson_relation,
+    pixel_kl,
+    target_enhanced,
+)
+from distill.methods.bpkd import body_kl
+
+BATCH = 2
+CHANNELS = 256
+GRIDS = ((64, 128), (128, 128))
+CLASSES = (19, 150)
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+LOGITS: dict[str, Loss] = {
+    "cross_entropy": lambda s, t, y: cross_entropy(s, y),
+    "kd": lambda s, t, y: pixel_kl(s, t, 1.0, y != 255),
+    "heteroakd": lambda s, t, y: hetero_akd(s, t, y),
+    "heteroakd, stable": lambda s, t, y: hetero_akd(s, t, y, scale_by_classes=True, weight_per="pixel"),
+    "heteroakd, space": lambda s, t, y: hetero_akd(s, t, y, kem_axis="space"),
+    "cwd": lambda s, t, y: channel_kl(s, t, 4.0, y != 255),
+    "dist": lambda s, t, y: pearson_relation(s, t, valid=y != 255),
+    "ofa, one place": lambda s, t, y: target_enhanced(s, t, y),
+    "bpkd": lambda s, t, y: boundary_kl(s, t, y) + body_kl(s, t, y),
+}
+FEATURES: dict[str, Loss] = {
+    "skd": lambda s, t, y: pairwise_similarity(s, t, 2, y != 255),
+    "ifvd": lambda s, t, y: intra_class_variation(s, t, y, 19),
+    "at": lambda s, t, y: attention_transfer(s, t, y != 255),
+    "fitnet, without its convolution": lambda s, t, y: feature_mse(s, t, y != 255),
+    "cirkd, pool 4": lambda s, t, y: cross_image_relation(
+        torch.nn.functional.max_pool2d(s, 4), torch.nn.functional.max_pool2d(t, 4)
+    ),
+    "mgd, without its block": lambda s, t, y: masked_generation(s, t, y != 255),
+    "af_dcd, without its block": lambda s, t, y: omni_contrast(s, t, valid=y != 255),
+}
+
+
+class PassCounter(TorchDispatchMode):
+    """Counts kernels that touch a tensor of at least `elements`; views touch nothing."""
+
+    def __init__(self, elements: int) -> None:
+        super().__init__()
+        self.elements = elements
+        self.passes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        tensors = [x for x in tree_leaves((args, kwargs, result)) if isinstance(x, Tensor)]
+        if not func.is_view and any(x.numel() >= self.elements for x in tensors):
+            self.passes += 1
+        return result
+
+
+def peak_mib(once: Callable[[], None], device: torch.device) -> float:
+    """Highest memory above the start of a run, from the allocations themselves."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        start = torch.cuda.memory_allocated()
+        once()
+        return (torch.cuda.max_memory_allocated() - start) / 2**20
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        once()
+    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    sizes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    return max(itertools.accumulate(sizes, initial=0)) / 2**20
+
+
+def median_ms(once: Callable[[], None], device: torch.device, repeats: int) -> float:
+    """Median duration; on a CPU the process's own time, so that neighbours on the machine count less."""
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    seconds = []
+    for _ in range(repeats):
+        start = clock()
+        once()
+        seconds.append(clock() - start)
+    return statistics.median(seconds) * 1000
+
+
+def measure(
+    loss: Loss, channels: int, grid: tuple[int, int], device: torch.device, repeats: int
+) -> dict[str, Any]:
+    """Median milliseconds, peak MiB and passes of one formula."""
+    torch.manual_seed(0)
+    shape = (BATCH, channels, *grid)
+    student = torch.randn(shape, device=device, requires_grad=True)
+    teacher = torch.randn(shape, device=device)
+    labels = torch.randint(0, min(channels, 19), (BATCH, *grid), device=device)
+    labels[:, :4] = 255
+
+    def once() -> None:
+        student.grad = None
+        loss(student, teacher, labels).backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    for _ in range(3):
+        once()
+    with PassCounter(student.numel()) as counter:
+        once()
+    student.grad = None
+    return {
+        "ms": round(median_ms(once, device, repeats), 2),
+        "mib": round(peak_mib(once, device), 1),
+        "passes": counter.passes,
+    }
+
+
+def machine(device: torch.device) -> str:
+    """The device in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name()
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
+    return f"{name or platform.machine()}, {torch.get_num_threads()} thread(s)"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--repeats", type=int, default=21)
+    parser.add_argument("--output", type=Path, default=Path(__file__).with_name("losses.json"))
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    rows = []
+    for height, width in GRIDS:
+        plans = [(n, f, k) for k in CLASSES for n, f in LOGITS.items()]
+        plans += [(n, f, CHANNELS) for n, f in FEATURES.items()]
+        for name, loss, channels in plans:
+            cost = measure(loss, channels, (height, width), device, arguments.repeats)
+            rows.append({"loss": name, "channels": channels, "grid": [height, width], **cost})
+            print(f"{name:34} {channels:4} {height}×{width} {cost}", flush=True)
+    report = {
+        "machine": machine(device),
+        "torch": torch.__version__,
+        "batch": BATCH,
+        "repeats": arguments.repeats,
+        "rows": rows,
+    }
+    arguments.output.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
