@@ -83,7 +83,7 @@ class TrainingFloor:
         self.workers = workers
         self.ledger = Ledger(job.run)
         data = job.config.data[job.cohort.data]
-        role = "teacher" if job.cohort.phase == "teacher" else "student"
+        role = "teacher" if job.cohort.teacher is None else "student"
         self.train = build_dataset(data, "train", protocol=job.config.protocol, role=role)  # type: ignore[arg-type]
         self.scorer = Scorer(job, workers, self.ledger)
         self.teacher: SegmentationModel | None = None
@@ -115,29 +115,29 @@ class TrainingFloor:
             if answer == "closed":
                 return None
 
-    def run_wave(self, wave: WaveOrder) -> None:
+    def run_wave(self, order: WaveOrder) -> None:
         """Trains the trials of a wave, from rung to rung."""
-        self.wave = wave
-        self._seat(wave)
+        self.wave = order.wave
+        self._seat(order)
         recipe = self.cohort.recipe
-        for stop in sorted({*self.cohort.rungs, *self.cohort.evaluations, recipe.steps}):
+        for stop in sorted({*self.wave.rungs, *self.wave.evaluations, recipe.steps}):
             for group in self._groups(stop):
                 self._advance(group, stop)
             for seat in self._training():
                 if not seat.reported_at(stop):
                     self._score(seat, stop)
-            if stop in self.cohort.rungs:
+            if stop in self.wave.rungs:
                 self._prune(stop)
             self._checkpoint()
 
     def _training(self) -> list[Seat]:
         return [seat for seat in self.seats if not seat.ended]
 
-    def _seat(self, wave: WaveOrder) -> None:
+    def _seat(self, order: WaveOrder) -> None:
         """Seats the wave's trials, each where the newest sound checkpoint has it, else at step 0."""
-        saved = self.checkpoints.load(wave.index)
+        saved = self.checkpoints.load(order.index)
         self.seats = []
-        for trial in wave.trials:
+        for trial in order.trials:
             entry = saved.get(trial.trial_id)
             seat = Seat(trial, None) if entry is None else Seat(trial, None, entry["step"], Costs(**entry["costs"]),
                                                                [_report(r) for r in entry["reports"]],
@@ -156,7 +156,7 @@ class TrainingFloor:
         weights = trial_weights(seat.trial)
         if state is not None:
             student.load_state_dict(state)
-        elif self.cohort.phase == "teacher" and self.ledger.exists(weights):
+        elif seat.trial.phase == "teacher" and self.ledger.exists(weights):
             student.adopt(load_weights(self.ledger, weights))
             seat.step = self.cohort.recipe.steps
         elif student.method.preparation is not None:

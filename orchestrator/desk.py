@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
-from orchestrator.plan import Trial
+from orchestrator.plan import Trial, Wave
 
 T = TypeVar("T")
 Status = Literal["ok", "pruned", "failed", "stopped"]
@@ -52,9 +52,13 @@ class Report:
 class WaveOrder:
     """The trials of a wave that are to be trained."""
 
-    index: int
-    stream_seed: int
+    wave: Wave
     trials: tuple[Trial, ...]
+
+    @property
+    def index(self) -> int:
+        """The wave's number in its cohort."""
+        return self.wave.index
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from distill.errors import UsageError
 from distill.recipe import Recipe
 from orchestrator.choices import needs_teacher
 from orchestrator.config import SweepConfig
-from orchestrator.plan import Cohort, Model, Plan, Wave, final_cohorts, teacher_cohort
+from orchestrator.plan import Cohort, Model, Phase, Plan, Wave, teacher_cohort
 
 # What small-batch training reaches in practice, a fraction of the peak; the truth is in the ledger after a run.
 ASSUMED_FLOPS = {
@@ -23,6 +23,7 @@ ASSUMED_FLOPS = {
 }
 BACKWARD = 2.0  # a backward pass counts as two forward passes
 BYTES = 4
+_PHASES: tuple[Phase, ...] = ("teacher", "search", "final")
 COUNT_ROW_BYTES = 6  # a row of `counts`, compressed
 
 
@@ -39,12 +40,8 @@ def estimate(plan: Plan) -> dict[str, Any]:
     """Counts, cost and disk of a plan, as plain values for people and programs."""
     config = plan.config
     teachers = [teacher_cohort(plan, teacher) for teacher in plan.teachers if teacher.recipe is not None]
-    phases = {
-        "teachers": teachers,
-        "search": list(plan.search),
-        "final": list(final_cohorts(config, plan.studies)),
-    }
-    found = {name: _phase(config, cohorts) for name, cohorts in phases.items()}
+    cohorts = [*teachers, *plan.students]
+    found = {phase: _phase(config, cohorts, phase) for phase in _PHASES}
     hours = [phase["worker_hours"] for phase in found.values()]
     return {
         "name": config.name,
@@ -59,11 +56,9 @@ def estimate(plan: Plan) -> dict[str, Any]:
         "compute": config.compute.model_dump(),
         "phases": found,
         "worker_hours": None if None in hours else round(math.fsum(hours), 4),
-        "assumed_flops_per_second": {name: _speed(config, c[0].recipe) for name, c in phases.items() if c},
-        "uncounted_models": sorted(
-            {m for cohorts in phases.values() for c in cohorts for m in _uncounted(config, c)}
-        ),
-        "disk_bytes": _disk(config, phases),
+        "assumed_flops_per_second": sorted({_speed(config, cohort.recipe) for cohort in cohorts}),
+        "uncounted_models": sorted({model for cohort in cohorts for model in _uncounted(config, cohort)}),
+        "disk_bytes": _disk(config, cohorts),
     }
 
 
@@ -85,11 +80,9 @@ def render_estimate(found: dict[str, Any]) -> str:
     total = found["worker_hours"]
     lines.append("")
     if total is not None:
-        speed = ", ".join(
-            f"{name} {value / 1e9:g}" for name, value in found["assumed_flops_per_second"].items()
-        )
+        speeds = " and ".join(f"{speed / 1e9:g}" for speed in found["assumed_flops_per_second"])
         lines.append(
-            f"  about {total:.2f} worker-hours, assuming GFLOP/s per worker: {speed}; starting up not counted"
+            f"  about {total:.2f} worker-hours at {speeds} GFLOP/s per worker, an assumption; starting up not counted"
         )
     if found["uncounted_models"]:
         lines.append(f"  no cost is known for: {', '.join(found['uncounted_models'])}")
@@ -98,46 +91,37 @@ def render_estimate(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _phase(config: SweepConfig, cohorts: Sequence[Cohort]) -> dict[str, Any]:
-    works = [_work(config, cohort) for cohort in cohorts]
+def _phase(config: SweepConfig, cohorts: Sequence[Cohort], phase: Phase) -> dict[str, Any]:
+    waves = [(cohort, wave) for cohort in cohorts for wave in cohort.waves if wave.phase == phase]
+    works = [_work(config, cohort, wave) for cohort, wave in waves]
     hours: float | None = 0.0
-    for cohort, work in zip(cohorts, works, strict=True):
-        if work.flops is None or hours is None:
-            hours = None
-        else:
-            hours += work.flops / _speed(config, cohort.recipe) / 3600
+    for (cohort, _), work in zip(waves, works, strict=True):
+        known = work.flops is not None and hours is not None
+        hours = hours + work.flops / _speed(config, cohort.recipe) / 3600 if known else None  # type: ignore[operator]
     return {
-        "trials": sum(cohort.trials for cohort in cohorts),
-        "cohorts": len(cohorts),
+        "trials": sum(wave.trials for _, wave in waves),
+        "waves": len(waves),
         "student_steps": sum(work.student_steps for work in works),
         "teacher_passes": sum(work.teacher_passes for work in works),
         "worker_hours": None if hours is None else round(hours, 4),
     }
 
 
-def _work(config: SweepConfig, cohort: Cohort) -> Work:
+def _work(config: SweepConfig, cohort: Cohort, wave: Wave) -> Work:
     steps, passes, flops = 0, 0, 0.0
     known = True
-    teacher = (
-        None if cohort.teacher is None else _cost(config, cohort.data, cohort.recipe, cohort.teacher.model)
-    )
-    for wave in cohort.waves:
-        for bracket in wave.brackets:
-            own = sum(length * seated for length, seated in _segments(cohort, bracket.size))
-            steps += own
-            cost = _cost(config, cohort.data, cohort.recipe, bracket.study.student)
-            known = known and cost is not None
-            flops += (
-                0 if cost is None else own * cohort.recipe.batch_size * cost.flops_forward * (1 + BACKWARD)
-            )
-        if cohort.teacher is not None and _taught(wave):
-            passes += cohort.recipe.steps
-            known = known and teacher is not None
-            flops += (
-                0
-                if teacher is None
-                else cohort.recipe.steps * cohort.recipe.batch_size * teacher.flops_forward
-            )
+    recipe = cohort.recipe
+    for bracket in wave.brackets:
+        own = sum(length * seated for length, seated in _segments(wave, recipe.steps, bracket.size))
+        steps += own
+        cost = _cost(config, cohort.data, recipe, bracket.study.student)
+        known = known and cost is not None
+        flops += 0 if cost is None else own * recipe.batch_size * cost.flops_forward * (1 + BACKWARD)
+    if cohort.teacher is not None and _taught(wave):
+        passes = recipe.steps
+        teacher = _cost(config, cohort.data, recipe, cohort.teacher.model)
+        known = known and teacher is not None
+        flops += 0 if teacher is None else passes * recipe.batch_size * teacher.flops_forward
     return Work(steps, passes, flops if known else None)
 
 
@@ -145,12 +129,12 @@ def _taught(wave: Wave) -> bool:
     return any(needs_teacher(bracket.study.method) for bracket in wave.brackets)
 
 
-def _segments(cohort: Cohort, size: int) -> Iterator[tuple[int, int]]:
+def _segments(wave: Wave, steps: int, size: int) -> Iterator[tuple[int, int]]:
     """Steps between rungs, and how many of a bracket are seated then."""
     start, seated = 0, size
-    for stop in (*cohort.rungs, cohort.recipe.steps):
+    for stop in (*wave.rungs, steps):
         yield stop - start, seated
-        start, seated = stop, math.ceil(seated / 2) if stop in cohort.rungs else seated
+        start, seated = stop, math.ceil(seated / 2)
 
 
 def _cost(config: SweepConfig, data: str, recipe: Recipe, model: Model) -> ModelCost | None:
@@ -179,28 +163,25 @@ def _speed(config: SweepConfig, recipe: Recipe) -> float:
     )
 
 
-def _disk(config: SweepConfig, phases: dict[str, list[Cohort]]) -> int | None:
+def _disk(config: SweepConfig, cohorts: Sequence[Cohort]) -> int | None:
     """Weights that are kept, the largest checkpoints that stand at once, and the counts; an upper bound."""
     kept = checkpoints = counts = 0
-    for name, cohorts in phases.items():
-        for cohort in cohorts:
-            for wave in cohort.waves:
-                seated = 0
-                for bracket in wave.brackets:
-                    cost = _cost(config, cohort.data, cohort.recipe, bracket.study.student)
-                    if cost is None:
-                        return None
-                    states = 2 if cohort.recipe.optimizer == "sgd" else 3
-                    seated += bracket.size * cost.params * BYTES * states
-                    if name != "search":
-                        kept += bracket.size * cost.params * BYTES
-                        counts += (
-                            bracket.size
-                            * _images(config, cohort.data)
-                            * _classes(config, cohort.data)
-                            * COUNT_ROW_BYTES
-                        )
-                checkpoints = max(checkpoints, seated * (config.operation.checkpoints_kept + 1))
+    for cohort in cohorts:
+        largest = 0
+        for wave in cohort.waves:
+            seated = 0
+            for bracket in wave.brackets:
+                cost = _cost(config, cohort.data, cohort.recipe, bracket.study.student)
+                if cost is None:
+                    return None
+                states = 2 if cohort.recipe.optimizer == "sgd" else 3
+                seated += bracket.size * cost.params * BYTES * states
+                if wave.phase != "search":
+                    kept += bracket.size * cost.params * BYTES
+                    rows = _images(config, cohort.data) * _classes(config, cohort.data)
+                    counts += bracket.size * rows * COUNT_ROW_BYTES
+            largest = max(largest, seated)
+        checkpoints += largest * (config.operation.checkpoints_kept + 1)
     return kept + checkpoints + counts
 
 

@@ -15,7 +15,6 @@ from orchestrator.cohort_job import CohortJob, work
 from orchestrator.desk import Desk, Progress, Report
 from orchestrator.plan import Cohort
 from orchestrator.run import Run
-from orchestrator.sampling import Params
 from orchestrator.search import Desks, run_tune
 from orchestrator.wavebook import WaveBook
 
@@ -39,20 +38,18 @@ def run_phase(
     *,
     at_once: int,
     watch: Callable[[PhaseView], None],
-    winners: Mapping[str, Params] | None = None,
 ) -> None:
     """Trains whatever of these cohorts is not recorded; returns when all is recorded or the run must stop.
 
     Args:
         at_once: cohorts beside each other.
         watch: called about once a second, from a thread of its own.
-        winners: by study, the parameters of the final phase.
 
     Raises:
         Exception: what ended a cohort for good; every other cohort was finished first.
     """
-    book = WaveBook(run.config, cohorts, run.recorded(), winners)
-    ahead = WaveBook(run.config, cohorts, run.recorded(), winners)
+    book = WaveBook(run.config, cohorts, run.recorded())
+    ahead = WaveBook(run.config, cohorts, run.recorded())
     todo = [cohort for cohort in cohorts if ahead.open_next(cohort.cohort_id) is not None]
     view = PhaseView(name, book, sum(cohort.trials for cohort in cohorts), {})
     if not todo:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from distill.recipe import Recipe, digest
-from orchestrator.config import MethodChoice, PairChoice, SweepConfig
+from orchestrator.config import MethodChoice, PairChoice, SearchChoice, SweepConfig
 from orchestrator.sampling import History, Params, sample_bracket
 from search_spaces import Space, load_space, space_from
 
@@ -72,7 +72,6 @@ class Trial:
     recipe_hash: str
     seed: int
     bracket: int
-    score_on_test: bool
 
 
 @dataclass(frozen=True)
@@ -86,25 +85,36 @@ class Bracket:
 
 @dataclass(frozen=True)
 class Wave:
-    """Brackets whose trials share one pass of the teacher over one stream."""
+    """Brackets whose trials share one pass of the teacher over one stream.
+
+    At the steps in `rungs` each bracket is halved; at those in `evaluations` its trials are scored on tune.
+    """
 
     index: int
+    phase: Phase
     stream_seed: int
     brackets: tuple[Bracket, ...]
+    rungs: tuple[int, ...]
+    evaluations: tuple[int, ...]
+
+    @property
+    def trials(self) -> int:
+        """How many trials the plan has for this wave."""
+        return sum(bracket.size for bracket in self.brackets)
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """Trials that share a teacher, a data set and a data recipe: one Ray Train run."""
+    """Trials that share a teacher, a data set and a data recipe: one Ray Train run, from search to final runs.
+
+    The cohort of a teacher's own training has no teacher.
+    """
 
     cohort_id: str
-    phase: Phase
     data: str
     teacher: Teacher | None
     recipe: Recipe
     waves: tuple[Wave, ...]
-    rungs: tuple[int, ...]
-    evaluations: tuple[int, ...]
 
     def holds(self, study_id: str) -> bool:
         """Whether a study's trials are trained here."""
@@ -113,7 +123,7 @@ class Cohort:
     @property
     def trials(self) -> int:
         """How many trials the plan has for this cohort."""
-        return sum(bracket.size for wave in self.waves for bracket in wave.brackets)
+        return sum(wave.trials for wave in self.waves)
 
 
 @dataclass(frozen=True)
@@ -124,22 +134,7 @@ class Plan:
     plan_hash: str
     teachers: tuple[Teacher, ...]
     studies: tuple[Study, ...]
-    search: tuple[Cohort, ...]
-
-    @property
-    def teacher_trials(self) -> int:
-        """Trainings of teachers; loaded ones count not."""
-        return sum(teacher.recipe is not None for teacher in self.teachers)
-
-    @property
-    def search_trials(self) -> int:
-        """Trainings of the search phase."""
-        return len(self.studies) * self.config.search.trials
-
-    @property
-    def final_trials(self) -> int:
-        """Trainings of the final phase."""
-        return len(self.studies) * len(self.config.final.seeds)
+    students: tuple[Cohort, ...]
 
 
 def make_plan(config: SweepConfig) -> Plan:
@@ -156,7 +151,7 @@ def make_plan(config: SweepConfig) -> Plan:
         plan_hash=digest({"version": RESULT_VERSION, "config": config.decisive()}),
         teachers=unique,
         studies=studies,
-        search=tuple(_search_cohorts(config, studies)),
+        students=tuple(_student_cohorts(config, studies)),
     )
 
 
@@ -190,60 +185,42 @@ def teacher_cohort(plan: Plan, teacher: Teacher) -> Cohort:
         recipe=recipe,
         space=Space(method="student"),
     )
-    return Cohort(
-        cohort_id=f"teacher-{teacher.teacher_id}",
-        phase="teacher",
-        data=teacher.data,
-        teacher=None,
-        recipe=recipe,
-        waves=(Wave(index=0, stream_seed=teacher.seed, brackets=(Bracket(study, 0, 1),)),),
-        rungs=(),
-        evaluations=_evaluation_steps(plan.config.search.evaluations, recipe.steps),
-    )
-
-
-def final_cohorts(config: SweepConfig, studies: Sequence[Study]) -> Iterator[Cohort]:
-    """Final phase: all studies of one seed form a wave, so their differences are paired."""
-    for key, members in _cohorts_of(studies):
-        waves = tuple(
-            Wave(i, seed, tuple(Bracket(study, i, 1) for study in members))
-            for i, seed in enumerate(config.final.seeds)
-        )
-        yield Cohort(
-            cohort_id=f"final-{key}",
-            phase="final",
-            data=members[0].data,
-            teacher=members[0].teacher,
-            recipe=members[0].recipe,
-            waves=waves,
-            rungs=(),
-            evaluations=(members[0].recipe.steps,),
-        )
+    evaluations = _evaluation_steps(plan.config.search.evaluations, recipe.steps)
+    wave = Wave(0, "teacher", teacher.seed, (Bracket(study, 0, 1),), rungs=(), evaluations=evaluations)
+    return Cohort(f"teacher-{teacher.teacher_id}", teacher.data, None, recipe, (wave,))
 
 
 def bracket_trials(
-    config: SweepConfig,
-    cohort: Cohort,
-    wave: Wave,
-    bracket: Bracket,
-    history: History,
-    winners: Mapping[str, Params],
+    config: SweepConfig, cohort: Cohort, wave: Wave, bracket: Bracket, history: History
 ) -> list[Trial]:
     """The trials of one bracket.
 
     Args:
-        history: scores of the study's earlier brackets, for a sampler that adapts.
-        winners: by study, the parameters that won the search; used by the final phase alone.
+        config: the sweep's.
+        cohort: where the bracket stands.
+        wave: where in the cohort.
+        bracket: whose trials are wanted.
+        history: what became of the study's search trials before it: an adaptive sampler learns from them, a final
+            run takes the best one's parameters. A study whose search had trials but no finished one has no final run.
     """
     study = bracket.study
-    if cohort.phase == "search":
+    if wave.phase == "search":
         drawn = sample_bracket(
             config.search.sampler, study.space, seed=config.search.seed, index=bracket.index,
             size=bracket.size, bracket=config.search.bracket, history=history,
         )  # fmt: skip
+    elif wave.phase == "final" and config.search.trials > 0:
+        best = winner(history)
+        drawn = [] if best is None else [best] * bracket.size
     else:
-        drawn = [winners.get(study.study_id, {})] * bracket.size
+        drawn = [{}] * bracket.size
     return [_trial(config, cohort, wave, bracket, params) for params in drawn]
+
+
+def winner(history: History) -> Params | None:
+    """The parameters of the best finished trial; the earlier one of equals; None where none finished."""
+    finished = [scored for scored in history if scored.completed]
+    return max(finished, key=lambda scored: scored.scores[max(scored.scores)]).params if finished else None
 
 
 def _trial(config: SweepConfig, cohort: Cohort, wave: Wave, bracket: Bracket, params: Params) -> Trial:
@@ -251,7 +228,7 @@ def _trial(config: SweepConfig, cohort: Cohort, wave: Wave, bracket: Bracket, pa
     method_config, recipe = apply_params(study, params)
     decides = {
         "version": RESULT_VERSION,
-        "phase": cohort.phase,
+        "phase": wave.phase,
         "protocol": config.protocol,
         "data": data_identity(config, study.data),
         "teacher": None if cohort.teacher is None else cohort.teacher.teacher_id,
@@ -266,7 +243,7 @@ def _trial(config: SweepConfig, cohort: Cohort, wave: Wave, bracket: Bracket, pa
     return Trial(
         trial_id=digest({"decides": decides, "place": place}),
         study_id=study.study_id,
-        phase=cohort.phase,
+        phase=wave.phase,
         pair=study.pair,
         data=study.data,
         teacher=study.teacher.model.name,
@@ -280,7 +257,6 @@ def _trial(config: SweepConfig, cohort: Cohort, wave: Wave, bracket: Bracket, pa
         recipe_hash=study_recipe_hash(config, study),
         seed=wave.stream_seed,
         bracket=bracket.index,
-        score_on_test=cohort.phase != "search",
     )
 
 
@@ -354,24 +330,23 @@ def _study(config: SweepConfig, pair: PairChoice, method: MethodChoice, teacher:
     )
 
 
-def _search_cohorts(config: SweepConfig, studies: Sequence[Study]) -> Iterator[Cohort]:
-    search = config.search
-    if search.trials == 0:
-        return
+def _student_cohorts(config: SweepConfig, studies: Sequence[Study]) -> Iterator[Cohort]:
+    """Search waves, then one wave per seed in which all studies' winners are trained afresh."""
     for key, members in _cohorts_of(studies):
         recipe = members[0].recipe
-        yield Cohort(
-            cohort_id=f"search-{key}",
-            phase="search",
-            data=members[0].data,
-            teacher=members[0].teacher,
-            recipe=recipe,
-            waves=tuple(_pack(search.trials, search.bracket, search.wave, search.seed, members)),
-            rungs=tuple(
-                sorted({max(1, round(share * recipe.steps)) for share in search.rungs} - {recipe.steps})
-            ),
-            evaluations=_evaluation_steps(search.evaluations, recipe.steps),
-        )
+        searches = list(_search_waves(config.search, recipe.steps, members))
+        finals = [
+            Wave(
+                len(searches) + number,
+                "final",
+                seed,
+                tuple(Bracket(study, number, 1) for study in members),
+                rungs=(),
+                evaluations=(recipe.steps,),
+            )
+            for number, seed in enumerate(config.final.seeds)
+        ]
+        yield Cohort(f"students-{key}", members[0].data, members[0].teacher, recipe, (*searches, *finals))
 
 
 def _cohorts_of(studies: Sequence[Study]) -> list[tuple[str, list[Study]]]:
@@ -383,18 +358,20 @@ def _cohorts_of(studies: Sequence[Study]) -> list[tuple[str, list[Study]]]:
     return list(groups.items())
 
 
-def _pack(trials: int, bracket: int, wave: int, seed: int, studies: Sequence[Study]) -> Iterator[Wave]:
-    """Whole brackets into waves of at most `wave` seats; a study's brackets stand in different waves, in order.
+def _search_waves(search: SearchChoice, steps: int, studies: Sequence[Study]) -> Iterator[Wave]:
+    """Whole brackets into waves of at most `search.wave` seats; a study's brackets stand in different waves, in order.
 
     A sampler that adapts learns from the brackets before, so no wave holds two of one study.
     """
-    sizes = [min(bracket, trials - start) for start in range(0, trials, bracket)]
+    rungs = tuple(sorted({max(1, round(share * steps)) for share in search.rungs} - {steps}))
+    evaluations = _evaluation_steps(search.evaluations, steps)
     index = 0
-    for number, size in enumerate(sizes):
-        per_wave = max(1, wave // size)
-        for start in range(0, len(studies), per_wave):
-            brackets = tuple(Bracket(study, number, size) for study in studies[start : start + per_wave])
-            yield Wave(index, seed, brackets)
+    for number, start in enumerate(range(0, search.trials, search.bracket)):
+        size = min(search.bracket, search.trials - start)
+        per_wave = max(1, search.wave // size)
+        for first in range(0, len(studies), per_wave):
+            brackets = tuple(Bracket(study, number, size) for study in studies[first : first + per_wave])
+            yield Wave(index, "search", search.seed, brackets, rungs, evaluations)
             index += 1
 
 

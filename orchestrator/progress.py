@@ -76,20 +76,24 @@ def _share(view: PhaseView) -> float:
 
 
 def _line(view: PhaseView, elapsed: float) -> str:
-    tally = Counter("running" if s.status is None else str(s.status) for s in view.book.trials.values())
-    parts = [f"{tally[key]} {word}" for key, word in _WORDS if tally[key]]
-    waiting = view.planned - len(view.book.trials)
-    if waiting:
-        parts.append(f"{waiting} waiting")
+    standings = list(view.book.trials.values())
+    parts = []
+    for phase in ("teacher", "search", "final"):
+        tally = Counter(
+            "running" if s.status is None else str(s.status) for s in standings if s.trial.phase == phase
+        )
+        planned = sum(
+            wave.trials for c in view.book.cohorts.values() for wave in c.waves if wave.phase == phase
+        )
+        if planned:
+            told = ", ".join(f"{tally[key]} {word}" for key, word in _WORDS if tally[key]) or "none yet"
+            parts.append(f"{phase} {told} of {planned}")
+    at = [f"{p.activity} {p.step}/{p.steps}" for p in view.progress.values() if p.steps]
     share = _share(view)
-    left = f", about {_span(elapsed * (1 - share) / share)} left" if 0.05 < share < 1 else ""
-    cost = sum(s.reports[-1].costs.student_seconds + s.reports[-1].costs.shared_seconds
-               for s in view.book.trials.values() if s.reports)  # fmt: skip
-    at = ", ".join(f"{p.activity} {p.step}/{p.steps}" for p in view.progress.values() if p.steps)
-    return (
-        f"{view.name}: {', '.join(parts) or 'nothing to do'} of {view.planned} trials"
-        f"{' · ' + at if at else ''} · {_span(elapsed)}{left} · {cost / 3600:.3f} worker-hours"
-    )
+    left = [f"about {_span(elapsed * (1 - share) / share)} left"] if 0.05 < share < 1 else []
+    spent = [s.reports[-1].costs for s in standings if s.reports]
+    hours = sum(costs.student_seconds + costs.shared_seconds for costs in spent) / 3600
+    return f"{' | '.join(parts)} · " + " · ".join([*at, _span(elapsed), *left, f"{hours:.3f} worker-hours"])
 
 
 _WORDS = (

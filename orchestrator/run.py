@@ -20,7 +20,6 @@ from orchestrator.desk import Report
 from orchestrator.ledger import Ledger
 from orchestrator.plan import Cohort, Plan
 from orchestrator.records import curve_rows, trial_row
-from orchestrator.sampling import Params
 from orchestrator.wavebook import Recorded, WaveBook
 
 _PLAN = "plan.json"
@@ -103,18 +102,6 @@ class Run:
         if budget.gpu_hours is not None and self.worker_seconds / 3600 >= budget.gpu_hours:
             return f"budget.gpu_hours is {budget.gpu_hours:g} and used up"
         return None
-
-    def winners(self) -> dict[str, Params]:
-        """By study, the parameters of its best finished search trial; the defaults where nothing was searched."""
-        if self.config.search.trials == 0:
-            return {study.study_id: {} for study in self.plan.studies}
-        columns = ["trial_id", "study_id", "phase", "status", "tune_miou", "params"]
-        best: dict[str, tuple[float, str, Params]] = {}
-        for row in self.ledger.read("trials", columns).to_pylist():
-            if row["phase"] == "search" and row["status"] == "ok":
-                found = (-row["tune_miou"], row["trial_id"], {key: json.loads(v) for key, v in row["params"]})
-                best[row["study_id"]] = min(best.get(row["study_id"], found), found, key=lambda f: f[:2])
-        return {study_id: params for study_id, (_, _, params) in best.items()}
 
     def failures(self) -> list[dict[str, Any]]:
         """The planned trials whose last attempt failed, for the closing list."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property, partial
 
 from distill.data import SegmentationDataset, build_dataset
 from distill.evaluation import Counts, evaluate, merge_counts, task_metrics
@@ -29,30 +30,29 @@ class Score:
 
 
 class Scorer:
-    """A cohort's tune and test splits. Search reads tune only: its cohorts never open the test split."""
+    """A cohort's tune and test splits. Search reads tune only: the test split is opened by the first final run."""
 
     def __init__(self, job: CohortJob, workers: Workers, ledger: Ledger) -> None:
-        data = job.config.data[job.cohort.data]
+        self._build = partial(build_dataset, job.config.data[job.cohort.data], protocol=job.config.protocol)
         self._recipe = job.cohort.recipe
         self._workers = workers
         self._ledger = ledger
-        self.tune = build_dataset(data, "tune", protocol=job.config.protocol)
-        self.test = (
-            build_dataset(data, "test", protocol=job.config.protocol)
-            if job.cohort.phase != "search"
-            else None
-        )
+        self._tune = self._build("tune")
         self._measured: set[str] = set()
+
+    @cached_property
+    def _test(self) -> SegmentationDataset:
+        return self._build("test")
 
     def score(self, trial: Trial, student: Student, *, last: bool) -> Score:
         """Evaluates a student on all workers; at the last step of a teacher or final run also on test, once."""
-        counts = {"tune": self._evaluate(student, self.tune)}
+        counts = {"tune": self._evaluate(student, self._tune)}
         weights = None
-        if last and self.test is not None:
-            counts["test"] = self._evaluate(student, self.test)
+        if last and trial.phase != "search":
+            counts["test"] = self._evaluate(student, self._test)
             weights = trial_weights(trial)
             if self._workers.leads:
-                self._keep(trial, student, self.test, counts)
+                self._keep(trial, student, self._test, counts)
         test = task_metrics(counts["test"]).miou if "test" in counts else None
         return Score(task_metrics(counts["tune"]).miou, test, weights)
 

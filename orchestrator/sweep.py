@@ -1,4 +1,4 @@
-"""The sweep: plan → teachers → search → final → leaderboard.
+"""The sweep: plan → teachers → students (search, then final runs) → leaderboard.
 
 python -m orchestrator.sweep [PRESET | FILE.yaml] [options]
 """
@@ -75,7 +75,7 @@ def command(options: Options) -> int:
 
 
 def sweep(options: Options) -> int:
-    """Plan → teachers → search → final → leaderboard, each one call into one room."""
+    """Plan → teachers → students → leaderboard, each one call into one room."""
     from orchestrator.cluster import ray_session
     from orchestrator.ledger import Ledger
     from orchestrator.outcome import show_outcome
@@ -111,7 +111,6 @@ def _carry_out(options: Options, plan: Plan, ledger: Ledger, at_once: int) -> Ru
 
 def _phases(run: Run, at_once: int, view: ProgressView) -> None:
     from orchestrator.phases import run_phase
-    from orchestrator.plan import final_cohorts
     from orchestrator.provenance import arguments_of_this_command, provenance_row
     from orchestrator.teachers import missing_teachers, prepare_teachers, teacher_hashes
 
@@ -125,12 +124,7 @@ def _phases(run: Run, at_once: int, view: ProgressView) -> None:
     if run.stopped.is_set() or missing_teachers(run):
         return
     note_provenance()
-    run_phase(run, "search", run.plan.search, at_once=at_once, watch=view.watch)
-    if run.stopped.is_set():
-        return
-    winners = run.winners()
-    cohorts = list(final_cohorts(run.config, [s for s in run.plan.studies if s.study_id in winners]))
-    run_phase(run, "final", cohorts, at_once=at_once, watch=view.watch, winners=winners)
+    run_phase(run, "students", run.plan.students, at_once=at_once, watch=view.watch)
 
 
 def _check(plan: Plan, ledger: Ledger, *, fresh: bool) -> None:

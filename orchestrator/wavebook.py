@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from orchestrator.config import SweepConfig
 from orchestrator.desk import Report, Status, WaveOrder
-from orchestrator.plan import Bracket, Cohort, Trial, bracket_trials
-from orchestrator.sampling import Params, Scored
+from orchestrator.plan import Bracket, Cohort, Trial, Wave, bracket_trials
+from orchestrator.sampling import Scored
 
 
 @dataclass
@@ -53,12 +53,10 @@ class WaveBook:
         config: SweepConfig,
         cohorts: Sequence[Cohort],
         recorded: Mapping[str, Recorded],
-        winners: Mapping[str, Params] | None = None,
     ) -> None:
         self.cohorts = {cohort.cohort_id: cohort for cohort in cohorts}
         self._config = config
         self._recorded = recorded
-        self._winners = winners or {}
         self._next_wave = dict.fromkeys(self.cohorts, 0)
         self._open: dict[str, list[list[str]]] = {}
         self._decided: set[tuple[str, int, int, int]] = set()  # cohort, wave, bracket, rung
@@ -79,13 +77,13 @@ class WaveBook:
             )
             if waiting:
                 self._open[cohort_id] = [[trial.trial_id for trial in members] for members in brackets]
-                return WaveOrder(wave.index, wave.stream_seed, waiting)
+                return WaveOrder(wave, waiting)
         self._open.pop(cohort_id, None)
         return None
 
     def _members(self, cohort: Cohort, wave: int, bracket: Bracket) -> list[Trial]:
         history = list(self._history(bracket))
-        trials = bracket_trials(self._config, cohort, cohort.waves[wave], bracket, history, self._winners)
+        trials = bracket_trials(self._config, cohort, cohort.waves[wave], bracket, history)
         members: dict[str, Trial] = {trial.trial_id: trial for trial in trials}
         for trial in members.values():
             known = self._recorded.get(trial.trial_id)
@@ -96,10 +94,10 @@ class WaveBook:
         return list(members.values())
 
     def _history(self, bracket: Bracket) -> Iterator[Scored]:
-        """What became of the study's earlier brackets, in the order of the plan."""
+        """What became of the study's search trials so far, in the order of the plan."""
         for standing in self.trials.values():
             trial = standing.trial
-            if trial.study_id == bracket.study.study_id and trial.bracket < bracket.index:
+            if trial.study_id == bracket.study.study_id and trial.phase == "search":
                 yield Scored(trial.params, standing.scores, completed=standing.status == "ok")
 
     def running(self, cohort_id: str) -> bool:
@@ -120,11 +118,14 @@ class WaveBook:
             standing.status = report.status
         return True
 
+    def _current(self, cohort_id: str) -> Wave:
+        return self.cohorts[cohort_id].waves[self._next_wave[cohort_id] - 1]
+
     def decisions(self, cohort_id: str) -> list[Decision]:
         """Decisions that have become possible: at a rung all of a bracket have been scored or ended before it."""
         made = []
         for number, members in enumerate(self._open.get(cohort_id, [])):
-            for rung in self.cohorts[cohort_id].rungs:
+            for rung in self._current(cohort_id).rungs:
                 key = (cohort_id, self._next_wave[cohort_id], number, rung)
                 if key in self._decided:
                     continue

@@ -27,7 +27,15 @@ class Sweep:
     def __init__(self, source: str | Path, output: Path, *arguments: str) -> None:
         self.output = output
         self.log = output.with_suffix(".log")
-        command = [sys.executable, "-m", "orchestrator.sweep", str(source), "--output", str(output), *arguments]
+        command = [
+            sys.executable,
+            "-m",
+            "orchestrator.sweep",
+            str(source),
+            "--output",
+            str(output),
+            *arguments,
+        ]
         with self.log.open("a") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sweep_files import tiny_sweep
 
 from orchestrator.config import SweepConfig
-from orchestrator.plan import Cohort, Trial, apply_params, bracket_trials, final_cohorts, make_plan
+from orchestrator.plan import Cohort, Trial, apply_params, bracket_trials, make_plan
 
 
 def all_trials(config: SweepConfig, cohort: Cohort) -> list[Trial]:
@@ -19,7 +19,7 @@ def all_trials(config: SweepConfig, cohort: Cohort) -> list[Trial]:
         trial
         for wave in cohort.waves
         for bracket in wave.brackets
-        for trial in bracket_trials(config, cohort, wave, bracket, [], {})
+        for trial in bracket_trials(config, cohort, wave, bracket, [])
     ]
 
 
@@ -30,12 +30,11 @@ def test_every_study_gets_exactly_its_trials_and_no_wave_is_overfull(
 ) -> None:
     config = tiny_sweep(search__trials=trials, search__bracket=bracket, search__wave=bracket + spare)
     plan = make_plan(config)
-    (cohort,) = plan.search
-    per_study = Counter(
-        b.study.study_id for wave in cohort.waves for b in wave.brackets for _ in range(b.size)
-    )
+    (cohort,) = plan.students
+    searches = [wave for wave in cohort.waves if wave.phase == "search"]
+    per_study = Counter(b.study.study_id for wave in searches for b in wave.brackets for _ in range(b.size))
     assert per_study == {study.study_id: trials for study in plan.studies}
-    for wave in cohort.waves:
+    for wave in searches:
         assert sum(b.size for b in wave.brackets) <= bracket + spare
         assert len({b.study.study_id for b in wave.brackets}) == len(wave.brackets)
 
@@ -43,10 +42,10 @@ def test_every_study_gets_exactly_its_trials_and_no_wave_is_overfull(
 def test_trial_ids_are_unique_and_the_same_each_time() -> None:
     config = tiny_sweep(search__trials=8)
     first, second = (
-        [t.trial_id for c in make_plan(config).search for t in all_trials(config, c)] for _ in range(2)
+        [t.trial_id for c in make_plan(config).students for t in all_trials(config, c)] for _ in range(2)
     )
     assert first == second
-    assert len(set(first)) == len(first) == 3 * 8
+    assert len(set(first)) == len(first) == 3 * 8  # final runs have no ids before the search has winners
 
 
 @pytest.mark.parametrize(
@@ -61,8 +60,8 @@ def test_trial_ids_are_unique_and_the_same_each_time() -> None:
 def test_how_the_work_is_carried_out_changes_no_id(change: str, value: float) -> None:
     plain, changed = tiny_sweep(), tiny_sweep(**{change: value})
     assert make_plan(plain).plan_hash == make_plan(changed).plan_hash
-    assert [t.trial_id for t in all_trials(plain, make_plan(plain).search[0])] == [
-        t.trial_id for t in all_trials(changed, make_plan(changed).search[0])
+    assert [t.trial_id for t in all_trials(plain, make_plan(plain).students[0])] == [
+        t.trial_id for t in all_trials(changed, make_plan(changed).students[0])
     ]
 
 
@@ -78,31 +77,32 @@ def test_how_the_work_is_carried_out_changes_no_id(change: str, value: float) ->
 def test_whatever_decides_a_result_changes_every_id(change: str, value: float) -> None:
     plain, changed = tiny_sweep(), tiny_sweep(**{change: value})
     ids = [
-        {t.trial_id for t in all_trials(config, make_plan(config).search[0])} for config in (plain, changed)
+        {t.trial_id for t in all_trials(config, make_plan(config).students[0])} for config in (plain, changed)
     ]
     assert not ids[0] & ids[1]
 
 
 def test_a_study_added_beside_others_leaves_their_trials_as_they_were() -> None:
     few, many = tiny_sweep(methods=["student", "kd"]), tiny_sweep()
-    ids = [{t.trial_id for t in all_trials(config, make_plan(config).search[0])} for config in (few, many)]
+    ids = [{t.trial_id for t in all_trials(config, make_plan(config).students[0])} for config in (few, many)]
     assert ids[0] < ids[1]
 
 
 def test_all_methods_of_one_final_seed_form_a_wave() -> None:
     config = tiny_sweep()
-    (cohort,) = final_cohorts(config, make_plan(config).studies)
-    assert [wave.stream_seed for wave in cohort.waves] == [1, 2]
-    for wave in cohort.waves:
+    (cohort,) = make_plan(config).students
+    finals = [wave for wave in cohort.waves if wave.phase == "final"]
+    assert [wave.stream_seed for wave in finals] == [1, 2]
+    for wave in finals:
         assert [b.study.method for b in wave.brackets] == ["student", "kd", "heteroakd"]
 
 
 def test_the_student_alone_searches_its_recipe_and_is_ranked_under_the_pairs_own() -> None:
     config = tiny_sweep()
     plan = make_plan(config)
-    trials = [t for t in all_trials(config, plan.search[0]) if t.method == "student"]
+    trials = [t for t in all_trials(config, plan.students[0]) if t.method == "student"]
     assert len({t.recipe.lr for t in trials}) == len(trials)
-    assert {t.recipe_hash for t in all_trials(config, plan.search[0])} == {trials[0].recipe_hash}
+    assert {t.recipe_hash for t in all_trials(config, plan.students[0])} == {trials[0].recipe_hash}
     default = trials[0]
     assert default.recipe == config.recipes["student"]
 

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -32,8 +31,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path / "run"
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "run"
 
 
 def assert_equal_runs(found: Path, expected: Path) -> None:
@@ -129,7 +128,9 @@ def test_a_study_whose_loss_is_not_finite_leaves_alone(undisturbed: Path, folder
 
 
 def test_two_workers_share_a_batch_and_finish_a_sweep(folder: Path) -> None:
-    sweep = run("smoke", folder, "--set", "compute.workers=2", "--set", "search.trials=0", "--set", "final.seeds=[1]")
+    sweep = run(
+        "smoke", folder, "--set", "compute.workers=2", "--set", "search.trials=0", "--set", "final.seeds=[1]"
+    )
     assert sweep.process.returncode == 0, sweep.text()
     rows = trials(folder)
     assert set(rows.world_size) == {2}

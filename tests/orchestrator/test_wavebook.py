@@ -14,8 +14,10 @@ from orchestrator.wavebook import Recorded, WaveBook
 
 CONFIG = tiny_sweep(search__trials=6, search__bracket=4, search__wave=8)
 PLAN = make_plan(CONFIG)
-COHORT = PLAN.search[0]
-STOPS = (*COHORT.rungs, COHORT.recipe.steps)
+COHORT = PLAN.students[0]
+RUNGS = COHORT.waves[0].rungs
+STEPS = COHORT.recipe.steps
+STOPS = (*RUNGS, STEPS)
 
 
 def score(trial_id: str, step: int) -> float:
@@ -43,7 +45,7 @@ def play(order: random.Random, cut_after: int | None = None, recorded: dict[str,
     while (wave := book.open_next(COHORT.cohort_id)) is not None:
         alive = [t.trial_id for t in wave.trials]
         handed |= set(alive)
-        for stop in STOPS:
+        for stop in (*wave.wave.rungs, STEPS):
             order.shuffle(alive)
             for trial_id in list(alive):
                 if trial_id in fails:
@@ -51,7 +53,7 @@ def play(order: random.Random, cut_after: int | None = None, recorded: dict[str,
                     if end(Report(trial_id, stop - 1, status="failed")):
                         return book, ledger, handed
                     continue
-                last = stop == STOPS[-1]
+                last = stop == STEPS
                 report = Report(
                     trial_id, stop, status="ok" if last else None, tune_miou=score(trial_id, stop)
                 )
@@ -84,7 +86,7 @@ def test_decisions_do_not_depend_on_who_reports_first(seed: int) -> None:
     assert outcome(found) == outcome(expected)
 
 
-@given(seed=st.integers(0, 10**6), cut=st.integers(1, 17))
+@given(seed=st.integers(0, 10**6), cut=st.integers(1, 23))
 @settings(max_examples=60, deadline=None)
 def test_a_run_that_was_cut_anywhere_ends_as_one_that_was_not_and_trains_nothing_twice(
     seed: int, cut: int
@@ -98,13 +100,15 @@ def test_a_run_that_was_cut_anywhere_ends_as_one_that_was_not_and_trains_nothing
 
 def test_each_rung_keeps_the_better_half_of_each_study() -> None:
     _, ledger, _ = play(random.Random(0))
-    survivors = [trial_id for trial_id, r in ledger.items() if r.status == "ok"]
-    # Brackets of 4 and 2 trials with two rungs leave 1 and 1; three studies.
-    assert len(survivors) == 3 * 2
     book, _, _ = play(random.Random(0))
+    searched = [trial_id for trial_id in ledger if book.trials[trial_id].trial.phase == "search"]
+    # Brackets of 4 and 2 trials with two rungs leave 1 and 1; three studies.
+    assert sum(ledger[trial_id].status == "ok" for trial_id in searched) == 3 * 2
     for study in PLAN.studies:
         members = [
-            s for s in book.trials.values() if s.trial.study_id == study.study_id and s.trial.bracket == 0
+            s
+            for s in book.trials.values()
+            if s.trial.study_id == study.study_id and s.trial.bracket == 0 and s.trial.phase == "search"
         ]
         ranked = sorted(members, key=lambda s: -score(s.trial.trial_id, STOPS[0]))
         assert {len(s.scores) > 1 for s in ranked[:2]} == {True}
@@ -113,10 +117,33 @@ def test_each_rung_keeps_the_better_half_of_each_study() -> None:
 
 def test_a_failed_trial_holds_nobody_up_and_its_place_is_not_filled() -> None:
     _, plain, _ = play(random.Random(0))
-    victim = next(trial_id for trial_id, r in plain.items() if r.status == "ok")
-    _, ledger, _ = play(random.Random(0), fails=frozenset({victim}))
-    assert ledger[victim].status == "failed"
-    assert set(ledger) == set(plain)
+    first = next(iter(plain))
+    _, ledger, _ = play(random.Random(0), fails=frozenset({first}))
+    assert ledger[first].status == "failed"
+    assert len(ledger) == len(plain)
+
+
+def test_the_final_runs_take_the_best_finished_parameters_of_each_study() -> None:
+    book, ledger, _ = play(random.Random(0))
+    for study in PLAN.studies:
+        mine = [s for s in book.trials.values() if s.trial.study_id == study.study_id]
+        finished = [s for s in mine if s.trial.phase == "search" and s.status == "ok"]
+        best = max(finished, key=lambda s: s.scores[STEPS])
+        finals = [s for s in mine if s.trial.phase == "final"]
+        assert {s.trial.seed for s in finals} == {1, 2}
+        assert all(s.trial.params == best.trial.params for s in finals)
+        assert all(ledger[s.trial.trial_id].status == "ok" for s in finals)
+
+
+def test_a_study_whose_every_trial_failed_has_no_final_run() -> None:
+    study = PLAN.studies[1]
+    book, _, _ = play(random.Random(0))
+    doomed = {
+        t for t, s in book.trials.items() if s.trial.study_id == study.study_id and s.trial.phase == "search"
+    }
+    book, _, _ = play(random.Random(0), fails=frozenset(doomed))
+    finals = {s.trial.study_id for s in book.trials.values() if s.trial.phase == "final"}
+    assert finals == {other.study_id for other in PLAN.studies} - {study.study_id}
 
 
 def test_a_report_told_twice_counts_once() -> None:
