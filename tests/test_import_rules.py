@@ -1,0 +1,48 @@
+"""The arrows between the packages point down only."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+RULES = [
+    # files, what they must not import, except
+    ("distill/**/*.py", {"ray", "orchestrator"}, ()),
+    ("search_spaces/**/*.py", {"ray", "torch", "timm", "orchestrator"}, ()),
+    ("distill/**/*.py", {"timm"}, ("distill/models/",)),
+    ("orchestrator/**/*.py", {"timm", "albumentations"}, ()),
+    ("distill/**/*.py", {"albumentations"}, ("distill/data/",)),
+    ("orchestrator/leaderboard/**/*.py", {"torch", "ray"}, ()),
+    ("orchestrator/plan.py", {"torch", "ray"}, ()),
+    ("orchestrator/config.py", {"torch", "ray"}, ()),
+    ("orchestrator/ledger.py", {"torch", "ray"}, ()),
+    ("orchestrator/wavebook.py", {"torch", "ray"}, ()),
+    ("orchestrator/desk.py", {"torch", "ray"}, ()),
+    ("orchestrator/search.py", {"torch"}, ()),
+]
+
+
+def imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield str(node.module).split(".")[0]
+
+
+@pytest.mark.parametrize(("pattern", "forbidden", "exempt"), RULES, ids=lambda value: str(value)[:40])
+def test_no_import_goes_through_a_wall(pattern: str, forbidden: set[str], exempt: tuple[str, ...]) -> None:
+    files = [path for path in ROOT.glob(pattern) if not str(path.relative_to(ROOT)).startswith(exempt or ("-",))]
+    assert files
+    broken = {str(p.relative_to(ROOT)): found for p in files if (found := forbidden & set(imported(p)))}
+    assert not broken
+
+
+def test_ray_is_imported_by_the_orchestrator_alone() -> None:
+    users = {path.relative_to(ROOT).parts[0] for package in ("distill", "search_spaces", "orchestrator")
+             for path in (ROOT / package).rglob("*.py") if "ray" in set(imported(path))}  # fmt: skip
+    assert users == {"orchestrator"}
