@@ -1,22 +1,22 @@
 """Generated street scenes in which some classes differ by texture only and others by layout only.
 
 A scene is a sky, a skyline of blocks, a ground cut in two by a kerb that runs from the horizon to the bottom
-edge, and objects on the ground. Four pairs of twins share shapes, places and colours:
+edge, and objects on the ground. Four pairs of twins share shapes, places and colours. By texture, the first of
+a pair is striped across and the second upright. By layout, both wear the same checkerboard, and the first is
 
-====================  ==========  ===================  =============================================
-twins                 region      texture: the first   layout: the first of the pair is the one
-                                  is striped across,   on the kerb's side where …
-                                  the second upright
-====================  ==========  ===================  =============================================
-road, sidewalk        ground      half of 2 pixels     … the sun is **not** (top of the picture)
-person, pole          uprights    half of 2 pixels     … the balloon is (top of the picture)
-car, sign             boxes       half of 2 pixels     … the balloon is (top of the picture)
-building, vegetation  blocks      half of 3 pixels     … the mark on the ground is (bottom edge)
-====================  ==========  ===================  =============================================
+====================  ========  =============================================================
+twins                 region    told by layout: the first is …
+====================  ========  =============================================================
+road, sidewalk        ground    … on the side of the kerb where the sun is not
+person, pole          uprights  … what all uprights are when the balloon is red, not blue
+car, sign             boxes     … on the side of the kerb where the balloon is
+building, vegetation  blocks    … on the side of the kerb where the mark on the ground is
+====================  ========  =============================================================
 
-A twin told by texture ignores the far marks; a twin told by layout wears a checkerboard, which says nothing.
-All textures have the same two levels in equal shares. `context` moves the pairs over to layout one after
-another, in the table's order: at 0.5 the first two are told by layout, the last two by texture.
+Sun and balloon stand at the top of the picture, the mark at the bottom edge: far from what they decide. Where a
+pair is told by texture they decide nothing. All textures have the same two levels in equal shares. `context`
+moves the pairs over to layout one after another, in the table's order: at 0.5 the first two are told by
+layout, the last two by texture.
 All arithmetic behind a pixel is on integers or is exact, so scenes do not depend on the machine.
 """
 
@@ -50,6 +50,9 @@ PALETTE = (
 _CACHE_BYTES = 128 * 2**20
 _PARAMETERS = 320
 _FLAT = 0
+
+BALLOONS = ((200, 50, 50), (50, 60, 200))
+"""A red balloon or a blue one."""
 
 Draw = Callable[[], float]
 
@@ -110,6 +113,7 @@ class _Street(NamedTuple):
     kerb_bottom: float
     sun_side: int
     balloon_side: int
+    balloon_colour: int
     mark_side: int
 
     def side(self, x: float, y: float, height: int) -> int:
@@ -145,6 +149,7 @@ def _street(height: int, width: int, draw: Draw) -> _Street:
         kerb_bottom=width * (0.30 + 0.40 * draw()),
         sun_side=int(draw() < 0.5),
         balloon_side=int(draw() < 0.5),
+        balloon_colour=int(draw() < 0.5),
         mark_side=int(draw() < 0.5),
     )
 
@@ -152,11 +157,11 @@ def _street(height: int, width: int, draw: Draw) -> _Street:
 def _paint_sky(canvas: _Canvas, street: _Street, unit: float, draw: Draw) -> None:
     width = canvas.regions.shape[1]
     canvas.region(0, _FLAT, _grey(draw, 140, 190, 30))
-    for side, y, radius, colour in (
-        (street.sun_side, 0.06, 3.2, (250, 250, 225)),
-        (street.balloon_side, 0.15, 2.8, (40, 40, 60)),
+    for side, near, y, radius, colour in (
+        (street.sun_side, 0.08, 0.08, 4.5, (250, 250, 225)),
+        (street.balloon_side, 0.28, 0.11, 7.0, BALLOONS[street.balloon_colour]),
     ):
-        away = width * (0.10 + 0.18 * draw())
+        away = width * (near + 0.10 * draw())
         x = street.kerb_top + (away if side else -away)
         centre = (round(x), round(canvas.regions.shape[0] * y))
         cv2.circle(canvas.regions, centre, round(radius * unit), canvas.region(0, _FLAT, colour), -1)
@@ -196,7 +201,7 @@ def _paint_ground(canvas: _Canvas, config: ScenesConfig, street: _Street, unit: 
     cv2.fillConvexPoly(canvas.regions, np.array(line).astype(np.int32), kerb)
     away = width * (0.08 + 0.12 * draw())
     x = round(street.kerb_bottom + (away if street.mark_side else -away))
-    half_width, depth = round(3 * unit), round(3 * unit)
+    half_width, depth = round(4 * unit), round(3 * unit)
     mark = canvas.region((left, right)[street.mark_side], _FLAT, (235, 235, 215))
     canvas.regions[height - depth - 1 : height - 1, max(0, x - half_width) : x + half_width] = mark
 
@@ -208,13 +213,14 @@ def _paint_objects(canvas: _Canvas, config: ScenesConfig, street: _Street, unit:
         foot = street.horizon + (0.9 * height - street.horizon) * (0.12 + 0.88 * depth)
         zoom, x = unit * (0.55 + 0.45 * depth), width * (0.04 + 0.92 * draw())
         twins = BOXES if draw() < 0.5 else UPRIGHTS
-        side = street.side(x, foot, height)
-        label, texture = _tell(config, twins, draw, int(side != street.balloon_side))
+        on_balloon_side = street.side(x, foot, height) == street.balloon_side
+        layout_says = street.balloon_colour if twins is UPRIGHTS else int(not on_balloon_side)
+        label, texture = _tell(config, twins, draw, layout_says)
         colour = (40 + int(150 * draw()), 40 + int(150 * draw()), 40 + int(150 * draw()))
         if twins is BOXES:
             half, tall = zoom * (6 + 4 * draw()), zoom * (8 + 4 * draw())
         else:
-            half, tall = zoom * (2.2 + 1.0 * draw()), zoom * (15 + 8 * draw())
+            half, tall = zoom * (3.2 + 1.2 * draw()), zoom * (18 + 8 * draw())
         if label >= config.classes:
             continue
         top = max(round(height * 0.22), round(foot - tall))
