@@ -174,7 +174,10 @@ class CIRKDConfig(WithKDConfig):
     )
     temperature: float = Field(0.1, gt=0, le=100, description="temperature τ of all similarities")
     pool: int = Field(
-        1, ge=1, le=64, description="max-pooling before the cross-image term, whose time grows with pool^-4"
+        1,
+        ge=1,
+        le=64,
+        description="kernel and stride of a max-pooling before the cross-image term, whose time falls with its 4th power",
     )
     tap: Tap = Field("fused", description="which features are compared")
     pixel_queue: int = Field(20_000, ge=1, le=10**7, description="pixels remembered per class")

@@ -170,8 +170,8 @@ def hetero_akd(
 class HeteroAKDConfig(MethodConfig):
     """Settings of HeteroAKD. A preset fills what is not set beside it.
 
-    Ablations: `mixing: false` (no KMM), `kem_axis: none` (no KEM), both (projection only), `hakd_weight:
-    0` (logits distillation), `hakd_weight: 0` and `kd_weight: 0` (student alone).
+    Ablations: `mixing: false` (no KMM), `kem_axis: none` (no KEM), both of them (projection only),
+    `hakd_weight: 0` (logits distillation), `hakd_weight: 0` and `kd_weight: 0` (student alone).
     """
 
     preset: Literal["paper", "stable"] = Field(

@@ -1,0 +1,176 @@
+"""`docs/methods.md`, from the cards, settings, formulas and measurements themselves."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic.fields import FieldInfo
+
+import distill.methods as methods
+from distill.methods.registry import Method, list_methods, method_class
+from distill.models.output import ModelInfo
+
+_INFO = ModelInfo("any", "cnn", 2, (16, 16, 16, 16), (4, 8, 16, 32), 16, 4, 4)
+
+_OPENING = """# Methods
+
+Written by `python -m distill.methods docs`, from the code; a test compares. Build one with
+
+```python
+from distill.methods import build_method
+method = build_method("kd", student=student, teacher=teacher, num_classes=19, temperature=2)
+terms = method(student(images), teacher(images), labels)      # raw terms; method.weights has their factors
+```
+
+What holds for all of them:
+
+- The task's cross-entropy is added by the training step; `student` is that alone.
+- The student's grid is the working grid: the teacher's maps are resized to it bilinearly, labels by nearest neighbour.
+  Shapes never have to agree; channels are aligned by a 1×1 convolution where a formula compares them.
+- A term is a mean over valid pixels unless its formula says otherwise. Pixels labelled 255 count for nothing, whatever
+  the maps hold there, and a batch of nothing else gives 0.
+- Losses run in float32 under autocast. No gradient reaches the teacher. A term of weight 0 is not computed and its
+  projector not built.
+- Default weights hold for this normalisation; those of other code bases may differ by the number of pixels.
+
+`tap` says which features: `stage1` to `stage4` of the backbone, `stride8` (the deepest stage of stride at most 8, or the
+nearest to it), or `fused` (what the classifier sees).
+
+Methods are joined by `+`: `build_method("kd+cwd", ..., **{"kd.kd_weight": 1, "cwd.temperature": 2})`. Terms are then named
+`<method>.<term>`; the logits distillation that some methods bring along (`kd_weight` of `cwd`, `skd`, `ifvd`, `at`,
+`fitnet`, `cirkd`) is 0 in a combination unless it is set.
+
+A method of your own subclasses `Method`, carries a `Card` and a `MethodConfig`, and is registered by `@register`;
+`distill.testing.MethodConformance` tests it.
+"""
+
+
+def methods_page(root: Path) -> str:
+    """The page as Markdown.
+
+    Args:
+        root: the repository, for search spaces and `benchmarks/losses.json`.
+    """
+    names = ["student", *(name for name in list_methods() if name != "student")]
+    parts = [_OPENING, _summary(names), *(_section(name, root) for name in names), _cost(root)]
+    return "\n".join(part.rstrip() + "\n" for part in parts)
+
+
+def _table(header: list[str], rows: list[list[str]], right: frozenset[str] = frozenset()) -> str:
+    rule = ["---:" if column in right else "---" for column in header]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [header, rule, *rows])
+
+
+def _terms(cls: type[Method]) -> str:
+    weights = cls(cls.Config(), _INFO, _INFO, 2).weights
+    return ", ".join(f"`{term}` {weight:g}" for term, weight in weights.items()) or "–"
+
+
+def _summary(names: list[str]) -> str:
+    rows = []
+    for name in names:
+        card = method_class(name).card
+        paper = f"[{card.title}]({card.url}), {card.venue} {card.year}"
+        rows.append([f"`{name}`", paper, card.family, _terms(method_class(name))])
+    return _table(["method", "paper", "compares", "terms and default weights"], rows)
+
+
+def _section(name: str, root: Path) -> str:
+    cls = method_class(name)
+    lines = [
+        f"## {name}",
+        "",
+        f"{cls.card.authors}, {cls.card.venue} {cls.card.year}.",
+        "",
+        inspect.getdoc(cls) or "",
+    ]
+    for formula in _formulas(cls):
+        summary = (inspect.getdoc(formula) or "").split("\n", 1)[0]
+        lines += ["", f"`{formula.__name__}{_signature(formula)}`: {summary}"]
+    if cls.card.differs:
+        lines += ["", f"Differs from the paper: {cls.card.differs}"]
+    advice = (inspect.getdoc(cls.Config) or "").split("\n\n", 1)[1:]
+    lines += ["", *advice] if advice else []
+    fields = cls.Config.model_fields
+    if fields:
+        rows = [[f"`{key}`", _default(f), _range(f), f.description or ""] for key, f in fields.items()]
+        lines += ["", _table(["setting", "default", "range", "what it is"], rows)]
+    lines += ["", f"A sweep searches {_space(name, root)}."]
+    return "\n".join(lines)
+
+
+def _formulas(cls: type[Method]) -> list[Any]:
+    exported = (getattr(methods, name) for name in methods.__all__)
+    return [f for f in exported if inspect.isfunction(f) and f.__module__ == cls.__module__]
+
+
+def _signature(formula: Any) -> str:
+    parameters = inspect.signature(formula).parameters.values()
+    return "(" + ", ".join(str(p.replace(annotation=p.empty)) for p in parameters) + ")"
+
+
+def _default(field: FieldInfo) -> str:
+    value = field.default
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, int | float) else "–" if value is None else str(value)
+
+
+def _range(field: FieldInfo) -> str:
+    if field.annotation is bool:
+        return "true, false"
+    choices = [choice for choice in get_args(field.annotation) if isinstance(choice, str)]
+    if choices:
+        return ", ".join(choices)
+    limits = {kind: value for rule in field.metadata for kind, value in vars(_Limits(rule)).items()}
+    low = f"[{limits['ge']:g}" if "ge" in limits else f"({limits['gt']:g}" if "gt" in limits else "(−∞"
+    high = f"{limits['le']:g}]" if "le" in limits else f"{limits['lt']:g})" if "lt" in limits else "∞)"
+    return f"{low}, {high}"
+
+
+class _Limits:
+    """Limits in one piece of a field's metadata, as attributes gt, ge, lt, le."""
+
+    def __init__(self, rule: Any) -> None:
+        for kind in ("gt", "ge", "lt", "le"):
+            if getattr(rule, kind, None) is not None:
+                setattr(self, kind, getattr(rule, kind))
+
+
+def _space(name: str, root: Path) -> str:
+    space = yaml.safe_load((root / "search_spaces" / "methods" / f"{name}.yaml").read_text(encoding="utf-8"))
+    said = []
+    for key, domain in space["parameters"].items():
+        ((kind, values),) = domain.items()
+        words = kind.replace("scale_log_uniform", "log-uniform, times the recipe's").replace("_", "-")
+        said.append(
+            f"`{key}` ({words}: {', '.join(f'{v:g}' if isinstance(v, int | float) else v for v in values)})"
+        )
+    return ", ".join(said)
+
+
+def _cost(root: Path) -> str:
+    report = json.loads((root / "benchmarks" / "losses.json").read_text(encoding="utf-8"))
+    rows = [
+        [
+            row["loss"],
+            str(row["channels"]),
+            "×".join(map(str, row["grid"])),
+            f"{row['ms']:g}",
+            f"{row['mib']:g}",
+            str(row["passes"]),
+        ]
+        for row in report["rows"]
+    ]
+    header = ["formula", "channels", "grid", "ms", "peak MiB", "passes"]
+    return (
+        "## What the formulas cost\n\n"
+        f"`python benchmarks/losses.py` on {report['machine']}, torch {report['torch']}: forward and backward of a batch "
+        f"of {report['batch']}, float32, median of {report['repeats']} runs; peak memory above the inputs; passes are "
+        "kernels that read or write a tensor at least as large as the student's map. Channels are K for logits, 256 for "
+        "features.\n\n"
+    ) + _table(header, rows, frozenset(header[1:]))
