@@ -89,6 +89,8 @@ def _run_cohort(run: Run, cohort: Cohort, desks: Desks, desk_name: str) -> None:
     error: str | None = None
     try:
         _train(run, cohort, desk, desk_name)
+        if not run.stopped.is_set():  # every trial is recorded: nothing is left to go on with
+            run.ledger.delete(f"checkpoints/{cohort.cohort_id}")
     except BaseException as failure:
         error = str(failure)
         raise

@@ -105,6 +105,7 @@ def _carry_out(options: Options, plan: Plan, ledger: Ledger, at_once: int) -> Ru
     with held(ledger), ProgressView(Console(stderr=options.json)) as view, _stops_at_signals(run, view):
         claim(ledger, plan, fresh=options.fresh)
         _phases(run, at_once, view)
+        ledger.delete("ray")  # what Ray Train keeps of its own
         write_leaderboard([ledger])
     return run
 
