@@ -107,9 +107,9 @@ def ray_session(address: str, operation: OperationChoice, *, verbose: bool) -> I
 
 def _silence_raylet() -> None:
     """Ray prints its daemons' messages to standard output, whatever the logging level: here they go nowhere."""
-    from ray._private.ray_logging import global_worker_stdstream_dispatcher
+    import ray._private.worker
 
-    global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")
+    ray._private.worker.print_to_stdstream = lambda data, ignore_prefix: None
 
 
 def _loopback() -> str:

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from distill.catalogue import ModelCost, model_cost
-from distill.errors import UsageError
+from distill.catalogue import ModelCost
 from distill.recipe import Recipe
 from orchestrator.choices import needs_teacher
 from orchestrator.config import SweepConfig
+from orchestrator.model_costs import cost_of
 from orchestrator.plan import Cohort, Model, Phase, Plan, Wave, teacher_cohort
 
 # What small-batch training reaches in practice, a fraction of the peak; the truth is in the ledger after a run.
@@ -33,7 +33,7 @@ class Work:
 
     student_steps: int
     teacher_passes: int
-    flops: float | None
+    flops: float
 
 
 def estimate(plan: Plan) -> dict[str, Any]:
@@ -42,7 +42,6 @@ def estimate(plan: Plan) -> dict[str, Any]:
     teachers = [teacher_cohort(plan, teacher) for teacher in plan.teachers if teacher.recipe is not None]
     cohorts = [*teachers, *plan.students]
     found = {phase: _phase(config, cohorts, phase) for phase in _PHASES}
-    hours = [phase["worker_hours"] for phase in found.values()]
     return {
         "name": config.name,
         "plan_hash": plan.plan_hash,
@@ -55,9 +54,8 @@ def estimate(plan: Plan) -> dict[str, Any]:
         "sampler": config.search.sampler,
         "compute": config.compute.model_dump(),
         "phases": found,
-        "worker_hours": None if None in hours else round(math.fsum(hours), 4),
+        "worker_hours": round(math.fsum(phase["worker_hours"] for phase in found.values()), 4),
         "assumed_flops_per_second": sorted({_speed(config, cohort.recipe) for cohort in cohorts}),
-        "uncounted_models": sorted({model for cohort in cohorts for model in _uncounted(config, cohort)}),
         "disk_bytes": _disk(config, cohorts),
     }
 
@@ -73,56 +71,45 @@ def render_estimate(found: dict[str, Any]) -> str:
         f"  {'phase':<10}{'trials':>8}{'student steps':>16}{'teacher passes':>16}{'worker-hours':>14}",
     ]
     for name, phase in found["phases"].items():
-        hours = "unknown" if phase["worker_hours"] is None else f"{phase['worker_hours']:.3f}"
+        hours = f"{phase['worker_hours']:.3f}"
         lines.append(
             f"  {name:<10}{phase['trials']:>8}{phase['student_steps']:>16,}{phase['teacher_passes']:>16,}{hours:>14}"
         )
-    total = found["worker_hours"]
-    lines.append("")
-    if total is not None:
-        speeds = " and ".join(f"{speed / 1e9:g}" for speed in found["assumed_flops_per_second"])
-        lines.append(
-            f"  about {total:.2f} worker-hours at {speeds} GFLOP/s per worker, an assumption; starting up not counted"
-        )
-    if found["uncounted_models"]:
-        lines.append(f"  no cost is known for: {', '.join(found['uncounted_models'])}")
-    disk = found["disk_bytes"]
-    lines.append("  disk     unknown" if disk is None else f"  disk     about {disk / 1e6:,.0f} MB at most")
+    speeds = " and ".join(f"{speed / 1e9:g}" for speed in found["assumed_flops_per_second"])
+    lines += [
+        "",
+        f"  about {found['worker_hours']:.2f} worker-hours, assuming {speeds} GFLOP/s per worker; starting up not counted",
+        f"  disk     about {found['disk_bytes'] / 1e6:,.0f} MB at most",
+    ]
     return "\n".join(lines)
 
 
 def _phase(config: SweepConfig, cohorts: Sequence[Cohort], phase: Phase) -> dict[str, Any]:
     waves = [(cohort, wave) for cohort in cohorts for wave in cohort.waves if wave.phase == phase]
     works = [_work(config, cohort, wave) for cohort, wave in waves]
-    hours: float | None = 0.0
-    for (cohort, _), work in zip(waves, works, strict=True):
-        known = work.flops is not None and hours is not None
-        hours = hours + work.flops / _speed(config, cohort.recipe) / 3600 if known else None  # type: ignore[operator]
+    seconds = [w.flops / _speed(config, cohort.recipe) for (cohort, _), w in zip(waves, works, strict=True)]
     return {
         "trials": sum(wave.trials for _, wave in waves),
         "waves": len(waves),
         "student_steps": sum(work.student_steps for work in works),
         "teacher_passes": sum(work.teacher_passes for work in works),
-        "worker_hours": None if hours is None else round(hours, 4),
+        "worker_hours": round(math.fsum(seconds) / 3600, 4),
     }
 
 
 def _work(config: SweepConfig, cohort: Cohort, wave: Wave) -> Work:
     steps, passes, flops = 0, 0, 0.0
-    known = True
     recipe = cohort.recipe
     for bracket in wave.brackets:
         own = sum(length * seated for length, seated in _segments(wave, recipe.steps, bracket.size))
         steps += own
         cost = _cost(config, cohort.data, recipe, bracket.study.student)
-        known = known and cost is not None
-        flops += 0 if cost is None else own * recipe.batch_size * cost.flops_forward * (1 + BACKWARD)
+        flops += own * recipe.batch_size * cost.flops_forward * (1 + BACKWARD)
     if cohort.teacher is not None and _taught(wave):
         passes = recipe.steps
         teacher = _cost(config, cohort.data, recipe, cohort.teacher.model)
-        known = known and teacher is not None
-        flops += 0 if teacher is None else passes * recipe.batch_size * teacher.flops_forward
-    return Work(steps, passes, flops if known else None)
+        flops += passes * recipe.batch_size * teacher.flops_forward
+    return Work(steps, passes, flops)
 
 
 def _taught(wave: Wave) -> bool:
@@ -137,23 +124,8 @@ def _segments(wave: Wave, steps: int, size: int) -> Iterator[tuple[int, int]]:
         start, seated = stop, math.ceil(seated / 2)
 
 
-def _cost(config: SweepConfig, data: str, recipe: Recipe, model: Model) -> ModelCost | None:
-    height, width = recipe.augmentation.crop
-    try:
-        return model_cost(model.name, model.options, _classes(config, data), height, width)
-    except UsageError:
-        return None  # a variant by backbone_args that the catalogue does not hold; named in the estimate
-
-
-def _classes(config: SweepConfig, data: str) -> int:
-    return int(getattr(config.data[data], "classes", 19))
-
-
-def _uncounted(config: SweepConfig, cohort: Cohort) -> Iterator[str]:
-    models = [bracket.study.student for wave in cohort.waves for bracket in wave.brackets]
-    for model in models + ([] if cohort.teacher is None else [cohort.teacher.model]):
-        if _cost(config, cohort.data, cohort.recipe, model) is None:
-            yield model.name
+def _cost(config: SweepConfig, data: str, recipe: Recipe, model: Model) -> ModelCost:
+    return cost_of(model, config.data[data].class_count, *recipe.augmentation.crop)
 
 
 def _speed(config: SweepConfig, recipe: Recipe) -> float:
@@ -163,7 +135,7 @@ def _speed(config: SweepConfig, recipe: Recipe) -> float:
     )
 
 
-def _disk(config: SweepConfig, cohorts: Sequence[Cohort]) -> int | None:
+def _disk(config: SweepConfig, cohorts: Sequence[Cohort]) -> int:
     """Weights that are kept, the largest checkpoints that stand at once, and the counts; an upper bound."""
     kept = checkpoints = counts = 0
     for cohort in cohorts:
@@ -172,19 +144,12 @@ def _disk(config: SweepConfig, cohorts: Sequence[Cohort]) -> int | None:
             seated = 0
             for bracket in wave.brackets:
                 cost = _cost(config, cohort.data, cohort.recipe, bracket.study.student)
-                if cost is None:
-                    return None
                 states = 2 if cohort.recipe.optimizer == "sgd" else 3
                 seated += bracket.size * cost.params * BYTES * states
                 if wave.phase != "search":
                     kept += bracket.size * cost.params * BYTES
-                    rows = _images(config, cohort.data) * _classes(config, cohort.data)
+                    rows = config.data[cohort.data].scored_images * config.data[cohort.data].class_count
                     counts += bracket.size * rows * COUNT_ROW_BYTES
             largest = max(largest, seated)
         checkpoints += largest * (config.operation.checkpoints_kept + 1)
     return kept + checkpoints + counts
-
-
-def _images(config: SweepConfig, data: str) -> int:
-    found = config.data[data]
-    return int(getattr(found, "tune", 300)) + int(getattr(found, "test", 500))

@@ -57,6 +57,16 @@ class ScenesConfig(_Config):
         0, ge=0, le=8, description="ignored pixels on either side of a border between regions of two classes"
     )
 
+    @property
+    def class_count(self) -> int:
+        """Number of classes K."""
+        return self.classes
+
+    @property
+    def scored_images(self) -> int:
+        """Images on which a final run is scored, tune and test together."""
+        return self.tune + self.test
+
     @field_validator("size", mode="before")
     @classmethod
     def _square(cls, size: object) -> object:
@@ -85,6 +95,16 @@ class CityscapesConfig(_Config):
     student_images: int | None = Field(
         None, ge=1, description="labelled images the student has, drawn by tune_seed; the teacher has all"
     )
+
+    @property
+    def class_count(self) -> int:
+        """Number of classes K."""
+        return 19
+
+    @property
+    def scored_images(self) -> int:
+        """Images on which a final run is scored, tune and test together, about."""
+        return 500 + round(2975 * self.tune_share)
 
 
 class AugmentationConfig(_Config):
