@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -14,7 +15,7 @@ from distill.errors import UsageError, nearest, unknown
 from orchestrator.choices import check_method_name, check_settings, check_space
 from orchestrator.config import SweepConfig
 from orchestrator.plan import method_space
-from search_spaces import preset_names, preset_path
+from search_spaces import library, preset_names, preset_path
 
 Place = tuple[str | int, ...]
 
@@ -36,6 +37,7 @@ def load_sweep(source: str, overrides: Sequence[str] = ()) -> SweepConfig:
     for override in overrides:
         place = _apply(document, override)
         places[place] = f"--set {override}"
+    _take_from_library(document, places, path)
     try:
         config = SweepConfig.model_validate(document)
     except ValidationError as error:
@@ -123,6 +125,27 @@ def _apply(document: dict[str, Any], override: str) -> Place:
     return place
 
 
+def _take_from_library(document: dict[str, Any], places: Mapping[Place, str], path: Path) -> None:
+    """Writes out the pairs that are named with `pair:` and the recipes that are used and not written."""
+    listed = document.get("pairs")
+    entries: list[Any] = listed if isinstance(listed, list) else []
+    for i, entry in enumerate(entries):
+        if not isinstance(entry, dict) or "pair" not in entry:
+            continue
+        name = entry.pop("pair")
+        if name not in library.pairs():
+            place = _nearest_place(("pairs", i, "pair"), places, path)
+            raise UsageError(f"{place}: {unknown('pair', str(name), library.pairs())}")
+        entries[i] = {"name": name, **copy.deepcopy(library.pairs()[name]), **entry}
+    written = document.setdefault("recipes", {})
+    for entry in entries:
+        for role in ("teacher", "student"):
+            model = entry.get(role) if isinstance(entry, dict) else None
+            used = model.get("recipe") if isinstance(model, dict) else None
+            if isinstance(written, dict) and used in library.recipes():
+                written.setdefault(used, copy.deepcopy(library.recipes()[used]))
+
+
 def _describe(
     error: ValidationError, document: Any, places: Mapping[Place, str], path: Path
 ) -> Iterable[str]:
@@ -207,7 +230,7 @@ def _cross_checks(config: SweepConfig, places: Mapping[Place, str], path: Path) 
             yield f"{at('pairs', i, 'data')}: {unknown('data set', pair.data, config.data)}"
         for role, choice in (("teacher", pair.teacher), ("student", pair.student)):
             if choice.recipe is not None and choice.recipe not in config.recipes:
-                yield f"{at('pairs', i, role, 'recipe')}: {unknown('recipe', choice.recipe, config.recipes)}"
+                yield f"{at('pairs', i, role, 'recipe')}: {unknown('recipe', choice.recipe, {*config.recipes, *library.recipes()})}"
             try:
                 check_model_name(choice.model)
             except UsageError as error:

@@ -108,7 +108,7 @@ def test_a_students_losses_are_the_same_to_the_bit_alone_and_in_company(
 
 @pytest.mark.parametrize(
     ("method", "changes"),
-    [("student", {}), ("heteroakd", {}), ("cwd", {"optimizer": "adamw", "ema_decay": 0.9}), ("kd", {"accumulate": 2, "clip_norm": 0.1})],
+    [("student", {}), ("heteroakd", {"precision": "bf16", "channels_last": True}), ("cwd", {"optimizer": "adamw", "ema_decay": 0.9}), ("kd", {"accumulate": 2, "clip_norm": 0.1})],
 )  # fmt: skip
 def test_a_student_goes_on_from_its_state_as_if_nothing_had_happened(
     teacher: SegmentationModel, method: str, changes: dict[str, Any]

@@ -72,6 +72,15 @@ def test_a_fault_in_the_sweep_file_is_named_with_its_line_and_remedy(
     assert f"sweep.yaml:{line}:" in message
 
 
+def test_an_unknown_pair_is_answered_with_the_nearest(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    text = SWEEP.replace("pairs:\n", "pairs:\n  - {pair: mit_b4_to_deeplabv3_resnet81, data: scenes}\n")
+    message = refuse(capsys, tmp_path, text)
+    assert "sweep.yaml:7: pair 'mit_b4_to_deeplabv3_resnet81' is not known" in message
+    assert "'mit_b4_to_deeplabv3_resnet18'" in message
+
+
 def test_every_fault_is_told_at_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     message = refuse(capsys, tmp_path, SWEEP.replace("lr: 0.01", "lr: 0").replace("trials: 2", "trails: 2"))
     assert "recipes.short.lr" in message
