@@ -25,9 +25,10 @@ from distill.random_state import RandomState
 from distill.training import Batch, State, Student, StudentSpec, teacher_output
 from orchestrator.checkpoints import CohortCheckpoints, load_weights
 from orchestrator.cohort_job import CohortJob
-from orchestrator.desk import Costs, Progress, Report, WaveOrder
+from orchestrator.desk import Progress, WaveOrder
 from orchestrator.ledger import Ledger
 from orchestrator.plan import Trial, teacher_weights, trial_weights
+from orchestrator.report import Costs, Report
 from orchestrator.scoring import Scorer
 from orchestrator.stopwatch import Stopwatch
 from orchestrator.workers import Workers

@@ -12,8 +12,9 @@ from typing import Any
 import ray
 
 from orchestrator.cohort_job import CohortJob, work
-from orchestrator.desk import Desk, Progress, Report
+from orchestrator.desk import Desk, Progress
 from orchestrator.plan import Cohort
+from orchestrator.report import Report
 from orchestrator.run import Run
 from orchestrator.search import Desks, run_tune
 from orchestrator.wavebook import WaveBook

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.desk import Report
 from orchestrator.plan import Cohort, Trial
+from orchestrator.report import Report
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -16,10 +16,10 @@ from typing import Any
 from distill.errors import UsageError
 from orchestrator.choices import method_family
 from orchestrator.config import SweepConfig
-from orchestrator.desk import Report
 from orchestrator.ledger import Ledger
 from orchestrator.plan import Cohort, Plan
 from orchestrator.records import curve_rows, trial_row
+from orchestrator.report import Report
 from orchestrator.wavebook import Recorded, WaveBook
 
 _PLAN = "plan.json"

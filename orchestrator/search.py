@@ -9,14 +9,15 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune import PlacementGroupFactory
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from orchestrator.desk import Report, WaveOrder
+from orchestrator.desk import WaveOrder
 from orchestrator.plan import Trial
+from orchestrator.report import Report
+from orchestrator.trial import follow_trial
 from orchestrator.wavebook import WaveBook
 
 # A trial computes nothing: it is placed beside the driver and takes no CPU from a cohort.
@@ -119,20 +120,6 @@ class WaveHalving(FIFOScheduler):
 
 class _Stateless:
     """Stands in Tune's own snapshot for what has its state in the ledger."""
-
-
-def follow_trial(config: dict[str, Any]) -> None:
-    """A Tune trial: applies for a seat, passes its student's reports on, ends when the student ends."""
-    desk = ray.get_actor(config["desk"])
-    trial_id = config["trial_id"]
-    ray.get(desk.apply.remote(trial_id))
-    seen = 0
-    while True:
-        for report in ray.get(desk.follow.remote(trial_id, seen)):
-            seen += 1
-            tune.report({"tune_miou": report.tune_miou, "student_step": report.step, "report": report})
-            if report.status is not None:
-                return
 
 
 def run_tune(desks: Desks, desk_name: Callable[[str], str], record: Callable[[Report], None]) -> None:

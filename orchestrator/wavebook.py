@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.config import SweepConfig
-from orchestrator.desk import Report, Status, WaveOrder
+from orchestrator.desk import WaveOrder
 from orchestrator.plan import Bracket, Cohort, Trial, Wave, bracket_trials
+from orchestrator.report import Report, Status
 from orchestrator.sampling import Scored
 
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sweep_files import tiny_sweep
 
-from orchestrator.desk import Report
 from orchestrator.plan import make_plan
+from orchestrator.report import Report
 from orchestrator.wavebook import Recorded, WaveBook
 
 CONFIG = tiny_sweep(search__trials=6, search__bracket=4, search__wave=8)

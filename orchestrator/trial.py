@@ -1,0 +1,22 @@
+"""A Tune trial: light, since it computes nothing. Its process imports Ray and little else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+from ray import tune
+
+
+def follow_trial(config: dict[str, Any]) -> None:
+    """A Tune trial: applies for a seat, passes its student's reports on, ends when the student ends."""
+    desk = ray.get_actor(config["desk"])
+    trial_id = config["trial_id"]
+    ray.get(desk.apply.remote(trial_id))
+    seen = 0
+    while True:
+        for report in ray.get(desk.follow.remote(trial_id, seen)):
+            seen += 1
+            tune.report({"tune_miou": report.tune_miou, "student_step": report.step, "report": report})
+            if report.status is not None:
+                return
