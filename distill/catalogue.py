@@ -53,6 +53,8 @@ class BackboneEntry:
         strides: strides of the four stages.
         head_channels: default width of each head over this backbone.
         reason: why `build_model` or images of any size cannot be had with it; None where all is well.
+
+    Of a backbone that was never surveyed only name and family are known: `channels` is empty and `reason` None.
     """
 
     name: str
@@ -136,7 +138,7 @@ def check_model_name(name: str) -> tuple[HeadEntry, BackboneEntry]:
     if architecture not in catalogue.backbones:
         raise unknown("backbone", backbone, catalogue.backbones)
     entry = catalogue.backbones[architecture]
-    if not entry.channels:
+    if entry.reason is not None and not entry.channels:
         raise UsageError(f"{entry.reason}; choose another backbone")
     return catalogue.heads[head], entry
 
@@ -158,6 +160,8 @@ def model_cost(name: str, options: Mapping[str, Any], num_classes: int, height: 
         UsageError: an unknown name, or `backbone_args` that make another network than the catalogue knows.
     """
     head, backbone = check_model_name(name)
+    if not backbone.channels:
+        raise UsageError(f"the cost of '{name}' is not in the catalogue; count it with distill.models.costs")
     strangers = sorted(set(options.get("backbone_args") or {}) - _SIZE_ARGUMENTS)
     if strangers:
         raise UsageError(
@@ -206,15 +210,31 @@ def _segformer_cost(
 _HEAD_COSTS = {"deeplabv3": _deeplabv3_cost, "segformer": _segformer_cost}
 
 
-def write_catalogue(path: Path) -> int:
-    """Ask the installed libraries for everything and write it to `path`; returns the file's size in bytes."""
-    from distill.models.survey import survey_backbones, survey_heads, survey_methods, versions
+def write_catalogue(path: Path, only: list[str] | None = None) -> int:
+    """Ask the installed libraries for everything and write it to `path`; returns the file's size in bytes.
 
+    Args:
+        path: the file to write.
+        only: backbones to survey; the others stay as the file at `path` has them, or are listed by name and family.
+            None surveys all.
+    """
+    from distill.models.survey import (
+        list_unsurveyed,
+        survey_backbones,
+        survey_heads,
+        survey_methods,
+        versions,
+    )
+
+    kept = json.loads(path.read_text(encoding="utf-8"))["backbones"] if only is not None else []
+    surveyed = [asdict(entry) for entry in survey_backbones(only)]
+    listed = [asdict(entry) for entry in list_unsurveyed()]
+    backbones = {entry["name"]: entry for entry in [*listed, *kept, *surveyed]}
     values = {
         "versions": versions(),
         "heads": [asdict(entry) for entry in survey_heads()],
         "methods": [asdict(entry) for entry in survey_methods()],
-        "backbones": [asdict(entry) for entry in survey_backbones()],
+        "backbones": [backbones[name] for name in sorted(backbones)],
     }
     lines = []
     for key, value in values.items():
@@ -231,11 +251,19 @@ def write_catalogue(path: Path) -> int:
 def main(arguments: list[str] | None = None) -> None:
     """`python -m distill.catalogue`: generate the catalogue anew (some minutes on one core)."""
     parser = argparse.ArgumentParser(
-        prog="python -m distill.catalogue", description="Write the catalogue from the installed libraries."
+        prog="python -m distill.catalogue",
+        description="Write the catalogue from the installed libraries; all backbones take about an hour.",
     )
     parser.add_argument("--output", type=Path, default=CATALOGUE, help="the file to write")
-    path: Path = parser.parse_args(arguments).output
-    print(f"{path}: {write_catalogue(path) / 1000:.0f} kB")
+    parser.add_argument(
+        "--only",
+        nargs="*",
+        metavar="BACKBONE",
+        help="survey these backbones only and keep the others as they are; none: heads and methods only",
+    )
+    chosen = parser.parse_args(arguments)
+    path: Path = chosen.output
+    print(f"{path}: {write_catalogue(path, chosen.only) / 1000:.0f} kB")
 
 
 if __name__ == "__main__":

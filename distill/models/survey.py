@@ -54,6 +54,14 @@ def survey_backbones(names: list[str] | None = None) -> list[BackboneEntry]:
     return [survey_backbone(name) for name in (list_backbones() if names is None else names)]
 
 
+def list_unsurveyed() -> list[BackboneEntry]:
+    """Every backbone by name and family alone."""
+    return [
+        BackboneEntry(name, backbone_family(name), 0, 0.0, 0.0, None, (), (), {}, None)
+        for name in list_backbones()
+    ]
+
+
 def survey_backbone(name: str) -> BackboneEntry:
     """One backbone; what cannot be used says why in `reason`."""
     try:
@@ -97,14 +105,11 @@ def _count(network: Backbone) -> tuple[float, float, str | None]:
     try:
         gmacs, stages = _gmacs(network, size)
     except _REFUSALS as error:
-        config: Any = network.network.pretrained_cfg
-        own = tuple(config["input_size"][-2:])
-        gmacs, _ = _gmacs(network, own)
-        return gmacs * REFERENCE_SIZE**2 / (own[0] * own[1]), 0.0, _fixed_size(own, error)
+        return _gmacs_at_own_size(network), 0.0, _fixed_size(network, error)
     try:
         quadratic = _quadratic(network, gmacs) if network.plan.family == "transformer" else _try_size(network)
     except _REFUSALS as error:
-        return gmacs, 0.0, _fixed_size(size, error)
+        return gmacs, 0.0, _fixed_size(network, error)
     return gmacs, quadratic, _false_shapes(network.plan, stages, size)
 
 
@@ -122,9 +127,26 @@ def _try_size(network: Backbone) -> float:
     return 0.0
 
 
-def _fixed_size(size: Size, error: Exception) -> str:
+def _own_size(network: Backbone) -> Size:
+    """The size that timm built the backbone for."""
+    config: Any = network.network.pretrained_cfg
+    height, width = config["input_size"][-2:]
+    return height, width
+
+
+def _gmacs_at_own_size(network: Backbone) -> float:
+    """Scaled to the reference size; 0 where the backbone cannot run on the meta device at all."""
+    height, width = _own_size(network)
+    try:
+        return _gmacs(network, (height, width))[0] * REFERENCE_SIZE**2 / (height * width)
+    except _REFUSALS:
+        return 0.0
+
+
+def _fixed_size(network: Backbone, error: Exception) -> str:
+    height, width = _own_size(network)
     first_line = str(error).partition("\n")[0]
-    return f"does not take images of any size, as built for {size[0]}×{size[1]}: {first_line}"
+    return f"does not take images of any size, as built for {height}×{width}: {first_line}"
 
 
 def _false_shapes(plan: BackbonePlan, stages: tuple[torch.Tensor, ...], size: Size) -> str | None:
