@@ -158,13 +158,8 @@ def held(ledger: Ledger) -> Iterator[None]:
     Raises:
         UsageError: another command holds it; says which.
     """
-    me = {"host": socket.gethostname(), "pid": os.getpid()}
-    with contextlib.suppress(FileNotFoundError):
-        holder = json.loads(ledger.read_bytes(_LOCK))
-        if not _is_stale(holder, me):
-            raise UsageError(
-                f"{ledger.root} is held by process {holder['pid']} on {holder['host']}; wait for it, or stop it"
-            )
+    refuse_if_held(ledger)
+    me = _me()
     released = threading.Event()
 
     def renew() -> None:
@@ -182,6 +177,20 @@ def held(ledger: Ledger) -> Iterator[None]:
         released.set()
         thread.join()
         ledger.delete(_LOCK)
+
+
+def refuse_if_held(ledger: Ledger) -> None:
+    """Raises UsageError when another command holds the folder; a lock that nobody renews holds nothing."""
+    with contextlib.suppress(FileNotFoundError):
+        holder = json.loads(ledger.read_bytes(_LOCK))
+        if not _is_stale(holder, _me()):
+            raise UsageError(
+                f"{ledger.root} is held by process {holder['pid']} on {holder['host']}; wait for it, or stop it"
+            )
+
+
+def _me() -> dict[str, Any]:
+    return {"host": socket.gethostname(), "pid": os.getpid()}
 
 
 def _is_stale(holder: Mapping[str, Any], me: Mapping[str, Any]) -> bool:

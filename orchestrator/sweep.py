@@ -131,12 +131,13 @@ def _phases(run: Run, at_once: int, view: ProgressView) -> None:
 def _check(plan: Plan, ledger: Ledger, *, fresh: bool) -> None:
     """Everything that can be found wrong before Ray is started and a file is written."""
     from distill.data.check import check_dataset
-    from orchestrator.run import examine
+    from orchestrator.run import examine, refuse_if_held
     from orchestrator.teachers import check_teachers
 
     for config in plan.config.data.values():
         check_dataset(config)
     check_teachers(plan)
+    refuse_if_held(ledger)
     examine(ledger, plan, fresh=fresh)
 
 
