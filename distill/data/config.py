@@ -48,7 +48,7 @@ class ScenesConfig(_Config):
     context: float = Field(
         0.5, ge=0, le=1, description="share of the twins told apart by far context instead of local texture"
     )
-    texture: float = Field(0.06, ge=0, le=0.5, description="amplitude of the textures, as a share of white")
+    texture: float = Field(0.1, ge=0, le=0.5, description="amplitude of the textures, as a share of white")
     noise: float = Field(
         0.06, ge=0, le=0.5, description="standard deviation of the noise, as a share of white"
     )
