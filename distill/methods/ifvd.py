@@ -32,8 +32,7 @@ def _centre_similarity(features_bchw: Tensor, labels_bhw: Tensor, is_class_bkhw:
     """Cosine of each pixel's feature with the mean feature of its class in its image, `B×h×w`."""
     is_class_bkn = is_class_bkhw.flatten(2).to(features_bchw.dtype)
     features_bcn = features_bchw.flatten(2)
-    counts_bk1 = is_class_bkn.sum(2, keepdim=True).clamp(min=1)
-    centres_bkc = is_class_bkn @ features_bcn.transpose(1, 2) / counts_bk1
+    centres_bkc = is_class_bkn @ features_bcn.transpose(1, 2)  # sums: a cosine does not ask for their length
     similar_bkn = unit_channels(centres_bkc, 2) @ unit_channels(features_bcn)
     own_class = labels_bhw.clamp(max=is_class_bkhw.shape[1] - 1).flatten(1)[:, None]
     return similar_bkn.gather(1, own_class).view_as(labels_bhw)
