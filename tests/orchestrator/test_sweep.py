@@ -106,12 +106,18 @@ def test_after_everything_was_killed_the_same_command_ends_with_the_same_board(
 
 
 def test_a_study_whose_loss_is_not_finite_leaves_alone(undisturbed: Path, folder: Path) -> None:
-    """Its trials fail with term and step; every other trial is the same to the bit; the exit code says it."""
+    """Its trials fail with term and step; every other trial is the same to the bit; the exit code says it.
+
+    With --fail-fast the sweep stops at the first failure, and goes on without; --retry-failed tries once more.
+    """
     document = yaml.safe_load(SMALL.read_text())
     document["methods"].append({"name": "kd", "label": "broken", "config": {"kd_weight": 1e38}})
     document["search"]["wave"] = 12
     source = folder.with_suffix(".yaml")
     source.write_text(yaml.safe_dump(document))
+    hasty = run(source, folder, "--fail-fast")
+    assert hasty.process.returncode == 3, hasty.text()
+    assert counted(folder, phase="final") == 0
     sweep = run(source, folder)
     assert sweep.process.returncode == 3, sweep.text()
     rows = trials(folder)
@@ -125,6 +131,10 @@ def test_a_study_whose_loss_is_not_finite_leaves_alone(undisturbed: Path, folder
     same(found[found.trial_id.isin(others.index)].reset_index(drop=True), expected, check_exact=True)
     text = (folder / "leaderboard" / "LEADERBOARD.md").read_text()
     assert "broken" in text
+    again = run(source, folder, "--retry-failed")
+    assert again.process.returncode == 3, again.text()
+    assert counted(folder, status="failed", attempt=2) == len(broken)
+    assert counted(folder, status="failed", attempt=1) == len(broken)
 
 
 def test_two_workers_share_a_batch_and_finish_a_sweep(folder: Path) -> None:
