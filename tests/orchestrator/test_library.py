@@ -37,7 +37,7 @@ def test_every_preset_can_be_planned_and_its_cost_is_known(preset: str) -> None:
 
 def test_the_students_steps_of_a_halved_search_are_counted_as_they_are_trained() -> None:
     found = estimate(make_plan(load_sweep("laptop", ["search.trials=16", "search.bracket=16", "search.wave=16",
-                                                     "search.rungs=[0.125, 0.25, 0.5]", "recipes.student.steps=400"])))  # fmt: skip
+                                                     "search.rungs=[0.125, 0.25, 0.5]", "recipes.cnn_student.steps=400", "recipes.transformer_student.steps=400"])))  # fmt: skip
     # A wave of 16 halved at L/8, L/4, L/2 is 5 L student steps on L teacher passes.
     studies = found["studies"]
     assert found["phases"]["search"]["student_steps"] == studies * 5 * 400
