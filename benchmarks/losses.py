@@ -8,6 +8,7 @@ the kernels that read or write a tensor at least as large as the student's map.
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 import os
@@ -105,21 +106,25 @@ def peak_mib(once: Callable[[], None], device: torch.device) -> float:
     return max(itertools.accumulate(sizes, initial=0)) / 2**20
 
 
-def median_ms(once: Callable[[], None], device: torch.device, repeats: int) -> float:
-    """Median duration; on a CPU the process's own time, so that neighbours on the machine count less."""
+def median_ms(cases: dict[str, Callable[[], None]], device: torch.device, repeats: int) -> dict[str, float]:
+    """Median durations; on a CPU the process's own time, so that neighbours on the machine count less.
+
+    All cases take turns, so that what is left of the neighbours falls on all of them alike.
+    """
     clock = time.perf_counter if device.type == "cuda" else time.process_time
-    seconds = []
+    seconds: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(repeats):
-        start = clock()
-        once()
-        seconds.append(clock() - start)
-    return statistics.median(seconds) * 1000
+        for name, once in cases.items():
+            start = clock()
+            once()
+            seconds[name].append(clock() - start)
+    return {name: statistics.median(values) * 1000 for name, values in seconds.items()}
 
 
 def measure(
-    loss: Loss, channels: int, grid: tuple[int, int], device: torch.device, repeats: int
-) -> dict[str, Any]:
-    """Median milliseconds, peak MiB and passes of one formula."""
+    losses: dict[str, Loss], channels: int, grid: tuple[int, int], device: torch.device, repeats: int
+) -> list[dict[str, Any]]:
+    """Median milliseconds, peak MiB and passes of each formula on maps of one shape."""
     torch.manual_seed(0)
     shape = (BATCH, channels, *grid)
     student = torch.randn(shape, device=device, requires_grad=True)
@@ -127,22 +132,24 @@ def measure(
     labels = torch.randint(0, min(channels, 19), (BATCH, *grid), device=device)
     labels[:, :4] = 255
 
-    def once() -> None:
+    def once(loss: Loss) -> None:
         student.grad = None
         loss(student, teacher, labels).backward()
         if device.type == "cuda":
             torch.cuda.synchronize()
 
-    for _ in range(3):
-        once()
-    with PassCounter(student.numel()) as counter:
-        once()
-    student.grad = None
-    return {
-        "ms": round(median_ms(once, device, repeats), 2),
-        "mib": round(peak_mib(once, device), 1),
-        "passes": counter.passes,
-    }
+    cases = {name: functools.partial(once, loss) for name, loss in losses.items()}
+    rows = []
+    for name, case in cases.items():
+        case()
+        with PassCounter(student.numel()) as counter:
+            case()
+        student.grad = None
+        memory = peak_mib(case, device)
+        rows.append({"loss": name, "channels": channels, "grid": list(grid), "mib": round(memory, 1)})
+        rows[-1]["passes"] = counter.passes
+    times = median_ms(cases, device, repeats)
+    return [{**row, "ms": round(times[row["loss"]], 2)} for row in rows]
 
 
 def machine(device: torch.device) -> str:
@@ -166,13 +173,11 @@ def main() -> None:
     if device.type == "cpu":
         torch.set_num_threads(1)
     rows = []
-    for height, width in GRIDS:
-        plans = [(n, f, k) for k in CLASSES for n, f in LOGITS.items()]
-        plans += [(n, f, CHANNELS) for n, f in FEATURES.items()]
-        for name, loss, channels in plans:
-            cost = measure(loss, channels, (height, width), device, arguments.repeats)
-            rows.append({"loss": name, "channels": channels, "grid": [height, width], **cost})
-            print(f"{name:34} {channels:4} {height}×{width} {cost}", flush=True)
+    for grid in GRIDS:
+        for channels, losses in [*((k, LOGITS) for k in CLASSES), (CHANNELS, FEATURES)]:
+            for row in measure(losses, channels, grid, device, arguments.repeats):
+                print(row, flush=True)
+                rows.append(row)
     report = {
         "machine": machine(device),
         "torch": torch.__version__,

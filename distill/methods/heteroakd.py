@@ -116,6 +116,8 @@ def weighted_soft_cross_entropy(
         temperature: τ.
     """
     log_student = F.log_softmax(soften(student_logits, temperature), dim=1)
+    if weight.shape[1] == 1:
+        return -mean_over_valid(weight[:, 0] * (target * log_student).sum(1), valid)
     return -mean_over_valid((weight * target * log_student).sum(1), valid)
 
 
