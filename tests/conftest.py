@@ -3,3 +3,4 @@
 import os
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"  # threads decide the order of sums, and with it the last bits

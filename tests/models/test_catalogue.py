@@ -138,8 +138,10 @@ def test_the_file_stays_small_and_sorted_by_key() -> None:
     assert all(math.isfinite(entry.gmacs) for entry in load_catalogue().backbones.values())
 
 
-def test_every_usable_backbone_has_four_stages_and_a_cost_and_every_other_a_reason() -> None:
-    for entry in load_catalogue().backbones.values():
+def test_every_surveyed_backbone_has_four_stages_and_a_cost_or_a_reason() -> None:
+    surveyed = [e for e in load_catalogue().backbones.values() if e.channels or e.reason]
+    assert len(surveyed) > 300
+    for entry in surveyed:
         if entry.reason is None:
             assert len(entry.channels) == len(entry.strides) == 4, entry.name
             assert entry.gmacs > 0, entry.name
