@@ -23,7 +23,7 @@ def test_a_prepared_projector_is_frozen_shared_and_gives_the_teachers_features_a
     images[:, :, :, 16:] += 3.0
 
     def batches(model: SegmentationModel) -> Iterator[tuple[Output, torch.Tensor]]:
-        for _ in range(300):
+        for _ in range(120):
             yield teacher_output(model, images, "fp32"), labels
 
     first, second = (
