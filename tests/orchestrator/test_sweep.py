@@ -111,7 +111,8 @@ def test_a_study_whose_loss_is_not_finite_leaves_alone(undisturbed: Path, folder
     With --fail-fast the sweep stops at the first failure, and goes on without; --retry-failed tries once more.
     """
     document = yaml.safe_load(SMALL.read_text())
-    document["methods"].append({"name": "kd", "label": "broken", "config": {"kd_weight": 1e38}})
+    absurd = {"recipe.lr": {"uniform": [1e25, 1e26]}}
+    document["methods"].append({"name": "student", "label": "broken", "space": absurd})
     document["search"]["wave"] = 12
     source = folder.with_suffix(".yaml")
     source.write_text(yaml.safe_dump(document))
@@ -121,8 +122,9 @@ def test_a_study_whose_loss_is_not_finite_leaves_alone(undisturbed: Path, folder
     sweep = run(source, folder)
     assert sweep.process.returncode == 3, sweep.text()
     rows = trials(folder)
-    broken = rows[rows.method == "broken"]
-    assert set(broken.status) == {"failed"}
+    broken = rows[rows.status == "failed"]
+    assert len(broken) == 3  # all but the default
+    assert set(broken.method) == {"broken"}
     assert broken.error.str.contains("not finite at step").all()
     assert all((folder / "logs" / f"{trial_id}.txt").exists() for trial_id in broken.index)
     others = rows[rows.method != "broken"]
