@@ -76,6 +76,7 @@ def _board(evidence: Evidence, group: Group, spaces: Spaces | None) -> Board:
         ),
         provenance=provenance,
         spaces=spaces,
+        adaptive=any(plan.adaptive for plan in group.plans),
     )
 
 

@@ -102,7 +102,10 @@ class PairSummary:
 
 @dataclass(frozen=True)
 class Board:
-    """Everything that any view of a leaderboard shows."""
+    """Everything that any view of a leaderboard shows.
+
+    `adaptive` tells that trials of the search depend on earlier ones, so that no expected best of n can be given.
+    """
 
     dataset: str
     protocol: str
@@ -119,6 +122,7 @@ class Board:
     commands: tuple[str, ...]
     provenance: Mapping[str, tuple[str, ...]]
     spaces: Spaces
+    adaptive: bool
 
     @property
     def ranked(self) -> bool:

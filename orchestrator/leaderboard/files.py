@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shlex
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from distill.errors import UsageError
 from orchestrator.leaderboard.board import build_boards
 from orchestrator.leaderboard.entries import Board, Row
 from orchestrator.leaderboard.evidence import gather
+from orchestrator.leaderboard.html import leaderboard_html
 from orchestrator.leaderboard.markdown import leaderboard_markdown
 from orchestrator.leaderboard.planned import Spaces
 from orchestrator.ledger import Ledger
@@ -57,12 +59,14 @@ def write_leaderboard(
             raise UsageError(f"{len(ledgers)} runs and no output folder; say where to write with --output")
         output = ledgers[0].below("leaderboard")
     target = output if isinstance(output, Ledger) else Ledger(output)
-    boards = build_boards(gather(ledgers), spaces)
+    evidence = gather(ledgers)
+    boards = build_boards(evidence, spaces)
     records = table_records(boards)
     target.write_bytes("leaderboard.csv", csv_bytes(records))
     target.write_bytes("leaderboard.json", json_bytes(records))
     target.write_bytes("leaderboard.parquet", parquet_bytes(records))
     command = ["python", "-m", "orchestrator.leaderboard", *(_as_typed(ledger) for ledger in ledgers)]
+    target.write_bytes("leaderboard.html", leaderboard_html(boards, evidence, shlex.join(command)).encode())
     target.write_bytes(NAME, leaderboard_markdown(boards, command).encode())
     return Written(target.place(NAME), tuple(row for board in boards for row in board.rows))
 

@@ -1,8 +1,8 @@
-"""The sentences and figures of a board, the same on every page."""
+"""The sentences of a board, the same on every page."""
 
 from __future__ import annotations
 
-from orchestrator.leaderboard.entries import Board, Row
+from orchestrator.leaderboard.entries import FAILED, OFF_PROTOCOL, UNCOMMITTED, Board
 
 HOW_TO_READ = (
     "A rank such as 2–5 means that the data do not say where between 2 and 5 the method stands: it is 1 "
@@ -21,6 +21,12 @@ HOW_TO_READ = (
     "budgets.",
     "Ranks are per data set and recipe. Hiding rows changes no rank.",
 )
+
+
+def board_title(board: Board, several: bool) -> str:
+    """Data set and protocol; the recipes too where a page has several boards."""
+    recipes = ", ".join(f"{pair.pair}: {pair.recipe}" for pair in board.pairs)
+    return f"{board.dataset} · {board.protocol}" + (f" · recipe {recipes}" if several else "")
 
 
 def protocol_line(board: Board) -> str:
@@ -57,35 +63,22 @@ def verdict(board: Board) -> str:
     return f"{len(board.best)} methods cannot be told apart from the best: {', '.join(board.best)}."
 
 
-def rank(row: Row) -> str:
-    """The rank interval, or a dash where the method is not ranked."""
-    if row.rank_low is None or row.rank_high is None:
-        return "–"
-    return f"{row.rank_low}" if row.rank_low == row.rank_high else f"{row.rank_low}–{row.rank_high}"
-
-
-def gain(row: Row) -> str:
-    """The gain over the student alone with its paired interval, in points."""
-    return signed(row.gain) + (
-        interval(row.gain_low, row.gain_high, sign=True) if row.gain is not None else ""
-    )
-
-
-def signed(value: float | None) -> str:
-    """A difference of mIoU in points, with its sign."""
-    return "–" if value is None else f"{_unsigned_zero(100 * value):+.2f}"
-
-
-def interval(low: float | None, high: float | None, *, sign: bool = False) -> str:
-    """` [low, high]` in points; ` (n/a)` where there is none, never an interval of zero width."""
-    if low is None or high is None:
-        return " (n/a)"
-    form = "+.2f" if sign else ".2f"
-    return f" [{_unsigned_zero(100 * low):{form}}, {_unsigned_zero(100 * high):{form}}]"
-
-
-def _unsigned_zero(value: float) -> float:
-    return 0.0 if round(value, 2) == 0 else value
+def legend(board: Board) -> str:
+    """What the marks and columns of the table mean, as far as they occur."""
+    marks = "".join(row.marks for row in board.rows)
+    told = [
+        "mIoU and gains in points, means over pairs and seeds with 95 % intervals; n/a: one seed gives no "
+        "interval",
+        "training cost: seconds of one final run trained alone, teacher's forward included, over the "
+        "student's",
+    ]
+    if FAILED in marks:
+        told.append(f"{FAILED} failed final runs are scored as the student alone with the same seed")
+    if OFF_PROTOCOL in marks:
+        told.append(f"{OFF_PROTOCOL} off the protocol (not leakage-free), not ranked")
+    if UNCOMMITTED in marks:
+        told.append(f"{UNCOMMITTED} made with uncommitted code")
+    return " · ".join(told) + "."
 
 
 def _count(number: int, noun: str) -> str:

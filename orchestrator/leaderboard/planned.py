@@ -26,6 +26,7 @@ class Planned:
     methods: tuple[str, ...]
     seeds: tuple[int, ...]
     trials: int
+    adaptive: bool
     spaces: Spaces
 
 
@@ -57,5 +58,6 @@ def planned(config_yaml: str) -> Planned | None:
         methods=tuple(method.title for method in config.methods),
         seeds=config.final.seeds,
         trials=config.search.trials,
+        adaptive=config.search.sampler != "sobol",
         spaces=bounds,
     )

@@ -117,7 +117,13 @@ def test_a_leaderboard_is_made_from_and_written_to_an_object_store(object_store:
     assert written.path == "s3://runs/a/b/leaderboard/LEADERBOARD.md"
     assert ledger.list("leaderboard") == [
         f"leaderboard/{name}"
-        for name in ("LEADERBOARD.md", "leaderboard.csv", "leaderboard.json", "leaderboard.parquet")
+        for name in (
+            "LEADERBOARD.md",
+            "leaderboard.csv",
+            "leaderboard.html",
+            "leaderboard.json",
+            "leaderboard.parquet",
+        )
     ]
     page = ledger.read_bytes("leaderboard/LEADERBOARD.md").decode()
     assert "python -m orchestrator.leaderboard s3://runs/a/b\n" in page

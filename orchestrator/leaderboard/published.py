@@ -1,0 +1,63 @@
+"""Other people's numbers for the same pair and data set: shown beside ours, never ranked with them."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+_FILE = Path(__file__).parent / "published_numbers.csv"
+_DATASETS = {"cityscapes": "cityscapes", "voc": "voc12aug", "ade": "ade20k", "coco": "cocostuff164k"}
+_SHORT = re.compile(r"^r(\d+)(v1s|d8)?$")
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published score; `miou` is text, in points: some sources give a range."""
+
+    method: str
+    miou: str
+    recipe: str
+    split: str
+    source: str
+
+
+def published_for(dataset: str, teacher: str, student: str) -> tuple[Published, ...]:
+    """Published scores of this pair of architectures on this data set, as their sources order them."""
+    wanted = _dataset(dataset), _architecture(teacher), _architecture(student)
+    return tuple(score for place, score in _scores() if place == wanted and None not in place)
+
+
+@cache
+def _scores() -> tuple[tuple[tuple[str | None, ...], Published], ...]:
+    def read() -> Iterator[tuple[tuple[str | None, ...], Published]]:
+        with _FILE.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                place = _dataset(row["dataset"]), _architecture(row["teacher"]), _architecture(row["student"])
+                score = Published(row["method"], row["miou"], row["recipe"], row["split"], row["source"])
+                yield place, score
+
+    return tuple(read())
+
+
+def _dataset(name: str) -> str | None:
+    """The data set that a sweep's own name for it begins with, if it is one of the published ones."""
+    return next((known for start, known in _DATASETS.items() if name.lower().startswith(start)), None)
+
+
+def _architecture(name: str) -> str | None:
+    """`head-backbone` in one spelling for both sides: DeepLabV3-R101v1s and deeplabv3-resnet101 are one."""
+    parts = name.lower().split("-")
+    if len(parts) < 2 or " " in name:
+        return None
+    head, backbone = parts[0], "-".join(parts[1:])
+    short = _SHORT.match(backbone)
+    if short:
+        backbone = f"resnet{short[1]}"
+    if head == "segformer":
+        backbone = backbone.removeprefix("mit_")
+    backbone = re.sub(r"_100$|[^a-z0-9]", "", backbone.replace("large", "l").replace("small", "s"))
+    return f"{head}-{backbone}"
