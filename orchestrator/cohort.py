@@ -120,8 +120,7 @@ class TrainingFloor:
         """Trains the trials of a wave, from rung to rung."""
         self.wave = order.wave
         self._seat(order)
-        recipe = self.cohort.recipe
-        for stop in sorted({*self.wave.rungs, *self.wave.evaluations, recipe.steps}):
+        for stop in sorted({*self.wave.rungs, *self.wave.evaluations, self.wave.steps}):
             for group in self._groups(stop):
                 self._advance(group, stop)
             for seat in self._training():
@@ -159,7 +158,7 @@ class TrainingFloor:
             student.load_state_dict(state)
         elif seat.trial.phase == "teacher" and self.ledger.exists(weights):
             student.adopt(load_weights(self.ledger, weights))
-            seat.step = self.cohort.recipe.steps
+            seat.step = self.wave.steps
         elif student.method.preparation is not None:
             self._prepare(seat, student, student.method.preparation)
         seat.student = student
@@ -273,9 +272,7 @@ class TrainingFloor:
                     seat.student.check()
             except Exception as error:
                 self._fail(seat, error)
-        self._exchange(
-            Progress(self.wave.index, step, self.cohort.recipe.steps, len(self._training()), "training")
-        )
+        self._exchange(Progress(self.wave.index, step, self.wave.steps, len(self._training()), "training"))
 
     @staticmethod
     def _teacher_users(seated: Sequence[Seat]) -> int:
@@ -301,10 +298,8 @@ class TrainingFloor:
         """Evaluates a student that reached `stop` and reports; at the last step also on test, keeping its weights."""
         assert seat.student is not None  # a seat that trains has a student
         student = seat.student
-        last = stop == self.cohort.recipe.steps
-        self._exchange(
-            Progress(self.wave.index, stop, self.cohort.recipe.steps, len(self._training()), "scoring")
-        )
+        last = stop == self.wave.steps
+        self._exchange(Progress(self.wave.index, stop, self.wave.steps, len(self._training()), "scoring"))
         try:
             student.average_buffers()
             score = self.scorer.score(seat.trial, student, last=last)
@@ -362,9 +357,7 @@ class TrainingFloor:
         while kept is None and names:
             kept = self.workers.told(lambda: ray.get(self.job.desk.kept.remote(rung, names)))
             if kept is None:
-                self._exchange(
-                    Progress(self.wave.index, rung, self.cohort.recipe.steps, len(seats), "at a rung")
-                )
+                self._exchange(Progress(self.wave.index, rung, self.wave.steps, len(seats), "at a rung"))
         for seat in seats:
             if kept is not None and seat.trial.trial_id not in kept:
                 seat.reports.append(replace(seat.reports[-1], status="pruned"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -37,14 +38,19 @@ def show_outcome(run: Run, *, as_json: bool, code: int) -> int:
     if as_json:
         print(json.dumps(found, indent=1))
         return code
-    for failure in found["failures"]:
-        print(
-            f"failed: {failure['phase']} {failure['study_id']}: {failure['error']} (log: {failure['log']})",
-            file=sys.stderr,
-        )
+    show_failures(found)
     for phase, tally in found["trials"].items():
         print(f"{phase}: " + ", ".join(f"{number} {status}" for status, number in tally.items()))
     if found["stopped"]:
         print(f"stopped: {found['stopped']}; the same command goes on from here")
     print(f"leaderboard: {found['leaderboard']}")
     return code
+
+
+def show_failures(found: Mapping[str, Any]) -> None:
+    """The failed trials of an outcome, on standard error."""
+    for failure in found["failures"]:
+        print(
+            f"failed: {failure['phase']} {failure['study_id']}: {failure['error']} (log: {failure['log']})",
+            file=sys.stderr,
+        )
