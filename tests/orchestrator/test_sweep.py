@@ -15,6 +15,7 @@ import yaml
 from sweeps import SMALL, Sweep, board, counted, curves, run, training_workers, trials
 from trees import write_cityscapes_tree
 
+from distill.catalogue import load_catalogue
 from orchestrator.ledger import Ledger
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
@@ -195,3 +196,16 @@ def test_help_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "--dry-run" in done.stdout
+
+
+def test_every_method_and_a_combination_run_in_both_directions_and_stand_on_the_board(folder: Path) -> None:
+    methods = [*sorted(load_catalogue().methods), "kd+cwd"]
+    sweep = run("smoke", folder, "--set", f"methods={json.dumps(methods)}", "--set", "search.trials=1",
+                "--set", "search.bracket=1", "--set", "search.wave=16", "--set", "search.rungs=[]",
+                "--set", "final.seeds=[1]", "--set", "recipes.student.steps=4")  # fmt: skip
+    assert sweep.process.returncode == 0, sweep.text()
+    rows = pd.read_csv(folder / "leaderboard" / "leaderboard.csv").set_index("method")
+    assert sorted(rows.index) == sorted(methods)
+    assert rows.miou.notna().all()
+    assert (rows.pairs == 2).all()
+    assert (rows.failures == 0).all()
