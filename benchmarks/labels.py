@@ -18,7 +18,7 @@ import pandas as pd
 def main() -> None:
     """Runs one sweep per number of scenes."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scenes", type=int, nargs="+", default=[15, 30, 60, 120])
+    parser.add_argument("--scenes", type=int, nargs="+", default=[30, 60, 120, 240])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--output", type=Path, default=Path("runs/labels"))
     options = parser.parse_args()

@@ -82,10 +82,17 @@ def _method_shorthand(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+def _joined(name: Any) -> Any:
+    """`kd + cwd` goes by the name `kd+cwd`."""
+    return "+".join(part.strip() for part in name.split("+")) if isinstance(name, str) else name
+
+
 class MethodChoice(Section):
     """A method with the fields that are fixed rather than searched; a plain string is the name."""
 
-    name: str = Field(description="a registered method; `a+b` combines two")
+    name: Annotated[str, BeforeValidator(_joined)] = Field(
+        description="a registered method; `a + b` combines two"
+    )
     label: str | None = Field(
         default=None, pattern=NAME, description="name on the board, to tell variants apart"
     )
