@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,9 +69,7 @@ def ray_session(address: str, operation: OperationChoice, *, verbose: bool) -> I
     """
     os.environ.update({key: value for key, value in _ENVIRONMENT.items() if key not in os.environ})
     if address == "local":
-        os.environ.setdefault(
-            "RAY_AUTH_MODE", "disabled"
-        )  # loopback only; else a token is written into the home folder
+        _lock_with_a_token()
     import ray
 
     quiet = logging.INFO if verbose else logging.ERROR
@@ -103,6 +102,15 @@ def ray_session(address: str, operation: OperationChoice, *, verbose: bool) -> I
         yield Holdings(total.get("CPU", 0.0), total.get("GPU", 0.0), len(alive))
     finally:
         ray.shutdown()
+
+
+def _lock_with_a_token() -> None:
+    """Only processes that this one starts get in: Ray's daemons listen on every interface of the machine.
+
+    Without a token of ours Ray would write one into the home folder, and share it with every other Ray there.
+    """
+    if "RAY_AUTH_MODE" not in os.environ:
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 def _silence_raylet() -> None:
