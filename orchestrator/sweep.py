@@ -79,7 +79,7 @@ def command(options: Options) -> int:
 def sweep(options: Options) -> int:
     """Plan → teachers → students → leaderboard, each one call into one room."""
     from orchestrator.calibration import calibration_plan, show_calibration
-    from orchestrator.cluster import ray_session
+    from orchestrator.cluster import prepare_environment, ray_session
     from orchestrator.ledger import Ledger
     from orchestrator.outcome import show_outcome
     from orchestrator.plan import make_plan
@@ -93,6 +93,7 @@ def sweep(options: Options) -> int:
         ledger = ledger.below(CALIBRATION)
     if options.dry_run:
         return _dry_run(plan, as_json=options.json)
+    prepare_environment(options.address)
     _check(plan, ledger, fresh=options.fresh)
     with ray_session(options.address, plan.config.operation, verbose=options.verbose) as holdings:
         at_once = holdings.cohorts_at_once(plan.config.compute, plan.config.operation)

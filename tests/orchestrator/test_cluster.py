@@ -8,9 +8,15 @@ import sys
 
 import pytest
 
+SESSION = """
+import os, sys
 from orchestrator.cluster import ray_session
 from orchestrator.config import OperationChoice
-
+with ray_session("local", OperationChoice(object_store_mb=80), verbose=False):
+    import ray
+    print(ray.get_runtime_context().gcs_address, os.environ["RAY_AUTH_TOKEN"], flush=True)
+    sys.stdin.read()
+"""
 JOIN = (
     "import ray, sys; ray.init(sys.argv[1], log_to_driver=False); print('in', ray.cluster_resources()['CPU'])"
 )
@@ -24,16 +30,20 @@ def join(address: str, environment: dict[str, str]) -> subprocess.CompletedProce
 
 @pytest.mark.ray
 @pytest.mark.timeout(300)
-def test_only_who_has_the_sweeps_token_can_join_its_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
-        monkeypatch.setenv(name, "")  # so that what the session sets is undone
-        monkeypatch.delenv(name)
-    with ray_session("local", OperationChoice(object_store_mb=80), verbose=False):
-        import ray
-
-        address = ray.get_runtime_context().gcs_address
-        stranger = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+def test_only_who_has_the_sweeps_token_can_join_its_ray() -> None:
+    stranger = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    with subprocess.Popen(
+        [sys.executable, "-c", SESSION],
+        env=stranger,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as session:
+        assert session.stdout is not None
+        address, token = session.stdout.readline().split()
         refused = join(address, stranger)
         assert refused.returncode != 0
         assert "ConnectionError" in refused.stderr
-        assert join(address, dict(os.environ)).stdout.startswith("in ")
+        friend = {**stranger, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+        assert join(address, friend).stdout.startswith("in ")
+        session.communicate("")
