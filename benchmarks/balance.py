@@ -23,7 +23,7 @@ from distill.relative_weights import PREFIX
 from orchestrator.leaderboard.statistics import expected_best
 from search_spaces import load_space
 
-METHODS = ("kd", "cwd", "heteroakd", "skd", "at")
+METHODS = ("kd", "heteroakd", "at")
 RELATIVE = {"log_uniform": [0.1, 10.0]}
 BEST_OF = (1, 2, 4, 8, 16)
 GOAL = 8
