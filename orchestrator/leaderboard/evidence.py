@@ -102,6 +102,8 @@ class ProvenanceRecord:
     dirty: bool
     config_yaml: str
     command: str
+    versions: Mapping[str, str]
+    hardware: Mapping[str, Any]
     created_at: datetime.datetime | None
 
 
@@ -132,6 +134,8 @@ def gather(ledgers: Sequence[Ledger]) -> Evidence:
             models.setdefault((row["name"], row["options"], row["num_classes"], row["device"]), record)
         for row in ledger.read("provenance").to_pylist():
             row["dirty"] = bool(row["dirty"])
+            row["versions"] = dict(row["versions"] or ())
+            row["hardware"] = json.loads(row["hardware"] or "{}")
             provenance.setdefault(row["provenance_id"], _record(ProvenanceRecord, {**row, "run": run}))
     scored = {i: trial for i, trial in trials.items() if trial.phase in ("final", "teacher")}
     counts, names = _counts(ledgers, scored)

@@ -66,7 +66,8 @@ def write_leaderboard(
     target.write_bytes("leaderboard.json", json_bytes(records))
     target.write_bytes("leaderboard.parquet", parquet_bytes(records))
     command = ["python", "-m", "orchestrator.leaderboard", *(_as_typed(ledger) for ledger in ledgers)]
-    target.write_bytes("leaderboard.html", leaderboard_html(boards, evidence, shlex.join(command)).encode())
+    page = leaderboard_html(boards, evidence, records, shlex.join(command))
+    target.write_bytes("leaderboard.html", page.encode())
     target.write_bytes(NAME, leaderboard_markdown(boards, command).encode())
     return Written(target.place(NAME), tuple(row for board in boards for row in board.rows))
 

@@ -11,6 +11,7 @@ from orchestrator.leaderboard.tables import (
     TextTable,
     cells_table,
     class_table,
+    costs_table,
     methods_table,
     missing_table,
     pairs_table,
@@ -41,6 +42,7 @@ def _board(board: Board, several: bool) -> Iterable[str]:
         yield from ("", f"> {_text(note)}")
     yield from ("", "### Pairs", "", *_table(pairs_table(board)))
     yield from ("", "### Methods", "", *_table(methods_table(board)), "", legend(board))
+    yield from ("", "### Evidence and cost", "", *_table(costs_table(board)))
     yield from ("", "### Gain on each pair", "", *_table(cells_table(board)))
     yield from ("", "### Hyper-parameters of the final runs", "")
     yield from _table(parameters_table(board)) or ["No final run has hyper-parameters."]
