@@ -35,7 +35,7 @@ _CLASS_CELLS = 1500
 _SIZES = ("params (M)", "GFLOPs", "latency (ms)")
 _VERSIONS = ("python", "torch", "timm", "ray")
 _BEST_OF = (1, 2, 4, 8, 16, 32)
-_FIGURES = re.compile(rf"[-+−<]?[\d\[][-−+\d.,–\[\] %×/n()a{FAILED}]*|< [\d.]+")
+_FIGURES = re.compile(rf"([▲▼] )?([-+−<]?[\d\[.][-−+\d.,–\[\] %×/n()a{FAILED}]*|< [\d.]+)?")
 
 
 UP, DOWN = "up", "down"
