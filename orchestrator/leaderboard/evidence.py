@@ -52,6 +52,7 @@ class TrialRecord:
     error_step: int | None
     finished_at: datetime.datetime | None
     provenance_id: str
+    checkpoint: str
 
     @property
     def place_in_time(self) -> tuple[datetime.datetime, str]:

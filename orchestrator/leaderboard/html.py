@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from orchestrator.leaderboard.cards import Card
 from orchestrator.leaderboard.charts import (
     Curve,
     ForestAxis,
@@ -83,6 +84,7 @@ class View:
     families: tuple[tuple[str, Markup], ...]
     pair_names: tuple[str, ...]
     pairs: TextTable
+    cards: tuple[Card, ...]
     methods: TextTable
     costs: TextTable
     family_of: Mapping[str, str]
@@ -103,9 +105,17 @@ class View:
 
 
 def leaderboard_html(
-    boards: Sequence[Board], evidence: Evidence, records: Sequence[Mapping[str, Any]], command: str
+    boards: Sequence[Board],
+    evidence: Evidence,
+    records: Sequence[Mapping[str, Any]],
+    cards: Sequence[Sequence[Card]],
+    command: str,
 ) -> str:
-    """The whole page. `records` are the rows as the files hold them, `command` is the one that made it."""
+    """The whole page.
+
+    `records` are the rows as the files hold them, `cards` the model cards of each board, `command` is the one
+    that made the page.
+    """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("orchestrator.leaderboard"),
         autoescape=True,
@@ -113,7 +123,10 @@ def leaderboard_html(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    views = [_view(place, board, evidence, several=len(boards) > 1) for place, board in enumerate(boards)]
+    views = [
+        _view(place, board, evidence, mine, several=len(boards) > 1)
+        for place, (board, mine) in enumerate(zip(boards, cards, strict=True))
+    ]
     return environment.get_template("leaderboard.html.j2").render(
         boards=views,
         facts=HOW_TO_READ,
@@ -124,7 +137,7 @@ def leaderboard_html(
     )
 
 
-def _view(place: int, board: Board, evidence: Evidence, several: bool) -> View:
+def _view(place: int, board: Board, evidence: Evidence, cards: Sequence[Card], *, several: bool) -> View:
     classes = [(pair.pair, class_table(board, pair)) for pair in board.pairs]
     drawn, note = _curves(board)
     return View(
@@ -137,6 +150,7 @@ def _view(place: int, board: Board, evidence: Evidence, several: bool) -> View:
         families=tuple((family, key(family)) for family in sorted({row.family for row in board.rows})),
         pair_names=tuple(pair.pair for pair in board.pairs),
         pairs=pairs_table(board),
+        cards=tuple(cards),
         methods=methods_table(board),
         costs=costs_table(board),
         family_of={row.method: row.family for row in board.rows},

@@ -36,10 +36,10 @@ def leaderboard_markdown(boards: Sequence[Board], command: Sequence[str]) -> str
 
 
 def _board(board: Board, several: bool) -> Iterable[str]:
-    yield f"## {_text(board_title(board, several))}"
-    yield from ("", protocol_line(board), "", f"**{_text(verdict(board))}**")
+    yield f"## {escaped(board_title(board, several))}"
+    yield from ("", protocol_line(board), "", f"**{escaped(verdict(board))}**")
     for note in board.notes:
-        yield from ("", f"> {_text(note)}")
+        yield from ("", f"> {escaped(note)}")
     yield from ("", "### Pairs", "", *_table(pairs_table(board)))
     yield from ("", "### Methods", "", *_table(methods_table(board)), "", legend(board))
     yield from ("", "### Evidence and cost", "", *_table(costs_table(board)))
@@ -49,7 +49,7 @@ def _board(board: Board, several: bool) -> Iterable[str]:
     for pair in board.pairs:
         classes = class_table(board, pair)
         if classes.rows:
-            yield from ("", f"### IoU by class: {_text(pair.pair)}", "", *_table(classes))
+            yield from ("", f"### IoU by class: {escaped(pair.pair)}", "", *_table(classes))
         if classes.note:
             yield from ("", classes.note)
     published = published_table(board)
@@ -66,12 +66,12 @@ def _table(table: TextTable) -> list[str]:
     lines = [
         table.header,
         ["---"] * len(table.header),
-        *([_text(cell) for cell in row] for row in table.rows),
+        *([escaped(cell) for cell in row] for row in table.rows),
     ]
     return ["| " + " | ".join(line) + " |" for line in lines]
 
 
-def _text(value: str) -> str:
+def escaped(value: str) -> str:
     """Text as a table cell or paragraph takes it: no line breaks, no markup."""
     cleaned = " ".join(value.split())
     for character in "\\|<>`*":
