@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 from markupsafe import Markup
@@ -28,6 +28,7 @@ _HEIGHT, _TOP, _BOTTOM = 320, 16, 42
 _LEFT, _RIGHT = 13.0, 95.0  # per cent; the labels of the upward axis stand left of the data
 _CURVES_RIGHT = 70.0  # names of curves stand right of their ends
 _LABEL_STEP = 15
+_CROWDED = 20  # intervals of more marks hide the marks; the forest plot has them all
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,7 @@ def symbols() -> Markup:
 def key(family: str) -> Markup:
     """A family's mark beside its name."""
     kind = css_class(family)
-    return Markup(
-        f'<svg class="key" width="14" height="14" aria-hidden="true"><use href="#{kind}" class="{kind}" '
-        'x="7" y="7"/></svg>'
-    )
+    return Markup(f'<svg class="key {kind}" aria-hidden="true"><use href="#{kind}" x="7" y="7"/></svg>')
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
@@ -115,9 +113,9 @@ def forest_line(mark: Mark, axis: ForestAxis) -> Markup:
     kind = css_class(mark.family)
     line = ""
     if mark.low is not None and mark.high is not None:
-        line = _line(kind, axis.scale(mark.low), 11, axis.scale(mark.high), 11)
+        line = _line("", axis.scale(mark.low), 11, axis.scale(mark.high), 11)
     return Markup(
-        f'<svg width="100%" height="22" aria-hidden="true">{line}{_use(kind, axis.scale(mark.value), 11)}</svg>'
+        f'<svg class="{kind}" aria-hidden="true">{line}{_use(kind, axis.scale(mark.value), 11)}</svg>'
     )
 
 
@@ -126,7 +124,7 @@ def scatter(marks: Sequence[Mark], title: str, across_label: str, *, front: bool
     costs = [mark.cost for mark in marks]
     logarithmic = min(costs) > 0 and max(costs) / min(costs) > 10
     change: Callable[[float], float] = math.log10 if logarithmic else float
-    low, high = _padded(_ends(marks))
+    low, high = _padded(_ends(marks) if len(marks) <= _CROWDED else [mark.value for mark in marks])
     first, last = _padded([change(cost) for cost in costs])
     along, up = _scale(first, last, _LEFT, _RIGHT), _scale(low, high, _HEIGHT - _BOTTOM, _TOP)
     parts = [*_frame(title, across_label, low, high, up)]
@@ -134,7 +132,10 @@ def scatter(marks: Sequence[Mark], title: str, across_label: str, *, front: bool
         parts.append(_foot(along(tick), f"{10**tick if logarithmic else tick:.4g}"))
     if front:
         parts += _front_lines(_front(marks), lambda mark: (along(change(mark.cost)), up(mark.value)))
-    order = sorted(marks, key=lambda mark: (mark not in _front(marks), -mark.value, mark.name))
+    best = _front(marks)
+    order = sorted(marks, key=lambda mark: (mark not in best, -mark.value, mark.name))
+    if len(order) > _CROWDED:
+        order = [replace(mark, low=None, high=None) for mark in order]
     dots = [
         Dot(
             _short(mark.name),
@@ -151,9 +152,9 @@ def scatter(marks: Sequence[Mark], title: str, across_label: str, *, front: bool
     for mark, dot, label in zip(order, dots, place_labels(dots, _HEIGHT - _BOTTOM), strict=True):
         kind = css_class(mark.family)
         told = f"{mark.name}: {mark.value:.2f} at {mark.cost:.4g}"
-        parts.append(f'<g data-m="{escape(mark.method)}"><title>{escape(told)}</title>')
+        parts.append(f'<g class="{kind}" data-m="{escape(mark.method)}"><title>{escape(told)}</title>')
         if dot.top is not None and dot.bottom is not None:
-            parts.append(_line(f"thin {kind}", dot.x, dot.top, dot.x, dot.bottom))
+            parts.append(_line("thin", dot.x, dot.top, dot.x, dot.bottom))
         parts.append(_use(kind, dot.x, dot.y))
         if label is not None:
             parts.append(
@@ -181,9 +182,9 @@ def curves(lines: Sequence[Curve], title: str, across_label: str) -> Markup:
             f"{line.name}: {line.values[0]:.2f} with one trial, {line.values[-1]:.2f} with {len(line.values)}"
         )
         parts.append(
-            f'<g data-m="{escape(line.name)}"><title>{escape(told)}</title>'
+            f'<g class="{kind}" data-m="{escape(line.name)}"><title>{escape(told)}</title>'
             f'<svg width="100%" height="{_HEIGHT}" viewBox="0 0 100 {_HEIGHT}" preserveAspectRatio="none">'
-            f'<polyline class="{kind}" points="{path}"/></svg>{_use(kind, x, y)}'
+            f'<polyline points="{path}"/></svg>{_use(kind, x, y)}'
             f"{_line('thin f-baseline', x + 1.5, y, _CURVES_RIGHT + 3.5, height)}"
             f'<text x="{_CURVES_RIGHT + 4}%" y="{height + 4:.0f}">{escape(_short(line.name, 15))}</text></g>'
         )
@@ -249,11 +250,12 @@ def _ends(marks: Sequence[Mark]) -> list[float]:
 
 
 def _use(kind: str, x: float, y: float) -> str:
-    return f'<use href="#{kind}" class="{kind}" x="{_brief(x)}%" y="{y:.0f}"/>'
+    return f'<use href="#{kind}" x="{_brief(x)}%" y="{y:.0f}"/>'
 
 
 def _line(kind: str, x1: float, y1: float, x2: float, y2: float) -> str:
-    return f'<line class="{kind}" x1="{_brief(x1)}%" y1="{y1:.0f}" x2="{_brief(x2)}%" y2="{y2:.0f}"/>'
+    style = f' class="{kind}"' if kind else ""
+    return f'<line{style} x1="{_brief(x1)}%" y1="{y1:.0f}" x2="{_brief(x2)}%" y2="{y2:.0f}"/>'
 
 
 def _brief(value: float) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from orchestrator.leaderboard.comparison import Estimate
 from orchestrator.leaderboard.entries import Row
@@ -93,11 +92,3 @@ def measure(value: float | None, factor: float = 1.0) -> str:
     if value is None or math.isnan(value):
         return NOTHING
     return f"{value * factor:.0f}" if abs(value * factor) >= 100 else f"{value * factor:.3g}"
-
-
-def spread(values: Sequence[float | None], factor: float = 1.0) -> str:
-    """One measure, or the range over pairs."""
-    told = list(dict.fromkeys(measure(v, factor) for v in sorted(v for v in values if v is not None)))
-    if not told or len(told) == 1:
-        return told[0] if told else NOTHING
-    return f"{told[0]}–{told[-1]}"

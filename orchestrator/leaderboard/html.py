@@ -25,7 +25,7 @@ from orchestrator.leaderboard.charts import (
 from orchestrator.leaderboard.comparison import Estimate
 from orchestrator.leaderboard.entries import Board, Row
 from orchestrator.leaderboard.evidence import Evidence, TrialRecord
-from orchestrator.leaderboard.figures import estimated_gain, gain, letter, points
+from orchestrator.leaderboard.figures import estimated_gain, gain, letter, measure, points
 from orchestrator.leaderboard.phrases import (
     HOW_TO_READ,
     board_title,
@@ -38,7 +38,6 @@ from orchestrator.leaderboard.tables import (
     beats_table,
     best_of,
     best_of_table,
-    cells_table,
     class_table,
     costs_table,
     methods_table,
@@ -49,8 +48,11 @@ from orchestrator.leaderboard.tables import (
     published_table,
 )
 
-# The page holds so many bytes of trials, finals first: it must stay small; the tables hold them all.
-_TRIAL_BYTES = 40_000
+# The page is to be sent around: trials are shown, finals first, as far as they keep it below so many bytes.
+_PAGE_BYTES = 150_000
+_LEAST_TRIAL_BYTES = 4_000
+# On a longer board each pair's forest plot shows the best so many and the student alone, and says so.
+_FOREST_LINES = 15
 # More lines than this cannot be told apart; the best are drawn, and the table beside them has all.
 _CURVES = 10
 
@@ -90,13 +92,13 @@ class View:
     family_of: Mapping[str, str]
     forest: Forest | None
     forests: tuple[Forest, ...]
+    forests_note: str
     costs_drawn: tuple[tuple[str, Markup], ...]
     spent: Markup | None
     curves: Markup | None
     curves_note: str
     best_of: TextTable
     beats: TextTable
-    cells: TextTable
     classes: tuple[tuple[str, TextTable], ...]
     parameters: TextTable
     published: TextTable
@@ -127,14 +129,22 @@ def leaderboard_html(
         _view(place, board, evidence, mine, several=len(boards) > 1)
         for place, (board, mine) in enumerate(zip(boards, cards, strict=True))
     ]
-    return environment.get_template("leaderboard.html.j2").render(
-        boards=views,
-        facts=HOW_TO_READ,
-        command=command,
-        symbols=symbols(),
-        key=key,
-        data=_embedded({"table": _table(records), "boards": [_data(board, evidence) for board in boards]}),
-    )
+    template = environment.get_template("leaderboard.html.j2")
+    table = _table(records)
+
+    def page(bytes_of_trials: int) -> str:
+        data = [_data(board, evidence, bytes_of_trials) for board in boards]
+        return template.render(
+            boards=views,
+            facts=HOW_TO_READ,
+            command=command,
+            symbols=symbols(),
+            key=key,
+            data=_embedded({"table": table, "boards": data}),
+        )
+
+    room = _PAGE_BYTES - len(page(0).encode())
+    return page(max(room // max(len(boards), 1), _LEAST_TRIAL_BYTES))
 
 
 def _view(place: int, board: Board, evidence: Evidence, cards: Sequence[Card], *, several: bool) -> View:
@@ -156,13 +166,13 @@ def _view(place: int, board: Board, evidence: Evidence, cards: Sequence[Card], *
         family_of={row.method: row.family for row in board.rows},
         forest=_forest(board),
         forests=_forests(board) if len(board.pairs) > 1 else (),
+        forests_note=_forests_note(board),
         costs_drawn=tuple(_against_costs(board)),
         spent=_against_hours(board),
         curves=drawn,
         curves_note=note,
         best_of=best_of_table(board),
         beats=beats_table(board),
-        cells=cells_table(board),
         classes=tuple((name, table) for name, table in classes if table.rows),
         parameters=parameters_table(board),
         published=published_table(board),
@@ -188,8 +198,11 @@ def _forest(board: Board) -> Forest | None:
 def _forests(board: Board) -> tuple[Forest, ...]:
     """The same on each pair, all on one scale and in the board's order."""
     found: list[list[tuple[Row, Estimate, Estimate]]] = []
+    rows = [
+        row for place, row in enumerate(board.rows) if place < _FOREST_LINES or row.method == board.baseline
+    ]
     for pair in board.pairs:
-        cells = [(row, board.cells[pair.pair, row.method]) for row in board.rows]
+        cells = [(row, board.cells[pair.pair, row.method]) for row in rows]
         found.append([(row, cell.gain, cell.miou) for row, cell in cells if cell.gain and cell.miou])
     marks = [[_mark(row, g.mean, g.low, g.high) for row, g, _ in lines] for lines in found]
     if not any(marks):
@@ -216,6 +229,15 @@ def _forests(board: Board) -> tuple[Forest, ...]:
     )
 
 
+def _forests_note(board: Board) -> str:
+    if len(board.rows) <= _FOREST_LINES + 1:
+        return ""
+    return (
+        f"The best {_FOREST_LINES} of {len(board.rows)} methods and the student alone; all of them stand in the "
+        "table above and in LEADERBOARD.md."
+    )
+
+
 def _mark(row: Row, value: float, low: float | None, high: float | None) -> Mark:
     return Mark(row.method, row.family, 100 * value, _points(low), _points(high))
 
@@ -233,7 +255,7 @@ def _against_costs(board: Board) -> list[tuple[str, Markup]]:
             for row in board.rows
             if row.miou is not None and (spent := cost(row)) is not None
         ]
-        if len(marks) > 1:
+        if len({measure(mark.cost) for mark in marks}) > 1:
             found.append((name, scatter(marks, f"mIoU against {name}", label)))
     for name, label in _SIZES:
         marks = _students(board, name)
@@ -289,7 +311,7 @@ def _curves(board: Board) -> tuple[Markup | None, str]:
     return curves(lines, "Expected best tune mIoU of n search trials", "search trials n"), note
 
 
-def _data(board: Board, evidence: Evidence) -> dict[str, Any]:
+def _data(board: Board, evidence: Evidence, bytes_of_trials: int) -> dict[str, Any]:
     """Trials for the page's script: names once, rows as short lists."""
     methods = [row.method for row in board.rows]
     pairs = [pair.pair for pair in board.pairs]
@@ -308,7 +330,7 @@ def _data(board: Board, evidence: Evidence) -> dict[str, Any]:
         "pairs": pairs,
         "params": names,
         "total": len(mine),
-        "trials": _first([_trial(trial, methods, pairs, names) for trial in mine], _TRIAL_BYTES),
+        "trials": _first([_trial(trial, methods, pairs, names) for trial in mine], bytes_of_trials),
     }
 
 

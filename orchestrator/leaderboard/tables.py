@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.leaderboard.comparison import Estimate
-from orchestrator.leaderboard.entries import FAILED, Board, PairSummary, Row
+from orchestrator.leaderboard.entries import FAILED, Board, Cell, PairSummary, Row
 from orchestrator.leaderboard.evidence import ProvenanceRecord
 from orchestrator.leaderboard.figures import (
     NOTHING,
@@ -25,7 +25,6 @@ from orchestrator.leaderboard.figures import (
     probability,
     rank,
     signed,
-    spread,
 )
 from orchestrator.leaderboard.published import published_for
 from orchestrator.leaderboard.statistics import expected_best
@@ -34,8 +33,10 @@ from orchestrator.leaderboard.statistics import expected_best
 _CLASS_CELLS = 1500
 _SIZES = ("params (M)", "GFLOPs", "latency (ms)")
 _VERSIONS = ("python", "torch", "timm", "ray")
+# A larger matrix shows only what is sure.
+_BEATS_WITH_FIGURES = 20
 _BEST_OF = (1, 2, 4, 8, 16, 32)
-_FIGURES = re.compile(rf"([▲▼] )?([-+−<]?[\d\[.][-−+\d.,–\[\] %×/n()a{FAILED}]*|< [\d.]+)?")
+_FIGURES = re.compile(rf"[▲▼]? ?([-+−<]?[\d\[.][-−+\d.,–\[\] %×/n()a{FAILED}]*|< [\d.]+)?")
 
 
 UP, DOWN = "up", "down"
@@ -134,9 +135,12 @@ def _method(board: Board, row: Row) -> Line:
 
 
 def costs_table(board: Board) -> TextTable:
-    """What stands behind each row and what it cost: test, seeds, trials, model size, time, memory."""
+    """What stands behind each row and what it cost: test, seeds, trials, time, memory.
+
+    Parameters, operations and latency are the student's, whatever taught it: they stand with the pairs.
+    """
     header = ["method", "p, beats the student", "gain, test pictures", "seeds", "trials", "failures"]
-    header += [*_SIZES, "training (s)", "GPU-hours", "peak memory (GiB)"]
+    header += ["training (s)", "GPU-hours", "peak memory (GiB)"]
     return _table(header, [_cost(board, row) for row in board.rows], [row.method for row in board.rows])
 
 
@@ -151,9 +155,6 @@ def _cost(board: Board, row: Row) -> Line:
         (str(row.seeds), row.seeds, ""),
         (trials, row.trials_max, ""),
         (str(row.failures), row.failures, ""),
-        (spread([pair.params for pair in board.pairs], 1e-6), row.params, ""),
-        (spread([pair.gflops for pair in board.pairs]), row.gflops, ""),
-        (spread([pair.latency_ms for pair in board.pairs]), row.latency_ms, ""),
         (measure(row.train_seconds_alone), row.train_seconds_alone, ""),
         (number(row.gpu_hours, 1, 2), row.gpu_hours, ""),
         (measure(row.peak_memory_bytes, 2**-30), row.peak_memory_bytes, ""),
@@ -187,23 +188,27 @@ def cells_table(board: Board) -> TextTable:
 
 
 def parameters_table(board: Board) -> TextTable:
-    """Hyper-parameters of the final runs, flagged where the best value lies at an end of its space."""
+    """Hyper-parameters of the final runs, one column per pair, flagged where the best lies at an end of its space."""
     rows, methods = [], []
-    for pair in board.pairs:
-        for row in board.rows:
-            cell = board.cells[pair.pair, row.method]
-            for name, value in cell.params.items():
-                edge = cell.on_edge.get(name)
-                bounds = board.spaces.get(row.method, {}).get(name)
-                searched = (
-                    f"{bounds[0]:g} to {bounds[1]:g}{' (log)' if bounds[2] else ''}" if bounds else NOTHING
-                )
-                flag = f"at the {edge} end: widen the space" if edge else ""
-                told = value if isinstance(value, str) else json.dumps(value)
-                rows.append((pair.pair, row.method, name, told, searched, flag))
-                methods.append(row.method)
-    header = ("pair", "method", "parameter", "value", "searched", "flag")
+    for row in board.rows:
+        cells = [board.cells[pair.pair, row.method] for pair in board.pairs]
+        for name in sorted({name for cell in cells for name in cell.params}):
+            bounds = board.spaces.get(row.method, {}).get(name)
+            searched = f"{bounds[0]:g} to {bounds[1]:g}{' (log)' if bounds[2] else ''}" if bounds else NOTHING
+            rows.append((row.method, name, searched, *(_setting(cell, name) for cell in cells)))
+            methods.append(row.method)
+    header = ("method", "parameter", "searched", *(f"on {letter(k)}" for k in range(len(board.pairs))))
     return TextTable(header, tuple(rows), methods=tuple(methods))
+
+
+def _setting(cell: Cell, name: str) -> str:
+    if name not in cell.params:
+        return NOTHING
+    value = cell.params[name]
+    told = (
+        value if isinstance(value, str) else f"{value:.4g}" if isinstance(value, float) else json.dumps(value)
+    )
+    return f"{told} (at the {cell.on_edge[name]} end: widen the space)" if name in cell.on_edge else told
 
 
 def class_table(board: Board, pair: PairSummary) -> TextTable:
@@ -233,18 +238,28 @@ def missing_table(board: Board) -> TextTable:
 def beats_table(board: Board) -> TextTable:
     """Holm-adjusted p of every difference; ▲ where the row is surely better than the column, ▼ where worse."""
     ranked = [standing.method for standing in board.comparison.standings]
+    brief = len(ranked) > _BEATS_WITH_FIGURES
     rows = []
     for one in ranked:
         cells = []
         for other in ranked:
             p = board.comparison.probabilities.get((one, other))
-            sure = "▲ " if (one, other) in board.comparison.surely_better else ""
-            sure = "▼ " if (other, one) in board.comparison.surely_better else sure
-            cells.append("" if one == other else NOTHING if p is None else f"{sure}{_brief(p)}")
+            sure = "▲" if (one, other) in board.comparison.surely_better else ""
+            sure = "▼" if (other, one) in board.comparison.surely_better else sure
+            cells.append(
+                ""
+                if one == other
+                else NOTHING
+                if p is None
+                else sure
+                if brief
+                else f"{sure} {_brief(p)}".strip()
+            )
         rows.append((one, *cells))
     header = ("", *(f"{place}" for place in range(1, len(ranked) + 1)))
     rows = [(f"{place} {row[0]}", *row[1:]) for place, row in enumerate(rows, start=1)]
-    return TextTable(header, tuple(rows))
+    note = f"With more than {_BEATS_WITH_FIGURES} methods the p values are left out." if brief else ""
+    return TextTable(header, tuple(rows), note=note)
 
 
 def best_of(board: Board) -> dict[str, tuple[float, ...]]:
@@ -281,16 +296,18 @@ def published_table(board: Board) -> TextTable:
 
 
 def provenance_table(board: Board, known: Mapping[str, ProvenanceRecord]) -> TextTable:
-    """Method → code, machine, versions and the command that makes its rows; `known` by provenance id."""
-    rows: dict[tuple[str, ...], None] = {}
+    """Code, machine, versions and the command behind the rows, with the methods that they made; `known` by id."""
+    made: dict[tuple[str, ...], list[str]] = {}
     for row in board.rows:
         for record in (known[i] for i in board.provenance.get(row.method, ())):
             code = (record.commit or "unknown")[:12] + (" with uncommitted changes" if record.dirty else "")
             machine = ", ".join(f"{name} {value}" for name, value in sorted(record.hardware.items()))
             versions = ", ".join(f"{n} {record.versions[n]}" for n in _VERSIONS if n in record.versions)
-            rows[row.method, code, record.command, machine, versions] = None
-    header = ("method", "commit", "command", "machine", "versions")
-    return TextTable(header, tuple(rows), methods=tuple(row[0] for row in rows))
+            methods = made.setdefault((code, record.command, machine, versions), [])
+            if row.method not in methods:
+                methods.append(row.method)
+    rows = tuple((", ".join(methods), *origin) for origin, methods in made.items())
+    return TextTable(("methods", "commit", "command", "machine", "versions"), rows)
 
 
 def _tone_of(found: Estimate | None) -> str:

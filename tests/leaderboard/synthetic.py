@@ -148,7 +148,8 @@ def _final(run: Run, pair: str, method: str, seed: int) -> tuple[dict[str, objec
         }, None
     tp, fp, fn = draw_counts(run, pair, run.gains[method], seed, method)
     row["test_miou"] = float(np.mean(tp.sum(0) / (tp + fp + fn).sum(0)))
-    names = ("road", "sky", "tree", "car", "sign")[: run.classes]
+    known = ("road", "sky", "tree", "car", "sign")
+    names = [*known, *(f"class {k}" for k in range(len(known), run.classes))][: run.classes]
     table = counts_table(trial_id, "test", range(run.images), tp, fp, fn, names)
     return row, table if run.with_counts else None
 
