@@ -91,4 +91,4 @@ def measure(value: float | None, factor: float = 1.0) -> str:
     """`value * factor` with three significant digits, for what spans orders of magnitude."""
     if value is None or math.isnan(value):
         return NOTHING
-    return f"{value * factor:.0f}" if abs(value * factor) >= 100 else f"{value * factor:.3g}"
+    return f"{value * factor:.0f}" if abs(value * factor) >= 99.95 else f"{value * factor:#.3g}"

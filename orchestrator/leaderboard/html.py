@@ -294,7 +294,7 @@ def _against_hours(board: Board) -> Markup | None:
         for row in board.rows
         if row.gain is not None and row.gpu_hours is not None
     ]
-    if len(marks) < 2:
+    if len({measure(mark.cost) for mark in marks}) < 2:
         return None
     return scatter(marks, "Gain against GPU-hours", "GPU-hours spent on all trials, search included")
 

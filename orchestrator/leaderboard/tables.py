@@ -203,7 +203,7 @@ def parameters_table(board: Board) -> TextTable:
 
 def _setting(cell: Cell, name: str) -> str:
     if name not in cell.params:
-        return NOTHING
+        return "default" if cell.seeds else NOTHING
     value = cell.params[name]
     told = (
         value if isinstance(value, str) else f"{value:.4g}" if isinstance(value, float) else json.dumps(value)
