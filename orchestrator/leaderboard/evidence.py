@@ -86,6 +86,7 @@ class ModelRecord:
     """A row of `models`."""
 
     name: str
+    options: Mapping[str, Any]
     num_classes: int
     params: int | None
     flops: int | None
@@ -131,7 +132,7 @@ def gather(ledgers: Sequence[Ledger]) -> Evidence:
             if known is None or trial.attempt > known.attempt:
                 trials[trial.trial_id] = trial
         for row in ledger.read("models").to_pylist():
-            record = _record(ModelRecord, row)
+            record = _record(ModelRecord, {**row, "options": json.loads(row["options"] or "{}")})
             models.setdefault((row["name"], row["options"], row["num_classes"], row["device"]), record)
         for row in ledger.read("provenance").to_pylist():
             row["dirty"] = bool(row["dirty"])

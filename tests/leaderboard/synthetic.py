@@ -33,6 +33,7 @@ class Run:
     recipe: str = "r0"
     dirty: bool = False
     with_counts: bool = True
+    with_models: bool = True
     failed: frozenset[tuple[str, str, int]] = frozenset()
     left_out: frozenset[tuple[str, str, int]] = frozenset()
     searched_only: frozenset[str] = frozenset()
@@ -60,7 +61,7 @@ def write_run(root: Path, run: Run) -> Ledger:
                     counts += [table] if table is not None else []
     ledger.append("trials", trials, "trials")
     ledger.append("provenance", [_provenance(run)], "provenance")
-    ledger.append("models", list(_models(run)), "models")
+    ledger.append("models", list(_models(run)) if run.with_models else [], "models")
     if counts:
         ledger.append("counts", pa.concat_tables(counts), "counts")
     return ledger

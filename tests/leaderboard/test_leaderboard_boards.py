@@ -388,3 +388,26 @@ def test_evidence_of_two_ledgers_with_the_same_trials_is_that_of_one(tmp_path: P
     assert isinstance(one, Evidence)
     assert one.trials == two.trials
     assert build_boards(one)[0].rows == build_boards(two)[0].rows
+
+
+def test_a_students_size_is_that_of_the_model_with_its_own_options(tmp_path: Path) -> None:
+    """A teacher may be the same architecture, only wider."""
+    run = Run(pairs=("big_to_small",), seeds=(1, 2))
+    wide = {"name": "small", "options": {"head_channels": 64}, "num_classes": 3, "height": 64, "width": 64}
+    narrow = {**wide, "options": {"head_channels": 32, "dropout": 0.1}}
+    config = CONFIG.replace("student: {model: small,", "student: {model: small, head_channels: 32,")
+    found = []
+    for name, told in (("told", config), ("untold", "")):
+        ledger = write_run(tmp_path / name, run.but(config_yaml=told, with_models=False))
+        ledger.append(
+            "models",
+            [
+                {**wide, "device": "cpu", "params": 64_000},
+                {**narrow, "options": {**narrow["options"], "backbone_args": {}, "output_stride": None},  # type: ignore[dict-item]
+                 "device": "cpu", "params": 32_000},
+            ],
+            "both",
+        )  # fmt: skip
+        (board,) = build_boards(gather([ledger]))
+        found.append(board.pairs[0].params)
+    assert found == [32_000, None]
