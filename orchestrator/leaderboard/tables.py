@@ -26,7 +26,7 @@ from orchestrator.leaderboard.figures import (
     rank,
     signed,
 )
-from orchestrator.leaderboard.published import published_for
+from orchestrator.leaderboard.published import method_key, published_for
 from orchestrator.leaderboard.statistics import expected_best
 
 # More cells than this make a page nobody reads; then only the methods at the ends of the board are shown.
@@ -197,7 +197,8 @@ def parameters_table(board: Board) -> TextTable:
             searched = f"{bounds[0]:g} to {bounds[1]:g}{' (log)' if bounds[2] else ''}" if bounds else NOTHING
             rows.append((row.method, name, searched, *(_setting(cell, name) for cell in cells)))
             methods.append(row.method)
-    header = ("method", "parameter", "searched", *(f"on {letter(k)}" for k in range(len(board.pairs))))
+    values = [f"on {letter(k)}" for k in range(len(board.pairs))] if len(board.pairs) > 1 else ["value"]
+    header = ("method", "parameter", "searched", *values)
     return TextTable(header, tuple(rows), methods=tuple(methods))
 
 
@@ -286,13 +287,19 @@ def best_of_table(board: Board) -> TextTable:
 
 
 def published_table(board: Board) -> TextTable:
-    """Published numbers for the pairs of this board, under other people's recipes."""
-    rows = [
-        (pair.pair, score.method, score.miou, score.split, score.recipe, score.source)
-        for pair in board.pairs
-        for score in published_for(board.dataset, pair.teacher, pair.student)
-    ]
-    return TextTable(("pair", "method", "mIoU", "split", "recipe", "source"), tuple(rows))
+    """Published numbers for the pairs of this board, under other people's recipes, and ours of the same method."""
+    known = {method_key(row.method): row.method for row in board.rows}
+    rows = []
+    for place, pair in enumerate(board.pairs):
+        for score in published_for(board.dataset, pair.teacher, pair.student):
+            mine = board.baseline if score.is_student_alone else known.get(method_key(score.method))
+            cell = board.cells.get((pair.pair, mine or ""))
+            ours = estimate(cell.miou) if cell else NOTHING
+            rows.append(
+                (letter(place), score.method, score.miou, ours, score.split, score.recipe, score.source)
+            )
+    header = ("pair", "method", "published mIoU", "ours", "split", "recipe", "source")
+    return TextTable(header, tuple(rows))
 
 
 def provenance_table(board: Board, known: Mapping[str, ProvenanceRecord]) -> TextTable:

@@ -6,9 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("selenium", reason="selenium is missing: pip install -e '.[dev]'")
-
 from browser import CHROMIUM, DRIVER, MISSING, Browser
 from synthetic import Run, write_run
 
