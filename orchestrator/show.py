@@ -1,7 +1,8 @@
-"""python -m orchestrator.show RUN [TRIAL]: where a run stands, or everything about one trial."""
+"""python -m orchestrator.show RUN [TRIAL] [--optuna FILE]: where a run stands, or everything about one trial."""
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections import Counter
@@ -33,6 +34,8 @@ class Options:
     """Folder of a run: a path, or a URI such as s3://bucket/run."""
     trial: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[TRIAL]")] = None
     """A trial's id, or enough of its beginning to be the only one."""
+    optuna: str | None = None
+    """Write the search as an Optuna study file instead, for `optuna-dashboard FILE`."""
 
 
 def main() -> None:
@@ -45,6 +48,14 @@ def main() -> None:
     try:
         if not ledger.exists("tables"):
             raise UsageError(f"{ledger.place()} holds no tables; give the folder of a run (its --output)")
+        if options.optuna is not None:
+            from orchestrator.optuna_file import write_optuna_file
+
+            studies, trials = write_optuna_file(ledger, options.optuna)
+            print(
+                f"{options.optuna}: {studies} studies, {trials} trials; open it: optuna-dashboard {options.optuna}"
+            )
+            return
         shown = run_view(ledger) if options.trial is None else trial_view(ledger, options.trial)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -91,6 +102,11 @@ def latest_attempts(trials: Iterable[Row]) -> list[Row]:
     for row in sorted(trials, key=lambda row: int(row["attempt"])):
         latest[row["trial_id"]] = row
     return [latest[trial_id] for trial_id in sorted(latest)]
+
+
+def parameters_of(trial: Row) -> dict[str, Any]:
+    """A row's hyper-parameters as the values they were."""
+    return {name: json.loads(value) for name, value in trial["params"] or ()}
 
 
 def find_trial(trials: Sequence[Row], name: str) -> Row:
