@@ -6,7 +6,7 @@ import typing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from distill.data.config import CityscapesConfig, ScenesConfig
+from distill.data.config import AnyDataConfig, ScenesConfig
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,13 +58,17 @@ class SegmentationDataset(typing.Protocol):
     def ignore_index(self) -> int:
         """The ignored label."""
 
+    @property
+    def broken_share(self) -> float:
+        """Share of the pictures that a training may find unreadable and skip."""
+
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample: ...
 
 
 def build_dataset(
-    config: ScenesConfig | CityscapesConfig,
+    config: AnyDataConfig,
     split: Split,
     *,
     protocol: Protocol = "clean",
@@ -86,6 +90,6 @@ def build_dataset(
         from distill.data.scenes import ScenesDataset
 
         return ScenesDataset(config, split, protocol=protocol, role=role)
-    from distill.data.cityscapes import CityscapesDataset
+    from distill.data.disk import DiskDataset
 
-    return CityscapesDataset(config, split, protocol=protocol, role=role)
+    return DiskDataset(config, split, protocol=protocol, role=role)
