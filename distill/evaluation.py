@@ -174,7 +174,7 @@ def _count(
         _check_labels(sample, dataset)
     images = torch.from_numpy(np.stack([sample.image_hw3 for sample in samples])).to(device)
     labels = torch.from_numpy(labels_host).to(device).long()
-    logits = model(normalise(images.permute(0, 3, 1, 2).contiguous())).logits
+    logits = model(normalise(images.permute(0, 3, 1, 2))).logits
     if logits.shape[1] != classes:
         raise UsageError(
             f"the model predicts {logits.shape[1]} classes, data set '{dataset.name}' has {classes}; "

@@ -8,6 +8,9 @@ from typing import Any
 from orchestrator.config import ComputeChoice, OperationChoice, SweepConfig
 from orchestrator.plan import Cohort
 
+SKIPPED_PICTURES = "logs/skipped"
+"""Where a run keeps, one a file, what is wrong with pictures that could not be read."""
+
 
 @dataclass(frozen=True)
 class CohortJob:

@@ -6,6 +6,8 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.cohort_job import SKIPPED_PICTURES
+
 if TYPE_CHECKING:
     from orchestrator.run import Run
 
@@ -23,6 +25,9 @@ def outcome(run: Run, code: int) -> dict[str, Any]:
         "trials": counts,
         "worker_hours": round(run.worker_seconds / 3600, 4),
         "leaderboard": f"{run.ledger.root}/leaderboard/LEADERBOARD.md",
+        "skipped_pictures": [
+            run.ledger.read_bytes(path).decode() for path in sorted(run.ledger.list(SKIPPED_PICTURES))
+        ],
         "failures": [
             {**{key: row[key] for key in ("trial_id", "study_id", "phase", "error")},
              "log": f"{run.ledger.root}/logs/{row['trial_id']}.txt"}
@@ -42,6 +47,12 @@ def show_outcome(run: Run, *, as_json: bool, code: int) -> int:
             f"failed: {failure['phase']} {failure['study_id']}: {failure['error']} (log: {failure['log']})",
             file=sys.stderr,
         )
+    if found["skipped_pictures"]:
+        print(
+            f"{len(found['skipped_pictures'])} pictures could not be read and were skipped:", file=sys.stderr
+        )
+    for message in found["skipped_pictures"]:
+        print(f"  {message}", file=sys.stderr)
     for phase, tally in found["trials"].items():
         print(f"{phase}: " + ", ".join(f"{number} {status}" for status, number in tally.items()))
     if found["stopped"]:
