@@ -65,6 +65,7 @@ class Scorer:
             rank=self._workers.rank,
             world_size=self._workers.world_size,
             precision=self._recipe.precision,
+            window=student.spec.recipe.sliding_window,
         )
         return merge_counts(self._workers.gathered(share))
 
