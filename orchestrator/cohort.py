@@ -18,7 +18,7 @@ import ray
 import torch
 from torch import Tensor
 
-from distill.data import build_dataset
+from distill.data import Role, build_dataset
 from distill.data.stream import HostBatch, normalise, stream
 from distill.models import Output, SegmentationModel
 from distill.random_state import RandomState
@@ -85,8 +85,10 @@ class TrainingFloor:
         self.workers = workers
         self.ledger = Ledger(job.run)
         data = job.config.data[job.cohort.data]
-        role = "teacher" if job.cohort.teacher is None else "student"
-        self.train = build_dataset(data, "train", protocol=job.config.protocol, role=role)  # type: ignore[arg-type]
+        role: Role = "teacher" if job.cohort.teacher is None else "student"
+        self.train = build_dataset(
+            data, "train", protocol=job.config.protocol, role=role, cache=job.picture_cache()
+        )
         self.scorer = Scorer(job, workers, self.ledger)
         self.teacher: SegmentationModel | None = None
         if job.cohort.teacher is not None:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from distill.data.cache import PictureCache
+
 IGNORE_INDEX = 255
 """The label of pixels that count neither in a loss nor in a score."""
 
@@ -73,6 +75,7 @@ def build_dataset(
     *,
     protocol: Protocol = "clean",
     role: Role = "student",
+    cache: PictureCache | None = None,
 ) -> SegmentationDataset:
     """The pictures that one role may see in one split.
 
@@ -83,6 +86,8 @@ def build_dataset(
             split is the test split (not free of leakage).
         role: the teacher may have more labelled training pictures than the student.
 
+        cache: where decoded pictures of a data set on disk are kept; None decodes them every time.
+
     Raises:
         UsageError: files are missing, or the split would be empty.
     """
@@ -92,4 +97,4 @@ def build_dataset(
         return ScenesDataset(config, split, protocol=protocol, role=role)
     from distill.data.disk import DiskDataset
 
-    return DiskDataset(config, split, protocol=protocol, role=role)
+    return DiskDataset(config, split, protocol=protocol, role=role, cache=cache)

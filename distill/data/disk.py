@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from distill.data.cache import PictureCache
 from distill.data.config import DiskConfig
 from distill.data.dataset import IGNORE_INDEX, Protocol, Role, Sample, Split
 from distill.data.images import read_image, read_values
@@ -17,13 +18,20 @@ class DiskDataset:
     ignore_index = IGNORE_INDEX
 
     def __init__(
-        self, config: DiskConfig, split: Split, *, protocol: Protocol = "clean", role: Role = "student"
+        self,
+        config: DiskConfig,
+        split: Split,
+        *,
+        protocol: Protocol = "clean",
+        role: Role = "student",
+        cache: PictureCache | None = None,
     ) -> None:
         splits = Splits(config)
         self.name = config.kind
         self.pairs = splits.select(split, protocol=protocol, role=role)
         self.label_map = splits.layout.label_map
         self.broken_share = config.broken_share
+        self.cache = cache
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -44,7 +52,10 @@ class DiskDataset:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> Sample:
-        return read_pair(self.pairs[index], self.label_map)
+        pair = self.pairs[index]
+        if self.cache is None:
+            return read_pair(pair, self.label_map)
+        return self.cache.sample(pair, self.label_map, lambda: read_pair(pair, self.label_map))
 
 
 def read_pair(pair: Pair, label_map: LabelMap) -> Sample:
