@@ -167,7 +167,7 @@ def _count(
     device: torch.device,
     window: SlidingWindow | None,
 ) -> Tensor:
-    """tp, fp and fn of one batch, `B×3×K`, on the device; waits for nothing."""
+    """tp, fp and fn of one batch, `B×3×K`, on the device."""
     import torch
 
     from distill.data.stream import normalise
@@ -177,7 +177,7 @@ def _count(
     for sample in samples:
         _check_labels(sample, dataset)
     images = torch.from_numpy(np.stack([sample.image_hw3 for sample in samples])).to(device)
-    labels = torch.from_numpy(labels_host).to(device).long()
+    labels = torch.from_numpy(labels_host).to(device)
     images_b3hw = normalise(images.permute(0, 3, 1, 2))
     if window is None:
         logits = _resized(model(images_b3hw).logits, labels)
@@ -189,15 +189,27 @@ def _count(
             f"build the model with num_classes={classes}"
         )
     predicted = logits.max(1).indices  # nine times as fast as argmax on a CPU
-    # one more row takes the ignored pixels
-    label_or_last = labels.where(labels != dataset.ignore_index, classes)
-    image = torch.arange(len(samples), device=device).view(-1, 1, 1)
-    cell = ((image * (classes + 1) + label_or_last) * classes + predicted).flatten()
-    confusion = torch.zeros(len(samples) * (classes + 1) * classes, dtype=torch.int64, device=device)
-    confusion.scatter_add_(0, cell, torch.ones_like(cell))
-    confusion_blp = confusion.view(len(samples), classes + 1, classes)[:, :classes]
+    confusion_blp = confusion_matrices(labels, predicted, classes)
     tp = confusion_blp.diagonal(dim1=1, dim2=2)
     return torch.stack([tp, confusion_blp.sum(1) - tp, confusion_blp.sum(2) - tp], dim=1)
+
+
+def confusion_matrices(labels_bhw: Tensor, predicted_bhw: Tensor, num_classes: int) -> Tensor:
+    """Pixels by label and prediction, int64 `B×K×K`, one matrix per picture.
+
+    Args:
+        labels_bhw: classes, uint8; K and above is ignored.
+        predicted_bhw: classes, int64, each below K.
+        num_classes: K.
+    """
+    import torch
+
+    # one more row takes the ignored pixels
+    cell = labels_bhw.clamp(max=num_classes).long().mul_(num_classes).add_(predicted_bhw)
+    size = (num_classes + 1) * num_classes
+    cell += torch.arange(len(cell), device=cell.device).view(-1, 1, 1) * size
+    counts = torch.bincount(cell.flatten(), minlength=len(cell) * size)
+    return counts.view(len(cell), num_classes + 1, num_classes)[:, :num_classes]
 
 
 def _resized(logits: Tensor, like: Tensor) -> Tensor:

@@ -12,11 +12,19 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor, nn
-from torchmetrics.classification import MulticlassJaccardIndex
+from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
 
 from distill.data import Sample
 from distill.errors import UsageError
-from distill.evaluation import Counts, evaluate, iou_from_counts, merge_counts, miou, task_metrics
+from distill.evaluation import (
+    Counts,
+    confusion_matrices,
+    evaluate,
+    iou_from_counts,
+    merge_counts,
+    miou,
+    task_metrics,
+)
 from distill.models.output import Output
 from distill.recipe import SlidingWindow
 
@@ -145,6 +153,16 @@ def test_sliding_windows_average_the_logits_of_every_window_a_pixel_lies_in(
 def test_windows_that_would_leave_pixels_out_are_refused() -> None:
     with pytest.raises(ValidationError, match=r"stride is \(9, 9\), must be at most the size \(8, 8\)"):
         SlidingWindow.model_validate({"size": 8, "stride": 9})
+
+
+def test_confusion_matrices_are_those_of_torchmetrics_one_per_picture() -> None:
+    source = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, CLASSES, (3, 20, 30), generator=source, dtype=torch.uint8)
+    labels[:, :4] = 255
+    predicted = torch.randint(0, CLASSES, (3, 20, 30), generator=source)
+    for row, matrix in enumerate(confusion_matrices(labels, predicted, CLASSES)):
+        oracle = MulticlassConfusionMatrix(CLASSES, ignore_index=255)
+        assert torch.equal(matrix, oracle(predicted[row], labels[row].long()))
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 7])

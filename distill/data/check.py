@@ -121,7 +121,9 @@ def _check_disk(config: DiskConfig, full: bool, skip_broken: bool) -> DatasetRep
             problems.append(str(problem))
     if not problems:
         problems += _in_two_splits(splits)
-    trained_on = {pair.key for pair in splits.train} if not problems else set()
+    trained_on: set[str] = set()
+    if not problems:
+        trained_on = {pair.key for pair in splits.select("train", role="teacher")}
     sizes: Counter[tuple[int, int]] = Counter()
     sound: list[Pair] = []
     broken: list[str] = []

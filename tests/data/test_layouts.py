@@ -263,15 +263,21 @@ def test_coloured_and_16_bit_masks_are_refused_from_their_headers(tmp_path: Path
 def test_unreadable_train_pictures_pass_as_notes_up_to_the_share_a_run_may_skip(tmp_path: Path) -> None:
     root = write_folder_tree(tmp_path)
     config = folder(root, broken_share=0.2)
-    (root / "images/clip1/train3.png").write_bytes(b"gone")
-    with pytest.raises(UsageError, match=r"train3.png is not a PNG"):
+    (root / "images/clip2/train5.png").write_bytes(b"gone")
+    with pytest.raises(UsageError, match=r"train5.png is not a PNG"):
         check_dataset(config)
     report = check_dataset(config, skip_broken=True)
-    assert any("will be skipped" in note and "train3.png" in note for note in report.notes)
-    with pytest.raises(UsageError, match=r"train3.png"):
+    assert any("will be skipped" in note and "train5.png" in note for note in report.notes)
+    with pytest.raises(UsageError, match=r"train5.png"):
         check_dataset(folder(root), skip_broken=True)
-    (root / "images/clip0/test0.jpg").write_bytes(b"gone")
-    with pytest.raises(UsageError, match=r"test0.jpg"):
+
+
+@pytest.mark.parametrize("split", ["tune", "test"])
+def test_an_unreadable_picture_that_is_scored_on_never_passes(tmp_path: Path, split: str) -> None:
+    config = folder(write_folder_tree(tmp_path), broken_share=0.5)
+    scored = build_dataset(config, split).pairs[0].image  # type: ignore[arg-type, attr-defined]
+    scored.write_bytes(b"gone")
+    with pytest.raises(UsageError, match=scored.name):
         check_dataset(config, skip_broken=True)
 
 
