@@ -84,8 +84,9 @@ def _validated(value: object, path: Path, tree: Any, place: tuple[Any, ...]) -> 
             known = KINDS[problem["loc"][0]].model_fields if problem["loc"][:1] else ()
             close = nearest(str(keys[-1]), known) if problem["type"] == "extra_forbidden" else []
             hint = f"; did you mean {close[0]}?" if close else ""
+            message = problem["msg"].removeprefix("Value error, ")
             where = ".".join(str(key) for key in keys) or "the file"
-            messages.append(f"{path}:{_line(tree, keys)}: {where}: {problem['msg']}{hint}")
+            messages.append(f"{path}:{_line(tree, keys)}: {where}: {message}{hint}")
         raise UsageError("\n  ".join(messages)) from error
     return config
 

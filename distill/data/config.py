@@ -283,7 +283,7 @@ class FolderConfig(CutConfig):
         try:
             re.compile(group or "")
         except re.error as error:
-            raise ValueError(f"{group!r} is no regular expression ({error})") from None
+            raise ValueError(f"must be a regular expression ({error})") from None
         return group
 
 
@@ -297,7 +297,10 @@ def read_class_table(path: Path) -> list[dict[str, Any]]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except OSError as error:
-        raise ValueError(f"class table {path} cannot be read: {error.strerror}") from None
+        raise ValueError(
+            f"class table {path} cannot be read: {error.strerror}; it must be a CSV file with the columns "
+            "value and name, or list the classes here"
+        ) from None
     table = []
     for number, row in enumerate(rows, 2):
         if not row.get("value") or not row.get("name"):

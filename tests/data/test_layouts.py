@@ -201,7 +201,7 @@ def test_a_class_table_stands_in_the_config_whatever_it_was_written_in(tmp_path:
         ({"classes": {255: "a", 1: "b"}}, "value 255 is a class and ignored"),
         ({"classes": ["a"]}, "classes are 1, must be from 2 to 254"),
         ({"classes": "table.csv"}, "class table .*table.csv cannot be read"),
-        ({"group": "("}, "is no regular expression"),
+        ({"group": "("}, "must be a regular expression"),
     ],
 )
 def test_a_wrong_class_table_or_group_is_refused_with_the_rule(
