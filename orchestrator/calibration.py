@@ -14,7 +14,7 @@ from distill.relative_weights import PREFIX, STEPS
 from orchestrator.choices import default_weights
 from orchestrator.config import MethodChoice, SweepConfig
 from orchestrator.ledger import Ledger
-from orchestrator.outcome import outcome, show_failures
+from orchestrator.outcome import outcome, show_troubles
 from orchestrator.plan import Plan, make_plan
 from orchestrator.run import CALIBRATION, Run
 
@@ -89,7 +89,7 @@ def show_calibration(run: Run, *, as_json: bool, code: int) -> int:
     if as_json:
         print(json.dumps(found, indent=1))
         return code
-    show_failures(found)
+    show_troubles(found)
     print(render_calibration(found["calibration"]))
     print(f"calibration: {run.ledger.place(NAME)}")
     return code

@@ -18,13 +18,14 @@ import ray
 import torch
 from torch import Tensor
 
-from distill.data import build_dataset
+from distill.data import Role, build_dataset
 from distill.data.stream import HostBatch, normalise, stream
 from distill.models import Output, SegmentationModel
 from distill.random_state import RandomState
+from distill.recipe import digest
 from distill.training import Batch, State, Student, StudentSpec, teacher_output
 from orchestrator.checkpoints import CohortCheckpoints, load_weights
-from orchestrator.cohort_job import CohortJob
+from orchestrator.cohort_job import SKIPPED_PICTURES, CohortJob
 from orchestrator.desk import Progress, WaveOrder
 from orchestrator.ledger import Ledger
 from orchestrator.plan import Trial, teacher_weights, trial_weights
@@ -84,8 +85,10 @@ class TrainingFloor:
         self.workers = workers
         self.ledger = Ledger(job.run)
         data = job.config.data[job.cohort.data]
-        role = "teacher" if job.cohort.teacher is None else "student"
-        self.train = build_dataset(data, "train", protocol=job.config.protocol, role=role)  # type: ignore[arg-type]
+        role: Role = "teacher" if job.cohort.teacher is None else "student"
+        self.train = build_dataset(
+            data, "train", protocol=job.config.protocol, role=role, cache=job.picture_cache()
+        )
         self.scorer = Scorer(job, workers, self.ledger)
         self.teacher: SegmentationModel | None = None
         if job.cohort.teacher is not None:
@@ -189,7 +192,7 @@ class TrainingFloor:
         images = normalise(host.images_b3hw.to(self.workers.device, non_blocking=True))
         if self.cohort.recipe.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        return images, host.labels_bhw.to(self.workers.device, non_blocking=True)
+        return images, host.labels_bhw.to(self.workers.device, non_blocking=True).long()
 
     def _build(self, trial: Trial) -> Student:
         spec = StudentSpec(
@@ -249,7 +252,12 @@ class TrainingFloor:
             rank=self.workers.rank,
             world_size=self.workers.world_size,
             loader_workers=self.job.operation.loader_workers,
+            on_skipped=self._skip,
         )
+
+    def _skip(self, message: str) -> None:
+        """Notes a picture that cannot be read where the sweep finds it when it ends."""
+        self.ledger.write_bytes(f"{SKIPPED_PICTURES}/{digest(message)}.txt", message.encode())
 
     def _end_round(self, group: Sequence[Seat], watch: Stopwatch, step: int) -> None:
         """Settles costs, drops students that failed, tells the desk, and writes a checkpoint when one is due."""

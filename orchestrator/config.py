@@ -165,6 +165,17 @@ class ComputeChoice(Section):
     )
 
 
+class CacheChoice(Section):
+    """Decoded pictures of data sets on disk, kept for all processes of a machine; changes no result."""
+
+    folder: str = Field(
+        description="a folder of each machine's own: in memory (/dev/shm/...) or on a fast disk"
+    )
+    gigabytes: float = Field(
+        gt=0, description="most that the folder holds; what does not fit is decoded anew"
+    )
+
+
 class OperationChoice(Section):
     """How the work is carried out; changes no result, so it may differ when a run is gone on with."""
 
@@ -176,6 +187,9 @@ class OperationChoice(Section):
     )
     loader_workers: int = Field(
         default=0, ge=0, description="loading processes per worker; 0 loads in the worker"
+    )
+    cache: CacheChoice | None = Field(
+        default=None, description="keep decoded pictures; by default every picture is decoded every time"
     )
     round_steps: int = Field(default=20, ge=1, description="steps between two exchanges with the desk")
     checkpoint_seconds: float = Field(

@@ -148,7 +148,7 @@ def _check(plan: Plan, ledger: Ledger, *, fresh: bool) -> None:
     from orchestrator.teachers import check_teachers
 
     for config in plan.config.data.values():
-        check_dataset(config)
+        check_dataset(config, skip_broken=True)
     check_teachers(plan)
     refuse_if_held(ledger)
     examine(ledger, plan, fresh=fresh)

@@ -64,7 +64,7 @@ def batches(
     for _, host in zip(range(start, stop), source, strict=False):
         images = normalise(host.images_b3hw)
         output = None if teacher is None else teacher_output(teacher, images, "fp32")
-        found.append(Batch.shared(images, host.labels_bhw, host.index, output, reduce))
+        found.append(Batch.shared(images, host.labels_bhw.long(), host.index, output, reduce))
     return found
 
 

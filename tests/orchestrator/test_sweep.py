@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 import yaml
 from sweeps import SMALL, Sweep, board, counted, curves, run, training_workers, trials
-from trees import write_cityscapes_tree
 
 from distill.catalogue import load_catalogue
 from orchestrator.ledger import Ledger
@@ -155,23 +154,6 @@ def test_a_budget_that_is_used_up_ends_the_sweep_in_order(folder: Path) -> None:
     assert sweep.process.returncode == 4, sweep.text()
     assert "budget.hours" in sweep.text()
     assert not (folder / "lock.json").exists()
-
-
-def test_a_tree_in_the_layout_of_cityscapes_is_swept_like_any_data_set(folder: Path) -> None:
-    root = folder.with_name("cityscapes")
-    write_cityscapes_tree(root)
-    document = yaml.safe_load(SMALL.read_text())
-    document["data"] = {"cityscapes": {"kind": "cityscapes", "root": str(root)}}
-    document["pairs"][0]["data"] = "cityscapes"
-    document["search"]["trials"] = 0
-    document["final"]["seeds"] = [1]
-    document["recipes"]["student"]["steps"] = 6
-    source = folder.with_suffix(".yaml")
-    source.write_text(yaml.safe_dump(document))
-    sweep = run(source, folder)
-    assert sweep.process.returncode == 0, sweep.text()
-    classes = Ledger(folder).read("counts", ["class"]).to_pandas()["class"]
-    assert classes.max() == 18
 
 
 def test_a_dry_run_prints_a_plan_and_imports_neither_torch_nor_ray() -> None:
