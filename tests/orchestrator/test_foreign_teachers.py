@@ -25,10 +25,10 @@ SCENES = {"kind": "scenes", "size": 32, "classes": 4, "train": 16, "teacher_trai
 CLASSES = ["sky", "building", "road", "sidewalk"]
 
 
-def trained_briefly(model: torch.nn.Module, steps: int = 60) -> torch.nn.Module:
+def trained_briefly(model: torch.nn.Module, steps: int = 120) -> torch.nn.Module:
     """A model of transformers after some steps on generated scenes, whose class 0 is of no use."""
     scenes = build_dataset(ScenesConfig.model_validate(SCENES), "train", role="teacher")
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     model.train()
     batches = stream(scenes, AugmentationConfig(crop=(32, 32), scale=(1.0, 1.5)), batch_size=8, seed=0)
     for _, batch in zip(range(steps), batches, strict=False):
@@ -56,7 +56,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def document(hub_folder: Path, program: Path) -> dict[str, Any]:
-    recipe = {"steps": 30, "batch_size": 4, "augmentation": {"crop": 32, "scale": [1.0, 1.5]}, "lr": 0.02}
+    recipe = {"steps": 12, "batch_size": 4, "augmentation": {"crop": 32, "scale": [1.0, 1.5]}, "lr": 0.02}
     student = {"model": "deeplabv3-test_resnet", "head_channels": 8, "recipe": "short"}
     hub = {
         "model": "upernet-of-the-hub",
@@ -79,7 +79,7 @@ def document(hub_folder: Path, program: Path) -> dict[str, Any]:
             {"name": "hub", "teacher": hub, "student": student, "data": "scenes"},
             {"name": "program", "teacher": exported, "student": student, "data": "scenes"},
         ],
-        "methods": ["student", "kd", "fitnet"],
+        "methods": ["student", "kd"],
         "search": {"trials": 0},
         "final": {"seeds": [1]},
     }
@@ -98,7 +98,7 @@ def test_teachers_of_transformers_and_torch_export_teach_a_cnn_and_are_scored_fi
     sweep = run(write(tmp_path, document(hub_folder, program)), tmp_path / "run")
     assert sweep.process.returncode == DONE, sweep.text()
     rows = pd.read_parquet(tmp_path / "run" / "tables" / "trials")
-    assert rows.groupby(["phase", "status"]).size().to_dict() == {("final", "ok"): 6, ("teacher", "ok"): 2}
+    assert rows.groupby(["phase", "status"]).size().to_dict() == {("final", "ok"): 4, ("teacher", "ok"): 2}
     teachers = rows[rows.phase == "teacher"].set_index("student")
     assert teachers.finished_at.max() < rows[rows.phase == "final"].started_at.min()
     assert teachers.test_miou["upernet-of-the-hub"] > 0.3  # its classes stand where the map puts them
