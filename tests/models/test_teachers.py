@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,8 @@ from torch.nn.functional import interpolate
 
 from distill.errors import UsageError
 from distill.models import CheckpointMetadata, build_model, save_model
+from distill.models.heads import HeadInputs
+from distill.models.heads.upernet import UPerNetHead
 from distill.models.teachers import ReadTeacher, load_teacher, read_teacher, save_teacher
 from distill.teacher_source import TeacherSource
 
@@ -75,6 +78,25 @@ def test_a_model_of_transformers_answers_as_it_does_alone_but_for_the_last_resiz
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
     assert teacher.info.strides == (4, 8, 16, 32)
     assert tuple(stage.shape[1] for stage in output.stages) == teacher.info.channels
+
+
+def test_our_upernet_head_computes_what_theirs_does() -> None:
+    pytest.importorskip("transformers", reason="the extra `hub` is not installed")
+    theirs = upernet().decode_head
+    ours = UPerNetHead(HeadInputs((8, 16, 32, 64), (4, 8, 16, 32), 4, 8, 0.0)).eval()  # type: ignore[arg-type]
+    names = {
+        r"^psp_modules\.(\d)\.1\.": r"pyramid.means.\1.", r"^bottleneck\.": "top.", r"^lateral_convs\.": "lateral.",
+        r"^fpn_convs\.": "smooth.", r"^fpn_bottleneck\.": "fuse.", r"\.conv\.": ".0.", r"\.batch_norm\.": ".1.",
+    }  # fmt: skip
+    state = {}
+    for key, tensor in theirs.state_dict().items():  # type: ignore[union-attr,operator]
+        for pattern, name in names.items():
+            key = re.sub(pattern, name, key)
+        state[key] = tensor
+    ours.load_state_dict(state)
+    stages = tuple(torch.randn(2, 8 * 2**i, -(-20 // 2**i), -(-28 // 2**i)) for i in range(4))
+    with torch.no_grad():
+        torch.testing.assert_close(ours(stages)[1], theirs(stages))  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("make", [segformer, upernet, dpt])

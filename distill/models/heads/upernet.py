@@ -44,5 +44,5 @@ class UPerNetHead(nn.Module):
         ):
             above = lateral(stage) + resized(above, like=stage)
             levels.append(smooth(above))
-        fused = self.fuse(torch.cat([resized(level, like=stages[0]) for level in levels], dim=1))
+        fused = self.fuse(torch.cat([resized(level, like=stages[0]) for level in reversed(levels)], dim=1))
         return fused, self.classifier(self.dropout(fused))
