@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distill.errors import UsageError, unknown
+from distill.head_costs import HeadShapes, head_cost
 
 CATALOGUE = Path(__file__).with_name("catalogue.json")
 REFERENCE_SIZE = 224
@@ -171,12 +172,17 @@ def model_cost(name: str, options: Mapping[str, Any], num_classes: int, height: 
     stride = options.get("output_stride") or head.output_stride
     dilated = stride is not None and stride < backbone.strides[-1] and backbone.gmacs_dilated is not None
     strides = tuple(min(s, stride) for s in backbone.strides) if dilated and stride else backbone.strides
-    channels = options.get("head_channels") or backbone.head_channels[head.name]
-    params, macs = _HEAD_COSTS[head.name](
-        backbone.channels, [(-(-height // s)) * (-(-width // s)) for s in strides], channels, num_classes
+    own = head_cost(
+        head.name,
+        HeadShapes(
+            channels=backbone.channels,
+            cells=tuple((-(-height // s)) * (-(-width // s)) for s in strides),
+            width=options.get("head_channels") or backbone.head_channels[head.name],
+            classes=num_classes,
+        ),
     )
-    macs += 1e9 * _backbone_gmacs(backbone, stride if dilated else None, height * width)
-    return ModelCost(params=backbone.params + params, flops_forward=round(2 * macs))
+    macs = own.macs + 1e9 * _backbone_gmacs(backbone, stride if dilated else None, height * width)
+    return ModelCost(params=backbone.params + own.params, flops_forward=round(2 * macs))
 
 
 def _backbone_gmacs(backbone: BackboneEntry, stride: int | None, area: int) -> float:
@@ -184,30 +190,11 @@ def _backbone_gmacs(backbone: BackboneEntry, stride: int | None, area: int) -> f
     linear = backbone.gmacs - backbone.gmacs_quadratic
     if stride is not None and backbone.gmacs_dilated is not None:
         linear = backbone.gmacs_dilated - backbone.gmacs_quadratic
-        if stride == 16:  # only the last stage is dilated: between the two counts
-            linear = (3 * backbone.gmacs + backbone.gmacs_dilated) / 4 - backbone.gmacs_quadratic
+        if stride == 16:
+            # Stage 4 has four times its cells; at 8 it has sixteen and stage 3 four times. With equal stages
+            # that is a sixth of the way.
+            linear = (5 * backbone.gmacs + backbone.gmacs_dilated) / 6 - backbone.gmacs_quadratic
     return linear * ratio + backbone.gmacs_quadratic * ratio**2
-
-
-def _deeplabv3_cost(
-    channels: tuple[int, ...], cells: list[int], width: int, classes: int
-) -> tuple[int, float]:
-    """Parameters and multiply-accumulates; `cells` are the pixels of each stage."""
-    views, joined = 28 * channels[-1] * width, 14 * width * width
-    params = views + channels[-1] * width + joined + 14 * width + (width + 1) * classes
-    return params, cells[-1] * (views + joined + width * classes) + channels[-1] * width
-
-
-def _segformer_cost(
-    channels: tuple[int, ...], cells: list[int], width: int, classes: int
-) -> tuple[int, float]:
-    """Parameters and multiply-accumulates; `cells` are the pixels of each stage."""
-    params = (sum(channels) + 4) * width + 4 * width * width + 2 * width + (width + 1) * classes
-    projections = sum(c * width * count for c, count in zip(channels, cells, strict=True))
-    return params, projections + cells[0] * (4 * width * width + width * classes)
-
-
-_HEAD_COSTS = {"deeplabv3": _deeplabv3_cost, "segformer": _segformer_cost}
 
 
 def write_catalogue(path: Path, only: list[str] | None = None) -> int:
@@ -219,6 +206,7 @@ def write_catalogue(path: Path, only: list[str] | None = None) -> int:
             None surveys all.
     """
     from distill.models.survey import (
+        default_widths,
         list_unsurveyed,
         survey_backbones,
         survey_heads,
@@ -229,6 +217,8 @@ def write_catalogue(path: Path, only: list[str] | None = None) -> int:
     kept = json.loads(path.read_text(encoding="utf-8"))["backbones"] if only is not None else []
     surveyed = [asdict(entry) for entry in survey_backbones(only)]
     listed = [asdict(entry) for entry in list_unsurveyed()]
+    for entry in kept:  # heads may have come or gone since
+        entry["head_channels"] = default_widths(entry["name"], entry["channels"])
     backbones = {entry["name"]: entry for entry in [*listed, *kept, *surveyed]}
     values = {
         "versions": versions(),

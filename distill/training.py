@@ -263,12 +263,6 @@ class Student:
                 if buffer.is_floating_point():
                     self._reduce(buffer)
 
-    def adopt(self, model: SegmentationModel) -> None:
-        """Takes over the weights of a trained model of the same make."""
-        self.model.load_state_dict(model.state_dict())
-        if self.average is not None:
-            self.average.module.load_state_dict(model.state_dict())
-
     def state_dict(self) -> State:
         """Everything that the next step depends on, as tensors and plain values."""
         return {
@@ -303,7 +297,7 @@ def autocast(precision: str, device: torch.device) -> Iterator[None]:
         yield
 
 
-def teacher_output(teacher: SegmentationModel, images: Tensor, precision: str) -> Output:
+def teacher_output(teacher: nn.Module, images: Tensor, precision: str) -> Output:
     """The frozen teacher's output for a batch, without a graph."""
     with torch.no_grad(), autocast(precision, images.device):
         return cast(Output, teacher(images))

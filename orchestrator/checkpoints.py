@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from distill.data import SegmentationDataset
-from distill.models import CheckpointMetadata, SegmentationModel, load_model, save_model
+from distill.models import CheckpointMetadata, save_model
+from distill.models.teachers import Teacher, load_teacher
 from distill.training import Student
 from orchestrator.ledger import Ledger
 from orchestrator.plan import Trial, trial_weights
@@ -112,9 +113,9 @@ def keep_model(ledger: Ledger, trial: Trial, student: Student, dataset: Segmenta
         ledger.write_bytes(trial_weights(trial), path.read_bytes())
 
 
-def load_weights(ledger: Ledger, path: str) -> SegmentationModel:
-    """A model that is kept in the run."""
+def load_weights(ledger: Ledger, path: str) -> Teacher:
+    """A model or teacher that is kept in the run."""
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) / "model.safetensors"
         local.write_bytes(ledger.read_bytes(path))
-        return load_model(local)[0]
+        return load_teacher(local)

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from distill.data import Role, build_dataset
 from distill.data.stream import HostBatch, normalise, stream
-from distill.models import Output, SegmentationModel
+from distill.models import Output
+from distill.models.teachers import Teacher
 from distill.random_state import RandomState
 from distill.recipe import digest
 from distill.training import Batch, State, Student, StudentSpec, teacher_output
@@ -30,7 +31,7 @@ from orchestrator.desk import Progress, WaveOrder
 from orchestrator.ledger import Ledger
 from orchestrator.plan import Trial, teacher_weights, trial_weights
 from orchestrator.report import Costs, Report
-from orchestrator.scoring import Scorer
+from orchestrator.scoring import LoadedTeacher, Scorer
 from orchestrator.stopwatch import Stopwatch
 from orchestrator.workers import Workers
 
@@ -40,7 +41,7 @@ class Seat:
     """One student's place: its training, what it has cost, what it has told."""
 
     trial: Trial
-    student: Student | None
+    student: Student | LoadedTeacher | None
     step: int = 0
     costs: Costs = field(default_factory=Costs)
     reports: list[Report] = field(default_factory=list)
@@ -54,7 +55,7 @@ class Seat:
     @property
     def needs_teacher(self) -> bool:
         """Whether this student's loss reads the teacher's output."""
-        return self.student is not None and "teacher" in self.student.method.card.needs
+        return isinstance(self.student, Student) and "teacher" in self.student.method.card.needs
 
     def reported_at(self, step: int) -> bool:
         """Whether this step has been reported."""
@@ -90,7 +91,7 @@ class TrainingFloor:
             data, "train", protocol=job.config.protocol, role=role, cache=job.picture_cache()
         )
         self.scorer = Scorer(job, workers, self.ledger)
-        self.teacher: SegmentationModel | None = None
+        self.teacher: Teacher | None = None
         if job.cohort.teacher is not None:
             self.teacher = load_weights(self.ledger, teacher_weights(job.cohort.teacher)).to(workers.device)
             self.teacher.eval().requires_grad_(False)
@@ -155,13 +156,14 @@ class TrainingFloor:
 
     def _fill(self, seat: Seat, state: State | None) -> None:
         """Builds the seat's student: fresh, from a checkpoint, or a teacher that is only to be scored."""
-        student = self._build(seat.trial)
         weights = trial_weights(seat.trial)
+        if state is None and seat.trial.phase == "teacher" and self.ledger.exists(weights):
+            seat.student = LoadedTeacher(load_weights(self.ledger, weights).to(self.workers.device))
+            seat.step = self.wave.steps
+            return
+        student = self._build(seat.trial)
         if state is not None:
             student.load_state_dict(state)
-        elif seat.trial.phase == "teacher" and self.ledger.exists(weights):
-            student.adopt(load_weights(self.ledger, weights))
-            seat.step = self.wave.steps
         elif student.method.preparation is not None:
             self._prepare(seat, student, student.method.preparation)
         seat.student = student
@@ -234,7 +236,7 @@ class TrainingFloor:
                     output = teacher_output(self.teacher, images, self.cohort.recipe.precision)
             batch = Batch.shared(images, labels, host.index, output, self.workers.reduce)
             for seat in group:
-                if not seat.ended and seat.student is not None:
+                if not seat.ended and isinstance(seat.student, Student):
                     with watch.measure(seat.trial.trial_id):
                         seat.student.train_step(batch)
                     seat.step = seat.student.step
@@ -276,7 +278,7 @@ class TrainingFloor:
                 peak_memory_bytes=max(seat.costs.peak_memory_bytes, self.workers.peak_memory()),
             )
             try:
-                if seat.student is not None:
+                if isinstance(seat.student, Student):
                     seat.student.check()
             except Exception as error:
                 self._fail(seat, error)
@@ -321,7 +323,7 @@ class TrainingFloor:
             status="ok" if last else None,
             tune_miou=score.tune_miou,
             test_miou=score.test_miou,
-            lr=student.spec.recipe.lr * student.spec.recipe.lr_factor(stop - 1),
+            lr=seat.trial.recipe.lr * seat.trial.recipe.lr_factor(stop - 1),
             terms_raw=raw,
             terms_weighted=weighted,
             costs=replace(seat.costs, wall_seconds=time.time() - seat.started_at),

@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from distill.data.config import DataConfig
 from distill.recipe import Recipe
+from distill.teacher_source import ProgramSource, RunSource, TeacherSource, WrittenClassMap
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
 
@@ -40,19 +41,39 @@ class ModelChoice(Section):
 
 
 class TeacherChoice(ModelChoice):
-    """A teacher: trained by the sweep under a recipe, or loaded from a checkpoint of an earlier run."""
+    """A teacher: trained by the sweep under a recipe, or loaded from a checkpoint.
+
+    A checkpoint says itself how its network is built; `model` is then the teacher's name on the board.
+    """
 
     recipe: str | None = Field(default=None, description="recipe that trains the teacher")
     seed: int = Field(default=0, ge=0, description="seed of its training")
-    checkpoint: str | None = Field(default=None, description="model file (.safetensors) of an earlier run")
+    checkpoint: TeacherSource | None = Field(
+        default=None, description="model file of an earlier run, or where else the weights come from"
+    )
+    class_map: WrittenClassMap | None = Field(
+        default=None,
+        description="data set's class → the checkpoint's class or classes, where they are not the same",
+    )
     sha256: str | None = Field(
-        default=None, pattern=r"^[0-9a-f]{64}$", description="demanded hash of the checkpoint"
+        default=None, pattern=r"^[0-9a-f]{64}$", description="demanded hash of the checkpoint's weights"
     )
 
     @model_validator(mode="after")
     def _trained_or_loaded(self) -> Self:
         if (self.recipe is None) == (self.checkpoint is None):
             raise ValueError("a teacher needs either `recipe` (it is trained) or `checkpoint` (it is loaded)")
+        if self.checkpoint is None and (self.class_map or self.sha256):
+            raise ValueError("`class_map` and `sha256` belong to a `checkpoint`, and there is none")
+        if isinstance(self.checkpoint, ProgramSource) and self.sha256 is None:
+            raise ValueError(
+                f"a checkpoint of kind {self.checkpoint.kind} is a program and runs as it is: give its `sha256`"
+            )
+        given = (self.model_fields_set & set(ModelChoice.model_fields)) - {"model"}
+        if given and not isinstance(self.checkpoint, RunSource | None):
+            raise ValueError(
+                f"{', '.join(sorted(given))} cannot be set: the checkpoint decides how its network is built"
+            )
         return self
 
 

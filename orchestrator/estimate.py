@@ -9,6 +9,7 @@ from typing import Any
 
 from distill.catalogue import ModelCost
 from distill.recipe import Recipe
+from distill.teacher_source import brings_network
 from orchestrator.choices import needs_teacher
 from orchestrator.config import SweepConfig
 from orchestrator.model_costs import cost_of
@@ -54,6 +55,9 @@ def estimate(plan: Plan) -> dict[str, Any]:
         "sampler": config.search.sampler,
         "compute": config.compute.model_dump(),
         "phases": found,
+        "uncounted_teachers": sorted(
+            teacher.model.name for teacher in plan.teachers if brings_network(teacher.checkpoint)
+        ),
         "worker_hours": round(math.fsum(phase["worker_hours"] for phase in found.values()), 4),
         "assumed_flops_per_second": sorted({_speed(config, cohort.recipe) for cohort in cohorts}),
         "disk_bytes": _disk(config, cohorts),
@@ -81,6 +85,10 @@ def render_estimate(found: dict[str, Any]) -> str:
         f"  about {found['worker_hours']:.2f} worker-hours, assuming {speeds} GFLOP/s per worker; starting up not counted",
         f"  disk     about {found['disk_bytes'] / 1e6:,.0f} MB at most",
     ]
+    if found["uncounted_teachers"]:
+        lines.append(
+            f"  not in it: passes of {', '.join(found['uncounted_teachers'])}, which are not known yet"
+        )
     return "\n".join(lines)
 
 
@@ -107,8 +115,9 @@ def _work(config: SweepConfig, cohort: Cohort, wave: Wave) -> Work:
         flops += own * recipe.batch_size * cost.flops_forward * (1 + BACKWARD)
     if cohort.teacher is not None and _taught(wave):
         passes = wave.steps
-        teacher = _cost(config, cohort.data, recipe, cohort.teacher.model)
-        flops += passes * recipe.batch_size * teacher.flops_forward
+        if not brings_network(cohort.teacher.checkpoint):
+            teacher = _cost(config, cohort.data, recipe, cohort.teacher.model)
+            flops += passes * recipe.batch_size * teacher.flops_forward
     return Work(steps, passes, flops)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cohort_job import SKIPPED_PICTURES
@@ -25,6 +26,7 @@ def outcome(run: Run, code: int) -> dict[str, Any]:
         "plan_hash": run.plan.plan_hash,
         "trials": counts,
         "worker_hours": round(run.worker_seconds / 3600, 4),
+        "overtaken_teachers": overtaken_teachers(run),
         "leaderboard": f"{run.ledger.root}/leaderboard/LEADERBOARD.md",
         "skipped_pictures": [
             run.ledger.read_bytes(path).decode() for path in sorted(run.ledger.list(SKIPPED_PICTURES))
@@ -65,3 +67,33 @@ def show_troubles(found: Mapping[str, Any]) -> None:
         )
     for message in found["skipped_pictures"]:
         print(f"  {message}", file=sys.stderr)
+    for sentence in found["overtaken_teachers"]:
+        print(f"WARNING: {sentence}", file=sys.stderr)
+
+
+def overtaken_teachers(run: Run) -> list[str]:
+    """One sentence per pair whose teacher scores below its student alone, on the best evidence there is."""
+    columns = ["study_id", "phase", "status", "tune_miou", "test_miou"]
+    rows = [row for row in run.ledger.read("trials", columns).to_pylist() if row["status"] == "ok"]
+    found = []
+    for study in run.plan.studies:
+        if study.method != "student":
+            continue
+        for split, phase in (("test", "final"), ("tune", "search")):
+            teacher = _scores(rows, study.teacher.teacher_id, "teacher", split)
+            alone = _scores(rows, study.study_id, phase, split)
+            if teacher and alone:
+                reached = math.fsum(alone) / len(alone) if split == "test" else max(alone)
+                if teacher[-1] < reached:
+                    found.append(
+                        f"the teacher of {study.pair} scores {100 * teacher[-1]:.1f} mIoU on {split}, its "
+                        f"{study.title} alone {100 * reached:.1f}: it knows less than the student it teaches. "
+                        "Train it longer, or choose another"
+                    )
+                break
+    return found
+
+
+def _scores(rows: Sequence[Mapping[str, Any]], study_id: str, phase: str, split: str) -> list[float]:
+    mine = [row[f"{split}_miou"] for row in rows if (row["study_id"], row["phase"]) == (study_id, phase)]
+    return [score for score in mine if score is not None]

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from distill.recipe import Recipe, digest
 from distill.relative_weights import PREFIX
+from distill.teacher_source import ClassMap, TeacherSource
 from orchestrator.config import MethodChoice, PairChoice, SearchChoice, SweepConfig
 from orchestrator.sampling import History, Params, sample_bracket
 from search_spaces import Space, load_space, space_from
@@ -33,7 +34,8 @@ class Teacher:
     data: str
     recipe: Recipe | None
     seed: int
-    checkpoint: str | None
+    checkpoint: TeacherSource | None
+    class_map: ClassMap | None
     sha256: str | None
 
 
@@ -309,10 +311,19 @@ def _teacher(config: SweepConfig, pair: PairChoice) -> Teacher:
         "protocol": config.protocol,
         "recipe": None if recipe is None else recipe.model_dump(mode="json"),
         "seed": choice.seed,
-        "checkpoint": [choice.checkpoint, choice.sha256],
+        "checkpoint": choice.model_dump(mode="json", include={"checkpoint", "class_map", "sha256"}),
         "compute": None if recipe is None else config.compute.model_dump(mode="json"),
     }
-    return Teacher(digest(decides), model, pair.data, recipe, choice.seed, choice.checkpoint, choice.sha256)
+    return Teacher(
+        teacher_id=digest(decides),
+        model=model,
+        data=pair.data,
+        recipe=recipe,
+        seed=choice.seed,
+        checkpoint=choice.checkpoint,
+        class_map=choice.class_map,
+        sha256=choice.sha256,
+    )
 
 
 def _study(config: SweepConfig, pair: PairChoice, method: MethodChoice, teacher: Teacher) -> Study:

@@ -9,7 +9,8 @@ from functools import cached_property, partial
 from distill.data import SegmentationDataset, build_dataset
 from distill.evaluation import Counts, evaluate, merge_counts, task_metrics
 from distill.models import SegmentationModel
-from distill.models.costs import count_cost, measure_latency
+from distill.models.costs import count_module, measure_latency
+from distill.models.teachers import Teacher
 from distill.recipe import digest
 from distill.training import Student
 from orchestrator.checkpoints import keep_model
@@ -18,6 +19,23 @@ from orchestrator.ledger import Ledger
 from orchestrator.plan import Trial, trial_weights
 from orchestrator.records import count_rows
 from orchestrator.workers import Workers
+
+
+@dataclass
+class LoadedTeacher:
+    """A teacher in a student's seat: it is scored as every model is, and not trained."""
+
+    scored_model: Teacher
+
+    def average_buffers(self) -> None:
+        """Nothing to average: every worker has loaded the same."""
+
+    def read_losses(self) -> tuple[dict[str, float], dict[str, float]]:
+        """No losses."""
+        return {}, {}
+
+    def state_dict(self) -> None:
+        """Nothing to go on with: its weights lie in the run."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +67,7 @@ class Scorer:
     def _test(self) -> SegmentationDataset:
         return self._build("test")
 
-    def score(self, trial: Trial, student: Student, *, last: bool) -> Score:
+    def score(self, trial: Trial, student: Student | LoadedTeacher, *, last: bool) -> Score:
         """Evaluates a student on all workers; at the last step of a teacher or final run also on test, once."""
         counts = {"tune": self._evaluate(student, self._tune)}
         weights = None
@@ -61,7 +79,7 @@ class Scorer:
         test = task_metrics(counts["test"]).miou if "test" in counts else None
         return Score(task_metrics(counts["tune"]).miou, test, weights)
 
-    def _evaluate(self, student: Student, dataset: SegmentationDataset) -> Counts:
+    def _evaluate(self, student: Student | LoadedTeacher, dataset: SegmentationDataset) -> Counts:
         share = evaluate(
             student.scored_model,
             dataset,
@@ -70,35 +88,40 @@ class Scorer:
             rank=self._workers.rank,
             world_size=self._workers.world_size,
             precision=self._recipe.precision,
-            window=student.spec.recipe.sliding_window,
+            window=self._recipe.sliding_window,
         )
         return merge_counts(self._workers.gathered(share))
 
     def _keep(
-        self, trial: Trial, student: Student, test: SegmentationDataset, counts: dict[str, Counts]
+        self,
+        trial: Trial,
+        student: Student | LoadedTeacher,
+        test: SegmentationDataset,
+        counts: dict[str, Counts],
     ) -> None:
         """Writes weights, per-image counts and the model's size; each is written once under a name of its own."""
-        keep_model(self._ledger, trial, student, test)
+        if isinstance(student, Student):
+            keep_model(self._ledger, trial, student, test)
         self._measure(student.scored_model, test)
         for split, found in counts.items():
             rows = count_rows(trial.trial_id, split, test.classes, found)
             self._ledger.append("counts", rows, f"{trial.trial_id}-{split}")
 
-    def _measure(self, model: SegmentationModel, test: SegmentationDataset) -> None:
+    def _measure(self, model: Teacher, test: SegmentationDataset) -> None:
         """Size and speed of a model on one test picture, once per model and cohort."""
         height, width = test[0].image_hw3.shape[:2]
-        made = vars(model.options)
+        made = vars(model.options) if isinstance(model, SegmentationModel) else model.description.network
         options = {key: made[key] for key in made if key not in ("name", "num_classes")}
-        name = f"model-{digest([made, height, width])}"
+        name = f"model-{digest([model.info.name, made, height, width])}"
         if name in self._measured:
             return
         self._measured.add(name)
-        cost = count_cost(model.options, height, width)
+        cost = count_module(model, height, width, self._workers.device)
         latency = measure_latency(model, height, width, device=self._workers.device)
         row = {
-            "name": model.options.name,
+            "name": model.info.name,
             "options": json.dumps(options, sort_keys=True),
-            "num_classes": model.options.num_classes,
+            "num_classes": model.info.num_classes,
             "params": cost.params,
             "flops": cost.flops_forward,
             "height": height,

@@ -149,9 +149,9 @@ def _check(plan: Plan, ledger: Ledger, *, fresh: bool) -> None:
 
     for config in plan.config.data.values():
         check_dataset(config, skip_broken=True)
-    check_teachers(plan)
     refuse_if_held(ledger)
     examine(ledger, plan, fresh=fresh)
+    check_teachers(plan, ledger, fresh=fresh)
 
 
 def _dry_run(plan: Plan, *, as_json: bool) -> int:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from distill.catalogue import check_model_name
 from distill.errors import UsageError, nearest, unknown
+from distill.teacher_source import brings_network
 from orchestrator.choices import check_method_name, check_settings, check_space
 from orchestrator.config import SweepConfig
 from orchestrator.plan import method_space
@@ -232,7 +233,8 @@ def _cross_checks(config: SweepConfig, places: Mapping[Place, str], path: Path) 
             if choice.recipe is not None and choice.recipe not in config.recipes:
                 yield f"{at('pairs', i, role, 'recipe')}: {unknown('recipe', choice.recipe, {*config.recipes, *library.recipes()})}"
             try:
-                check_model_name(choice.model)
+                if role == "student" or not brings_network(pair.teacher.checkpoint):
+                    check_model_name(choice.model)
             except UsageError as error:
                 yield f"{at('pairs', i, role, 'model')}: {error}"
     for name, recipe in config.recipes.items():

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from distill.errors import UsageError
 from orchestrator.ledger import Ledger
 from orchestrator.phases import PhaseView, run_phase
 from orchestrator.plan import Plan, Teacher, teacher_cohort, teacher_weights
 from orchestrator.run import Run
 
+if TYPE_CHECKING:
+    from distill.models.teachers import ReadTeacher
 
-def check_teachers(plan: Plan) -> None:
-    """Looks for the teacher files that the config names.
+
+def check_teachers(plan: Plan, ledger: Ledger, *, fresh: bool) -> None:
+    """Reads every checkpoint that the config names, and asks it about classes and sizes of images.
+
+    One that lies in the run already is not asked for again: the run goes on without its source.
 
     Raises:
-        UsageError: a file is missing, is no safetensors file, or has another hash than demanded.
+        UsageError: a checkpoint is missing, is another one than demanded, or does not fit the data set.
     """
     for teacher in plan.teachers:
-        if teacher.checkpoint is not None:
-            _checked_file(teacher)
+        if teacher.checkpoint is not None and (fresh or not ledger.exists(teacher_weights(teacher))):
+            _read(plan, teacher)
 
 
 def prepare_teachers(run: Run, *, at_once: int, watch: Callable[[PhaseView], None]) -> None:
@@ -36,7 +42,7 @@ def prepare_teachers(run: Run, *, at_once: int, watch: Callable[[PhaseView], Non
         if run.ledger.exists(path):
             continue
         if teacher.checkpoint is not None:
-            run.ledger.write_bytes(path, _checked_file(teacher))
+            run.ledger.write_bytes(path, _file_of(_read(run.plan, teacher)))
         elif shared is not None and shared.exists(path):
             run.ledger.write_bytes(path, shared.read_bytes(path))
     cohorts = [teacher_cohort(run.plan, teacher) for teacher in run.plan.teachers]
@@ -62,16 +68,30 @@ def teacher_hashes(run: Run) -> dict[str, str]:
     }
 
 
-def _checked_file(teacher: Teacher) -> bytes:
-    path = Path(str(teacher.checkpoint))
-    if not path.is_file():
-        raise UsageError(
-            f"teacher checkpoint '{path}' does not exist; give the .safetensors file of an earlier run"
-        )
-    data = path.read_bytes()
-    found = hashlib.sha256(data).hexdigest()
-    if teacher.sha256 is not None and found != teacher.sha256:
-        raise UsageError(
-            f"teacher checkpoint '{path}' has sha256 {found}, the config demands {teacher.sha256}"
-        )
-    return data
+def _read(plan: Plan, teacher: Teacher) -> ReadTeacher:
+    """The teacher from its checkpoint, asked about the pictures that it will see."""
+    from distill.data import build_dataset
+    from distill.models.teachers import read_teacher
+
+    assert teacher.checkpoint is not None  # callers ask for loaded teachers only
+    test = build_dataset(plan.config.data[teacher.data], "test", protocol=plan.config.protocol)
+    taught = [study for study in plan.studies if study.teacher.teacher_id == teacher.teacher_id]
+    height, width = test[0].image_hw3.shape[:2]
+    sizes = dict.fromkeys([*(study.recipe.augmentation.crop for study in taught), (height, width)])
+    return read_teacher(
+        teacher.model.name,
+        teacher.checkpoint,
+        classes=test.classes,
+        class_map=teacher.class_map,
+        sizes=list(sizes),
+        sha256=teacher.sha256,
+    )
+
+
+def _file_of(read: ReadTeacher) -> bytes:
+    from distill.models.teachers import save_teacher
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "teacher.safetensors"
+        save_teacher(path, read.model, read.program)
+        return path.read_bytes()

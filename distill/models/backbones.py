@@ -26,6 +26,7 @@ _OURS = {
     "out_indices", "output_stride", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay",
     "pretrained_strict", "scriptable",
 }  # fmt: skip
+_EVEN = 32  # sides divisible by it divide in every stage
 _CANNOT_BUILD = (TypeError, ValueError, AssertionError, NotImplementedError, KeyError, RuntimeError)
 
 
@@ -65,15 +66,27 @@ class Backbone(nn.Module):
         self.network = network
 
     def forward(self, images_b3hw: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The four stages; raises `UsageError` where the backbone does not take images of this size."""
+        """The four stages.
+
+        Raises:
+            UsageError: the backbone does not take images of this size.
+        """
         try:
             maps = self.network(images_b3hw)
-        except AssertionError as error:
+        except (AssertionError, RuntimeError) as error:
             height, width = images_b3hw.shape[-2:]
+            uneven = height % _EVEN or width % _EVEN
+            if isinstance(error, torch.OutOfMemoryError) or not (uneven or isinstance(error, AssertionError)):
+                raise
             why = str(error) or "it does not divide into windows"
+            remedy = (
+                f"Give it images whose sides are multiples of {_EVEN}, or choose another backbone"
+                if uneven
+                else f'Give it its size with backbone_args {{"img_size": [{height}, {width}]}}, or choose one '
+                "of any size"
+            )
             raise UsageError(
-                f"backbone '{self.plan.name}' does not take images of {height}×{width}: {why}. Give it its "
-                f'size with backbone_args {{"img_size": [{height}, {width}]}}, or choose one of any size'
+                f"backbone '{self.plan.name}' does not take images of {height}×{width}: {why}. {remedy}"
             ) from error
         if self.plan.channels_last:
             maps = [features.permute(0, 3, 1, 2).contiguous() for features in maps]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from distill.catalogue import ModelCost
@@ -50,8 +53,21 @@ def count_cost(options: ModelOptions, height: int, width: int) -> ModelCost:
     return ModelCost(params=params, flops_forward=counter.get_total_flops())
 
 
+def count_module(model: nn.Module, height: int, width: int, device: torch.device) -> ModelCost:
+    """The same of a model that is built already, by one pass where it lies; it keeps its mode.
+
+    What a network from elsewhere counts as a parameter is counted, whether or not it is trained.
+    """
+    if isinstance(model, SegmentationModel):
+        return count_cost(model.options, height, width)
+    params = sum(parameter.numel() for parameter in model.parameters())
+    with _evaluating(model), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 3, height, width, device=device))
+    return ModelCost(params=params, flops_forward=counter.get_total_flops())
+
+
 def measure_latency(
-    model: SegmentationModel,
+    model: nn.Module,
     height: int,
     width: int,
     *,
@@ -68,24 +84,30 @@ def measure_latency(
         raise UsageError(f"repeats is {repeats}, must be at least 1")
     place = torch.device(device)
     images = torch.zeros(1, 3, height, width, device=place)
+    milliseconds = []
+    with _evaluating(model), torch.inference_mode():
+        for _ in range(warmup):
+            model(images)
+        for _ in range(repeats):
+            _wait(place)
+            start = time.perf_counter()
+            model(images)
+            _wait(place)
+            milliseconds.append(1000 * (time.perf_counter() - start))
+    name = torch.cuda.get_device_name(place) if place.type == "cuda" else place.type
+    return Latency(statistics.median(milliseconds), repeats, height, width, name, torch.get_num_threads())
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; afterwards every module has the mode it had."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
-    milliseconds = []
     try:
-        with torch.inference_mode():
-            for _ in range(warmup):
-                model(images)
-            for _ in range(repeats):
-                _wait(place)
-                start = time.perf_counter()
-                model(images)
-                _wait(place)
-                milliseconds.append(1000 * (time.perf_counter() - start))
+        yield
     finally:
         for module, training in modes:
             module.training = training
-    name = torch.cuda.get_device_name(place) if place.type == "cuda" else place.type
-    return Latency(statistics.median(milliseconds), repeats, height, width, name, torch.get_num_threads())
 
 
 def _wait(device: torch.device) -> None:

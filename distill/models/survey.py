@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
@@ -79,11 +80,14 @@ def survey_backbone(name: str) -> BackboneEntry:
         gmacs_dilated=None if reason else _dilated_gmacs(name),
         channels=plan.channels,
         strides=plan.strides,
-        head_channels={
-            head: head_card(head).default_channels(name, plan.channels[-1]) for head in list_heads()
-        },
+        head_channels=default_widths(name, plan.channels),
         reason=reason,
     )
+
+
+def default_widths(name: str, channels: Sequence[int]) -> dict[str, int]:
+    """Every head's default width over a backbone with these stages; nothing where they are not known."""
+    return {head: head_card(head).default_channels(name, channels[-1]) for head in list_heads() if channels}
 
 
 def _on_meta(plan: BackbonePlan) -> Backbone:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from orchestrator.leaderboard.comparison import Scores, final_score
+from orchestrator.leaderboard.comparison import Scores, final_score, pair_miou
 from orchestrator.leaderboard.evidence import Evidence, TrialRecord
 from orchestrator.leaderboard.groups import Group
 
@@ -87,6 +87,7 @@ def notes_of(evidence: Evidence, group: Group, scores: Scores) -> tuple[str, ...
         notes.append(
             f"Not in means and ranks, for want of a score of the student alone: {', '.join(unscored)}."
         )
+    notes += _teacher_notes(evidence, group, scores)
     notes += _budget_notes(group)
     for run in group.superseded:
         notes.append(
@@ -116,6 +117,21 @@ def notes_of(evidence: Evidence, group: Group, scores: Scores) -> tuple[str, ...
             f"{bare} of {len(scored)} final runs have no counts: no interval over pictures for them."
         )
     return tuple(notes)
+
+
+def _teacher_notes(evidence: Evidence, group: Group, scores: Scores) -> list[str]:
+    """Pairs whose teacher has the lower score: what their students lose or gain is no distillation of knowledge."""
+    notes = []
+    for pair in scores.pairs if scores.baseline is not None else ():
+        teacher = group.teacher_of(pair)
+        reached = None if teacher is None else final_score(teacher, evidence.counts)
+        alone = pair_miou(scores, scores.baseline, pair) if scores.baseline is not None else None
+        if reached is not None and alone is not None and reached < alone.mean:
+            notes.append(
+                f"The teacher is worse than its student on {pair}: {100 * reached:.1f} mIoU against "
+                f"{100 * alone.mean:.1f} of the student alone. Gains and losses there say little about the methods."
+            )
+    return notes
 
 
 def _budget_notes(group: Group) -> list[str]:

@@ -41,7 +41,9 @@ def batches() -> tuple[Batch, ...]:
     found = []
     for _, host in zip(range(STEPS), hosts, strict=False):
         images = normalise(host.images_b3hw)
-        found.append(Batch(images, host.labels_bhw, host.index, teacher_output(teacher(), images, "fp32")))
+        found.append(
+            Batch(images, host.labels_bhw.long(), host.index, teacher_output(teacher(), images, "fp32"))
+        )
     return tuple(found)
 
 

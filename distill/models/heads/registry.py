@@ -63,6 +63,15 @@ class HeadCard:
 
 
 _HEADS: dict[str, HeadCard] = {}
+_WIDE = 1024
+
+
+def width_by_backbone(*, wide: int, narrow: int) -> Callable[[str, int], int]:
+    """One width over backbones with at least 1024 channels in the last stage, another over narrower ones.
+
+    The widths behind the sizes published in this field: ResNet-101 against ResNet-18 and MobileNetV2.
+    """
+    return lambda backbone, last_channels: wide if last_channels >= _WIDE else narrow
 
 
 def register_head(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distill.models.heads.layers import resized
 from distill.models.heads.registry import HeadInputs, register_head
 
 
@@ -39,9 +39,8 @@ class SegFormerHead(nn.Module):
 
     def forward(self, stages: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """`fused` and `logits` at the stride of the first stage."""
-        size = stages[0].shape[-2:]
         projected = [
-            F.interpolate(project(stage), size=size, mode="bilinear", align_corners=False)
+            resized(project(stage), like=stages[0])
             for project, stage in zip(self.project, stages, strict=True)
         ]
         fused = self.fuse(torch.cat(projected, dim=1))

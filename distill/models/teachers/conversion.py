@@ -1,0 +1,149 @@
+"""Weights of others under the names of our models: SegFormer of transformers, DeepLabV3 and FCN of torchvision."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distill.errors import UsageError
+from distill.models.model import ModelOptions, SegmentationModel, build_model
+
+_MIX_TRANSFORMERS = {
+    ((32, 64, 160, 256), (2, 2, 2, 2)): "mit_b0",
+    ((64, 128, 320, 512), (2, 2, 2, 2)): "mit_b1",
+    ((64, 128, 320, 512), (3, 4, 6, 3)): "mit_b2",
+    ((64, 128, 320, 512), (3, 4, 18, 3)): "mit_b3",
+    ((64, 128, 320, 512), (3, 8, 27, 3)): "mit_b4",
+    ((64, 128, 320, 512), (3, 6, 40, 3)): "mit_b5",
+}
+_HEADS = (1, 2, 5, 8)
+_FIXED_SEGFORMER = {
+    "num_encoder_blocks": 4,
+    "patch_sizes": [7, 3, 3, 3],
+    "strides": [4, 2, 2, 2],
+    "sr_ratios": [8, 4, 2, 1],
+    "hidden_act": "gelu",
+    "reshape_last_stage": True,
+}
+_SEGFORMER_NAMES = (
+    (r"segformer\.encoder\.patch_embeddings\.0\.proj", r"backbone.network.patch_embed.proj"),
+    (r"segformer\.encoder\.patch_embeddings\.0\.layer_norm", r"backbone.network.patch_embed.norm"),
+    (r"segformer\.encoder\.patch_embeddings\.(\d)\.proj", r"backbone.network.stages_\1.downsample.proj"),
+    (
+        r"segformer\.encoder\.patch_embeddings\.(\d)\.layer_norm",
+        r"backbone.network.stages_\1.downsample.norm",
+    ),
+    (r"segformer\.encoder\.layer_norm\.(\d)", r"backbone.network.stages_\1.norm"),
+    (r"segformer\.encoder\.block\.(\d)\.(\d+)\.", r"backbone.network.stages_\1.blocks.\2."),
+    (r"\.layer_norm_([12])\.", r".norm\1."),
+    (r"\.attention\.self\.query\.", r".attn.q."),
+    (r"\.attention\.self\.sr\.", r".attn.sr."),
+    (r"\.attention\.self\.layer_norm\.", r".attn.norm."),
+    (r"\.attention\.output\.dense\.", r".attn.proj."),
+    (r"\.mlp\.dense([12])\.", r".mlp.fc\1."),
+    (r"\.mlp\.dwconv\.dwconv\.", r".mlp.dwconv."),
+    (r"^decode_head\.linear_c\.(\d)\.proj\.", r"head.project.\1."),
+    (r"^decode_head\.linear_fuse\.", r"head.fuse.0."),
+    (r"^decode_head\.batch_norm\.", r"head.fuse.1."),
+    (r"^decode_head\.classifier\.", r"head.classifier."),
+)
+_TORCHVISION_NAMES = (
+    (r"^backbone\.", r"backbone.network."),
+    (r"^classifier\.0\.convs\.4\.1\.", r"head.pyramid.image.0."),
+    (r"^classifier\.0\.convs\.4\.2\.", r"head.pyramid.image.1."),
+    (r"^classifier\.0\.convs\.(\d)\.", r"head.pyramid.local.\1."),
+    (r"^classifier\.0\.project\.", r"head.pyramid.join."),
+    (r"^classifier\.4\.", r"head.classifier."),
+)
+_TORCHVISION_REFINE = {"deeplabv3": ("1", "2"), "fcn": ("0", "1")}
+TORCHVISION_MODELS = tuple(f"{head}-resnet{depth}" for head in _TORCHVISION_REFINE for depth in (50, 101))
+
+
+def segformer_from_transformers(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> SegmentationModel:
+    """Our `segformer-mit_bN` with the weights of a SegFormer as it is written on the hub.
+
+    Args:
+        config: the model's `config.json`.
+        state: its tensors, under the names of the file.
+
+    Raises:
+        UsageError: the config is of another shape than SegFormer's, or tensors are missing.
+    """
+    for key, wanted in _FIXED_SEGFORMER.items():
+        if config.get(key, wanted) != wanted:
+            raise UsageError(f"SegFormer with {key} {config[key]}: must be {wanted} to be converted")
+    widths, depths = tuple(config["hidden_sizes"]), tuple(config["depths"])
+    heads, ratios = tuple(config["num_attention_heads"]), tuple(config["mlp_ratios"])
+    name = _MIX_TRANSFORMERS.get((widths, depths), "") if (heads, ratios) == (_HEADS, (4,) * 4) else ""
+    variant = {"embed_dims": widths, "depths": depths, "num_heads": heads, "mlp_ratios": ratios}
+    options = ModelOptions(
+        name=f"segformer-{name or 'mit_b0'}",
+        num_classes=int(state["decode_head.classifier.weight"].shape[0]),
+        head_channels=int(config["decoder_hidden_size"]),
+        backbone_args={} if name else {key: list(value) for key, value in variant.items()},
+    )
+    renamed = {_renamed(key, _SEGFORMER_NAMES): tensor for key, tensor in state.items()}
+    for key in [key for key in renamed if ".attention.self.key." in key]:
+        value = renamed.pop(key.replace(".key.", ".value."))
+        renamed[key.replace(".attention.self.key.", ".attn.kv.")] = torch.cat([renamed.pop(key), value])
+    for stage in range(4):  # a linear layer is a 1×1 convolution
+        weight = renamed[f"head.project.{stage}.weight"]
+        renamed[f"head.project.{stage}.weight"] = weight[:, :, None, None]
+    # Theirs joins the stages from coarse to fine, ours from fine to coarse.
+    joined = renamed["head.fuse.0.weight"]
+    renamed["head.fuse.0.weight"] = torch.cat(joined.chunk(4, dim=1)[::-1], dim=1)
+    return _filled(options, renamed)
+
+
+def model_from_torchvision(name: str, state: Mapping[str, Tensor]) -> SegmentationModel:
+    """Our `deeplabv3-resnetN` or `fcn-resnetN` with a state dict of torchvision; its auxiliary head is left out.
+
+    Raises:
+        UsageError: another model, or tensors that do not fit.
+    """
+    if name not in TORCHVISION_MODELS:
+        raise UsageError(
+            f"torchvision's '{name}' cannot be converted; those that can: {', '.join(TORCHVISION_MODELS)}. Its "
+            "MobileNetV3 is not timm's: export such a model and use kind `export`"
+        )
+    convolution, norm = _TORCHVISION_REFINE[name.partition("-")[0]]
+    refine = (
+        (rf"^classifier\.{convolution}\.(weight|bias)", r"head.refine.0.\1"),
+        (rf"^classifier\.{norm}\.(weight|bias|running_mean|running_var|num_batches)", r"head.refine.1.\1"),
+    )
+    try:
+        classes = int(state["classifier.4.weight"].shape[0])
+    except KeyError:
+        raise UsageError(
+            f"the file lacks 'classifier.4.weight': it is no state dict of torchvision's {name}"
+        ) from None
+    options = ModelOptions(
+        name=name,
+        num_classes=classes,
+        output_stride=8,
+        head_channels=256 if name.startswith("deeplabv3") else None,
+    )
+    kept = {key: tensor for key, tensor in state.items() if not key.startswith("aux_classifier.")}
+    return _filled(
+        options, {_renamed(key, (*_TORCHVISION_NAMES, *refine)): tensor for key, tensor in kept.items()}
+    )
+
+
+def _renamed(key: str, names: tuple[tuple[str, str], ...]) -> str:
+    for pattern, ours in names:
+        key = re.sub(pattern, ours, key)
+    return key
+
+
+def _filled(options: ModelOptions, state: Mapping[str, Tensor]) -> SegmentationModel:
+    model = build_model(**vars(options))
+    try:
+        model.load_state_dict(dict(state))
+    except RuntimeError as error:
+        lines = str(error).splitlines()
+        raise UsageError(f"weights do not fit {options.name}: {' '.join(lines[1:3]).strip()}") from error
+    return model

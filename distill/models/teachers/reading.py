@@ -1,0 +1,246 @@
+"""Reads a teacher from wherever its source says, and checks it against the data set."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import pickle
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from torch import Tensor, nn
+
+from distill.errors import UsageError
+from distill.models.checkpoint import CheckpointMetadata, load_model
+from distill.models.families import Family
+from distill.models.teachers.conversion import model_from_torchvision, segformer_from_transformers
+from distill.models.teachers.hub import build_network, family_of_config
+from distill.models.teachers.programs import load_program
+from distill.models.teachers.teacher import (
+    Kind,
+    TeacherDescription,
+    TeacherModel,
+    Triple,
+    group_classes,
+    probe,
+)
+from distill.teacher_source import (
+    ClassMap,
+    ProgramSource,
+    RunSource,
+    TeacherSource,
+    TorchvisionSource,
+    TransformersSource,
+)
+
+_UNNAMED = "LABEL_"
+_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+@dataclass(frozen=True)
+class ReadTeacher:
+    """A teacher that has been read and checked, with the program it was read from if it is one."""
+
+    model: TeacherModel
+    program: bytes | None
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A network before it is checked. `named` tells whether the names of its classes mean anything."""
+
+    network: nn.Module
+    description: TeacherDescription
+    named: bool
+    program: bytes | None = None
+
+
+def read_teacher(
+    name: str,
+    source: TeacherSource,
+    *,
+    classes: Sequence[str],
+    class_map: ClassMap | None,
+    sizes: Sequence[tuple[int, int]],
+    sha256: str | None = None,
+) -> ReadTeacher:
+    """A teacher from its source, frozen, on the CPU.
+
+    Args:
+        name: on the board; of a `torchvision` source also the model.
+        source: where it comes from.
+        classes: the data set's, in order.
+        class_map: which of the teacher's classes make up each of them; None where they are the same.
+        sizes: heights and widths of the images that it will see.
+        sha256: demanded hash of its weights' file.
+
+    Raises:
+        UsageError: the file is missing, is another one, is of no known kind, or does not fit classes or sizes.
+    """
+    try:
+        found = _find(name, source, sha256)
+        grouping = group_classes(found.description.classes, classes, class_map, named=found.named)
+        description = replace(found.description, grouping=grouping)
+        network = found.network.eval()
+        info = probe(network, description, len(classes), sizes)
+    except UsageError as error:
+        raise UsageError(f"teacher '{name}' ({source.kind} '{source.path}'): {error}") from error
+    return ReadTeacher(TeacherModel(network, description, info), found.program)
+
+
+def _find(name: str, source: TeacherSource, sha256: str | None) -> _Found:
+    if isinstance(source, RunSource):
+        return _from_run(name, source, sha256)
+    if isinstance(source, TransformersSource):
+        return _from_transformers(name, source, sha256)
+    if isinstance(source, TorchvisionSource):
+        return _from_torchvision(name, source, sha256)
+    return _from_program(name, source, sha256)
+
+
+def _from_run(name: str, source: RunSource, sha256: str | None) -> _Found:
+    _checked(Path(source.path), sha256)
+    model, metadata = load_model(source.path)
+    described = _describe(
+        name, "model", asdict(model.options), model.info.family, metadata.classes, metadata.mean, metadata.std
+    )
+    return _Found(model, described, named=True)
+
+
+def _from_transformers(name: str, source: TransformersSource, sha256: str | None) -> _Found:
+    folder = _local_folder(source)
+    config = json.loads(_checked(folder / "config.json", None))
+    weights = _weights_file(folder)
+    mean, std = _normalisation(folder)
+    network: nn.Module
+    kind: Kind
+    if config.get("model_type") == "segformer":
+        converted = segformer_from_transformers(config, _tensors(weights, sha256))
+        network, kind, made = converted, "model", asdict(converted.options)
+        count = converted.info.num_classes
+    else:
+        hub = build_network(config)
+        _checked(weights, sha256)
+        hub.load_pretrained(folder)
+        network, kind, made, count = hub, "transformers", config, int(hub.model.config.num_labels)
+    labels = config.get("id2label") or {}
+    names = tuple(str(labels.get(str(i), f"{_UNNAMED}{i}")) for i in range(count))
+    described = _describe(name, kind, made, family_of_config(config), names, mean, std)
+    return _Found(network, described, named=not all(label.startswith(_UNNAMED) for label in names))
+
+
+def _from_torchvision(name: str, source: TorchvisionSource, sha256: str | None) -> _Found:
+    model = model_from_torchvision(name, _tensors(Path(source.path), sha256))
+    names = source.classes or _numbers(model.info.num_classes)
+    described = _describe(
+        name,
+        "model",
+        asdict(model.options),
+        model.info.family,
+        names,
+        CheckpointMetadata.mean,
+        CheckpointMetadata.std,
+    )
+    return _Found(model, described, named=source.classes is not None)
+
+
+def _from_program(name: str, source: ProgramSource, sha256: str | None) -> _Found:
+    data = _checked(Path(source.path), sha256)
+    network = load_program(source.kind, data, source.taps)
+    names = _numbers(source.classes) if isinstance(source.classes, int) else source.classes
+    made = {"taps": source.taps.model_dump(mode="json")}
+    described = _describe(name, source.kind, made, source.family, names, source.mean, source.std)
+    return _Found(network, described, named=not isinstance(source.classes, int), program=data)
+
+
+def _describe(
+    name: str,
+    kind: Kind,
+    made: dict[str, Any],
+    family: Family,
+    classes: Sequence[str],
+    mean: Triple,
+    std: Triple,
+) -> TeacherDescription:
+    return TeacherDescription(name, kind, made, family, tuple(classes), mean, std)
+
+
+def _numbers(count: int) -> tuple[str, ...]:
+    return tuple(str(i) for i in range(count))
+
+
+def _checked(path: Path, sha256: str | None) -> bytes:
+    """A file's bytes, once their hash is the demanded one."""
+    if not path.is_file():
+        raise UsageError(f"'{path}' does not exist; give the path of an existing file")
+    data = path.read_bytes()
+    found = hashlib.sha256(data).hexdigest()
+    if sha256 is not None and found != sha256:
+        raise UsageError(f"'{path}' has sha256 {found}, the config demands {sha256}")
+    return data
+
+
+def _tensors(path: Path, sha256: str | None) -> dict[str, Tensor]:
+    """A state dict as plain tensors: nothing that a pickle could run is read."""
+    data = _checked(path, sha256)
+    try:
+        if path.suffix == ".safetensors":
+            return load_tensors(data)
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise UsageError(f"'{path}' cannot be read as plain tensors: {error}") from error
+    state = state.get("state_dict", state.get("model", state)) if isinstance(state, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UsageError(f"'{path}' is no state dict: it must map names to tensors")
+    return state
+
+
+def _local_folder(source: TransformersSource) -> Path:
+    """The folder itself, or what the hub has under that name, from its cache when it is there."""
+    folder = Path(source.path)
+    if folder.is_dir():
+        return folder
+    if source.path.count("/") != 1 or source.path.startswith((".", "/", "~")):
+        raise UsageError(
+            "no such folder; give one that `save_pretrained` wrote, or a name on the hub: owner/name"
+        )
+    from huggingface_hub import snapshot_download
+
+    wanted = ["config.json", "preprocessor_config.json"]
+    for weights in _WEIGHT_FILES:
+        try:
+            found = Path(
+                snapshot_download(source.path, revision=source.revision, allow_patterns=[*wanted, weights])
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            first_line = str(error).partition("\n")[0]
+            raise UsageError(
+                f"the hub cannot be asked for it: {first_line}. Download the folder and give its path"
+            ) from error
+        if (found / weights).is_file():
+            return found
+    return found
+
+
+def _weights_file(folder: Path) -> Path:
+    for name in _WEIGHT_FILES:
+        if (folder / name).is_file():
+            return folder / name
+    raise UsageError(
+        f"'{folder}' holds neither {' nor '.join(_WEIGHT_FILES)}; save the model again in one piece: "
+        "save_pretrained(folder, max_shard_size='100GB')"
+    )
+
+
+def _normalisation(folder: Path) -> tuple[Triple, Triple]:
+    """Mean and standard deviation of the model's own preprocessing; ImageNet's where it says nothing."""
+    path = folder / "preprocessor_config.json"
+    said = json.loads(path.read_text()) if path.is_file() else {}
+    mean, std = said.get("image_mean", CheckpointMetadata.mean), said.get("image_std", CheckpointMetadata.std)
+    return cast(Triple, tuple(map(float, mean))), cast(Triple, tuple(map(float, std)))

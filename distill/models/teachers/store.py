@@ -1,0 +1,98 @@
+"""One kind of file for every teacher: safetensors, with all that is needed to build it again, offline."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from distill.errors import UsageError
+from distill.models.checkpoint import load_model
+from distill.models.model import SegmentationModel, build_model
+from distill.models.output import ModelInfo
+from distill.models.teachers.hub import build_network
+from distill.models.teachers.programs import load_program
+from distill.models.teachers.teacher import TeacherDescription, TeacherModel
+from distill.teacher_source import Taps
+
+_FORMAT = "distill-teacher-1"
+_PROGRAM = "program"
+
+Teacher = SegmentationModel | TeacherModel
+"""What can teach: a model of ours, or a network from elsewhere in its wrapping."""
+
+
+def save_teacher(path: str | Path, teacher: TeacherModel, program: bytes | None = None) -> None:
+    """Write a teacher to one safetensors file; a program goes in as its bytes. The file appears whole or not at all."""
+    tensors: dict[str, Tensor]
+    if program is not None:
+        tensors = {_PROGRAM: torch.frombuffer(bytearray(program), dtype=torch.uint8)}
+    else:
+        tensors = {name: value.contiguous() for name, value in teacher.network.state_dict().items()}
+    header = {
+        "format": _FORMAT,
+        "description": json.dumps(asdict(teacher.description), sort_keys=True),
+        "info": json.dumps(asdict(teacher.info), sort_keys=True),
+    }
+    target = Path(path)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    partial.write_bytes(save(tensors, header))
+    os.replace(partial, target)
+
+
+def load_teacher(path: str | Path) -> Teacher:
+    """A teacher from its file, on the CPU: one of `save_teacher`, or a model of ours.
+
+    Nothing is unpickled and nothing is downloaded; a program runs as it is.
+
+    Raises:
+        UsageError: no such file, or not one of these.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise UsageError(f"teacher '{source}' is not a file")
+    try:
+        with safe_open(source, framework="pt", device="cpu") as file:
+            header = file.metadata() or {}
+            if header.get("format") != _FORMAT:
+                return load_model(source)[0]
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise UsageError(f"teacher '{source}' is not a safetensors file: {error}") from error
+    description = _description(json.loads(header["description"]))
+    info = ModelInfo(**_tuples(json.loads(header["info"])))
+    return TeacherModel(_network(description, tensors), description, info)
+
+
+def _network(description: TeacherDescription, tensors: dict[str, Tensor]) -> nn.Module:
+    made = description.network
+    if description.kind in ("torchscript", "export"):
+        taps = Taps.model_validate(made["taps"])
+        return load_program(description.kind, tensors[_PROGRAM].numpy().tobytes(), taps)
+    network = build_model(**made) if description.kind == "model" else build_network(made)
+    network.load_state_dict(tensors)
+    return network.eval()
+
+
+def _description(values: dict[str, Any]) -> TeacherDescription:
+    grouping = values["grouping"]
+    return TeacherDescription(
+        **{
+            **values,
+            "classes": tuple(values["classes"]),
+            "mean": tuple(values["mean"]),
+            "std": tuple(values["std"]),
+            "grouping": None if grouping is None else tuple(tuple(group) for group in grouping),
+        }
+    )
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}

@@ -1,0 +1,99 @@
+"""Where a teacher's weights may come from, as configs. Imports pydantic and nothing slower.
+
+No config names code: each kind is one known way to read one kind of file. Weights are read as plain tensors.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+TapName = int | str
+"""An output of a program by position or key, or (torch.export only) the path of a module inside it."""
+
+
+class _Source(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RunSource(_Source):
+    """A model file that a run of ours has left behind."""
+
+    kind: Literal["run"] = "run"
+    path: str = Field(description="model file (.safetensors) of an earlier run")
+
+
+class TransformersSource(_Source):
+    """A SegFormer, UPerNet or DPT of `transformers`; a SegFormer becomes our `segformer-mit_bN`."""
+
+    kind: Literal["transformers"]
+    path: str = Field(description="a folder that `save_pretrained` wrote, or a name on the Hugging Face hub")
+    revision: str | None = Field(default=None, description="commit on the hub; the newest by default")
+
+
+class TorchvisionSource(_Source):
+    """A checkpoint of torchvision's DeepLabV3 or FCN on ResNet-50 or ResNet-101."""
+
+    kind: Literal["torchvision"]
+    path: str = Field(description="a state dict (.pth or .safetensors)")
+    classes: tuple[str, ...] | None = Field(default=None, description="names of its classes, in order")
+
+
+class Taps(_Source):
+    """Which of a program's tensors are the maps that methods read."""
+
+    stages: tuple[TapName, TapName, TapName, TapName] = Field(
+        description="four maps `B×C×h×w`, from fine to coarse"
+    )
+    fused: TapName | None = Field(
+        default=None, description="what its classifier sees; the last stage by default"
+    )
+    logits: TapName = Field(description="class scores, `B×K×h×w`")
+
+
+class ProgramSource(_Source):
+    """A TorchScript or torch.export file: a program, which runs as it is. Its sha256 must be given."""
+
+    kind: Literal["torchscript", "export"]
+    path: str = Field(description="file written by `torch.jit.save` or `torch.export.save`")
+    taps: Taps
+    family: Literal["cnn", "transformer"] = Field(description="how it mixes positions, for the board")
+    classes: tuple[str, ...] | int = Field(description="names of its classes, in order; or how many it has")
+    mean: tuple[float, float, float] = Field(
+        default=(0.485, 0.456, 0.406), description="mean that it wants RGB in [0, 1] normalised with"
+    )
+    std: tuple[float, float, float] = Field(
+        default=(0.229, 0.224, 0.225), description="standard deviation of the same"
+    )
+
+
+def _path_alone(value: Any) -> Any:
+    return {"kind": "run", "path": value} if isinstance(value, str) else value
+
+
+TeacherSource = Annotated[
+    RunSource | TransformersSource | TorchvisionSource | ProgramSource,
+    Field(discriminator="kind"),
+    BeforeValidator(_path_alone),
+]
+"""Any of them; a plain string is the path of a `RunSource`."""
+
+
+def brings_network(source: TeacherSource | None) -> bool:
+    """Whether a source says itself what its network is, so that `model` is a name for the board and no more."""
+    return isinstance(source, TransformersSource | ProgramSource)
+
+
+ClassMap = dict[str, tuple[TapName, ...]]
+"""The data set's class → the teacher's classes (by name or number) whose probabilities add up to it."""
+
+
+def _one_as_many(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {name: theirs if isinstance(theirs, list | tuple) else (theirs,) for name, theirs in value.items()}
+
+
+WrittenClassMap = Annotated[ClassMap, BeforeValidator(_one_as_many)]
+"""A class map as people write it: one class need not stand in a list."""

@@ -1,0 +1,149 @@
+"""Teachers that were made elsewhere, from the sweep file to the board."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from foreign_models import Plain, export, upernet
+from sweeps import run
+
+from distill.data import ScenesConfig, build_dataset
+from distill.data.config import AugmentationConfig
+from distill.data.stream import normalise, stream
+from distill.methods.pixels import cross_entropy
+from orchestrator.ledger import Ledger
+from orchestrator.sweep import DONE, USAGE, Options, command
+
+pytestmark = pytest.mark.timeout(300)
+SCENES = {"kind": "scenes", "size": 32, "classes": 4, "train": 16, "teacher_train": 64, "tune": 8, "test": 16}
+CLASSES = ["sky", "building", "road", "sidewalk"]
+
+
+def trained_briefly(model: torch.nn.Module, steps: int = 120) -> torch.nn.Module:
+    """A model of transformers after some steps on generated scenes, whose class 0 is of no use."""
+    scenes = build_dataset(ScenesConfig.model_validate(SCENES), "train", role="teacher")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    model.train()
+    batches = stream(scenes, AugmentationConfig(crop=(32, 32), scale=(1.0, 1.5)), batch_size=8, seed=0)
+    for _, batch in zip(range(steps), batches, strict=False):
+        labels = batch.labels_bhw.where(batch.labels_bhw == 255, batch.labels_bhw + 1)
+        logits = model(normalise(batch.images_b3hw)).logits
+        optimizer.zero_grad()
+        cross_entropy(logits, labels).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def hub_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("transformers", reason="the extra `hub` is not installed")
+    folder = tmp_path_factory.mktemp("hub") / "upernet"
+    names = dict(enumerate(["nothing", *CLASSES]))
+    model = trained_briefly(upernet(5, id2label=names, label2id={v: k for k, v in names.items()}))
+    model.save_pretrained(folder)  # type: ignore[operator]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export(Plain().eval(), tmp_path_factory.mktemp("program") / "plain.pt2")
+
+
+def document(hub_folder: Path, program: Path) -> dict[str, Any]:
+    recipe = {"steps": 12, "batch_size": 4, "augmentation": {"crop": 32, "scale": [1.0, 1.5]}, "lr": 0.02}
+    student = {"model": "deeplabv3-test_resnet", "head_channels": 8, "recipe": "short"}
+    hub = {
+        "model": "upernet-of-the-hub",
+        "checkpoint": {"kind": "transformers", "path": str(hub_folder)},
+        "class_map": {name: name for name in CLASSES},
+    }
+    exported = {
+        "model": "plain-program",
+        "checkpoint": {
+            "kind": "export", "path": str(program), "family": "cnn", "classes": CLASSES,
+            "taps": {"stages": ["fine", "fine", "coarse", "coarse"], "logits": "logits"},
+        },
+        "sha256": hashlib.sha256(program.read_bytes()).hexdigest(),
+    }  # fmt: skip
+    return {
+        "name": "foreign",
+        "data": {"scenes": dict(SCENES)},
+        "recipes": {"short": recipe},
+        "pairs": [
+            {"name": "hub", "teacher": hub, "student": student, "data": "scenes"},
+            {"name": "program", "teacher": exported, "student": student, "data": "scenes"},
+        ],
+        "methods": ["student", "kd"],
+        "search": {"trials": 0},
+        "final": {"seeds": [1]},
+    }
+
+
+def write(folder: Path, content: dict[str, Any]) -> Path:
+    path = folder / "foreign.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+@pytest.mark.ray
+def test_teachers_of_transformers_and_torch_export_teach_a_cnn_and_are_scored_first(
+    hub_folder: Path, program: Path, tmp_path: Path
+) -> None:
+    sweep = run(write(tmp_path, document(hub_folder, program)), tmp_path / "run")
+    assert sweep.process.returncode == DONE, sweep.text()
+    rows = pd.read_parquet(tmp_path / "run" / "tables" / "trials")
+    assert rows.groupby(["phase", "status"]).size().to_dict() == {("final", "ok"): 4, ("teacher", "ok"): 2}
+    teachers = rows[rows.phase == "teacher"].set_index("student")
+    assert teachers.finished_at.max() < rows[rows.phase == "final"].started_at.min()
+    assert teachers.test_miou["upernet-of-the-hub"] > 0.3  # its classes stand where the map puts them
+    curves = Ledger(tmp_path / "run").read("curves").to_pandas().set_index("trial_id").terms_raw.map(dict)
+    taught = rows[(rows.method == "kd")].trial_id
+    assert all(curves[trial]["kd"] > 0 for trial in taught)
+    models = Ledger(tmp_path / "run").read("models").to_pandas().set_index("name")
+    assert models.params["plain-program"] == sum(p.numel() for p in Plain().parameters())
+    # The program was never trained: its student knows more, and everybody is told.
+    assert "WARNING: the teacher of program scores" in sweep.text()
+    board = (tmp_path / "run" / "leaderboard" / "LEADERBOARD.md").read_text()
+    assert "The teacher is worse than its student on program" in board
+    assert "The teacher is worse than its student on hub" not in board
+
+
+@pytest.mark.parametrize(
+    ("pair", "change", "expected"),
+    [
+        (0, {"class_map": None}, "5 classes (nothing, sky, building, road, sidewalk) are not the data set's 4"),
+        (0, {"class_map": {"sky": "sky"}}, "class_map lacks building, road, sidewalk"),
+        (0, {"checkpoint": {"kind": "transformers", "path": "nowhere"}}, "no such folder"),
+        (0, {"checkpoint": {"kind": "transformer", "path": "x"}}, "'transformer'"),
+        (0, {"checkpoint": {"kind": "transformers", "paht": "x"}}, "did you mean 'path'"),
+        (0, {"head_channels": 8}, "head_channels cannot be set: the checkpoint decides"),
+        (1, {"sha256": None}, "kind export is a program and runs as it is: give its `sha256`"),
+        (1, {"sha256": "0" * 64}, f"the config demands {'0' * 64}"),
+        (1, {"checkpoint": None, "recipe": "short", "sha256": None, "model": "plain-program"}, "head 'plain'"),
+        (1, {"checkpoint": None, "recipe": "short"}, "`class_map` and `sha256` belong to a `checkpoint`"),
+    ],
+)  # fmt: skip
+def test_a_teacher_that_does_not_fit_is_refused_before_anything_runs(
+    hub_folder: Path, program: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    pair: int, change: dict[str, Any], expected: str,
+) -> None:  # fmt: skip
+    content = document(hub_folder, program)
+    content["pairs"][pair]["teacher"].update(change)
+    source = write(tmp_path, content)
+    assert command(Options(source=str(source), output=str(tmp_path / "run"))) == USAGE
+    assert expected in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_plan_says_which_teachers_its_cost_leaves_out(
+    hub_folder: Path, program: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write(tmp_path, document(hub_folder, program))
+    assert command(Options(source=str(source), dry_run=True)) == DONE
+    assert "not in it: passes of plain-program, upernet-of-the-hub" in capsys.readouterr().out
