@@ -89,6 +89,25 @@ def test_a_failed_trial_shows_its_whole_error(ledger: Ledger) -> None:
     )
 
 
+def test_a_single_report_is_told_and_not_drawn(ledger: Ledger) -> None:
+    ledger.append("curves", [{"trial_id": "f1", "step": 400, "tune_miou": 0.68}], "f1")
+    text = text_of(trial_view(ledger, "f1"))
+    assert "mIoU on tune: 68 at step 400" in text
+    assert "█" not in text
+    assert "Reproduce (commit c0)" in text
+
+
+def test_a_trials_log_is_shown_from_its_end(ledger: Ledger) -> None:
+    ledger.write_bytes("logs/f2-rank1.txt", "\n".join(f"line {n}." for n in range(40)).encode())
+    ledger.write_bytes("logs/aa1.txt", b"of another trial")
+    text = text_of(trial_view(ledger, "f2"))
+    assert "logs/f2-rank1.txt" in text.replace("\n", "")
+    assert "line 39." in text
+    assert "line 20." in text
+    assert "line 19." not in text
+    assert "of another trial" not in text
+
+
 def test_the_beginning_of_an_id_is_enough_when_it_is_the_only_one(ledger: Ledger) -> None:
     assert "Trial ab2" in text_of(trial_view(ledger, "ab"))
     with pytest.raises(UsageError, match="'a' could be any of 3: aa1, ab2, ac3"):
