@@ -146,7 +146,9 @@ def _check_disk(config: DiskConfig, full: bool, skip_broken: bool) -> DatasetRep
     notes = [f"will be skipped: {problem}" for problem in found.skipped]
     notes += _extra_files(splits, pairs)
     if not full:
-        notes.append(f"{len(sound) - len(chosen)} label maps were not decoded; --full decodes everything")
+        notes.append(
+            f"no picture was decoded, and {len(chosen)} of {len(sound)} label maps; --full decodes everything"
+        )
     images = {
         "train (student)": len(splits.select("train")),
         "train (teacher)": len(splits.select("train", role="teacher")),
