@@ -222,9 +222,8 @@ def _resized(logits: Tensor, like: Tensor) -> Tensor:
 
 
 def _windowed(model: Callable[[Tensor], Output], images_b3hw: Tensor, window: SlidingWindow) -> Tensor:
-    """Logits `B×K×H×W`: the mean over all windows that a pixel lies in."""
+    """Logits `B×K×H×W`: the sum over all windows that a pixel lies in, whose largest is that of the mean."""
     total: Tensor | None = None
-    visits = images_b3hw.new_zeros(images_b3hw.shape[-2:])
     for top, left in window.starts(*images_b3hw.shape[-2:]):
         place = (..., slice(top, top + window.size[0]), slice(left, left + window.size[1]))
         piece = images_b3hw[place]
@@ -232,9 +231,8 @@ def _windowed(model: Callable[[Tensor], Output], images_b3hw: Tensor, window: Sl
         if total is None:
             total = logits.new_zeros(*logits.shape[:2], *images_b3hw.shape[-2:])
         total[place] += logits
-        visits[place] += 1
     assert total is not None  # there is at least one window
-    return total / visits
+    return total
 
 
 def _check_labels(sample: Sample, dataset: SegmentationDataset) -> None:

@@ -186,7 +186,9 @@ class TrainingFloor:
         """Whole batches and the teacher's output for them, alike on every worker and in every wave."""
         assert self.teacher is not None  # only methods with a teacher prepare anything
         recipe = self.cohort.recipe
-        for host in stream(self.train, recipe.augmentation, batch_size=recipe.batch_size, seed=0):
+        for host in stream(
+            self.train, recipe.augmentation, batch_size=recipe.batch_size, seed=0, on_skipped=self._skip
+        ):
             images, labels = self._on_device(host)
             yield teacher_output(self.teacher, images, recipe.precision), labels
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from distill.data.labels import LabelMap
     from distill.data.layout import Pair
     from distill.data.splits import Splits
 
@@ -104,64 +105,50 @@ def _check_scenes(config: ScenesConfig, full: bool) -> DatasetReport:
     return _report(config.kind, None, images, sizes, dataset.classes, len(chosen), pixels, [])
 
 
-def _check_disk(config: DiskConfig, full: bool, skip_broken: bool) -> DatasetReport:
-    import numpy as np
+@dataclass
+class _Found:
+    """Problems, apart from those of pictures that a run would skip.
 
-    from distill.data.disk import read_pair
-    from distill.data.images import BrokenFileError, read_values
+    Attributes:
+        skippable: keys of the pictures that are trained on and never scored on.
+        problems: what ends the check.
+        skipped: what is wrong with skippable pictures.
+    """
+
+    skippable: set[str] = field(default_factory=set)
+    problems: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+    def note(self, pair: Pair, problem: UsageError) -> None:
+        from distill.data.images import BrokenFileError
+
+        skip = pair.key in self.skippable and isinstance(problem, BrokenFileError)
+        (self.skipped if skip else self.problems).append(str(problem))
+
+
+def _check_disk(config: DiskConfig, full: bool, skip_broken: bool) -> DatasetReport:
     from distill.data.splits import Splits
 
-    splits = Splits(config)
-    pairs: list[Pair] = []
-    problems: list[str] = []
-    for published in ("train", "tune", "test"):
-        try:
-            pairs += getattr(splits, published)
-        except UsageError as problem:
-            problems.append(str(problem))
-    if not problems:
-        problems += _in_two_splits(splits)
-    trained_on: set[str] = set()
-    if not problems:
-        trained_on = {pair.key for pair in splits.select("train", role="teacher")}
-    sizes: Counter[tuple[int, int]] = Counter()
-    sound: list[Pair] = []
-    broken: list[str] = []
-
-    def note(pair: Pair, problem: UsageError) -> None:
-        skippable = skip_broken and pair.key in trained_on and isinstance(problem, BrokenFileError)
-        (broken if skippable else problems).append(str(problem))
-
-    for pair in pairs:
-        try:
-            sizes[_check_headers(pair)] += 1
-        except UsageError as problem:
-            note(pair, problem)
-        else:
-            sound.append(pair)
-    names = splits.layout.label_map.names
-    pixels = np.zeros(len(names) + 1, np.int64)
+    splits, found = Splits(config), _Found()
+    pairs = _listed(splits, found)
+    if skip_broken and not found.problems:
+        found.skippable = {pair.key for pair in splits.select("train", role="teacher")}
+    sizes, sound = _sound_headers(pairs, found)
     chosen = range(len(sound)) if full else _spread(len(sound))
-    for index in chosen:
-        pair, label_map = sound[index], splits.layout.label_map
-        try:
-            labels_hw = (
-                read_pair(pair, label_map).labels_hw
-                if full
-                else label_map.labels(read_values(pair.labels), pair.labels)
-            )
-            pixels += _histogram([labels_hw], len(names))
-        except UsageError as problem:
-            note(pair, problem)
-    if len(broken) > int(config.broken_share * len(trained_on)):
-        problems += broken
-    if problems:
-        raise _collected(config.root, problems)
-    notes = [f"will be skipped: {problem}" for problem in broken]
-    if extra := _extra_files(splits, pairs):
-        notes.append(extra)
+    label_map = splits.layout.label_map
+    pixels = _histogram(
+        _decoded([sound[index] for index in chosen], label_map, full, found), len(label_map.names)
+    )
+    if len(found.skipped) > int(config.broken_share * len(found.skippable)):
+        found.problems += found.skipped
+    if found.problems:
+        raise _collected(config.root, found.problems)
+    notes = [f"will be skipped: {problem}" for problem in found.skipped]
+    notes += _extra_files(splits, pairs)
     if not full:
-        notes.append(f"{len(sound) - len(chosen)} label maps were not decoded; --full decodes everything")
+        notes.append(
+            f"no picture was decoded, and {len(chosen)} of {len(sound)} label maps; --full decodes everything"
+        )
     images = {
         "train (student)": len(splits.select("train")),
         "train (teacher)": len(splits.select("train", role="teacher")),
@@ -169,19 +156,58 @@ def _check_disk(config: DiskConfig, full: bool, skip_broken: bool) -> DatasetRep
         "test": len(splits.select("test")),
     }
     licence = splits.layout.licence
-    return _report(config.kind, licence, images, dict(sizes), names, len(chosen), pixels, notes)
+    return _report(config.kind, licence, images, dict(sizes), label_map.names, len(chosen), pixels, notes)
 
 
-def _check_headers(pair: Pair) -> tuple[int, int]:
-    """Height and width of a sound pair, from the files' first and last bytes."""
+def _listed(splits: Splits, found: _Found) -> list[Pair]:
+    """All pairs of all published splits, as far as they can be listed."""
+    pairs: list[Pair] = []
+    for published in ("train", "tune", "test"):
+        try:
+            pairs += getattr(splits, published)
+        except UsageError as problem:
+            found.problems.append(str(problem))
+    if not found.problems:
+        found.problems += _in_two_splits(splits)
+    return pairs
+
+
+def _sound_headers(pairs: list[Pair], found: _Found) -> tuple[Counter[tuple[int, int]], list[Pair]]:
+    """Pictures by height and width, and the pairs whose files' first and last bytes are right."""
     from distill.data.disk import size_mismatch
     from distill.data.images import read_header, refuse_colours
 
-    image, labels = read_header(pair.image), read_header(pair.labels)
-    refuse_colours(pair.labels, labels.mode)
-    if image[:2] != labels[:2]:
-        raise UsageError(size_mismatch(pair, image[:2], labels[:2]))
-    return image.height, image.width
+    sizes: Counter[tuple[int, int]] = Counter()
+    sound: list[Pair] = []
+    for pair in pairs:
+        try:
+            image, labels = read_header(pair.image), read_header(pair.labels)
+            refuse_colours(pair.labels, labels.mode)
+            if image[:2] != labels[:2]:
+                raise UsageError(size_mismatch(pair, image[:2], labels[:2]))
+        except UsageError as problem:
+            found.note(pair, problem)
+        else:
+            sizes[image.height, image.width] += 1
+            sound.append(pair)
+    return sizes, sound
+
+
+def _decoded(
+    pairs: list[Pair], label_map: LabelMap, full: bool, found: _Found
+) -> Iterator[NDArray[np.uint8]]:
+    """The label maps that can be decoded; in a full check those whose picture can be, too."""
+    from distill.data.disk import read_pair
+    from distill.data.images import read_values
+
+    for pair in pairs:
+        try:
+            if full:
+                yield read_pair(pair, label_map).labels_hw
+            else:
+                yield label_map.labels(read_values(pair.labels), pair.labels)
+        except UsageError as problem:
+            found.note(pair, problem)
 
 
 def _in_two_splits(splits: Splits) -> list[str]:
@@ -197,7 +223,7 @@ def _in_two_splits(splits: Splits) -> list[str]:
     return problems
 
 
-def _extra_files(splits: Splits, pairs: list[Pair]) -> str | None:
+def _extra_files(splits: Splits, pairs: list[Pair]) -> list[str]:
     """How many pictures and label files no split names."""
     from distill.data.layout import count_files
 
@@ -208,8 +234,8 @@ def _extra_files(splits: Splits, pairs: list[Pair]) -> str | None:
     spare_images = images - len({pair.image for pair in pairs})
     spare_labels = labels - len({pair.labels for pair in pairs})
     if not spare_images and not spare_labels:
-        return None
-    return f"{spare_images} pictures and {spare_labels} label maps are in no split"
+        return []
+    return [f"{spare_images} pictures and {spare_labels} label maps are in no split"]
 
 
 def _report(

@@ -115,6 +115,7 @@ def test_the_command_prints_counts_and_shares(
     printed = capsys.readouterr().out
     assert "city (cityscapes)" in printed
     assert "14 of 64×128" in printed
+    assert "licence   Cityscapes: License Agreement" in printed
     assert "toy (scenes)" in printed
     assert "sidewalk" in printed
 
