@@ -10,6 +10,8 @@ HOW_TO_READ = (
     "+ how many methods are surely better, to K − how many are surely worse.",
     "Surely better means both: the seed-paired t test, Holm-adjusted over all pairs of methods, gives p "
     "< 0.05, and the interval over test pictures lies above zero.",
+    "Better than the student alone is a question of its own, one for each method, so it is Holm-adjusted over "
+    "fewer tests than the ranks are: a method may pass it and still share ranks with the student.",
     "A gain is the mean difference to the student alone with the same pair and seed, so with the same "
     "data order and initialisation; the student had the same search over its own recipe. Its interval is "
     "the paired t interval over seeds.",
@@ -83,11 +85,11 @@ def _winners(board: Board) -> list[str]:
     if not tested:
         return []
     if not winners:
-        return ["None surely beats the student alone."]
+        return ["Compared with the student alone, none is surely better."]
     if len(winners) == len(tested) > 1:
-        return ["Every other method surely beats the student alone."]
-    verb = "beats" if len(winners) == 1 else "beat"
-    return [f"{', '.join(winners)} surely {verb} the student alone."]
+        return ["Compared with the student alone, every other method is surely better."]
+    verb = "is" if len(winners) == 1 else "are"
+    return [f"Compared with the student alone, {', '.join(winners)} {verb} surely better."]
 
 
 def _beats_student(row: Row) -> bool:

@@ -247,9 +247,9 @@ def test_the_verdict_names_who_surely_beats_the_student_alone_and_says_where_non
     clear = board_of(tmp_path, FIVE, "clear")
     assert verdict(clear).startswith("cwd is surely better than every other ranked method.")
     noise = FIVE.but(gains={"student": 0.0, "kd": 0.0, "cwd": 0.0})
-    assert verdict(board_of(tmp_path, noise, "noise")).endswith("None surely beats the student alone.")
+    assert verdict(board_of(tmp_path, noise, "noise")).endswith("Compared with the student alone, none is surely better.")
     one = FIVE.but(gains={"student": 0.0, "kd": 0.0, "cwd": 0.1})
-    assert verdict(board_of(tmp_path, one, "one")).endswith("cwd surely beats the student alone.")
+    assert verdict(board_of(tmp_path, one, "one")).endswith("Compared with the student alone, cwd is surely better.")
 
 
 def test_a_later_final_run_of_the_same_place_counts_and_is_told(tmp_path: Path) -> None:
