@@ -239,6 +239,13 @@ def test_unequal_budgets_are_told(tmp_path: Path) -> None:
     assert (row_of(board, "cwd").trials_min, row_of(board, "cwd").trials_max) == (4, 5)
 
 
+def test_a_teacher_worse_than_its_student_stands_beside_the_table(tmp_path: Path) -> None:
+    weak = board_of(tmp_path / "weak", Run(teacher_miou=0.1)).notes
+    assert any("The teacher is worse than its student on big_to_small: 10.0 mIoU" in note for note in weak)
+    strong = board_of(tmp_path / "strong", Run(teacher_miou=0.99)).notes
+    assert not any("worse than its student" in note for note in strong)
+
+
 def test_a_later_final_run_of_the_same_place_counts_and_is_told(tmp_path: Path) -> None:
     ledger = write_run(tmp_path, Run())
     rows = ledger.read("trials").to_pylist()
