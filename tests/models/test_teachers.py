@@ -180,6 +180,21 @@ def test_a_kept_program_is_evaluated_counted_and_timed_like_a_model(tmp_path: Pa
     assert measure_latency(teacher, 32, 32, repeats=1, warmup=0).median_ms > 0
 
 
+@pytest.mark.parametrize("kind", ["hub", "program"])
+def test_a_teacher_kept_in_one_run_can_be_taken_into_another(hub: Any, kind: str, tmp_path: Path) -> None:
+    """With a map of its own: what it answered there does not decide what it answers here."""
+    if kind == "hub":
+        first = read(transformers_source(hub(segformer)))
+    else:
+        first = read(program_source("export", export(Plain().eval(), tmp_path / "program.pt2")))
+    save_teacher(tmp_path / "t.safetensors", first.model, first.program)
+    again = read(str(tmp_path / "t.safetensors"), classes=("a", "b"), class_map={"a": (0, 1), "b": (3,)})
+    with torch.no_grad():
+        torch.testing.assert_close(again.model(images()).logits[:, 1], first.model(images()).logits[:, 3])
+    save_teacher(tmp_path / "u.safetensors", again.model, again.program)
+    assert load_teacher(tmp_path / "u.safetensors").info.num_classes == 2
+
+
 def test_images_are_normalised_as_the_teacher_wants_them(tmp_path: Path) -> None:
     plain = Plain().eval()
     torch.jit.save(torch.jit.script(plain), tmp_path / "program.pt")
