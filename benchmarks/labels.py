@@ -16,7 +16,7 @@ import pandas as pd
 
 
 def main() -> None:
-    """Runs one sweep per number of scenes; the teachers are trained once, by the first."""
+    """Runs one sweep per number of scenes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scenes", type=int, nargs="+", default=[30, 60, 120, 240])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
@@ -30,7 +30,6 @@ def main() -> None:
             "methods=[student]",
             "search.trials=0",
             f"final.seeds={options.seeds}",
-            f"operation.teachers={(options.output / 'teachers').resolve()}",
         ]
         command = [sys.executable, "-m", "orchestrator.sweep", "laptop", "--output", str(run)]
         for setting in settings:

@@ -2,7 +2,8 @@
 
 Writes `benchmarks/losses.json`, from which `python -m distill.methods docs` takes its table. Time is the median of
 `--repeats` runs after a warm-up (on a CPU the process's own time); memory the highest above what the inputs take; passes
-the kernels that read or write a tensor at least as large as the student's map.
+the kernels that read or write a tensor at least as large as the student's map. The fewest passes that a formula needs
+are counted by hand (`FEWEST`), for PyTorch's own kernels without fusion.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ LOGITS: dict[str, Loss] = {
     "bpkd": lambda s, t, y: boundary_kl(s, t, y) + body_kl(s, t, y),
 }
 FEATURES: dict[str, Loss] = {
+    "yardstick: softmax-KL": lambda s, t, y: pixel_kl(s, t, 1.0, y != 255),
     "skd": lambda s, t, y: pairwise_similarity(s, t, 2, y != 255),
     "ifvd": lambda s, t, y: intra_class_variation(s, t, y, 19),
     "at": lambda s, t, y: attention_transfer(s, t, y != 255),
@@ -73,6 +75,39 @@ FEATURES: dict[str, Loss] = {
     ),
     "mgd, without its block": lambda s, t, y: masked_generation(s, t, y != 255),
     "af_dcd, without its block": lambda s, t, y: omni_contrast(s, t, valid=y != 255),
+}
+
+
+FEWEST = {
+    # Every formula masks both maps and the student's gradient: 3. A softmax of both and the way back: 3. The divergence
+    # p·(log p − log q), summed: exp, minus, times, sum, and times on the way back: 5.
+    "cross_entropy": 2 + 2 + 2,  # of one map: mask, softmax and choice of the label, each there and back
+    "kd": 3 + 3 + 5,
+    "yardstick: softmax-KL": 3 + 3 + 5,
+    # Three losses per class (softplus, less the label's place: read and written): 9. Mixing by their ratio: sum, quotient
+    # guarded against 0/0, mean by weight: 4. The student's need: difference, not below 0, softmax: 3. Divergence with
+    # that weight: softmax of both, one more product: 3 + 4 + ways back 2, masks 3.
+    "heteroakd": 9 + 4 + 3 + 3 + 4 + 3,
+    "heteroakd, stable": 9 + 4 + 3 + 3 + 4 + 3 + 2,  # the weight of a pixel: one more product and sum
+    "heteroakd, space": 9 + 4 + 3 + 3 + 4 + 3 + 1,  # ignored pixels leave the softmax over space
+    "cwd": 3 + 3 + 3 + 5,  # and the division by the temperature: both, and back
+    # Two correlations of softmaxes, over classes and over pixels. Each: two means, two differences, a product and two
+    # squares with their sums: 10; back: two products, their sum, its mean and difference: 5.
+    "dist": 3 + 3 + 2 * (10 + 5) + 1,
+    "ofa, one place": 3 + 3 + 5 + 2,  # one-hot and power of the enhanced target; product, sum, back
+    "bpkd": 3 + 2 * (3 + 5) + 4 + 1,  # two divergences, one of masked maps; the gradients' sum
+    # Squared difference: minus, square, sum; back: two.
+    "fitnet, without its convolution": 3 + 5,
+    "mgd, without its block": 3 + 5,
+    "at": 3 + 2 * 2 + 2,  # square and mean over channels, of both; back: two
+    # N×N similarities of both, their squared difference, and back through difference and both sides of the product.
+    "skd": 3 + 3 + 2 + 3 + 2 + 2,
+    # Of both: the sum over a class (product with its one-hot), norms, unit vectors, cosines to the centre: 6; back
+    # through products, norms and unit vectors: 8.
+    "ifvd": 3 + 2 * (2 + 2 + 2) + 8,
+    "cirkd, pool 4": 3,  # only the pooling sees the whole map
+    # Distances of all groups in a window, there and back; sign, temperature, mask and sum of exponentials.
+    "af_dcd, without its block": 3 + 3 + 2 + 2 * 4 + 2,
 }
 
 
@@ -87,7 +122,8 @@ class PassCounter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         tensors = [x for x in tree_leaves((args, kwargs, result)) if isinstance(x, Tensor)]
-        if not func.is_view and any(x.numel() >= self.elements for x in tensors):
+        free = func.is_view or func is torch.ops.aten._unsafe_view.default
+        if not free and any(x.numel() >= self.elements for x in tensors):
             self.passes += 1
         return result
 
@@ -147,7 +183,7 @@ def measure(
         student.grad = None
         memory = peak_mib(case, device)
         rows.append({"loss": name, "channels": channels, "grid": list(grid), "mib": round(memory, 1)})
-        rows[-1]["passes"] = counter.passes
+        rows[-1] |= {"passes": counter.passes, "fewest": FEWEST[name]}
     times = median_ms(cases, device, repeats)
     return [{**row, "ms": round(times[row["loss"]], 2)} for row in rows]
 

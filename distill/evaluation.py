@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from distill.data.dataset import Sample, SegmentationDataset
     from distill.models.output import Output
+    from distill.recipe import SlidingWindow
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -119,8 +120,9 @@ def evaluate(
     rank: int = 0,
     world_size: int = 1,
     precision: Precision = "fp32",
+    window: SlidingWindow | None = None,
 ) -> Counts:
-    """Counts the pixels of this rank's pictures, whole and at a single scale.
+    """Counts the pixels of this rank's pictures at a single scale, whole or in sliding windows.
 
     Rank r takes a contiguous share, so every picture is counted once whatever the world size. Logits are
     resized bilinearly to the label's size. A model that is a module runs in eval mode and gets its modes
@@ -134,6 +136,7 @@ def evaluate(
         rank: whose share to count.
         world_size: number of shares; `merge_counts` joins them.
         precision: of the forward pass; the resize and what follows run in float32.
+        window: the windows whose logits are averaged; None takes each picture whole.
 
     Raises:
         UsageError: the model's classes or the labels do not fit the data set's classes.
@@ -146,7 +149,8 @@ def evaluate(
     with _undisturbed(model, torch.device(device)), torch.inference_mode(), _autocast(device, precision):
         for batch in _batches(dataset, range(first, last), batch_size):
             indices += [index for index, _ in batch]
-            rows.append(_count(model, [sample for _, sample in batch], dataset, torch.device(device)))
+            samples = [sample for _, sample in batch]
+            rows.append(_count(model, samples, dataset, torch.device(device), window))
     if not rows:
         empty = np.zeros((0, dataset.num_classes), np.int64)
         return Counts(np.zeros(0, np.int64), empty, empty, empty)
@@ -161,10 +165,10 @@ def _count(
     samples: list[Sample],
     dataset: SegmentationDataset,
     device: torch.device,
+    window: SlidingWindow | None,
 ) -> Tensor:
-    """tp, fp and fn of one batch, `B×3×K`, on the device; waits for nothing."""
+    """tp, fp and fn of one batch, `B×3×K`, on the device."""
     import torch
-    from torch.nn.functional import interpolate
 
     from distill.data.stream import normalise
 
@@ -173,25 +177,64 @@ def _count(
     for sample in samples:
         _check_labels(sample, dataset)
     images = torch.from_numpy(np.stack([sample.image_hw3 for sample in samples])).to(device)
-    labels = torch.from_numpy(labels_host).to(device).long()
-    logits = model(normalise(images.permute(0, 3, 1, 2).contiguous())).logits
+    labels = torch.from_numpy(labels_host).to(device)
+    images_b3hw = normalise(images.permute(0, 3, 1, 2))
+    if window is None:
+        logits = _resized(model(images_b3hw).logits, labels)
+    else:
+        logits = _windowed(model, images_b3hw, window)
     if logits.shape[1] != classes:
         raise UsageError(
             f"the model predicts {logits.shape[1]} classes, data set '{dataset.name}' has {classes}; "
             f"build the model with num_classes={classes}"
         )
-    with torch.autocast(device.type, enabled=False):
-        logits = interpolate(logits.float(), labels.shape[-2:], mode="bilinear", align_corners=False)
     predicted = logits.max(1).indices  # nine times as fast as argmax on a CPU
-    # one more row takes the ignored pixels
-    label_or_last = labels.where(labels != dataset.ignore_index, classes)
-    image = torch.arange(len(samples), device=device).view(-1, 1, 1)
-    cell = ((image * (classes + 1) + label_or_last) * classes + predicted).flatten()
-    confusion = torch.zeros(len(samples) * (classes + 1) * classes, dtype=torch.int64, device=device)
-    confusion.scatter_add_(0, cell, torch.ones_like(cell))
-    confusion_blp = confusion.view(len(samples), classes + 1, classes)[:, :classes]
+    confusion_blp = confusion_matrices(labels, predicted, classes)
     tp = confusion_blp.diagonal(dim1=1, dim2=2)
     return torch.stack([tp, confusion_blp.sum(1) - tp, confusion_blp.sum(2) - tp], dim=1)
+
+
+def confusion_matrices(labels_bhw: Tensor, predicted_bhw: Tensor, num_classes: int) -> Tensor:
+    """Pixels by label and prediction, int64 `B×K×K`, one matrix per picture.
+
+    Args:
+        labels_bhw: classes, uint8; K and above is ignored.
+        predicted_bhw: classes, int64, each below K.
+        num_classes: K.
+    """
+    import torch
+
+    # one more row takes the ignored pixels
+    cell = labels_bhw.clamp(max=num_classes).long().mul_(num_classes).add_(predicted_bhw)
+    size = (num_classes + 1) * num_classes
+    cell += torch.arange(len(cell), device=cell.device).view(-1, 1, 1) * size
+    counts = torch.bincount(cell.flatten(), minlength=len(cell) * size)
+    return counts.view(len(cell), num_classes + 1, num_classes)[:, :num_classes]
+
+
+def _resized(logits: Tensor, like: Tensor) -> Tensor:
+    """Float32 logits at the height and width of another tensor."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    with torch.autocast(logits.device.type, enabled=False):
+        return interpolate(logits.float(), like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def _windowed(model: Callable[[Tensor], Output], images_b3hw: Tensor, window: SlidingWindow) -> Tensor:
+    """Logits `B×K×H×W`: the mean over all windows that a pixel lies in."""
+    total: Tensor | None = None
+    visits = images_b3hw.new_zeros(images_b3hw.shape[-2:])
+    for top, left in window.starts(*images_b3hw.shape[-2:]):
+        place = (..., slice(top, top + window.size[0]), slice(left, left + window.size[1]))
+        piece = images_b3hw[place]
+        logits = _resized(model(piece).logits, piece)
+        if total is None:
+            total = logits.new_zeros(*logits.shape[:2], *images_b3hw.shape[-2:])
+        total[place] += logits
+        visits[place] += 1
+    assert total is not None  # there is at least one window
+    return total / visits
 
 
 def _check_labels(sample: Sample, dataset: SegmentationDataset) -> None:

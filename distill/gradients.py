@@ -15,10 +15,11 @@ NEVER = 2**62
 class GradientBuffer:
     """All gradients of a student in one tensor: one message between workers, one norm, no copies.
 
-    Behind the gradients stand a few numbers that travel with them: the loss terms, and whether a worker failed.
+    Behind the gradients stand a few numbers that travel with them: the loss terms, what a balance measures, and
+    whether a worker failed.
     """
 
-    _MAX_TERMS = 31
+    _MAX_TOLD = 63
     _ALIGNMENT = 16
 
     def __init__(self, model: nn.Module, method: nn.Module, device: torch.device) -> None:
@@ -32,7 +33,7 @@ class GradientBuffer:
                     offset += math.ceil(parameter.numel() / self._ALIGNMENT) * self._ALIGNMENT
             ends.append(offset)
         self._student_end, self._told_start = ends
-        self.flat = torch.zeros(offset + self._MAX_TERMS + 1, device=device)
+        self.flat = torch.zeros(offset + self._MAX_TOLD + 1, device=device)
         for parameter, start in places:
             view = self.flat[start : start + parameter.numel()]
             parameter.grad = view.as_strided(parameter.size(), parameter.stride(), view.storage_offset())
@@ -41,16 +42,16 @@ class GradientBuffer:
         """Clears the gradients, keeping them where they are."""
         self.flat.zero_()
 
-    def tell(self, terms: list[Tensor], *, failed: bool) -> None:
-        """Puts this worker's loss terms and its failure behind the gradients."""
+    def tell(self, numbers: list[Tensor], *, failed: bool) -> None:
+        """Puts this worker's numbers and its failure behind the gradients."""
         if failed:
             self.flat.zero_()
             self.flat[-1].fill_(1.0)
-        elif terms:
-            self.flat[self._told_start : self._told_start + len(terms)] = torch.stack(terms).to(self.flat)
+        elif numbers:
+            self.flat[self._told_start : self._told_start + len(numbers)] = torch.stack(numbers).to(self.flat)
 
     def told(self, count: int) -> Tensor:
-        """The first `count` loss terms, means over the workers once reduced."""
+        """The first `count` numbers, means over the workers once reduced."""
         return self.flat[self._told_start : self._told_start + count].clone()
 
     def failures(self) -> Tensor:

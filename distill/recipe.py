@@ -5,11 +5,48 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from distill.data.config import AugmentationConfig
+
+
+class SlidingWindow(BaseModel):
+    """Pictures are scored in overlapping windows, whose logits are averaged, instead of whole.
+
+    Square numbers may be given as one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]] = Field(
+        description="height and width of a window; what is larger than the picture is the picture's own"
+    )
+    stride: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]] = Field(
+        description="steps down and across, at most the size; the last window ends where the picture does"
+    )
+
+    @field_validator("size", "stride", mode="before")
+    @classmethod
+    def _square(cls, value: object) -> object:
+        return (value, value) if isinstance(value, int) else value
+
+    @model_validator(mode="after")
+    def _no_gaps(self) -> Self:
+        if any(step > side for step, side in zip(self.stride, self.size, strict=True)):
+            raise ValueError(
+                f"stride is {self.stride}, must be at most the size {self.size}, or pixels are left out"
+            )
+        return self
+
+    def starts(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Top and left of every window on a picture."""
+        rows, columns = (
+            [*range(0, max(0, length - side), step), max(0, length - side)]
+            for length, side, step in zip((height, width), self.size, self.stride, strict=True)
+        )
+        return [(top, left) for top in rows for left in columns]
 
 
 class Recipe(BaseModel):
@@ -43,6 +80,9 @@ class Recipe(BaseModel):
         default="batch", description="kind of the models' batch norms"
     )
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="bf16: autocast of forward passes")
+    sliding_window: SlidingWindow | None = Field(
+        default=None, description="score pictures in overlapping windows; whole by default"
+    )
     channels_last: bool = Field(default=False, description="memory layout of convolutions")
 
     def lr_factor(self, step: int) -> float:

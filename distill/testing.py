@@ -13,6 +13,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import io
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -23,6 +25,8 @@ from torch import Tensor
 from distill.methods import Method, build_method, cross_entropy, method_class
 from distill.methods.config import setting_names
 from distill.models import Output, SegmentationModel, build_model
+from distill.rehearsal import rehearse, rehearsing_student, two_workers
+from distill.training import Reduce, Student
 
 NUM_CLASSES = 5
 IMAGE_SIZE = (64, 128)
@@ -280,24 +284,42 @@ class MethodConformance:
         for gradient in (maps.grad for maps in [*maps_of(student), *method.parameters()]):
             assert gradient is None or not gradient.any()
 
-    def test_a_reloaded_method_gives_the_same_next_losses(self, pair: Pair, config: dict[str, Any]) -> None:
-        """All state lives in parameters and buffers, and a checkpoint holds it."""
-        method = self.build(pair, config)
-        labels = random_labels()
-        for seed in (1, 3):
-            self.run(method, random_output(pair[1], seed=seed), random_output(pair[0], seed=seed + 1), labels)
-        saved = copy.deepcopy(method.state_dict())
-        torch.manual_seed(5)
-        again = build_method(
-            self.method,
-            student=tiny_model(pair[1]),
-            teacher=tiny_model(pair[0]),
-            num_classes=NUM_CLASSES,
-            **config,
+    def rehearsing(self, pair: Pair, config: dict[str, Any], **worker: Any) -> Student:
+        """A student of the pair that trains with the method."""
+        options = {"head_channels": 32}
+        return rehearsing_student(
+            pair[1], options, self.method, config, tiny_model(pair[0]), num_classes=NUM_CLASSES, **worker
         )
-        again.load_state_dict(saved)
-        outputs = random_output(pair[1], seed=7), random_output(pair[0], seed=8)
-        assert self.run(method, *outputs, labels) == self.run(again, *outputs, labels)
+
+    def test_a_checkpoint_gives_the_same_next_20_losses(self, pair: Pair, config: dict[str, Any]) -> None:
+        """To the bit: projectors, queues and random draws go into it and come out of it."""
+        teacher = tiny_model(pair[0])
+        student = self.rehearsing(pair, config)
+        rehearse(student, teacher, range(3))
+        file = io.BytesIO()
+        torch.save(student.state_dict(), file)
+        file.seek(0)
+        again = self.rehearsing(pair, config)
+        again.load_state_dict(torch.load(file, weights_only=True))
+        assert rehearse(again, teacher, range(3, 23)) == rehearse(student, teacher, range(3, 23))
+
+    def test_two_workers_stay_one_student(self, pair: Pair, config: dict[str, Any]) -> None:
+        """Each sees its own pictures; after every step both have the same losses, weights and projectors."""
+        teacher = tiny_model(pair[0])
+
+        def work(rank: int, reduce: Reduce) -> tuple[list[float], Student]:
+            student = self.rehearsing(pair, config, rank=rank, reduce=reduce)
+            return rehearse(student, teacher, range(5), rank, reduce), student
+
+        (losses, one), (theirs, other) = two_workers(work)
+        assert losses == theirs
+        assert all(math.isfinite(loss) for loss in losses)
+        for mine, its in zip(
+            [*one.model.parameters(), *one.method.parameters()],
+            [*other.model.parameters(), *other.method.parameters()],
+            strict=True,
+        ):
+            assert torch.equal(mine, its)
 
     def test_settings_survive_being_written_down(self, pair: Pair, config: dict[str, Any]) -> None:
         """A ledger row is enough to build the same method again."""

@@ -16,12 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from distill.balance import Balance
 from distill.gradients import NEVER, GradientBuffer, LossRecord
 from distill.methods import Method, build_method
 from distill.methods.pixels import cross_entropy, valid_pixels
 from distill.models import ModelInfo, Output, SegmentationModel, build_model
 from distill.random_state import RandomState
 from distill.recipe import Recipe
+from distill.relative_weights import split_balanced
 
 Reduce = Callable[[Tensor], None]
 """Replaces a tensor by its mean over all data-parallel workers, in place."""
@@ -127,17 +129,19 @@ class Student:
             self.model: SegmentationModel = model.to(device)
             if spec.recipe.channels_last:
                 self.model = self.model.to(memory_format=torch.channels_last)
+            settings, balanced = split_balanced(spec.method_config)
             method = build_method(
                 spec.method,
                 student=model.info,
                 teacher=teacher,
                 num_classes=spec.num_classes,
-                **spec.method_config,
+                **settings,
             )
             self.method: Method = method.to(device)
         # From here on each worker draws its own numbers (dropout); until here all built the same weights.
         self._random.reseed(spec.seed, stream=rank + 1)
         self.optimizer = _optimizer(spec.recipe, self.model, self.method)
+        self.balance = Balance(balanced, device)
         self._gradients = GradientBuffer(self.model, self.method, device)
         self.average = (
             AveragedModel(self.model, multi_avg_fn=_moving_average(spec.recipe.ema_decay), use_buffers=True)
@@ -164,58 +168,64 @@ class Student:
         self.method.train()
         self._gradients.zero()
         terms: dict[str, Tensor] = {}
+        squares = torch.zeros_like(self.balance.squares)
         if self._failure is None:
             try:
                 with self._random:
-                    terms = self._backward(batch)
+                    terms = self._backward(batch, squares)
             except Exception as error:
                 self._failure = error
-        self._exchange(terms)
+        self._exchange(terms, squares)
         self._gradients.clip(recipe.clip_norm)
         self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.model)
         self.step += 1
 
-    def _backward(self, batch: Batch) -> dict[str, Tensor]:
-        """Gradients of the batch, in micro-batches; returns the raw terms' means."""
+    def _backward(self, batch: Batch, squares: Tensor) -> dict[str, Tensor]:
+        """Gradients of the batch, in micro-batches; returns the raw terms' means and adds to the balance's squares."""
         parts = self.spec.recipe.accumulate
         terms: dict[str, Tensor] = {}
         for part in batch.split(parts):
-            part_terms = self._forward(part)
+            output, part_terms = self._forward(part)
+            if self.balance.measures(self.step):
+                squares += self.balance.measure(output, part_terms)
             (self._total(part_terms) / parts).backward()  # type: ignore[no-untyped-call]
             for name, term in part_terms.items():
                 share = term.detach() / parts
                 terms[name] = terms[name] + share if name in terms else share
         return terms
 
-    def _forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Raw terms of one batch, unweighted: the task's cross-entropy and the method's own."""
+    def _forward(self, batch: Batch) -> tuple[Output, dict[str, Tensor]]:
+        """The student's output, and the raw terms, unweighted: the task's cross-entropy and the method's own."""
         with autocast(self.spec.recipe.precision, self.device):
             output = self.model(batch.images)
         task = cross_entropy(output.logits, batch.labels)
         terms = {"task": task, **self.method(output, batch.teacher, batch.labels)}
         share = batch.share()
         if share is None:
-            return terms
-        return {n: t if n in self.method.picture_terms else t * share for n, t in terms.items()}
+            return output, terms
+        return output, {n: t if n in self.method.picture_terms else t * share for n, t in terms.items()}
 
-    def _weight(self, term: str) -> float:
-        return 1.0 if term == "task" else self.method.weights[term]
+    def _weight(self, term: str) -> Tensor | float:
+        return 1.0 if term == "task" else self.method.weights[term] * self.balance.factor(term)
 
     def _total(self, terms: Mapping[str, Tensor]) -> Tensor:
         """The one place where weights are applied."""
         return torch.stack([self._weight(name) * term for name, term in terms.items()]).sum()
 
-    def _exchange(self, terms: Mapping[str, Tensor]) -> None:
+    def _exchange(self, terms: Mapping[str, Tensor], squares: Tensor) -> None:
         """Means of gradients and terms over the workers, in one message that also tells of a failure."""
         names = tuple(terms) or self.losses.names
-        self._gradients.tell(list(terms.values()), failed=self._failure is not None)
+        self._gradients.tell([*terms.values(), *squares.flatten()], failed=self._failure is not None)
         if self._reduce is not None:
             self._reduce(self._gradients.flat)
         if self.losses.names != names:
             self.losses = LossRecord.empty(names, self.device)
-        self.losses.add(self.step, self._gradients.told(len(names)), self._gradients.failures())
+        sizes = [len(names), squares.numel()]
+        values, measured = torch.split(self._gradients.told(sum(sizes)), sizes)
+        self.losses.add(self.step, values, self._gradients.failures())
+        self.balance.add(measured)
 
     def check(self) -> None:
         """Waits for the device and raises if the student cannot go on; the same on every worker.
@@ -235,11 +245,14 @@ class Student:
             raise NonFiniteLossError(bad, bad_step)
 
     def read_losses(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Mean raw and weighted terms since the last reading; empties the record."""
+        """Mean raw and weighted terms since the last reading; empties the record.
+
+        A relative weight counts as it is now.
+        """
         record = self.losses
         raw = {n: t / max(1, record.steps) for n, t in zip(record.names, record.total.tolist(), strict=True)}
         self.losses = LossRecord.empty(record.names, self.device)
-        return raw, {name: self._weight(name) * value for name, value in raw.items()}
+        return raw, {name: float(self._weight(name)) * value for name, value in raw.items()}
 
     def average_buffers(self) -> None:
         """Gives every worker the mean of the workers' running statistics, before a model is scored or kept."""
@@ -260,6 +273,7 @@ class Student:
             "average": None if self.average is None else self.average.state_dict(),
             "random": self._random.state_dict(),
             "losses": dict(vars(self.losses)),
+            "balance": self.balance.squares,
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -271,6 +285,7 @@ class Student:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self._random.load_state_dict(state["random"])
+        self.balance.squares.copy_(state["balance"])
         losses = state["losses"]
         self.losses = LossRecord(**{**losses, "names": tuple(losses["names"])})
 

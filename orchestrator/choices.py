@@ -10,6 +10,7 @@ import jsonschema
 from distill.catalogue import load_catalogue
 from distill.errors import UsageError, unknown
 from distill.recipe import Recipe
+from distill.relative_weights import PREFIX, split_balanced, weight_name
 from search_spaces import Space
 
 
@@ -28,13 +29,15 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> None:
     """A method's fixed settings; those of a combined method `a+b` are written `a.setting`.
 
     Raises:
-        UsageError: an unknown method or setting (names the nearest), or a value out of range.
+        UsageError: an unknown method or setting (names the nearest), a value out of range, or a weight given both as
+            it is and relative to the task's loss.
     """
     for key, value in settings.items():
         schema = _schema(name, key)
         fault = next(iter(_faults(schema, value)), None)
         if fault is not None:
             raise UsageError(f"method '{name}': {key} is {value!r}, must be {fault}")
+    split_balanced(settings)
 
 
 def check_space(name: str, space: Space) -> None:
@@ -55,6 +58,17 @@ def check_space(name: str, space: Space) -> None:
                 raise UsageError(f"method '{name}': its space for {key} holds {value!r}, must be {fault}")
 
 
+def default_weights(name: str) -> dict[str, float]:
+    """The weights of a method's terms as its authors set them, by the setting's name."""
+    found = {}
+    for part in name.split("+"):
+        prefix = f"{part}." if "+" in name else ""
+        for field, schema in load_catalogue().methods[part].settings.get("properties", {}).items():
+            if field.endswith("_weight") and isinstance(schema.get("default"), int | float):
+                found[prefix + field] = float(schema["default"])
+    return found
+
+
 def check_method_name(name: str) -> None:
     """One method, or several joined by `+`.
 
@@ -68,8 +82,9 @@ def check_method_name(name: str) -> None:
 
 
 def _schema(method: str, setting: str) -> Mapping[str, Any]:
-    """The JSON schema of one setting."""
+    """The JSON schema of one setting; that of a relative weight is the weight's."""
     check_method_name(method)
+    plain = setting.removeprefix(PREFIX)
     methods = load_catalogue().methods
     known: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
     for part in method.split("+"):
@@ -78,9 +93,11 @@ def _schema(method: str, setting: str) -> Mapping[str, Any]:
         known |= {
             prefix + field: (schema, settings) for field, schema in settings.get("properties", {}).items()
         }
-    if setting not in known:
-        raise unknown(f"setting of method '{method}'", setting, known)
-    schema, whole = known[setting]
+    if plain not in known:
+        raise unknown(f"setting of method '{method}'", plain, known)
+    if plain != setting:
+        weight_name(setting)
+    schema, whole = known[plain]
     return {**schema, "$defs": whole.get("$defs", {})}
 
 

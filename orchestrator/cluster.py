@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,6 +55,17 @@ class Holdings:
         return min(fit, operation.cohorts_at_once or fit)
 
 
+def prepare_environment(address: str) -> None:
+    """Sets what Ray reads from the environment; must come before anything imports ray.
+
+    An embedded Ray is locked with a token, so that only processes which this one starts get in: its daemons listen on
+    every interface of the machine. Without a token of ours Ray would write one into the home folder, for all to share.
+    """
+    os.environ.update({key: value for key, value in _ENVIRONMENT.items() if key not in os.environ})
+    if address == "local" and "RAY_AUTH_MODE" not in os.environ:
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+
 @contextmanager
 def ray_session(address: str, operation: OperationChoice, *, verbose: bool) -> Iterator[Holdings]:
     """Ray for the time of a sweep.
@@ -66,11 +78,7 @@ def ray_session(address: str, operation: OperationChoice, *, verbose: bool) -> I
     Raises:
         UsageError: the address cannot be joined.
     """
-    os.environ.update({key: value for key, value in _ENVIRONMENT.items() if key not in os.environ})
-    if address == "local":
-        os.environ.setdefault(
-            "RAY_AUTH_MODE", "disabled"
-        )  # loopback only; else a token is written into the home folder
+    prepare_environment(address)
     import ray
 
     quiet = logging.INFO if verbose else logging.ERROR

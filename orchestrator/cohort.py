@@ -18,14 +18,15 @@ import ray
 import torch
 from torch import Tensor
 
-from distill.data import build_dataset
+from distill.data import Role, build_dataset
 from distill.data.stream import HostBatch, normalise, stream
 from distill.models import Output
 from distill.models.teachers import Teacher
 from distill.random_state import RandomState
+from distill.recipe import digest
 from distill.training import Batch, State, Student, StudentSpec, teacher_output
 from orchestrator.checkpoints import CohortCheckpoints, load_weights
-from orchestrator.cohort_job import CohortJob
+from orchestrator.cohort_job import SKIPPED_PICTURES, CohortJob
 from orchestrator.desk import Progress, WaveOrder
 from orchestrator.ledger import Ledger
 from orchestrator.plan import Trial, teacher_weights, trial_weights
@@ -85,8 +86,10 @@ class TrainingFloor:
         self.workers = workers
         self.ledger = Ledger(job.run)
         data = job.config.data[job.cohort.data]
-        role = "teacher" if job.cohort.teacher is None else "student"
-        self.train = build_dataset(data, "train", protocol=job.config.protocol, role=role)  # type: ignore[arg-type]
+        role: Role = "teacher" if job.cohort.teacher is None else "student"
+        self.train = build_dataset(
+            data, "train", protocol=job.config.protocol, role=role, cache=job.picture_cache()
+        )
         self.scorer = Scorer(job, workers, self.ledger)
         self.teacher: Teacher | None = None
         if job.cohort.teacher is not None:
@@ -121,8 +124,7 @@ class TrainingFloor:
         """Trains the trials of a wave, from rung to rung."""
         self.wave = order.wave
         self._seat(order)
-        recipe = self.cohort.recipe
-        for stop in sorted({*self.wave.rungs, *self.wave.evaluations, recipe.steps}):
+        for stop in sorted({*self.wave.rungs, *self.wave.evaluations, self.wave.steps}):
             for group in self._groups(stop):
                 self._advance(group, stop)
             for seat in self._training():
@@ -157,7 +159,7 @@ class TrainingFloor:
         weights = trial_weights(seat.trial)
         if state is None and seat.trial.phase == "teacher" and self.ledger.exists(weights):
             seat.student = LoadedTeacher(load_weights(self.ledger, weights).to(self.workers.device))
-            seat.step = self.cohort.recipe.steps
+            seat.step = self.wave.steps
             return
         student = self._build(seat.trial)
         if state is not None:
@@ -192,7 +194,7 @@ class TrainingFloor:
         images = normalise(host.images_b3hw.to(self.workers.device, non_blocking=True))
         if self.cohort.recipe.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        return images, host.labels_bhw.to(self.workers.device, non_blocking=True)
+        return images, host.labels_bhw.to(self.workers.device, non_blocking=True).long()
 
     def _build(self, trial: Trial) -> Student:
         spec = StudentSpec(
@@ -252,7 +254,12 @@ class TrainingFloor:
             rank=self.workers.rank,
             world_size=self.workers.world_size,
             loader_workers=self.job.operation.loader_workers,
+            on_skipped=self._skip,
         )
+
+    def _skip(self, message: str) -> None:
+        """Notes a picture that cannot be read where the sweep finds it when it ends."""
+        self.ledger.write_bytes(f"{SKIPPED_PICTURES}/{digest(message)}.txt", message.encode())
 
     def _end_round(self, group: Sequence[Seat], watch: Stopwatch, step: int) -> None:
         """Settles costs, drops students that failed, tells the desk, and writes a checkpoint when one is due."""
@@ -275,9 +282,7 @@ class TrainingFloor:
                     seat.student.check()
             except Exception as error:
                 self._fail(seat, error)
-        self._exchange(
-            Progress(self.wave.index, step, self.cohort.recipe.steps, len(self._training()), "training")
-        )
+        self._exchange(Progress(self.wave.index, step, self.wave.steps, len(self._training()), "training"))
 
     @staticmethod
     def _teacher_users(seated: Sequence[Seat]) -> int:
@@ -303,10 +308,8 @@ class TrainingFloor:
         """Evaluates a student that reached `stop` and reports; at the last step also on test, keeping its weights."""
         assert seat.student is not None  # a seat that trains has a student
         student = seat.student
-        last = stop == self.cohort.recipe.steps
-        self._exchange(
-            Progress(self.wave.index, stop, self.cohort.recipe.steps, len(self._training()), "scoring")
-        )
+        last = stop == self.wave.steps
+        self._exchange(Progress(self.wave.index, stop, self.wave.steps, len(self._training()), "scoring"))
         try:
             student.average_buffers()
             score = self.scorer.score(seat.trial, student, last=last)
@@ -364,9 +367,7 @@ class TrainingFloor:
         while kept is None and names:
             kept = self.workers.told(lambda: ray.get(self.job.desk.kept.remote(rung, names)))
             if kept is None:
-                self._exchange(
-                    Progress(self.wave.index, rung, self.cohort.recipe.steps, len(seats), "at a rung")
-                )
+                self._exchange(Progress(self.wave.index, rung, self.wave.steps, len(seats), "at a rung"))
         for seat in seats:
             if kept is not None and seat.trial.trial_id not in kept:
                 seat.reports.append(replace(seat.reports[-1], status="pruned"))

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.config import ComputeChoice, OperationChoice, SweepConfig
 from orchestrator.plan import Cohort
+
+if TYPE_CHECKING:
+    from distill.data.cache import PictureCache
+
+SKIPPED_PICTURES = "logs/skipped"
+"""Where a run keeps, one a file, what is wrong with pictures that could not be read."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,13 @@ class CohortJob:
     def operation(self) -> OperationChoice:
         """Seats, rounds, checkpoints."""
         return self.config.operation
+
+    def picture_cache(self) -> PictureCache | None:
+        """Where this cohort's workers keep decoded pictures."""
+        from distill.data.cache import PictureCache
+
+        choice = self.operation.cache
+        return None if choice is None else PictureCache(Path(choice.folder), int(choice.gigabytes * 10**9))
 
 
 def work(config: dict[str, Any]) -> None:

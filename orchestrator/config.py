@@ -103,10 +103,17 @@ def _method_shorthand(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+def _joined(name: Any) -> Any:
+    """`kd + cwd` goes by the name `kd+cwd`."""
+    return "+".join(part.strip() for part in name.split("+")) if isinstance(name, str) else name
+
+
 class MethodChoice(Section):
     """A method with the fields that are fixed rather than searched; a plain string is the name."""
 
-    name: str = Field(description="a registered method; `a+b` combines two")
+    name: Annotated[str, BeforeValidator(_joined)] = Field(
+        description="a registered method; `a + b` combines two"
+    )
     label: str | None = Field(
         default=None, pattern=NAME, description="name on the board, to tell variants apart"
     )
@@ -179,6 +186,17 @@ class ComputeChoice(Section):
     )
 
 
+class CacheChoice(Section):
+    """Decoded pictures of data sets on disk, kept for all processes of a machine; changes no result."""
+
+    folder: str = Field(
+        description="a folder of each machine's own: in memory (/dev/shm/...) or on a fast disk"
+    )
+    gigabytes: float = Field(
+        gt=0, description="most that the folder holds; what does not fit is decoded anew"
+    )
+
+
 class OperationChoice(Section):
     """How the work is carried out; changes no result, so it may differ when a run is gone on with."""
 
@@ -190,6 +208,9 @@ class OperationChoice(Section):
     )
     loader_workers: int = Field(
         default=0, ge=0, description="loading processes per worker; 0 loads in the worker"
+    )
+    cache: CacheChoice | None = Field(
+        default=None, description="keep decoded pictures; by default every picture is decoded every time"
     )
     round_steps: int = Field(default=20, ge=1, description="steps between two exchanges with the desk")
     checkpoint_seconds: float = Field(

@@ -109,12 +109,12 @@ def _work(config: SweepConfig, cohort: Cohort, wave: Wave) -> Work:
     steps, passes, flops = 0, 0, 0.0
     recipe = cohort.recipe
     for bracket in wave.brackets:
-        own = sum(length * seated for length, seated in _segments(wave, recipe.steps, bracket.size))
+        own = sum(length * seated for length, seated in _segments(wave, bracket.size))
         steps += own
         cost = _cost(config, cohort.data, recipe, bracket.study.student)
         flops += own * recipe.batch_size * cost.flops_forward * (1 + BACKWARD)
     if cohort.teacher is not None and _taught(wave):
-        passes = recipe.steps
+        passes = wave.steps
         if not brings_network(cohort.teacher.checkpoint):
             teacher = _cost(config, cohort.data, recipe, cohort.teacher.model)
             flops += passes * recipe.batch_size * teacher.flops_forward
@@ -125,10 +125,10 @@ def _taught(wave: Wave) -> bool:
     return any(needs_teacher(bracket.study.method) for bracket in wave.brackets)
 
 
-def _segments(wave: Wave, steps: int, size: int) -> Iterator[tuple[int, int]]:
+def _segments(wave: Wave, size: int) -> Iterator[tuple[int, int]]:
     """Steps between rungs, and how many of a bracket are seated then."""
     start, seated = 0, size
-    for stop in (*wave.rungs, steps):
+    for stop in (*wave.rungs, wave.steps):
         yield stop - start, seated
         start, seated = stop, math.ceil(seated / 2)
 

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.cohort_job import SKIPPED_PICTURES
+
 if TYPE_CHECKING:
     from orchestrator.run import Run
 
@@ -26,6 +28,9 @@ def outcome(run: Run, code: int) -> dict[str, Any]:
         "worker_hours": round(run.worker_seconds / 3600, 4),
         "overtaken_teachers": overtaken_teachers(run),
         "leaderboard": f"{run.ledger.root}/leaderboard/LEADERBOARD.md",
+        "skipped_pictures": [
+            run.ledger.read_bytes(path).decode() for path in sorted(run.ledger.list(SKIPPED_PICTURES))
+        ],
         "failures": [
             {**{key: row[key] for key in ("trial_id", "study_id", "phase", "error")},
              "log": f"{run.ledger.root}/logs/{row['trial_id']}.txt"}
@@ -40,19 +45,30 @@ def show_outcome(run: Run, *, as_json: bool, code: int) -> int:
     if as_json:
         print(json.dumps(found, indent=1))
         return code
-    for failure in found["failures"]:
-        print(
-            f"failed: {failure['phase']} {failure['study_id']}: {failure['error']} (log: {failure['log']})",
-            file=sys.stderr,
-        )
-    for sentence in found["overtaken_teachers"]:
-        print(f"WARNING: {sentence}", file=sys.stderr)
+    show_troubles(found)
     for phase, tally in found["trials"].items():
         print(f"{phase}: " + ", ".join(f"{number} {status}" for status, number in tally.items()))
     if found["stopped"]:
         print(f"stopped: {found['stopped']}; the same command goes on from here")
     print(f"leaderboard: {found['leaderboard']}")
     return code
+
+
+def show_troubles(found: Mapping[str, Any]) -> None:
+    """The failed trials and the skipped pictures of an outcome, on standard error."""
+    for failure in found["failures"]:
+        print(
+            f"failed: {failure['phase']} {failure['study_id']}: {failure['error']} (log: {failure['log']})",
+            file=sys.stderr,
+        )
+    if found["skipped_pictures"]:
+        print(
+            f"{len(found['skipped_pictures'])} pictures could not be read and were skipped:", file=sys.stderr
+        )
+    for message in found["skipped_pictures"]:
+        print(f"  {message}", file=sys.stderr)
+    for sentence in found["overtaken_teachers"]:
+        print(f"WARNING: {sentence}", file=sys.stderr)
 
 
 def overtaken_teachers(run: Run) -> list[str]:

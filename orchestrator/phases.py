@@ -11,6 +11,7 @@ from typing import Any
 
 import ray
 
+from distill.errors import UsageError
 from orchestrator.cohort_job import CohortJob, work
 from orchestrator.desk import Desk, Progress
 from orchestrator.plan import Cohort
@@ -101,13 +102,17 @@ def _run_cohort(run: Run, cohort: Cohort, desks: Desks, desk_name: str) -> None:
 
 
 def _train(run: Run, cohort: Cohort, desk: Any, name: str) -> None:
-    """The cohort's Ray Train run."""
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    """The cohort's Ray Train run.
+
+    Raises:
+        UsageError: the data turned out to be bad on the way.
+    """
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
     from ray.train.torch import TorchConfig, TorchTrainer
 
     compute = run.config.compute
     on_gpu = compute.device == "cuda"
-    TorchTrainer(
+    trainer = TorchTrainer(
         work,
         train_loop_config={"job": CohortJob(run.ledger.root, run.config, cohort, desk)},
         torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
@@ -121,7 +126,14 @@ def _train(run: Run, cohort: Cohort, desk: Any, name: str) -> None:
                 max_failures=run.config.operation.max_failures, controller_failure_limit=3
             ),
         ),
-    ).fit()
+    )
+    try:
+        trainer.fit()
+    except WorkerGroupError as failure:
+        for cause in failure.worker_failures.values():
+            if isinstance(cause, UsageError):
+                raise cause from failure
+        raise
 
 
 def _record(run: Run, book: WaveBook, report: Report) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from distill.recipe import Recipe, digest
+from distill.relative_weights import PREFIX
 from distill.teacher_source import ClassMap, TeacherSource
 from orchestrator.config import MethodChoice, PairChoice, SearchChoice, SweepConfig
 from orchestrator.sampling import History, Params, sample_bracket
@@ -89,13 +90,15 @@ class Bracket:
 class Wave:
     """Brackets whose trials share one pass of the teacher over one stream.
 
-    At the steps in `rungs` each bracket is halved; at those in `evaluations` its trials are scored on tune.
+    Its trainings end at step `steps`. At those in `rungs` each bracket is halved; at those in `evaluations` its trials
+    are scored on tune.
     """
 
     index: int
     phase: Phase
     stream_seed: int
     brackets: tuple[Bracket, ...]
+    steps: int
     rungs: tuple[int, ...]
     evaluations: tuple[int, ...]
 
@@ -188,7 +191,8 @@ def teacher_cohort(plan: Plan, teacher: Teacher) -> Cohort:
         space=Space(method="student"),
     )
     evaluations = _evaluation_steps(plan.config.search.evaluations, recipe.steps)
-    wave = Wave(0, "teacher", teacher.seed, (Bracket(study, 0, 1),), rungs=(), evaluations=evaluations)
+    bracket = Bracket(study, 0, 1)
+    wave = Wave(0, "teacher", teacher.seed, (bracket,), recipe.steps, rungs=(), evaluations=evaluations)
     return Cohort(f"teacher-{teacher.teacher_id}", teacher.data, None, recipe, (wave,))
 
 
@@ -291,7 +295,8 @@ def apply_params(study: Study, params: Params) -> tuple[dict[str, Any], Recipe]:
 def method_space(choice: MethodChoice) -> Space:
     """The space a study searches: its own, or the one that ships, less the fields that are fixed."""
     space = load_space(choice.name) if choice.space is None else space_from(choice.name, choice.space)
-    free = {name: domain for name, domain in space.parameters.items() if name not in choice.config}
+    fixed = {name.removeprefix(PREFIX) for name in choice.config}
+    free = {n: domain for n, domain in space.parameters.items() if n.removeprefix(PREFIX) not in fixed}
     return space.model_copy(update={"parameters": free})
 
 
@@ -352,6 +357,7 @@ def _student_cohorts(config: SweepConfig, studies: Sequence[Study]) -> Iterator[
                 "final",
                 seed,
                 tuple(Bracket(study, number, 1) for study in members),
+                recipe.steps,
                 rungs=(),
                 evaluations=(recipe.steps,),
             )
@@ -382,7 +388,7 @@ def _search_waves(search: SearchChoice, steps: int, studies: Sequence[Study]) ->
         per_wave = max(1, search.wave // size)
         for first in range(0, len(studies), per_wave):
             brackets = tuple(Bracket(study, number, size) for study in studies[first : first + per_wave])
-            yield Wave(index, "search", search.seed, brackets, rungs, evaluations)
+            yield Wave(index, "search", search.seed, brackets, steps, rungs, evaluations)
             index += 1
 
 

@@ -25,6 +25,8 @@ from orchestrator.wavebook import Recorded, WaveBook
 _PLAN = "plan.json"
 _LOCK = "lock.json"
 _OURS = ("tables", "checkpoints", "models", "teachers", "logs", "leaderboard", "ray", _PLAN)
+CALIBRATION = "calibration"
+_BEFORE = (f"{CALIBRATION}/", "teachers/")  # what a calibration leaves for the sweep that follows it
 LOCK_SECONDS = 60.0  # a lock that was not renewed for so long belongs to nobody
 
 
@@ -124,7 +126,7 @@ def examine(ledger: Ledger, plan: Plan, *, fresh: bool) -> None:
         UsageError: it holds another plan (says what differs), or something that is no run.
     """
     if not ledger.exists(_PLAN):
-        if foreign := [path for path in ledger.list() if path != _LOCK]:
+        if foreign := [path for path in ledger.list() if path != _LOCK and not path.startswith(_BEFORE)]:
             raise UsageError(
                 f"{ledger.root} is not empty and holds no run (first file: {foreign[0]}); choose another --output"
             )

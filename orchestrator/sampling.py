@@ -82,7 +82,7 @@ def _tpe(space: Space, seed: int, index: int, count: int, history: History) -> l
         seed=seed * 100_003 + index, multivariate=True, constant_liar=True, n_startup_trials=8
     )
     study = optuna.create_study(direction="maximize", sampler=sampler)
-    distributions = {name: _distribution(domain) for name, domain in space.parameters.items()}
+    distributions = {name: optuna_distribution(domain) for name, domain in space.parameters.items()}
     for past in history:
         if not past.scores or set(past.params) != set(distributions):
             continue  # a failed trial taught nothing; the default has no place in the cube
@@ -99,7 +99,8 @@ def _tpe(space: Space, seed: int, index: int, count: int, history: History) -> l
     return [dict(study.ask(distributions).params) for _ in range(count)]
 
 
-def _distribution(domain: Domain) -> optuna.distributions.BaseDistribution:
+def optuna_distribution(domain: Domain) -> optuna.distributions.BaseDistribution:
+    """The domain in Optuna's terms."""
     from optuna import distributions
 
     if domain.choice is not None:

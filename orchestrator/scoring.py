@@ -51,7 +51,12 @@ class Scorer:
     """A cohort's tune and test splits. Search reads tune only: the test split is opened by the first final run."""
 
     def __init__(self, job: CohortJob, workers: Workers, ledger: Ledger) -> None:
-        self._build = partial(build_dataset, job.config.data[job.cohort.data], protocol=job.config.protocol)
+        self._build = partial(
+            build_dataset,
+            job.config.data[job.cohort.data],
+            protocol=job.config.protocol,
+            cache=job.picture_cache(),
+        )
         self._recipe = job.cohort.recipe
         self._workers = workers
         self._ledger = ledger
@@ -83,6 +88,7 @@ class Scorer:
             rank=self._workers.rank,
             world_size=self._workers.world_size,
             precision=self._recipe.precision,
+            window=self._recipe.sliding_window,
         )
         return merge_counts(self._workers.gathered(share))
 

@@ -1,7 +1,8 @@
-"""python -m orchestrator.show RUN [TRIAL]: where a run stands, or everything about one trial."""
+"""python -m orchestrator.show RUN [TRIAL] [--optuna FILE]: where a run stands, or everything about one trial."""
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections import Counter
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _PHASES, _STATES = ("teacher", "search", "final"), ("ok", "pruned", "failed")
 _NOTHING = "–"
+_LOG_LINES = 20
 
 Row = Mapping[str, Any]
 
@@ -33,6 +35,8 @@ class Options:
     """Folder of a run: a path, or a URI such as s3://bucket/run."""
     trial: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[TRIAL]")] = None
     """A trial's id, or enough of its beginning to be the only one."""
+    optuna: str | None = None
+    """Write the search as an Optuna study file instead, for `optuna-dashboard FILE`."""
 
 
 def main() -> None:
@@ -45,6 +49,14 @@ def main() -> None:
     try:
         if not ledger.exists("tables"):
             raise UsageError(f"{ledger.place()} holds no tables; give the folder of a run (its --output)")
+        if options.optuna is not None:
+            from orchestrator.optuna_file import write_optuna_file
+
+            studies, trials = write_optuna_file(ledger, options.optuna)
+            print(
+                f"{options.optuna}: {studies} studies, {trials} trials; open it: optuna-dashboard {options.optuna}"
+            )
+            return
         shown = run_view(ledger) if options.trial is None else trial_view(ledger, options.trial)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -66,23 +78,42 @@ def run_view(ledger: Ledger) -> RenderableType:
 
 
 def trial_view(ledger: Ledger, name: str) -> RenderableType:
-    """One trial's configuration, costs, curve, loss terms, error, and the command that reproduces it.
+    """One trial's configuration, costs, curve, loss terms, error, end of its log, and the command that reproduces it.
 
     Raises:
         UsageError: no trial, or several, have an id that begins so.
     """
+    # Imported here: pyarrow would make --help slow.
+    import pyarrow.compute as pc
+
     trials = latest_attempts(ledger.read("trials").to_pylist())
     trial = find_trial(trials, name)
-    reports = [row for row in ledger.read("curves").to_pylist() if row["trial_id"] == trial["trial_id"]]
+    curves = ledger.read("curves")
+    reports = curves.filter(pc.equal(curves.column("trial_id"), trial["trial_id"])).to_pylist()
     provenance = ledger.read("provenance").to_pylist()
     parts: list[RenderableType] = [_facts(trial), *_curves(reports), *_terms(reports)]
     if trial["error"]:
         where = "" if trial["error_step"] is None else f" at step {trial['error_step']}"
         parts += [Text(f"\nError{where}", style="bold red"), Text(trial["error"])]
+    parts += _logs(ledger, trial["trial_id"])
     for row in provenance:
         if row["provenance_id"] == trial["provenance_id"] and row["command"]:
-            parts += [Text("\nReproduce", style="bold"), Text(row["command"])]
+            code = (
+                f" (commit {row['commit'][:12]}{', uncommitted changes' if row['dirty'] else ''})"
+                if row["commit"]
+                else ""
+            )
+            parts += [Text(f"\nReproduce{code}", style="bold"), Text(row["command"])]
     return Group(*parts)
+
+
+def _logs(ledger: Ledger, trial_id: str) -> Iterable[RenderableType]:
+    """The last lines of what the trial's workers left behind."""
+    for path in ledger.list("logs"):
+        if path.removeprefix("logs/").startswith(trial_id):
+            lines = ledger.read_bytes(path).decode(errors="replace").rstrip().splitlines()
+            yield Text(f"\n{ledger.place(path)}", style="bold")
+            yield Text("\n".join(lines[-_LOG_LINES:]))
 
 
 def latest_attempts(trials: Iterable[Row]) -> list[Row]:
@@ -91,6 +122,11 @@ def latest_attempts(trials: Iterable[Row]) -> list[Row]:
     for row in sorted(trials, key=lambda row: int(row["attempt"])):
         latest[row["trial_id"]] = row
     return [latest[trial_id] for trial_id in sorted(latest)]
+
+
+def parameters_of(trial: Row) -> dict[str, Any]:
+    """A row's hyper-parameters as the values they were."""
+    return {name: json.loads(value) for name, value in trial["params"] or ()}
 
 
 def find_trial(trials: Sequence[Row], name: str) -> Row:
@@ -214,7 +250,9 @@ def _facts(trial: Row) -> Table:
 def _curves(reports: Sequence[Row]) -> Iterable[RenderableType]:
     for column, title, factor in (("tune_miou", "mIoU on tune", 100.0), ("loss_total", "total loss", 1.0)):
         points = [(row["step"], factor * row[column]) for row in reports if row[column] is not None]
-        if points:
+        if len(points) == 1:
+            yield Text(f"\n{title}: {points[0][1]:.4g} at step {points[0][0]}", style="bold")
+        elif points:
             yield Text(f"\n{title}", style="bold")
             yield Text("\n".join(chart(points)), no_wrap=True)
 

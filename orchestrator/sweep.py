@@ -42,6 +42,8 @@ class Options:
     """Ray: `local` starts one that only this machine can reach; `auto` or HOST:PORT joins one."""
     dry_run: bool = False
     """Show what would run and what it would cost, and do nothing."""
+    calibrate: bool = False
+    """Train the teachers and a few steps of every study, and tell how hard each loss term pulls beside the task's."""
     json: bool = False
     """Print the plan or the outcome as JSON on standard output; all else goes to standard error."""
     fail_fast: bool = False
@@ -76,27 +78,35 @@ def command(options: Options) -> int:
 
 def sweep(options: Options) -> int:
     """Plan → teachers → students → leaderboard, each one call into one room."""
-    from orchestrator.cluster import ray_session
+    from orchestrator.calibration import calibration_plan, show_calibration
+    from orchestrator.cluster import prepare_environment, ray_session
     from orchestrator.ledger import Ledger
     from orchestrator.outcome import show_outcome
     from orchestrator.plan import make_plan
+    from orchestrator.run import CALIBRATION
     from orchestrator.sweepfile import load_sweep
 
     plan = make_plan(load_sweep(options.source, options.set))
+    ledger = Ledger(options.output or f"runs/{plan.config.name}")
+    if options.calibrate:
+        plan = calibration_plan(plan.config, ledger.root)
+        ledger = ledger.below(CALIBRATION)
     if options.dry_run:
         return _dry_run(plan, as_json=options.json)
-    ledger = Ledger(options.output or f"runs/{plan.config.name}")
+    prepare_environment(options.address)
     _check(plan, ledger, fresh=options.fresh)
     with ray_session(options.address, plan.config.operation, verbose=options.verbose) as holdings:
         at_once = holdings.cohorts_at_once(plan.config.compute, plan.config.operation)
         run = _carry_out(options, plan, ledger, at_once)
-    return show_outcome(run, as_json=options.json, code=_exit_code(run))
+    show = show_calibration if options.calibrate else show_outcome
+    return show(run, as_json=options.json, code=_exit_code(run))
 
 
 def _carry_out(options: Options, plan: Plan, ledger: Ledger, at_once: int) -> Run:
     """The phases, one after the other, each of which may be asked to leave off; then the board."""
     from rich.console import Console
 
+    from orchestrator.calibration import write_calibration
     from orchestrator.leaderboard.files import write_leaderboard
     from orchestrator.progress import ProgressView
     from orchestrator.run import Run, claim, held
@@ -106,7 +116,10 @@ def _carry_out(options: Options, plan: Plan, ledger: Ledger, at_once: int) -> Ru
         claim(ledger, plan, fresh=options.fresh)
         _phases(run, at_once, view)
         ledger.delete("ray")  # what Ray Train keeps of its own
-        write_leaderboard([ledger])
+        if options.calibrate:
+            write_calibration(ledger)
+        else:
+            write_leaderboard([ledger])
     return run
 
 
@@ -135,7 +148,7 @@ def _check(plan: Plan, ledger: Ledger, *, fresh: bool) -> None:
     from orchestrator.teachers import check_teachers
 
     for config in plan.config.data.values():
-        check_dataset(config)
+        check_dataset(config, skip_broken=True)
     refuse_if_held(ledger)
     examine(ledger, plan, fresh=fresh)
     check_teachers(plan, ledger, fresh=fresh)

@@ -152,7 +152,7 @@ def _describe(
 ) -> Iterable[str]:
     """One line per fault of the schema."""
     for fault in error.errors(include_url=False):
-        location = _in_document(fault["loc"], document)
+        location = _in_document(fault["loc"], document, missing=fault["type"] == "missing")
         place = _nearest_place(location, places, path)
         key = ".".join(str(part) for part in location)
         if fault["type"] == "extra_forbidden":
@@ -169,20 +169,18 @@ def _describe(
             yield f"{place}: {shown}{message}"
 
 
-def _in_document(location: Sequence[str | int], document: Any) -> Place:
+def _in_document(location: Sequence[str | int], document: Any, *, missing: bool) -> Place:
     """The location without the parts that pydantic adds (a union's tag) and the document has not."""
     kept: list[str | int] = []
     node = document
     for position, part in enumerate(location):
         last = position == len(location) - 1
-        if isinstance(node, dict) and (part in node or last):
+        if isinstance(node, dict) and (part in node or (last and missing)):
             kept.append(part)
             node = node.get(part)
         elif isinstance(node, list) and isinstance(part, int) and part < len(node):
             kept.append(part)
             node = node[part]
-        elif last and not isinstance(node, dict):
-            continue
     return tuple(kept)
 
 
@@ -195,19 +193,21 @@ def _nearest_place(location: Place, places: Mapping[Place, str], path: Path) -> 
 
 def _known_keys(location: Sequence[str | int]) -> list[str]:
     """The fields of the model in which the last part of `location` is unknown."""
-    model: Any = SweepConfig
+    models: list[type[BaseModel]] = [SweepConfig]
+    union: list[type[BaseModel]] = []
     for part in location[:-1]:
-        if isinstance(model, type) and issubclass(model, BaseModel):
-            field = model.model_fields.get(str(part))
-            candidates = list(_models_in(field.annotation)) if field else []
-            model = candidates if len(candidates) > 1 else (candidates[0] if candidates else model)
-        elif isinstance(model, list):
-            tagged = [
-                m for m in model if part in get_args(getattr(m.model_fields.get("kind"), "annotation", None))
-            ]
-            model = tagged[0] if tagged else model
-    models = model if isinstance(model, list) else [model]
-    return sorted({name for m in models for name in m.model_fields})
+        if tagged := [model for model in union if _kind(model) == part]:
+            models = tagged  # the last tag counts: a data set may be called by another's kind
+        elif len(models) == 1 and (field := models[0].model_fields.get(str(part))):
+            found = list(_models_in(field.annotation))
+            union = found if len(found) > 1 else []
+            models = found or models
+    return sorted({name for model in models for name in model.model_fields})
+
+
+def _kind(model: type[BaseModel]) -> str | None:
+    field = model.model_fields.get("kind")
+    return None if field is None else field.default
 
 
 def _models_in(annotation: Any) -> Iterable[type[BaseModel]]:

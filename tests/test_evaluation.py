@@ -10,13 +10,23 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from torch import Tensor, nn
-from torchmetrics.classification import MulticlassJaccardIndex
+from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
 
 from distill.data import Sample
 from distill.errors import UsageError
-from distill.evaluation import Counts, evaluate, iou_from_counts, merge_counts, miou, task_metrics
+from distill.evaluation import (
+    Counts,
+    confusion_matrices,
+    evaluate,
+    iou_from_counts,
+    merge_counts,
+    miou,
+    task_metrics,
+)
 from distill.models.output import Output
+from distill.recipe import SlidingWindow
 
 CLASSES = 5
 
@@ -110,6 +120,49 @@ def test_iou_per_class_agrees_with_torchmetrics(net: Net) -> None:
     metrics = task_metrics(evaluate(net, data))
     np.testing.assert_allclose(metrics.class_iou, oracle.compute().numpy(), rtol=1e-6)
     assert metrics.miou == pytest.approx(float(oracle.compute().mean()))
+
+
+@pytest.mark.parametrize(("size", "stride"), [((16, 24), (8, 16)), ((12, 12), (12, 5)), ((64, 64), (64, 64))])
+def test_sliding_windows_average_the_logits_of_every_window_a_pixel_lies_in(
+    net: Net, size: tuple[int, int], stride: tuple[int, int]
+) -> None:
+    from distill.data.stream import normalise
+
+    data = pictures([(24, 40), (20, 28)])
+    counts = evaluate(net, data, window=SlidingWindow(size=size, stride=stride))
+    for row, sample in enumerate(data.samples):
+        height, width = sample.labels_hw.shape
+        tall, wide = min(size[0], height), min(size[1], width)
+        tops = sorted({min(top, height - tall) for top in range(0, height, stride[0])})
+        lefts = sorted({min(left, width - wide) for left in range(0, width, stride[1])})
+        image = normalise(torch.from_numpy(sample.image_hw3).permute(2, 0, 1)[None])
+        votes = torch.zeros(len(tops) * len(lefts), CLASSES, height, width).fill_(torch.nan)
+        for vote, (top, left) in zip(votes, ((t, x) for t in tops for x in lefts), strict=True):
+            with torch.no_grad():
+                logits = net.eval()(image[..., top : top + tall, left : left + wide]).logits
+            vote[:, top : top + tall, left : left + wide] = nn.functional.interpolate(
+                logits, (tall, wide), mode="bilinear", align_corners=False
+            )[0]
+        predicted = votes.nanmean(0).argmax(0).numpy()
+        for label in range(CLASSES):
+            hits = ((predicted == label) & (sample.labels_hw == label)).sum()
+            assert abs(int(counts.tp[row, label]) - int(hits)) <= 1
+        assert counts.tp[row].sum() + counts.fn[row].sum() == (sample.labels_hw != 255).sum()
+
+
+def test_windows_that_would_leave_pixels_out_are_refused() -> None:
+    with pytest.raises(ValidationError, match=r"stride is \(9, 9\), must be at most the size \(8, 8\)"):
+        SlidingWindow.model_validate({"size": 8, "stride": 9})
+
+
+def test_confusion_matrices_are_those_of_torchmetrics_one_per_picture() -> None:
+    source = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, CLASSES, (3, 20, 30), generator=source, dtype=torch.uint8)
+    labels[:, :4] = 255
+    predicted = torch.randint(0, CLASSES, (3, 20, 30), generator=source)
+    for row, matrix in enumerate(confusion_matrices(labels, predicted, CLASSES)):
+        oracle = MulticlassConfusionMatrix(CLASSES, ignore_index=255)
+        assert torch.equal(matrix, oracle(predicted[row], labels[row].long()))
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 7])

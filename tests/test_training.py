@@ -64,7 +64,7 @@ def batches(
     for _, host in zip(range(start, stop), source, strict=False):
         images = normalise(host.images_b3hw)
         output = None if teacher is None else teacher_output(teacher, images, "fp32")
-        found.append(Batch.shared(images, host.labels_bhw, host.index, output, reduce))
+        found.append(Batch.shared(images, host.labels_bhw.long(), host.index, output, reduce))
     return found
 
 
@@ -108,7 +108,7 @@ def test_a_students_losses_are_the_same_to_the_bit_alone_and_in_company(
 
 @pytest.mark.parametrize(
     ("method", "changes"),
-    [("student", {}), ("heteroakd", {"precision": "bf16", "channels_last": True}), ("cwd", {"optimizer": "adamw", "ema_decay": 0.9}), ("kd", {"accumulate": 2, "clip_norm": 0.1})],
+    [("student", {}), ("heteroakd", {"precision": "bf16", "channels_last": True}), ("cwd", {"optimizer": "adamw", "ema_decay": 0.9}), ("kd", {"accumulate": 2, "clip_norm": 0.1}), ("heteroakd", {"method_config": {"balanced.hakd_weight": 2.0}})],
 )  # fmt: skip
 def test_a_student_goes_on_from_its_state_as_if_nothing_had_happened(
     teacher: SegmentationModel, method: str, changes: dict[str, Any]
@@ -246,7 +246,7 @@ def test_heads_and_projectors_learn_at_the_heads_rate_and_adamw_spares_norms() -
             assert group["weight_decay"] == (0.1 if parameter.ndim > 1 else 0.0)
 
 
-def _half(rank: int, folder: str, method: str, view: AugmentationConfig) -> None:
+def _half(rank: int, folder: str, method: str, config: dict[str, Any], view: AugmentationConfig) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
 
@@ -255,7 +255,7 @@ def _half(rank: int, folder: str, method: str, view: AugmentationConfig) -> None
         tensor /= 2
 
     teacher = _plain_teacher()
-    student = Student(_no_batch_statistics(method), teacher.info, device=CPU, rank=rank, reduce=mean)
+    student = Student(_no_batch_statistics(method, config), teacher.info, device=CPU, rank=rank, reduce=mean)
     losses = trajectory(student, batches(teacher, 0, 20, view=view, reduce=mean, rank=rank, world_size=2))
     torch.save(losses, f"{folder}/losses{rank}")
     dist.destroy_process_group()
@@ -266,20 +266,23 @@ def _plain_teacher() -> SegmentationModel:
         return build_model("segformer-test_vit", 4, head_channels=8).eval().requires_grad_(False)
 
 
-def _no_batch_statistics(method: str) -> StudentSpec:
-    return StudentSpec("deeplabv3-test_resnet", {"head_channels": 8, "dropout": 0.0}, method, {},
+def _no_batch_statistics(method: str, config: dict[str, Any]) -> StudentSpec:
+    return StudentSpec("deeplabv3-test_resnet", {"head_channels": 8, "dropout": 0.0}, method, config,
                        recipe(norm="group", steps=20), 0, 4)  # fmt: skip
 
 
-@pytest.mark.parametrize(("method", "view"), [("student", PADDED), ("kd", FULL)])
+@pytest.mark.parametrize(
+    ("method", "config", "view"),
+    [("student", {}, PADDED), ("kd", {}, FULL), ("kd", {"balanced.kd_weight": 2.0}, FULL)],
+)
 def test_two_workers_with_half_the_batch_each_give_the_losses_of_one(
-    tmp_path: Path, method: str, view: AugmentationConfig
+    tmp_path: Path, method: str, config: dict[str, Any], view: AugmentationConfig
 ) -> None:
     """Over 20 steps, to 1e-4; also where padding gives the halves different numbers of valid pixels."""
     run: Callable[..., Any] = mp.spawn  # type: ignore[attr-defined]
-    run(_half, (str(tmp_path), method, view), nprocs=2)
+    run(_half, (str(tmp_path), method, config, view), nprocs=2)
     teacher = _plain_teacher()
-    alone = Student(_no_batch_statistics(method), teacher.info, device=CPU)
+    alone = Student(_no_batch_statistics(method, config), teacher.info, device=CPU)
     expected = trajectory(alone, batches(teacher, 0, 20, view=view))
     for rank in range(2):
         assert torch.load(tmp_path / f"losses{rank}") == pytest.approx(expected, abs=1e-4)

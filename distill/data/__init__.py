@@ -2,10 +2,15 @@
 
 from distill.data.check import DatasetReport, check_dataset
 from distill.data.config import (
+    Ade20kConfig,
     AugmentationConfig,
+    CamVidConfig,
     CityscapesConfig,
+    CocoStuffConfig,
     DataConfig,
+    FolderConfig,
     ScenesConfig,
+    VocConfig,
 )
 from distill.data.dataset import (
     IGNORE_INDEX,
@@ -19,16 +24,21 @@ from distill.data.dataset import (
 
 __all__ = [
     "IGNORE_INDEX",
+    "Ade20kConfig",
     "AugmentationConfig",
+    "CamVidConfig",
     "CityscapesConfig",
+    "CocoStuffConfig",
     "DataConfig",
     "DatasetReport",
+    "FolderConfig",
     "Protocol",
     "Role",
     "Sample",
     "ScenesConfig",
     "SegmentationDataset",
     "Split",
+    "VocConfig",
     "build_dataset",
     "check_dataset",
 ]

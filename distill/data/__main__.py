@@ -5,14 +5,18 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from distill.data.check import check_dataset
-from distill.data.config import CityscapesConfig, DataConfig, ScenesConfig
+from distill.data.config import AnyDataConfig, DataConfig
 from distill.errors import UsageError, nearest
+
+KINDS: dict[Any, type[AnyDataConfig]] = {
+    model.model_fields["kind"].default: model for model in get_args(AnyDataConfig)
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     return status
 
 
-def read_configs(path: Path) -> dict[str, ScenesConfig | CityscapesConfig]:
+def read_configs(path: Path) -> dict[str, AnyDataConfig]:
     """The data configs in a YAML file, by name: the file itself is one, or has them under `data`.
 
     Raises:
@@ -61,7 +65,7 @@ def read_configs(path: Path) -> dict[str, ScenesConfig | CityscapesConfig]:
     section = content.get("data") if isinstance(content, dict) else None
     if not isinstance(section, dict) or not section:
         raise UsageError(
-            f"{path} holds no data config, must have a 'kind' key (scenes or cityscapes), "
+            f"{path} holds no data config, must have a 'kind' key ({', '.join(KINDS)}), "
             "or a 'data' section of names, each with a config"
         )
     if isinstance(section.get("kind"), str):
@@ -69,21 +73,20 @@ def read_configs(path: Path) -> dict[str, ScenesConfig | CityscapesConfig]:
     return {str(name): _validated(value, path, tree, ("data", name)) for name, value in section.items()}
 
 
-def _validated(
-    value: object, path: Path, tree: Any, place: tuple[Any, ...]
-) -> ScenesConfig | CityscapesConfig:
+def _validated(value: object, path: Path, tree: Any, place: tuple[Any, ...]) -> AnyDataConfig:
     try:
-        config: ScenesConfig | CityscapesConfig = TypeAdapter(DataConfig).validate_python(value)
+        config: AnyDataConfig = TypeAdapter(DataConfig).validate_python(value)
     except ValidationError as error:
         messages = []
         for problem in error.errors():
             # a discriminated union puts the kind in front of the field's name
-            keys = place + tuple(key for key in problem["loc"] if key not in ("scenes", "cityscapes"))
-            known = {**ScenesConfig.model_fields, **CityscapesConfig.model_fields}
+            keys = place + tuple(key for key in problem["loc"] if key not in KINDS)
+            known = KINDS[problem["loc"][0]].model_fields if problem["loc"][:1] else ()
             close = nearest(str(keys[-1]), known) if problem["type"] == "extra_forbidden" else []
             hint = f"; did you mean {close[0]}?" if close else ""
+            message = problem["msg"].removeprefix("Value error, ")
             where = ".".join(str(key) for key in keys) or "the file"
-            messages.append(f"{path}:{_line(tree, keys)}: {where}: {problem['msg']}{hint}")
+            messages.append(f"{path}:{_line(tree, keys)}: {where}: {message}{hint}")
         raise UsageError("\n  ".join(messages)) from error
     return config
 

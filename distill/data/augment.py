@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import os
 import random
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or importing it asks a server for its newest version
 
 import albumentations as A
 import cv2
 import numpy as np
-from albumentations.augmentations.crops import functional as crops
-from albumentations.augmentations.geometric import functional as geometry
 from numpy.typing import NDArray
 
 from distill.data.config import AugmentationConfig
@@ -28,46 +26,75 @@ PAD_COLOUR = (124, 116, 104)
 """ImageNet's mean colour: what lies outside the picture is 0 to the network."""
 
 
+PLACES = 10
+"""Places that are tried for a view in which no class has more than its share."""
+
+
+class _Window(NamedTuple):
+    """A rectangle in the coordinates of the picture, which it may stick out of."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def inside(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The part of the window that the picture covers, not copied."""
+        return picture[
+            max(0, self.top) : max(0, self.top + self.height),
+            max(0, self.left) : max(0, self.left + self.width),
+        ]
+
+
 class _ZoomedCrop(A.DualTransform):  # type: ignore[misc]
     """Scale by a factor drawn uniformly, pad to the crop's size with ignored pixels, crop at random.
 
-    The window is cut out of the source first and then resized, which gives the same views as resizing the
-    whole picture, at the cost of the window alone.
+    The window is cut out of the source first, then padded and resized, which gives the same views as padding and
+    resizing the whole picture, at the cost of the window alone.
     """
 
-    def __init__(self, size: tuple[int, int], scale: tuple[float, float]) -> None:
+    def __init__(self, size: tuple[int, int], scale: tuple[float, float], max_class_share: float) -> None:
         super().__init__(p=1.0)
-        self.size, self.scale = size, scale
+        self.size, self.scale, self.max_class_share = size, scale, max_class_share
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        height, width = params["shape"][:2]
         zoom = self.scale[0] + (self.scale[1] - self.scale[0]) * self.py_random.random()
-        tall, wide = (max(1, round(side / zoom)) for side in self.size)
-        pad_height, pad_width = max(0, tall - height), max(0, wide - width)
-        above, before = (int(self.py_random.random() * (pad + 1)) for pad in (pad_height, pad_width))
-        top = int(self.py_random.random() * (height + pad_height - tall + 1))
-        left = int(self.py_random.random() * (width + pad_width - wide + 1))
-        return {
-            "pads": (above, pad_height - above, before, pad_width - before),
-            "window": (left, top, left + wide, top + tall),
-        }
+        size = tuple(max(1, round(side / zoom)) for side in self.size)
+        for _ in range(PLACES):
+            window = self._place(params["shape"][:2], size)
+            if self.max_class_share >= 1 or self._is_mixed(window.inside(data["mask"])):
+                break
+        return {"window": window}
+
+    def _place(self, picture: tuple[int, int], size: tuple[int, ...]) -> _Window:
+        pads = [max(0, wanted - there) for wanted, there in zip(size, picture, strict=True)]
+        before = [int(self.py_random.random() * (pad + 1)) for pad in pads]
+        top, left = (
+            int(self.py_random.random() * (there + pad - wanted + 1)) - ahead
+            for there, pad, wanted, ahead in zip(picture, pads, size, before, strict=True)
+        )
+        return _Window(top, left, *size)
+
+    def _is_mixed(self, labels_hw: NDArray[np.uint8]) -> bool:
+        counts = np.bincount(labels_hw.ravel(), minlength=IGNORE_INDEX + 1)[:IGNORE_INDEX]
+        return bool(0 < counts.max() <= self.max_class_share * counts.sum())
 
     def _view(
-        self, picture: NDArray[np.uint8], pads: Any, window: Any, fill: Any, interpolation: int
+        self, picture: NDArray[np.uint8], window: _Window, fill: Any, interpolation: int
     ) -> NDArray[np.uint8]:
-        if any(pads):
-            picture = geometry.pad_with_params(picture, *pads, border_mode=cv2.BORDER_CONSTANT, value=fill)
-        view = crops.crop(picture, *window)
-        view = geometry.resize(view, self.size, interpolation=interpolation)
-        return np.ascontiguousarray(view)
+        view = window.inside(picture)
+        above, before = max(0, -window.top), max(0, -window.left)
+        below, after = window.height - above - view.shape[0], window.width - before - view.shape[1]
+        if above or below or before or after:
+            padded = cv2.copyMakeBorder(view, above, below, before, after, cv2.BORDER_CONSTANT, value=fill)
+            view = np.asarray(padded, np.uint8)
+        return np.asarray(cv2.resize(view, self.size[::-1], interpolation=interpolation), np.uint8)
 
-    def apply(self, img: NDArray[np.uint8], pads: Any, window: Any, **params: Any) -> NDArray[np.uint8]:
-        return self._view(img, pads, window, PAD_COLOUR, cv2.INTER_LINEAR)
+    def apply(self, img: NDArray[np.uint8], window: _Window, **params: Any) -> NDArray[np.uint8]:
+        return self._view(img, window, PAD_COLOUR, cv2.INTER_LINEAR)
 
-    def apply_to_mask(
-        self, mask: NDArray[np.uint8], pads: Any, window: Any, **params: Any
-    ) -> NDArray[np.uint8]:
-        return self._view(mask, pads, window, IGNORE_INDEX, cv2.INTER_NEAREST)
+    def apply_to_mask(self, mask: NDArray[np.uint8], window: _Window, **params: Any) -> NDArray[np.uint8]:
+        return self._view(mask, window, IGNORE_INDEX, cv2.INTER_NEAREST)
 
 
 class Augmentation:
@@ -76,7 +103,7 @@ class Augmentation:
     def __init__(self, config: AugmentationConfig, seed: int) -> None:
         self.config = config
         self.seed = seed
-        transforms: list[A.BasicTransform] = [_ZoomedCrop(config.crop, config.scale)]
+        transforms: list[A.BasicTransform] = [_ZoomedCrop(config.crop, config.scale, config.max_class_share)]
         if config.flip:
             transforms.append(A.HorizontalFlip(p=0.5))
         if config.colour:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import struct
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distill.data.config import CityscapesConfig, ScenesConfig
+from distill.data.config import AnyDataConfig, DiskConfig, ScenesConfig
 from distill.data.dataset import build_dataset
 from distill.errors import UsageError
 
@@ -17,7 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from distill.data.cityscapes import Pair
+    from distill.data.layout import Pair
+    from distill.data.splits import Splits
 
 SAMPLE = 200
 """Label maps decoded when not all are."""
@@ -30,7 +30,8 @@ class DatasetReport:
     """What a check found.
 
     Attributes:
-        name: the data set's name.
+        name: the data set's kind.
+        licence: the page that says who may use it for what; None where nobody has to ask.
         images: pictures by split and role, of the clean protocol: `train (student)`, `train (teacher)`,
             `tune`, `test`.
         sizes: pictures by (height, width).
@@ -42,6 +43,7 @@ class DatasetReport:
     """
 
     name: str
+    licence: str | None
     images: dict[str, int]
     sizes: dict[tuple[int, int], int]
     classes: tuple[str, ...]
@@ -57,112 +59,177 @@ class DatasetReport:
         width = max(len(name) for name in names)
         lines = ["pictures  " + " · ".join(f"{count} {name}" for name, count in self.images.items())]
         sizes = sorted(self.sizes.items())
-        lines.append("sizes     " + ", ".join(f"{count} of {h}×{w}" for (h, w), count in sizes[:_SHOWN]))
+        more = f" and {len(sizes) - _SHOWN} other sizes" if sizes[_SHOWN:] else ""
+        lines.append(
+            "sizes     " + ", ".join(f"{count} of {h}×{w}" for (h, w), count in sizes[:_SHOWN]) + more
+        )
         lines.append(f"labels    share of the pixels of {self.decoded} label maps")
         lines += [
             f"  {name:<{width}}  {100 * count / total:6.2f} %"
             for name, count in zip(names, (*self.pixels, self.ignored), strict=True)
         ]
+        if self.licence is not None:
+            lines.append(f"licence   {self.licence}")
         return "\n".join(lines + [f"note      {note}" for note in self.notes])
 
 
-def check_dataset(config: ScenesConfig | CityscapesConfig, *, full: bool = False) -> DatasetReport:
+def check_dataset(config: AnyDataConfig, *, full: bool = False, skip_broken: bool = False) -> DatasetReport:
     """Checks folders, pairs, image headers, sizes and label values, and counts what is there.
 
     Args:
         config: the data set.
         full: decode every picture and label map; otherwise all headers and `SAMPLE` label maps, spread
             evenly over the data set.
+        skip_broken: let pass what a run would skip: unreadable train pictures, up to the config's `broken_share`.
 
     Raises:
         UsageError: something is missing or wrong; names up to ten files, each with value, rule and remedy.
     """
     if isinstance(config, ScenesConfig):
         return _check_scenes(config, full)
-    return _check_cityscapes(config, full)
+    return _check_disk(config, full, skip_broken)
 
 
 def _check_scenes(config: ScenesConfig, full: bool) -> DatasetReport:
     dataset = build_dataset(config, "train", role="teacher")
     chosen = range(len(dataset)) if full else _spread(len(dataset))
     pixels = _histogram((dataset[index].labels_hw for index in chosen), len(dataset.classes))
-    return _report(config, {config.size: len(dataset)}, dataset.classes, len(chosen), pixels, [])
+    images = {
+        "train (student)": len(build_dataset(config, "train")),
+        "train (teacher)": len(dataset),
+        "tune": config.tune,
+        "test": config.test,
+    }
+    sizes = {config.size: len(dataset)}
+    return _report(config.kind, None, images, sizes, dataset.classes, len(chosen), pixels, [])
 
 
-def _check_cityscapes(config: CityscapesConfig, full: bool) -> DatasetReport:
+def _check_disk(config: DiskConfig, full: bool, skip_broken: bool) -> DatasetReport:
     import numpy as np
 
-    from distill.data.cityscapes import LABEL_CLASSES, find_pairs, read_image, read_labels, size_mismatch
+    from distill.data.disk import read_pair
+    from distill.data.images import BrokenFileError, read_values
+    from distill.data.splits import Splits
 
+    splits = Splits(config)
     pairs: list[Pair] = []
     problems: list[str] = []
-    for folder in ("train", "val"):
+    for published in ("train", "tune", "test"):
         try:
-            pairs += find_pairs(config.root, folder)
+            pairs += getattr(splits, published)
         except UsageError as problem:
             problems.append(str(problem))
+    if not problems:
+        problems += _in_two_splits(splits)
+    trained_on: set[str] = set()
+    if not problems:
+        trained_on = {pair.key for pair in splits.select("train", role="teacher")}
     sizes: Counter[tuple[int, int]] = Counter()
-    sound = []
+    sound: list[Pair] = []
+    broken: list[str] = []
+
+    def note(pair: Pair, problem: UsageError) -> None:
+        skippable = skip_broken and pair.key in trained_on and isinstance(problem, BrokenFileError)
+        (broken if skippable else problems).append(str(problem))
+
     for pair in pairs:
         try:
-            image, labels = png_size(pair.image), png_size(pair.labels)
-            if image != labels:
-                raise UsageError(size_mismatch(pair, image, labels))
+            sizes[_check_headers(pair)] += 1
         except UsageError as problem:
-            problems.append(str(problem))
-            continue
-        sizes[image] += 1
-        sound.append(pair)
+            note(pair, problem)
+        else:
+            sound.append(pair)
+    names = splits.layout.label_map.names
+    pixels = np.zeros(len(names) + 1, np.int64)
     chosen = range(len(sound)) if full else _spread(len(sound))
-    pixels = np.zeros(len(LABEL_CLASSES) + 1, np.int64)
     for index in chosen:
+        pair, label_map = sound[index], splits.layout.label_map
         try:
-            if full:
-                read_image(sound[index].image)
-            pixels += _histogram([read_labels(sound[index].labels)], len(LABEL_CLASSES))
+            labels_hw = (
+                read_pair(pair, label_map).labels_hw
+                if full
+                else label_map.labels(read_values(pair.labels), pair.labels)
+            )
+            pixels += _histogram([labels_hw], len(names))
         except UsageError as problem:
-            problems.append(str(problem))
+            note(pair, problem)
+    if len(broken) > int(config.broken_share * len(trained_on)):
+        problems += broken
     if problems:
         raise _collected(config.root, problems)
-    classes = tuple(label.name for label in LABEL_CLASSES)
-    notes = (
-        [] if full else [f"{len(sound) - len(chosen)} label maps were not decoded; --full decodes everything"]
-    )
-    return _report(config, dict(sizes), classes, len(chosen), pixels, notes)
+    notes = [f"will be skipped: {problem}" for problem in broken]
+    if extra := _extra_files(splits, pairs):
+        notes.append(extra)
+    if not full:
+        notes.append(f"{len(sound) - len(chosen)} label maps were not decoded; --full decodes everything")
+    images = {
+        "train (student)": len(splits.select("train")),
+        "train (teacher)": len(splits.select("train", role="teacher")),
+        "tune": len(splits.select("tune")),
+        "test": len(splits.select("test")),
+    }
+    licence = splits.layout.licence
+    return _report(config.kind, licence, images, dict(sizes), names, len(chosen), pixels, notes)
+
+
+def _check_headers(pair: Pair) -> tuple[int, int]:
+    """Height and width of a sound pair, from the files' first and last bytes."""
+    from distill.data.disk import size_mismatch
+    from distill.data.images import read_header, refuse_colours
+
+    image, labels = read_header(pair.image), read_header(pair.labels)
+    refuse_colours(pair.labels, labels.mode)
+    if image[:2] != labels[:2]:
+        raise UsageError(size_mismatch(pair, image[:2], labels[:2]))
+    return image.height, image.width
+
+
+def _in_two_splits(splits: Splits) -> list[str]:
+    """A picture that is trained on and scored on makes scores worthless."""
+    files = {name: {pair.image for pair in getattr(splits, name)} for name in ("train", "tune", "test")}
+    problems = []
+    for one, other in (("train", "tune"), ("train", "test"), ("tune", "test")):
+        if both := sorted(files[one] & files[other]):
+            problems.append(
+                f"{len(both)} pictures are in {one} and in {other} (first: {both[0]}), must be in one; "
+                "take them out of one list"
+            )
+    return problems
+
+
+def _extra_files(splits: Splits, pairs: list[Pair]) -> str | None:
+    """How many pictures and label files no split names."""
+    from distill.data.layout import count_files
+
+    sources = [s for s in (splits.layout.train, splits.layout.tune, splits.layout.test) if s is not None]
+    root = splits.config.root
+    images = sum(count_files(root, *place) for place in {(s.images, s.image_suffixes) for s in sources})
+    labels = sum(count_files(root, *place) for place in {(s.labels, (s.label_suffix,)) for s in sources})
+    spare_images = images - len({pair.image for pair in pairs})
+    spare_labels = labels - len({pair.labels for pair in pairs})
+    if not spare_images and not spare_labels:
+        return None
+    return f"{spare_images} pictures and {spare_labels} label maps are in no split"
 
 
 def _report(
-    config: ScenesConfig | CityscapesConfig,
+    name: str,
+    licence: str | None,
+    images: dict[str, int],
     sizes: dict[tuple[int, int], int],
     classes: tuple[str, ...],
     decoded: int,
     pixels: NDArray[np.int64],
     notes: list[str],
 ) -> DatasetReport:
-    images = {
-        "train (student)": len(build_dataset(config, "train")),
-        "train (teacher)": len(build_dataset(config, "train", role="teacher")),
-        "tune": len(build_dataset(config, "tune")),
-        "test": len(build_dataset(config, "test")),
-    }
-    absent = [name for name, count in zip(classes, pixels, strict=False) if not count]
+    absent = [label for label, count in zip(classes, pixels, strict=False) if not count]
     if absent:
-        notes.append(f"no pixel of {', '.join(absent)} in the decoded label maps")
+        shown = ", ".join(absent[:_SHOWN]) + (f" and {len(absent) - _SHOWN} more" if absent[_SHOWN:] else "")
+        notes.append(f"no pixel of {shown} in the decoded label maps")
     counts = tuple(int(count) for count in pixels)
-    return DatasetReport(config.kind, images, sizes, classes, decoded, counts[:-1], counts[-1], tuple(notes))
-
-
-def png_size(path: Path) -> tuple[int, int]:
-    """Height and width from a PNG's header. Raises `UsageError` naming the file where it is no PNG."""
-    try:
-        with path.open("rb") as file:
-            header = file.read(24)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
-    if len(header) < 24 or header[:8] != b"\x89PNG\r\n\x1a\n" or header[12:16] != b"IHDR":
-        raise UsageError(f"{path} is not a PNG image (it starts with {header[:8]!r}); unpack it again")
-    width, height = struct.unpack(">II", header[16:24])
-    return height, width
+    return DatasetReport(
+        name, licence, images, sizes, classes, decoded, counts[:-1], counts[-1], tuple(notes)
+    )
 
 
 def _spread(length: int) -> list[int]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 SCENE_CLASSES = (
     "sky",
@@ -19,6 +21,10 @@ SCENE_CLASSES = (
     "sign",
 )
 """Classes of generated scenes; a config with fewer takes the first ones."""
+
+
+MOST_CLASSES = 254
+"""Labels are bytes: 255 is ignored, and one value is left to tell a wrong label."""
 
 
 class _Config(BaseModel):
@@ -80,20 +86,47 @@ class ScenesConfig(_Config):
         return size
 
 
-class CityscapesConfig(_Config):
-    """Cityscapes, read from disk as it is unpacked: `leftImg8bit/` and `gtFine/` under one root."""
+class DiskConfig(_Config):
+    """A data set read from disk as its publisher packs it; nothing is ever downloaded."""
 
-    kind: Literal["cityscapes"] = "cityscapes"
-    root: Path = Field(description="the folder that holds leftImg8bit/ and gtFine/")
-    tune_cities: tuple[str, ...] | None = Field(
-        None, description="train cities held out as tune split; by default drawn by tune_seed"
-    )
-    tune_share: float = Field(
-        0.1, gt=0, lt=1, description="share of the train images that the drawn tune cities hold at most"
-    )
-    tune_seed: int = Field(0, ge=0, lt=2**63, description="which cities are drawn")
+    kind: str
+    root: Path = Field(description="the folder that holds the data set")
     student_images: int | None = Field(
         None, ge=1, description="labelled images the student has, drawn by tune_seed; the teacher has all"
+    )
+    tune_seed: int = Field(0, ge=0, lt=2**63, description="which train images are drawn, for tune or student")
+    broken_share: float = Field(
+        0.001,
+        ge=0,
+        lt=1,
+        description="share of the train images that may be unreadable: skipped and reported",
+    )
+
+    @property
+    def class_count(self) -> int:
+        """Number of classes K."""
+        raise NotImplementedError
+
+    @property
+    def scored_images(self) -> int:
+        """Images on which a final run is scored, tune and test together, about."""
+        raise NotImplementedError
+
+
+class CutConfig(DiskConfig):
+    """A data set without a tune split of its own: one is cut out of train."""
+
+    tune_share: float = Field(
+        0.1, gt=0, lt=1, description="share of the train images held out as tune split, at most"
+    )
+
+
+class CityscapesConfig(CutConfig):
+    """Cityscapes as unpacked: `leftImg8bit/` and `gtFine/` under one root."""
+
+    kind: Literal["cityscapes"] = "cityscapes"
+    tune_cities: tuple[str, ...] | None = Field(
+        None, description="train cities held out as tune split; by default drawn by tune_seed"
     )
 
     @property
@@ -107,6 +140,182 @@ class CityscapesConfig(_Config):
         return 500 + round(2975 * self.tune_share)
 
 
+class VocConfig(CutConfig):
+    """Pascal VOC 2012 with the labels of SBD: `JPEGImages/`, `SegmentationClassAug/` … under one root."""
+
+    kind: Literal["voc"] = "voc"
+    train_labels: Literal["SegmentationClassAug", "SegmentationClass"] = Field(
+        "SegmentationClassAug", description="folder of the train labels: 10582 pictures, or VOC's own 1464"
+    )
+
+    @property
+    def class_count(self) -> int:
+        """Number of classes K, the background among them."""
+        return 21
+
+    @property
+    def scored_images(self) -> int:
+        """Images on which a final run is scored, tune and test together, about."""
+        return 1449 + round((10582 if self.train_labels.endswith("Aug") else 1464) * self.tune_share)
+
+
+class Ade20kConfig(CutConfig):
+    """ADE20K, the scene parsing benchmark of 150 classes: `images/` and `annotations/` under one root."""
+
+    kind: Literal["ade20k"] = "ade20k"
+
+    @property
+    def class_count(self) -> int:
+        """Number of classes K."""
+        return 150
+
+    @property
+    def scored_images(self) -> int:
+        """Images on which a final run is scored, tune and test together, about."""
+        return 2000 + round(20210 * self.tune_share)
+
+
+class CamVidConfig(DiskConfig):
+    """CamVid in 11 classes: `train/`, `trainannot/`, `val/` … under one root. Its own val set is the tune split."""
+
+    kind: Literal["camvid"] = "camvid"
+
+    @property
+    def class_count(self) -> int:
+        """Number of classes K."""
+        return 11
+
+    @property
+    def scored_images(self) -> int:
+        """Images on which a final run is scored, tune and test together, about."""
+        return 101 + 233
+
+
+class CocoStuffConfig(CutConfig):
+    """COCO-Stuff 164k: `images/{train2017,val2017}` and `annotations/{train2017,val2017}` under one root."""
+
+    kind: Literal["cocostuff"] = "cocostuff"
+    tune_share: float = Field(
+        0.04, gt=0, lt=1, description="share of the train images held out as tune split, at most"
+    )
+
+    @property
+    def class_count(self) -> int:
+        """Number of classes K."""
+        return 171
+
+    @property
+    def scored_images(self) -> int:
+        """Images on which a final run is scored, tune and test together, about."""
+        return 5000 + round(118287 * self.tune_share)
+
+
+class FolderClass(_Config):
+    """A class of a `folder` data set: its value in the masks, its name, and its colour in drawings."""
+
+    value: int = Field(ge=0, le=255, description="the value of its pixels in the masks")
+    name: str = Field(min_length=1, description="the class on the board")
+    colour: tuple[int, int, int] | None = Field(None, description="red, green, blue; one is made by default")
+
+
+class FolderConfig(CutConfig):
+    """Pictures of your own: a folder of images, one of masks, a table of classes, and lists of names."""
+
+    kind: Literal["folder"] = "folder"
+    images: str = Field("images", description="folder of the pictures, below root")
+    masks: str = Field("masks", description="folder of the masks (8-bit PNG), below root")
+    classes: tuple[FolderClass, ...] = Field(
+        description="names in the order of the values 0, 1, …; or {value: name}; or a CSV file below root "
+        "with the columns value, name and, if you like, red, green, blue"
+    )
+    ignored: tuple[Annotated[int, Field(ge=0, le=255)], ...] = Field(
+        (255,), description="values in the masks that count neither in a loss nor in a score"
+    )
+    train: str = Field("train.txt", description="list of the train pictures, a name a line, below root")
+    tune: str | None = Field(None, description="list of the tune pictures; by default cut out of train")
+    test: str = Field("test.txt", description="list of the test pictures")
+    group: str | None = Field(
+        None, description="regular expression; pictures whose names match it alike are held out together"
+    )
+
+    @property
+    def class_count(self) -> int:
+        """Number of classes K."""
+        return len(self.classes)
+
+    @property
+    def scored_images(self) -> int:
+        """Images on which a final run is scored, tune and test together, about; read from the lists."""
+        if self.tune is not None:
+            return _lines(self.root / self.tune) + _lines(self.root / self.test)
+        return _lines(self.root / self.test) + round(_lines(self.root / self.train) * self.tune_share)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _class_table(cls, data: object) -> object:
+        """The classes themselves stand in the config, whatever they were written in: results depend on them."""
+        if not isinstance(data, dict):
+            return data
+        written = data.get("classes")
+        if isinstance(written, str) and isinstance(data.get("root"), (str, Path)):
+            return {**data, "classes": read_class_table(Path(data["root"]) / written)}
+        if isinstance(written, dict):
+            return {**data, "classes": [{"value": value, "name": name} for value, name in written.items()]}
+        if isinstance(written, (list, tuple)) and written and all(isinstance(name, str) for name in written):
+            return {**data, "classes": [{"value": value, "name": name} for value, name in enumerate(written)]}
+        return data
+
+    @model_validator(mode="after")
+    def _classes_differ(self) -> Self:
+        if not 2 <= len(self.classes) <= MOST_CLASSES:
+            raise ValueError(f"classes are {len(self.classes)}, must be from 2 to {MOST_CLASSES}")
+        for what in ("value", "name"):
+            values = [getattr(label, what) for label in self.classes]
+            if twice := [value for value in values if values.count(value) > 1]:
+                raise ValueError(f"{what} {twice[0]!r} stands twice in classes, must be one class's own")
+        if both := sorted({label.value for label in self.classes} & set(self.ignored)):
+            raise ValueError(f"value {both[0]} is a class and ignored, must be one of them; change `ignored`")
+        return self
+
+    @field_validator("group")
+    @classmethod
+    def _group_compiles(cls, group: str | None) -> str | None:
+        try:
+            re.compile(group or "")
+        except re.error as error:
+            raise ValueError(f"must be a regular expression ({error})") from None
+        return group
+
+
+def read_class_table(path: Path) -> list[dict[str, Any]]:
+    """The rows of a CSV file with the columns value, name and perhaps red, green, blue.
+
+    Raises:
+        ValueError: the file is not there or lacks a column; pydantic turns it into a message with a place.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise ValueError(
+            f"class table {path} cannot be read: {error.strerror}; it must be a CSV file with the columns "
+            "value and name, or list the classes here"
+        ) from None
+    table = []
+    for number, row in enumerate(rows, 2):
+        if not row.get("value") or not row.get("name"):
+            raise ValueError(
+                f"{path}:{number}: must have a value and a name (columns value,name,red,green,blue)"
+            )
+        colour = [row[channel] for channel in ("red", "green", "blue") if row.get(channel)]
+        table.append({"value": row["value"], "name": row["name"], "colour": colour or None})
+    return table
+
+
+def _lines(path: Path) -> int:
+    return sum(1 for line in path.read_text().splitlines() if line.strip()) if path.is_file() else 0
+
+
 class AugmentationConfig(_Config):
     """One random view of a picture: scale, pad with ignored pixels, crop, flip, colour."""
 
@@ -115,6 +324,13 @@ class AugmentationConfig(_Config):
     )
     scale: tuple[float, float] = Field((0.5, 2.0), description="smallest and largest zoom, drawn uniformly")
     flip: bool = Field(True, description="mirror left and right, half of the time")
+    max_class_share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="largest share of one class among a view's labelled pixels; up to "
+        "ten places are tried for it (0.75 is common); 1 takes the first",
+    )
     colour: float = Field(
         0.0, ge=0, le=1, description="jitter of brightness, contrast and saturation; the hue gets a quarter"
     )
@@ -140,4 +356,7 @@ class AugmentationConfig(_Config):
         return scale
 
 
-DataConfig = Annotated[ScenesConfig | CityscapesConfig, Field(discriminator="kind")]
+AnyDataConfig = (
+    ScenesConfig | CityscapesConfig | VocConfig | Ade20kConfig | CamVidConfig | CocoStuffConfig | FolderConfig
+)
+DataConfig = Annotated[AnyDataConfig, Field(discriminator="kind")]

@@ -6,11 +6,13 @@ import typing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from distill.data.config import CityscapesConfig, ScenesConfig
+from distill.data.config import AnyDataConfig, ScenesConfig
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from distill.data.cache import PictureCache
 
 IGNORE_INDEX = 255
 """The label of pixels that count neither in a loss nor in a score."""
@@ -58,17 +60,22 @@ class SegmentationDataset(typing.Protocol):
     def ignore_index(self) -> int:
         """The ignored label."""
 
+    @property
+    def broken_share(self) -> float:
+        """Share of the pictures that a training may find unreadable and skip."""
+
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample: ...
 
 
 def build_dataset(
-    config: ScenesConfig | CityscapesConfig,
+    config: AnyDataConfig,
     split: Split,
     *,
     protocol: Protocol = "clean",
     role: Role = "student",
+    cache: PictureCache | None = None,
 ) -> SegmentationDataset:
     """The pictures that one role may see in one split.
 
@@ -79,6 +86,8 @@ def build_dataset(
             split is the test split (not free of leakage).
         role: the teacher may have more labelled training pictures than the student.
 
+        cache: where decoded pictures of a data set on disk are kept; None decodes them every time.
+
     Raises:
         UsageError: files are missing, or the split would be empty.
     """
@@ -86,6 +95,6 @@ def build_dataset(
         from distill.data.scenes import ScenesDataset
 
         return ScenesDataset(config, split, protocol=protocol, role=role)
-    from distill.data.cityscapes import CityscapesDataset
+    from distill.data.disk import DiskDataset
 
-    return CityscapesDataset(config, split, protocol=protocol, role=role)
+    return DiskDataset(config, split, protocol=protocol, role=role, cache=cache)

@@ -299,6 +299,7 @@ class ScenesDataset:
 
     name = "scenes"
     ignore_index = IGNORE_INDEX
+    broken_share = 0.0
 
     def __init__(
         self, config: ScenesConfig, split: Split, *, protocol: Protocol = "clean", role: Role = "student"

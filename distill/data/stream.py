@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from torch.utils.data import DataLoader
 from distill.data.augment import Augmentation
 from distill.data.config import AugmentationConfig
 from distill.data.dataset import SegmentationDataset
+from distill.data.images import BrokenFileError
 from distill.data.randomness import permutation
 from distill.errors import UsageError
 
@@ -28,8 +31,8 @@ class HostBatch:
     """One rank's share of a global batch, in host memory.
 
     Attributes:
-        images_b3hw: RGB, uint8.
-        labels_bhw: classes, int64, 255 where ignored.
+        images_b3hw: RGB, uint8, channels last in memory.
+        labels_bhw: classes, uint8, 255 where ignored.
         index: which picture of the data set each view shows, int64.
         step: which global batch this is a share of.
     """
@@ -41,14 +44,35 @@ class HostBatch:
 
 
 def normalise(images_b3hw: Tensor) -> Tensor:
-    """RGB bytes as the float32 input of ImageNet-trained networks, on the device they are on."""
+    """RGB bytes as the float32 input of ImageNet-trained networks, on the device they are on.
+
+    Bytes cross the bus, in the order they were decoded in; the device reorders and scales them.
+    """
     mean = torch.tensor(IMAGENET_MEAN, device=images_b3hw.device).view(3, 1, 1)
     deviation = torch.tensor(IMAGENET_STD, device=images_b3hw.device).view(3, 1, 1)
-    return (images_b3hw.float() / 255 - mean) / deviation
+    return images_b3hw.contiguous().float().div_(255).sub_(mean).div_(deviation)
 
 
-class _Views(torch.utils.data.Dataset[tuple[NDArray[np.uint8], NDArray[np.uint8], int]]):
-    """Sample number → view. Every epoch shows each picture once, in an order of its own."""
+class _View(NamedTuple):
+    image_hw3: NDArray[np.uint8]
+    labels_hw: NDArray[np.uint8]
+    picture: int
+    skipped: tuple[str, ...]
+    """What is wrong with the pictures that should have been shown."""
+
+
+class _Share(NamedTuple):
+    images_bhw3: Tensor
+    labels_bhw: Tensor
+    pictures: Tensor
+    skipped: tuple[str, ...]
+
+
+class _Views(torch.utils.data.Dataset[_View]):
+    """Sample number → view. Every epoch shows each picture once, in an order of its own.
+
+    In place of a picture that cannot be read stands the next one in that order that can.
+    """
 
     def __init__(self, dataset: SegmentationDataset, augmentation: AugmentationConfig, seed: int) -> None:
         self.dataset = dataset
@@ -60,23 +84,54 @@ class _Views(torch.utils.data.Dataset[tuple[NDArray[np.uint8], NDArray[np.uint8]
     def _epoch_order(self, epoch: int) -> NDArray[np.int64]:
         return permutation(self.seed, "epochs", epoch, len(self.dataset))
 
-    def __getitem__(self, number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], int]:
+    def __getitem__(self, number: int) -> _View:
         epoch, place = divmod(number, len(self.dataset))
-        picture = int(self._order(epoch)[place])
-        sample = self.dataset[picture]
-        image, labels = self._views(sample.image_hw3, sample.labels_hw, number)
-        return image, labels, picture
+        skipped: list[str] = []
+        while True:
+            picture = int(self._order(epoch)[(place + len(skipped)) % len(self.dataset)])
+            try:
+                sample = self.dataset[picture]
+            except BrokenFileError as error:
+                skipped.append(str(error))
+                if len(skipped) == len(self.dataset):
+                    raise
+            else:
+                image, labels = self._views(sample.image_hw3, sample.labels_hw, number)
+                return _View(image, labels, picture, tuple(skipped))
 
     def __reduce__(self) -> tuple[object, ...]:
         return _Views, (self.dataset, self.augmentation, self.seed)
 
 
-def _collate(
-    views: list[tuple[NDArray[np.uint8], NDArray[np.uint8], int]],
-) -> tuple[Tensor, Tensor, Tensor]:
-    images = np.stack([image.transpose(2, 0, 1) for image, _, _ in views])
-    labels = np.stack([labels for _, labels, _ in views])
-    return torch.from_numpy(images), torch.from_numpy(labels), torch.tensor([p for _, _, p in views])
+def _collate(views: list[_View]) -> _Share:
+    return _Share(
+        torch.from_numpy(np.stack([view.image_hw3 for view in views])),
+        torch.from_numpy(np.stack([view.labels_hw for view in views])),
+        torch.tensor([view.picture for view in views]),
+        tuple(message for view in views for message in view.skipped),
+    )
+
+
+class _Skipped:
+    """The pictures that could not be read so far, each told once; too many end the stream."""
+
+    def __init__(self, dataset: SegmentationDataset, tell: Callable[[str], None]) -> None:
+        self._dataset, self._tell = dataset, tell
+        self._most = int(dataset.broken_share * len(dataset))
+        self._known: set[str] = set()
+
+    def note(self, messages: tuple[str, ...]) -> None:
+        for message in messages:
+            if message in self._known:
+                continue
+            self._known.add(message)
+            if len(self._known) > self._most:
+                raise UsageError(
+                    f"{len(self._known)} of {len(self._dataset)} pictures of data set '{self._dataset.name}' cannot "
+                    f"be read, must be at most {self._most} (broken_share {self._dataset.broken_share:g}); "
+                    "repair them, or raise broken_share:\n  " + "\n  ".join(sorted(self._known))
+                )
+            self._tell(message)
 
 
 def _numbers(batch_size: int, start_step: int, rank: int, world_size: int) -> Iterator[list[int]]:
@@ -103,6 +158,7 @@ def stream(
     rank: int = 0,
     world_size: int = 1,
     loader_workers: int = 0,
+    on_skipped: Callable[[str], None] = warnings.warn,
 ) -> Iterator[HostBatch]:
     """Batches from `start_step` on, without end.
 
@@ -117,9 +173,11 @@ def stream(
         rank: which contiguous share of each global batch to yield.
         world_size: number of shares.
         loader_workers: processes that prepare batches; 0 prepares them here.
+        on_skipped: told once of every picture that cannot be read and is skipped.
 
     Raises:
-        UsageError: the batch cannot be shared equally, or the data set is empty.
+        UsageError: the batch cannot be shared equally, or the data set is empty; while iterating: more
+            pictures are unreadable than the data set's `broken_share` allows.
     """
     if batch_size < 1 or batch_size % world_size:
         raise UsageError(
@@ -131,11 +189,11 @@ def stream(
         raise UsageError(f"data set '{dataset.name}' has no pictures in this split, must have at least one")
     views = _Views(dataset, augmentation, seed)
     numbers = _numbers(batch_size, start_step, rank, world_size)
-    return _batches(views, numbers, start_step, loader_workers)
+    return _batches(views, numbers, start_step, loader_workers, _Skipped(dataset, on_skipped))
 
 
 def _batches(
-    views: _Views, numbers: Iterator[list[int]], start_step: int, loader_workers: int
+    views: _Views, numbers: Iterator[list[int]], start_step: int, loader_workers: int, skipped: _Skipped
 ) -> Iterator[HostBatch]:
     if loader_workers:
         # forkserver: a fork of a process that holds threads (Ray, CUDA, OpenCV) may hang. The server imports
@@ -151,8 +209,9 @@ def _batches(
             multiprocessing_context=context,
             generator=torch.Generator(),  # else the loader draws its base seed from the global state
         )
-        shares: Iterator[tuple[Tensor, Tensor, Tensor]] = iter(loader)
+        shares: Iterator[_Share] = iter(loader)
     else:
         shares = (_collate([views[number] for number in share]) for share in numbers)
-    for step, (images, labels, index) in enumerate(shares, start_step):
-        yield HostBatch(images, labels.long(), index, step)
+    for step, share in enumerate(shares, start_step):
+        skipped.note(share.skipped)
+        yield HostBatch(share.images_bhw3.permute(0, 3, 1, 2), share.labels_bhw, share.pictures, step)

@@ -45,11 +45,11 @@ def channel_kl(
         A 0-dim float32 tensor with a gradient to the student only.
     """
     valid_bhw = valid_on(valid, student)
-    # Filled twice: 0 keeps inf and nan out of the division, the lowest number then empties the position.
-    teacher_bchw = soften(keep_valid(resize(teacher.detach(), grid(student)), valid_bhw), temperature)
-    student_bchw = soften(keep_valid(student, valid_bhw), temperature)
-    log_student = F.log_softmax(keep_valid(student_bchw, valid_bhw, lowest(student)).flatten(2), dim=2)
-    log_teacher = F.log_softmax(keep_valid(teacher_bchw, valid_bhw, lowest(student)).flatten(2), dim=2)
+    empty = lowest(student) * min(1.0, temperature)  # so that it stays finite once divided
+    teacher_bchw = keep_valid(resize(teacher.detach(), grid(student)), valid_bhw, empty)
+    student_bchw = keep_valid(student, valid_bhw, empty)
+    log_student = F.log_softmax(soften(student_bchw, temperature).flatten(2), dim=2)
+    log_teacher = F.log_softmax(soften(teacher_bchw, temperature).flatten(2), dim=2)
     divergence = (log_teacher.exp() * (log_teacher - log_student)).sum()
     return temperature**2 / (student.shape[0] * student.shape[1]) * divergence
 

@@ -16,6 +16,8 @@ from distill.models.output import ModelInfo
 
 _INFO = ModelInfo("any", "cnn", 2, (16, 16, 16, 16), (4, 8, 16, 32), 16, 4, 4)
 
+_YARDSTICKS = ("kd", "yardstick: softmax-KL")
+
 _OPENING = """# Methods
 
 Written by `python -m distill.methods docs`, from the code; a test compares. Build one with
@@ -155,22 +157,31 @@ def _space(name: str, root: Path) -> str:
 
 def _cost(root: Path) -> str:
     report = json.loads((root / "benchmarks" / "losses.json").read_text(encoding="utf-8"))
+    yardstick = {
+        (row["channels"], *row["grid"]): row["ms"] for row in report["rows"] if row["loss"] in _YARDSTICKS
+    }
     rows = [
         [
             row["loss"],
             str(row["channels"]),
             "×".join(map(str, row["grid"])),
             f"{row['ms']:g}",
+            f"{row['ms'] / yardstick[row['channels'], *row['grid']]:.2f}",
             f"{row['mib']:g}",
             str(row["passes"]),
+            str(row["fewest"]),
+            f"{row['passes'] / row['fewest']:.2f}",
         ]
         for row in report["rows"]
     ]
-    header = ["formula", "channels", "grid", "ms", "peak MiB", "passes"]
+    header = ["formula", "channels", "grid", "ms", "× KL", "peak MiB", "passes", "fewest", "ratio"]
     return (
         "## What the formulas cost\n\n"
         f"`python benchmarks/losses.py` on {report['machine']}, torch {report['torch']}: forward and backward of a batch "
         f"of {report['batch']}, float32, median of {report['repeats']} runs; peak memory above the inputs; passes are "
-        "kernels that read or write a tensor at least as large as the student's map. Channels are K for logits, 256 for "
-        "features.\n\n"
+        "kernels that read or write a tensor at least as large as the student's map, beside the fewest that the formula "
+        "needs (counted by hand in that script, with the reasons). × KL is the time of a softmax-KL over maps of that "
+        "size, which is `kd` on logits. Channels are K for logits, 256 for features.\n\n"
+        "What passes do not show: `skd`, `cirkd` and `af_dcd` multiply positions with positions (`skd` in blocks of rows, each "
+        "of which counts), and `bpkd` finds the edges of each class, which weighs more where K is small.\n\n"
     ) + _table(header, rows, frozenset(header[1:]))

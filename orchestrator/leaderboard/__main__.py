@@ -13,7 +13,8 @@ import tyro
 class Options:
     """Make the leaderboard of one or more runs, finished or not, from their tables.
 
-    Writes LEADERBOARD.md and the same rows as leaderboard.csv, .json and .parquet.
+    Writes leaderboard.html and LEADERBOARD.md, the same rows as leaderboard.csv, .json and .parquet, and a model
+    card of each pair's best student under cards/.
     """
 
     runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")]

@@ -25,7 +25,7 @@ from orchestrator.leaderboard.entries import (
     PairSummary,
     Row,
 )
-from orchestrator.leaderboard.evidence import Evidence, TrialRecord
+from orchestrator.leaderboard.evidence import Evidence, ModelRecord, TrialRecord
 from orchestrator.leaderboard.groups import Group, groups_of
 from orchestrator.leaderboard.missing import missing_entries, notes_of
 from orchestrator.leaderboard.planned import Bounds, Spaces
@@ -186,15 +186,7 @@ def _pair_summary(evidence: Evidence, group: Group, scores: Scores, pair: str) -
         key: evidence.counts[run.trial_id] for key, run in mine.items() if run.trial_id in evidence.counts
     }
     classes = max((found.classes for found in counts.values()), default=0)
-    model = next(
-        iter(
-            sorted(
-                (model for model in evidence.models if model.name == some.student),
-                key=lambda m: (m.num_classes != classes, m.latency_ms is None, m.device),
-            )
-        ),
-        None,
-    )
+    model = _model(evidence, some.student, group.student_options(pair), classes)
     student = None
     if scores.baseline is not None and pair in scores.pairs:
         student = pair_miou(scores, scores.baseline, pair)
@@ -222,6 +214,20 @@ def _pair_summary(evidence: Evidence, group: Group, scores: Scores, pair: str) -
         class_names=tuple(names.get(k, str(k)) for k in range(classes)),
         class_iou=per_class,
     )
+
+
+def _model(evidence: Evidence, name: str, options: Mapping[str, object], classes: int) -> ModelRecord | None:
+    """The measured model of that name and those options; None where several differ and nothing tells which."""
+    named = [model for model in evidence.models if model.name == name]
+    asked = {key: value for key, value in options.items() if key != "pretrained"}
+    found = (
+        [m for m in named if all(m.options.get(key) == value for key, value in asked.items())]
+        if asked
+        else named
+    )
+    found.sort(key=lambda m: (m.num_classes != classes, m.latency_ms is None, m.device))
+    alike = [m for m in found if m.num_classes == found[0].num_classes]
+    return found[0] if len({m.params for m in alike}) == 1 else None
 
 
 def _teacher_miou(evidence: Evidence, group: Group, pair: str) -> float | None:

@@ -1,15 +1,20 @@
-"""The page's drawings, as SVG text: family by shape as well as colour, sizes that stay readable on a phone."""
+"""The page's drawings. Across, places are percentages, so that a drawing fills its room and no text is scaled.
+
+Families are told apart by shape as well as colour. The shapes are drawn once per page (`symbols`) and used by
+reference; every text is escaped where it is drawn.
+"""
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from html import escape
 
-WIDTH = 420  # drawn at this width, so that labels keep their size on a narrow screen
-_ROW = 22
-_LEFT = 110
+from markupsafe import Markup
+
+from orchestrator.leaderboard.labels import Dot, place_labels
 
 _SHAPES = {
     "baseline": "M-5,-5h10v10h-10z",
@@ -17,8 +22,13 @@ _SHAPES = {
     "relations": "M0,-6l6,11h-12z",
     "features": "M0,-6.5l6,6.5l-6,6.5l-6,-6.5z",
     "heterogeneous": "M-2,-6h4v4h4v4h-4v4h-4v-4h-4v-4h4z",
+    "other": "M-5,-3l5,-4l5,4l-2,7h-6z",
 }
-_OTHER = "M-5,-3l5,-4l5,4l-2,7h-6z"
+_HEIGHT, _TOP, _BOTTOM = 320, 16, 42
+_LEFT, _RIGHT = 13.0, 95.0  # per cent; the labels of the upward axis stand left of the data
+_CURVES_RIGHT = 70.0  # names of curves stand right of their ends
+_LABEL_STEP = 15
+_CROWDED = 20  # intervals of more marks hide the marks; the forest plot has them all
 
 
 @dataclass(frozen=True)
@@ -31,16 +41,48 @@ class Mark:
     low: float | None
     high: float | None
     cost: float = 0.0
+    about: str = ""
+    """The method that the mark is about, where its name says more than that."""
+
+    @property
+    def method(self) -> str:
+        """The method whose filter hides the mark."""
+        return self.about or self.name
 
 
-def shape(family: str, x: float, y: float) -> str:
-    """A family's mark at a place."""
-    return f'<path class="f {css_class(family)}" transform="translate({x:.1f} {y:.1f})" d="{_SHAPES.get(family, _OTHER)}"/>'
+@dataclass(frozen=True)
+class Curve:
+    """A method's line: values at 1, 2, 3, …"""
+
+    name: str
+    family: str
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ForestAxis:
+    """What the lines of one or more forest plots share: ticks as (per cent, text), and their lines as CSS."""
+
+    ticks: tuple[tuple[float, str], ...]
+    lines: str
+    scale: Callable[[float], float]
 
 
 def css_class(family: str) -> str:
     """The style class of a family; unknown ones share one."""
     return f"f-{family}" if family in _SHAPES else "f-other"
+
+
+def symbols() -> Markup:
+    """The families' shapes, once per page."""
+    paths = "".join(f'<path id="f-{family}" d="{path}"/>' for family, path in _SHAPES.items())
+    return Markup(f'<svg width="0" height="0" aria-hidden="true" class="hidden"><defs>{paths}</defs></svg>')
+
+
+def key(family: str) -> Markup:
+    """A family's mark beside its name."""
+    kind = css_class(family)
+    return Markup(f'<svg class="key {kind}" aria-hidden="true"><use href="#{kind}" x="7" y="7"/></svg>')
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
@@ -54,85 +96,121 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
     return [n * step for n in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def forest(marks: Sequence[Mark], title: str) -> str:
-    """Gains in points with their intervals, one line per method, against the student alone at zero."""
-    ends = [end for mark in marks for end in (mark.value, mark.low, mark.high) if end is not None]
-    low, high = _padded([*ends, 0.0])
-    height = _ROW * len(marks) + 46
-    across = _scale(low, high, _LEFT, WIDTH - 12)
-    parts = [_begin(height, title)]
-    for tick in ticks(low, high):
-        x = across(tick)
-        kind = "zero" if abs(tick) < 1e-12 else "grid"
-        parts.append(f'<line class="{kind}" x1="{x:.1f}" x2="{x:.1f}" y1="4" y2="{height - 38}"/>')
-        parts.append(
-            f'<text class="tick" x="{x:.1f}" y="{height - 24}" text-anchor="middle">{_signed(tick)}</text>'
-        )
-    for place, mark in enumerate(marks):
-        y = 4 + _ROW * (place + 0.5)
-        told = f"{mark.name}: {mark.value:+.2f}"
-        if mark.low is not None and mark.high is not None:
-            told += f" [{mark.low:+.2f}, {mark.high:+.2f}]"
-        parts.append(f'<g data-m="{escape(mark.name)}"><title>{escape(told)}</title>')
-        parts.append(
-            f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{escape(_short(mark.name))}</text>'
-        )
-        if mark.low is not None and mark.high is not None:
-            parts.append(_line(css_class(mark.family), across(mark.low), y, across(mark.high), y))
-        parts.append(shape(mark.family, across(mark.value), y) + "</g>")
-    foot = "gain in mIoU points over the student alone"
-    parts.append(
-        f'<text class="tick" x="{(_LEFT + WIDTH) / 2}" y="{height - 6}" text-anchor="middle">{foot}</text>'
+def forest_axis(marks: Sequence[Mark]) -> ForestAxis:
+    """One axis for all of `marks`, with zero on it."""
+    low, high = _padded([*_ends(marks), 0.0])
+    scale = _scale(low, high, 1.0, 99.0)
+    found = tuple((round(scale(tick), 2), _signed(tick)) for tick in ticks(low, high))
+    lines = ",".join(
+        f"linear-gradient(var({'--soft' if text == '0' else '--line'}) 0 0) {place}% 0/1px 100% no-repeat"
+        for place, text in found
     )
-    return "".join(parts) + "</svg>"
+    return ForestAxis(found, lines, scale)
 
 
-def scatter(marks: Sequence[Mark], title: str, across_label: str, up_label: str) -> str:
+def forest_line(mark: Mark, axis: ForestAxis) -> Markup:
+    """A method's gain with its interval; the figures stand beside it as text."""
+    kind = css_class(mark.family)
+    line = ""
+    if mark.low is not None and mark.high is not None:
+        line = _line("", axis.scale(mark.low), 11, axis.scale(mark.high), 11)
+    return Markup(
+        f'<svg class="{kind}" aria-hidden="true">{line}{_use(kind, axis.scale(mark.value), 11)}</svg>'
+    )
+
+
+def scatter(marks: Sequence[Mark], title: str, across_label: str, *, front: bool = True) -> Markup:
     """Value against cost (logarithmic where it spans more than tenfold), with the front of the best per cost."""
-    height, left, right, top, bottom = 300, 46, 12, 14, 44
     costs = [mark.cost for mark in marks]
     logarithmic = min(costs) > 0 and max(costs) / min(costs) > 10
-    ends = [end for mark in marks for end in (mark.value, mark.low, mark.high) if end is not None]
-    low, high = _padded(ends)
     change: Callable[[float], float] = math.log10 if logarithmic else float
+    low, high = _padded(_ends(marks) if len(marks) <= _CROWDED else [mark.value for mark in marks])
     first, last = _padded([change(cost) for cost in costs])
-    along = _scale(first, last, left, WIDTH - right)
-    up = _scale(low, high, height - bottom, top)
-    parts = [_begin(height, title)]
-    for tick in ticks(low, high):
-        parts.append(_line("grid", left, up(tick), WIDTH - right, up(tick)))
-        parts.append(
-            f'<text class="tick" x="{left - 5}" y="{up(tick) + 4:.1f}" text-anchor="end">{tick:.4g}</text>'
+    along, up = _scale(first, last, _LEFT, _RIGHT), _scale(low, high, _HEIGHT - _BOTTOM, _TOP)
+    parts = [*_frame(title, across_label, low, high, up)]
+    for tick in _costs(first, last) if logarithmic else ticks(first, last):
+        parts.append(_foot(along(tick), f"{10**tick if logarithmic else tick:.4g}"))
+    if front:
+        parts += _front_lines(_front(marks), lambda mark: (along(change(mark.cost)), up(mark.value)))
+    best = _front(marks)
+    order = sorted(marks, key=lambda mark: (mark not in best, -mark.value, mark.name))
+    if len(order) > _CROWDED:
+        order = [replace(mark, low=None, high=None) for mark in order]
+    dots = [
+        Dot(
+            _short(mark.name),
+            along(change(mark.cost)),
+            up(mark.value),
+            *(
+                sorted((up(mark.low), up(mark.high)))
+                if mark.low is not None and mark.high is not None
+                else ()
+            ),
         )
-    for tick in ticks(first, last):
-        told = f"{10**tick:.3g}" if logarithmic else f"{tick:.4g}"
-        parts.append(
-            f'<text class="tick" x="{along(tick):.1f}" y="{height - 26}" text-anchor="middle">{told}</text>'
-        )
-    front = _front(marks)
-    path = " ".join(f"{along(change(mark.cost)):.1f},{up(mark.value):.1f}" for mark in front)
-    parts.append(f'<polyline class="front" points="{path}"/>')
-    taken: list[tuple[float, float]] = []
-    for mark in sorted(marks, key=lambda mark: (mark not in front, -mark.value, mark.name)):
-        x, y = along(change(mark.cost)), up(mark.value)
+        for mark in order
+    ]
+    for mark, dot, label in zip(order, dots, place_labels(dots, _HEIGHT - _BOTTOM), strict=True):
+        kind = css_class(mark.family)
         told = f"{mark.name}: {mark.value:.2f} at {mark.cost:.4g}"
-        parts.append(f'<g data-m="{escape(mark.name)}"><title>{escape(told)}</title>')
-        if mark.low is not None and mark.high is not None:
-            parts.append(_line(f"thin {css_class(mark.family)}", x, up(mark.low), x, up(mark.high)))
-        parts.append(shape(mark.family, x, y))
-        # A label only where it covers no other one; every mark tells its name when pointed at.
-        if all(abs(x - a) > 60 or abs(y - b) > 12 for a, b in taken):
-            taken.append((x, y))
-            anchor, shift = ("end", -9) if x > WIDTH - 90 else ("start", 9)
+        parts.append(f'<g class="{kind}" data-m="{escape(mark.method)}"><title>{escape(told)}</title>')
+        if dot.top is not None and dot.bottom is not None:
+            parts.append(_line("thin", dot.x, dot.top, dot.x, dot.bottom))
+        parts.append(_use(kind, dot.x, dot.y))
+        if label is not None:
             parts.append(
-                f'<text x="{x + shift:.1f}" y="{y - 6:.1f}" text-anchor="{anchor}">{escape(_short(mark.name))}</text>'
+                f'<text x="{_brief(dot.x)}%" dx="{label.dx:g}" y="{dot.y + label.dy + 4:.0f}" '
+                f'text-anchor="{label.anchor}">{escape(dot.name)}</text>'
             )
         parts.append("</g>")
-    parts.append(
-        f'<text class="tick" x="{(left + WIDTH) / 2}" y="{height - 8}" text-anchor="middle">{escape(across_label)}</text>'
-    )
-    parts.append(f'<text class="tick" x="4" y="{top - 3}">{escape(up_label)}</text>')
-    return "".join(parts) + "</svg>"
+    return Markup("".join(parts) + "</svg>")
+
+
+def curves(lines: Sequence[Curve], title: str, across_label: str) -> Markup:
+    """Lines over 1, 2, 3, … with each one's name at its end."""
+    longest = max(len(line.values) for line in lines)
+    low, high = _padded([value for line in lines for value in line.values])
+    along, up = _scale(1, max(longest, 2), _LEFT, _CURVES_RIGHT), _scale(low, high, _HEIGHT - _BOTTOM, _TOP)
+    parts = [*_frame(title, across_label, low, high, up)]
+    for tick in sorted({max(1, round(tick)) for tick in ticks(1, longest)} | {1}):
+        parts.append(_foot(along(tick), f"{tick}"))
+    ends = sorted(lines, key=lambda line: (up(line.values[-1]), line.name))
+    heights = _apart([up(line.values[-1]) for line in ends], _LABEL_STEP, _TOP, _HEIGHT - _BOTTOM)
+    for line, height in zip(ends, heights, strict=True):
+        kind, x, y = css_class(line.family), along(len(line.values)), up(line.values[-1])
+        path = " ".join(f"{along(n):.1f},{up(value):.1f}" for n, value in enumerate(line.values, start=1))
+        told = (
+            f"{line.name}: {line.values[0]:.2f} with one trial, {line.values[-1]:.2f} with {len(line.values)}"
+        )
+        parts.append(
+            f'<g class="{kind}" data-m="{escape(line.name)}"><title>{escape(told)}</title>'
+            f'<svg width="100%" height="{_HEIGHT}" viewBox="0 0 100 {_HEIGHT}" preserveAspectRatio="none">'
+            f'<polyline points="{path}"/></svg>{_use(kind, x, y)}'
+            f"{_line('thin f-baseline', x + 1.5, y, _CURVES_RIGHT + 3.5, height)}"
+            f'<text x="{_CURVES_RIGHT + 4}%" y="{height + 4:.0f}">{escape(_short(line.name, 15))}</text></g>'
+        )
+    return Markup("".join(parts) + "</svg>")
+
+
+def _frame(
+    title: str, across_label: str, low: float, high: float, up: Callable[[float], float]
+) -> Iterator[str]:
+    yield f'<svg class="chart" width="100%" height="{_HEIGHT}" role="img" aria-label="{escape(title)}">'
+    for tick in ticks(low, high):
+        yield _line("grid", 0, up(tick), 100, up(tick))
+        yield f'<text class="tick" x="0" y="{up(tick) - 4:.0f}">{tick:.4g}</text>'
+    yield f'<text class="tick" x="54%" y="{_HEIGHT - 6}" text-anchor="middle">{escape(across_label)}</text>'
+
+
+def _foot(place: float, text: str) -> str:
+    return f'<text class="tick" x="{_brief(place)}%" y="{_HEIGHT - 24}" text-anchor="middle">{text}</text>'
+
+
+def _costs(first: float, last: float) -> list[float]:
+    """Round costs on a logarithmic axis: 1, 2 and 5 of each power of ten."""
+    powers = range(math.floor(first), math.ceil(last) + 1)
+    found = [power + math.log10(factor) for power in powers for factor in (1, 2, 5)]
+    inside = [tick for tick in found if first <= tick <= last]
+    return inside if len(inside) <= 6 else [tick for tick in inside if abs(tick - round(tick)) < 1e-9]
 
 
 def _front(marks: Sequence[Mark]) -> list[Mark]:
@@ -144,12 +222,44 @@ def _front(marks: Sequence[Mark]) -> list[Mark]:
     return front
 
 
-def _begin(height: float, title: str) -> str:
-    return f'<svg viewBox="0 0 {WIDTH} {height:g}" role="img" aria-label="{escape(title)}">'
+def _front_lines(front: Sequence[Mark], at: Callable[[Mark], tuple[float, float]]) -> Iterator[str]:
+    """Stairs: between two of them the cheaper one is the best there is."""
+    for one, other in itertools.pairwise(front):
+        (x1, y1), (x2, y2) = at(one), at(other)
+        yield _line("front", x1, y1, x2, y1)
+        yield _line("front", x2, y1, x2, y2)
+    if front:
+        x, y = at(front[-1])
+        yield _line("front", x, y, 100, y)
+
+
+def _apart(heights: Sequence[float], step: float, top: float, bottom: float) -> list[float]:
+    """Sorted heights moved as little as keeps them `step` apart, above `bottom` where there is room."""
+    placed: list[float] = []
+    for height in heights:
+        placed.append(max(height, placed[-1] + step) if placed else max(height, top))
+    floor = bottom
+    for place in reversed(range(len(placed))):
+        placed[place] = min(placed[place], floor)
+        floor = placed[place] - step
+    return placed
+
+
+def _ends(marks: Sequence[Mark]) -> list[float]:
+    return [end for mark in marks for end in (mark.value, mark.low, mark.high) if end is not None]
+
+
+def _use(kind: str, x: float, y: float) -> str:
+    return f'<use href="#{kind}" x="{_brief(x)}%" y="{y:.0f}"/>'
 
 
 def _line(kind: str, x1: float, y1: float, x2: float, y2: float) -> str:
-    return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
+    style = f' class="{kind}"' if kind else ""
+    return f'<line{style} x1="{_brief(x1)}%" y1="{y1:.0f}" x2="{_brief(x2)}%" y2="{y2:.0f}"/>'
+
+
+def _brief(value: float) -> str:
+    return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
 def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
@@ -163,8 +273,8 @@ def _padded(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _signed(value: float) -> str:
-    return "0" if abs(value) < 1e-12 else f"{value:+.3g}"
+    return "0" if abs(value) < 1e-12 else f"{value:+.3g}".replace("-", "−")
 
 
-def _short(name: str, limit: int = 17) -> str:
+def _short(name: str, limit: int = 20) -> str:
     return name if len(name) <= limit else name[: limit - 1] + "…"

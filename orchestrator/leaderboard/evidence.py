@@ -52,6 +52,7 @@ class TrialRecord:
     error_step: int | None
     finished_at: datetime.datetime | None
     provenance_id: str
+    checkpoint: str
 
     @property
     def place_in_time(self) -> tuple[datetime.datetime, str]:
@@ -85,6 +86,7 @@ class ModelRecord:
     """A row of `models`."""
 
     name: str
+    options: Mapping[str, Any]
     num_classes: int
     params: int | None
     flops: int | None
@@ -102,6 +104,8 @@ class ProvenanceRecord:
     dirty: bool
     config_yaml: str
     command: str
+    versions: Mapping[str, str]
+    hardware: Mapping[str, Any]
     created_at: datetime.datetime | None
 
 
@@ -128,10 +132,12 @@ def gather(ledgers: Sequence[Ledger]) -> Evidence:
             if known is None or trial.attempt > known.attempt:
                 trials[trial.trial_id] = trial
         for row in ledger.read("models").to_pylist():
-            record = _record(ModelRecord, row)
+            record = _record(ModelRecord, {**row, "options": json.loads(row["options"] or "{}")})
             models.setdefault((row["name"], row["options"], row["num_classes"], row["device"]), record)
         for row in ledger.read("provenance").to_pylist():
             row["dirty"] = bool(row["dirty"])
+            row["versions"] = dict(row["versions"] or ())
+            row["hardware"] = json.loads(row["hardware"] or "{}")
             provenance.setdefault(row["provenance_id"], _record(ProvenanceRecord, {**row, "run": run}))
     scored = {i: trial for i, trial in trials.items() if trial.phase in ("final", "teacher")}
     counts, names = _counts(ledgers, scored)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from orchestrator.leaderboard.comparison import Estimate
 from orchestrator.leaderboard.entries import Row
@@ -14,7 +13,7 @@ NOTHING = "–"
 def rank(row: Row) -> str:
     """The rank interval, or a dash where the method is not ranked."""
     if row.rank_low is None or row.rank_high is None:
-        return "–"
+        return NOTHING
     return f"{row.rank_low}" if row.rank_low == row.rank_high else f"{row.rank_low}–{row.rank_high}"
 
 
@@ -27,19 +26,19 @@ def gain(row: Row) -> str:
 
 def signed(value: float | None) -> str:
     """A difference of mIoU in points, with its sign."""
-    return "–" if value is None else f"{_unsigned_zero(100 * value):+.2f}"
+    return NOTHING if value is None else _with_sign(100 * value)
 
 
 def interval(low: float | None, high: float | None, *, sign: bool = False) -> str:
     """` [low, high]` in points; ` (n/a)` where there is none, never an interval of zero width."""
     if low is None or high is None:
         return " (n/a)"
-    form = "+.2f" if sign else ".2f"
-    return f" [{_unsigned_zero(100 * low):{form}}, {_unsigned_zero(100 * high):{form}}]"
+    ends = (_with_sign(100 * end) if sign else f"{100 * end:.1f}" for end in (low, high))
+    return f" [{', '.join(ends)}]"
 
 
-def _unsigned_zero(value: float) -> float:
-    return 0.0 if round(value, 2) == 0 else value
+def _with_sign(value: float) -> str:
+    return "0.0" if round(value, 1) == 0 else f"{value:+.1f}".replace("-", "−")
 
 
 def letter(place: int) -> str:
@@ -54,12 +53,19 @@ def letter(place: int) -> str:
 
 def points(value: float | None) -> str:
     """mIoU in points."""
-    return number(value, 100, 2)
+    return number(value, 100, 1)
 
 
 def estimate(estimate: Estimate | None) -> str:
     """A mean in points with its interval."""
     return NOTHING if estimate is None else points(estimate.mean) + interval(estimate.low, estimate.high)
+
+
+def estimated_gain(estimate: Estimate | None) -> str:
+    """A mean difference in points with its interval."""
+    if estimate is None:
+        return NOTHING
+    return signed(estimate.mean) + interval(estimate.low, estimate.high, sign=True)
 
 
 def ends(low: float | None, high: float | None) -> str:
@@ -68,20 +74,21 @@ def ends(low: float | None, high: float | None) -> str:
 
 
 def probability(value: float | None) -> str:
-    """A p value."""
+    """A p value with two significant digits."""
     if value is None:
         return NOTHING
-    return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
+    return "< 0.0001" if value < 0.0001 else "1" if value > 0.995 else f"{value:.2g}"
 
 
 def number(value: float | None, factor: float, digits: int, unit: str = "") -> str:
     """`value * factor` with so many digits; a dash for None and nan."""
-    return NOTHING if value is None or math.isnan(value) else f"{value * factor:.{digits}f}{unit}"
+    if value is None or math.isnan(value):
+        return NOTHING
+    return f"{value * factor:.{digits}f}{unit}".replace("-", "−")
 
 
-def spread(values: Sequence[float | None], factor: float, digits: int) -> str:
-    """One number, or the range over pairs."""
-    told = list(dict.fromkeys(number(v, factor, digits) for v in sorted(v for v in values if v is not None)))
-    if not told or len(told) == 1:
-        return told[0] if told else NOTHING
-    return f"{told[0]}–{told[-1]}"
+def measure(value: float | None, factor: float = 1.0) -> str:
+    """`value * factor` with three significant digits, for what spans orders of magnitude."""
+    if value is None or math.isnan(value):
+        return NOTHING
+    return f"{value * factor:.0f}" if abs(value * factor) >= 99.95 else f"{value * factor:#.3g}"

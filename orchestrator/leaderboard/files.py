@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 
 from distill.errors import UsageError
 from orchestrator.leaderboard.board import build_boards
+from orchestrator.leaderboard.cards import Card, cards_of
 from orchestrator.leaderboard.entries import Board, Row
-from orchestrator.leaderboard.evidence import gather
+from orchestrator.leaderboard.evidence import Evidence, gather
 from orchestrator.leaderboard.html import leaderboard_html
 from orchestrator.leaderboard.markdown import leaderboard_markdown
 from orchestrator.leaderboard.planned import Spaces
@@ -66,9 +67,23 @@ def write_leaderboard(
     target.write_bytes("leaderboard.json", json_bytes(records))
     target.write_bytes("leaderboard.parquet", parquet_bytes(records))
     command = ["python", "-m", "orchestrator.leaderboard", *(_as_typed(ledger) for ledger in ledgers)]
-    target.write_bytes("leaderboard.html", leaderboard_html(boards, evidence, shlex.join(command)).encode())
+    cards = [cards_of(board, evidence) for board in boards]
+    page = leaderboard_html(boards, evidence, records, cards, shlex.join(command))
+    target.write_bytes("leaderboard.html", page.encode())
     target.write_bytes(NAME, leaderboard_markdown(boards, command).encode())
+    _write_cards(target, [card for found in cards for card in found], evidence)
     return Written(target.place(NAME), tuple(row for board in boards for row in board.rows))
+
+
+def _write_cards(target: Ledger, cards: Sequence[Card], evidence: Evidence) -> None:
+    """Writes the cards, and takes away those that this run's trials had on an earlier board."""
+    for card in cards:
+        target.write_bytes(card.path, card.text.encode())
+    kept = {card.path for card in cards}
+    ours = {f"cards/{trial.trial_id}.md" for trial in evidence.trials}
+    for path in target.list("cards"):
+        if path in ours - kept:
+            target.delete(path)
 
 
 def table_records(boards: Sequence[Board]) -> list[dict[str, Any]]:

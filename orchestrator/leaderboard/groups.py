@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from orchestrator.leaderboard.evidence import Evidence, TrialRecord
 from orchestrator.leaderboard.planned import Bounds, Planned, Spaces, planned
@@ -62,6 +63,10 @@ class Group:
             for method, space in plan.spaces.items():
                 found.setdefault(method, space)
         return found
+
+    def student_options(self, pair: str) -> Mapping[str, Any]:
+        """How the pair's student is built, as far as a config says so."""
+        return next((plan.students[pair] for plan in self.plans if pair in plan.students), {})
 
     def teacher_of(self, pair: str) -> TrialRecord | None:
         """The scored teacher of a pair: the trial its final runs name, else the latest of the same model."""

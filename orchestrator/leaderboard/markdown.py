@@ -11,6 +11,7 @@ from orchestrator.leaderboard.tables import (
     TextTable,
     cells_table,
     class_table,
+    costs_table,
     methods_table,
     missing_table,
     pairs_table,
@@ -35,19 +36,20 @@ def leaderboard_markdown(boards: Sequence[Board], command: Sequence[str]) -> str
 
 
 def _board(board: Board, several: bool) -> Iterable[str]:
-    yield f"## {_text(board_title(board, several))}"
-    yield from ("", protocol_line(board), "", f"**{_text(verdict(board))}**")
+    yield f"## {escaped(board_title(board, several))}"
+    yield from ("", protocol_line(board), "", f"**{escaped(verdict(board))}**")
     for note in board.notes:
-        yield from ("", f"> {_text(note)}")
+        yield from ("", f"> {escaped(note)}")
     yield from ("", "### Pairs", "", *_table(pairs_table(board)))
     yield from ("", "### Methods", "", *_table(methods_table(board)), "", legend(board))
+    yield from ("", "### Evidence and cost", "", *_table(costs_table(board)))
     yield from ("", "### Gain on each pair", "", *_table(cells_table(board)))
     yield from ("", "### Hyper-parameters of the final runs", "")
     yield from _table(parameters_table(board)) or ["No final run has hyper-parameters."]
     for pair in board.pairs:
         classes = class_table(board, pair)
         if classes.rows:
-            yield from ("", f"### IoU by class: {_text(pair.pair)}", "", *_table(classes))
+            yield from ("", f"### IoU by class: {escaped(pair.pair)}", "", *_table(classes))
         if classes.note:
             yield from ("", classes.note)
     published = published_table(board)
@@ -64,12 +66,12 @@ def _table(table: TextTable) -> list[str]:
     lines = [
         table.header,
         ["---"] * len(table.header),
-        *([_text(cell) for cell in row] for row in table.rows),
+        *([escaped(cell) for cell in row] for row in table.rows),
     ]
     return ["| " + " | ".join(line) + " |" for line in lines]
 
 
-def _text(value: str) -> str:
+def escaped(value: str) -> str:
     """Text as a table cell or paragraph takes it: no line breaks, no markup."""
     cleaned = " ".join(value.split())
     for character in "\\|<>`*":

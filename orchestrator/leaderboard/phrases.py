@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from orchestrator.leaderboard.entries import FAILED, OFF_PROTOCOL, UNCOMMITTED, Board
+from orchestrator.leaderboard.comparison import SIGNIFICANCE
+from orchestrator.leaderboard.entries import FAILED, OFF_PROTOCOL, UNCOMMITTED, Board, Row
 
 HOW_TO_READ = (
     "A rank such as 2–5 means that the data do not say where between 2 and 5 the method stands: it is 1 "
@@ -51,24 +52,56 @@ def protocol_line(board: Board) -> str:
 
 
 def verdict(board: Board) -> str:
-    """Who cannot be told apart from the best, in one sentence."""
+    """Who cannot be told apart from the best, who surely beats the student alone, and unequal budgets."""
+    told = [_leaders(board)]
+    if board.ranked and board.comparison.probabilities:
+        told += _winners(board)
+    low, high = board.trials
+    if low != high:
+        told.append(f"The search budgets are unequal: {low} to {high} trials per method and pair.")
+    return " ".join(told)
+
+
+def _leaders(board: Board) -> str:
     if not board.ranked:
         return "Not ranked: these runs are off the protocol."
     if not board.best:
         return "Nothing to rank yet: no method has a final run on every pair."
-    if len(board.rows) > 1 and not board.comparison.probabilities:
+    if len(board.best) == 1 and sum(row.rank_low is not None for row in board.rows) == 1:
+        return f"Only {board.best[0]} has a rank so far, so nothing is compared."
+    if not board.comparison.probabilities:
         return "No method can be told apart from another: that needs at least two seeds of each."
     if len(board.best) == 1:
         return f"{board.best[0]} is surely better than every other ranked method."
     return f"{len(board.best)} methods cannot be told apart from the best: {', '.join(board.best)}."
 
 
+def _winners(board: Board) -> list[str]:
+    """Who is surely better than the student alone, by the test that the column of p values shows."""
+    tested = [row for row in board.rows if row.p_better_than_student is not None]
+    winners = [row.method for row in tested if _beats_student(row)]
+    if not tested:
+        return []
+    if not winners:
+        return ["None surely beats the student alone."]
+    if len(winners) == len(tested) > 1:
+        return ["Every other method surely beats the student alone."]
+    verb = "beats" if len(winners) == 1 else "beat"
+    return [f"{', '.join(winners)} surely {verb} the student alone."]
+
+
+def _beats_student(row: Row) -> bool:
+    p = row.p_better_than_student
+    over_pictures = row.gain_image_low is None or row.gain_image_low > 0
+    return p is not None and p < SIGNIFICANCE and over_pictures
+
+
 def legend(board: Board) -> str:
     """What the marks and columns of the table mean, as far as they occur."""
     marks = "".join(row.marks for row in board.rows)
     told = [
-        "mIoU and gains in points, means over pairs and seeds with 95 % intervals; n/a: one seed gives no "
-        "interval",
+        "mIoU and gains in points, means over pairs and seeds with 95 % intervals, on a page shaded where "
+        "an interval leaves out zero; n/a: one seed gives no interval",
         "training cost: seconds of one final run trained alone, teacher's forward included, over the "
         "student's",
     ]

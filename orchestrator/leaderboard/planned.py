@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -19,10 +20,11 @@ Spaces = Mapping[str, Mapping[str, Bounds]]
 
 @dataclass(frozen=True)
 class Planned:
-    """Pairs by data set, and the methods, final seeds and search trials that all of them share."""
+    """Pairs by data set, each pair's options of its student, and the methods, final seeds and search trials that all of them share."""
 
     protocol: str
     pairs: Mapping[str, tuple[str, ...]]
+    students: Mapping[str, Mapping[str, Any]]
     methods: tuple[str, ...]
     seeds: tuple[int, ...]
     trials: int
@@ -55,6 +57,7 @@ def planned(config_yaml: str) -> Planned | None:
     return Planned(
         protocol=config.protocol,
         pairs=pairs,
+        students={pair.label: pair.student.options() for pair in config.pairs},
         methods=tuple(method.title for method in config.methods),
         seeds=config.final.seeds,
         trials=config.search.trials,

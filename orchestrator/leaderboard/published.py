@@ -10,7 +10,15 @@ from functools import cache
 from pathlib import Path
 
 _FILE = Path(__file__).parent / "published_numbers.csv"
-_DATASETS = {"cityscapes": "cityscapes", "voc": "voc12aug", "ade": "ade20k", "coco": "cocostuff164k"}
+_DATASETS = {
+    "cityscapes": "cityscapes",
+    "voc": "voc12aug",
+    "ade": "ade20k",
+    "camvid": "camvid11",
+    "pascalcontext": "pascalcontext59",
+    "coco2017": "coco2017-voc21",
+    "coco": "cocostuff164k",
+}
 _SHORT = re.compile(r"^r(\d+)(v1s|d8)?$")
 
 
@@ -23,6 +31,16 @@ class Published:
     recipe: str
     split: str
     source: str
+
+    @property
+    def is_student_alone(self) -> bool:
+        """Whether this is the student without a teacher."""
+        return self.method.lower().startswith("none")
+
+
+def method_key(name: str) -> str:
+    """A method's name as both sides spell it: `Af-DCD` and `af_dcd` are one."""
+    return re.sub(r"[^a-z0-9+]", "", name.lower())
 
 
 def published_for(dataset: str, teacher: str, student: str) -> tuple[Published, ...]:

@@ -48,6 +48,21 @@ def test_picture_and_labels_are_cropped_and_flipped_together() -> None:
     assert flipped == {True, False}
 
 
+def test_no_class_takes_more_than_its_share_of_a_view_where_a_place_for_that_is_found() -> None:
+    image, labels = np.zeros((40, 400, 3), np.uint8), np.zeros((40, 400), np.uint8)
+    labels[:, 200:] = 1
+    labels[:5] = IGNORE_INDEX
+    shares = {}
+    for cap in (1.0, 0.75):
+        views = Augmentation(
+            AugmentationConfig(crop=(40, 100), scale=(1, 1), max_class_share=cap, flip=False), seed=0
+        )
+        drawn = [views(image, labels, number)[1] for number in range(40)]
+        shares[cap] = [max((view == 0).mean(), (view == 1).mean()) / (view != 255).mean() for view in drawn]
+    assert sum(share > 0.75 for share in shares[1.0]) > 20
+    assert sum(share > 0.75 for share in shares[0.75]) < 10
+
+
 def test_flip_off_never_mirrors() -> None:
     image, labels = numbered_picture(50, 60)
     views = Augmentation(AugmentationConfig(crop=(20, 30), scale=(1, 1), flip=False), seed=1)

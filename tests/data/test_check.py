@@ -58,9 +58,17 @@ def test_a_file_that_is_no_image_is_named(root: Path, kind: str, content: bytes)
         check_dataset(CityscapesConfig(root=root))
 
 
-def test_a_picture_cut_short_is_found_by_a_full_check(root: Path) -> None:
+def test_a_picture_cut_short_is_found_by_its_end(root: Path) -> None:
     broken = one(root, "leftImg8bit")
-    broken.write_bytes(broken.read_bytes()[:60])
+    broken.write_bytes(broken.read_bytes()[:-40])
+    with pytest.raises(UsageError, match=f"{broken.name} ends too early"):
+        check_dataset(CityscapesConfig(root=root))
+
+
+def test_a_picture_broken_in_the_middle_is_found_by_a_full_check(root: Path) -> None:
+    broken = one(root, "leftImg8bit")
+    content = broken.read_bytes()
+    broken.write_bytes(content[:60] + b"\xff" * (len(content) - 80) + content[-20:])
     check_dataset(CityscapesConfig(root=root))
     with pytest.raises(UsageError, match=f"{broken.name} is not an image"):
         check_dataset(CityscapesConfig(root=root), full=True)

@@ -10,8 +10,10 @@ import pytest
 from trees import CITIES, write_cityscapes_tree
 
 from distill.data import CityscapesConfig, ScenesConfig, build_dataset
-from distill.data.cityscapes import CityscapesDataset, tune_cities
+from distill.data.disk import DiskDataset
+from distill.data.layouts import layout_of
 from distill.data.scenes import draw_scene
+from distill.data.splits import hold_out
 from distill.errors import UsageError
 
 REAL_CITIES = {
@@ -28,8 +30,12 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def keys(config: CityscapesConfig, split: str, **options: str) -> list[str]:
     dataset = build_dataset(config, split, **options)  # type: ignore[arg-type]
-    assert isinstance(dataset, CityscapesDataset)
+    assert isinstance(dataset, DiskDataset)
     return [pair.key for pair in dataset.pairs]
+
+
+def tune_cities(config: CityscapesConfig, cities: dict[str, int]) -> tuple[str, ...]:
+    return hold_out(config, layout_of(config), cities)
 
 
 def test_a_sample_is_the_picture_and_the_train_ids_that_were_written(tree: Path) -> None:
@@ -99,7 +105,7 @@ def test_few_labels_are_for_the_student_and_the_teacher_keeps_all(tree: Path) ->
     ("options", "message"),
     [
         ({"tune_cities": ("aachn",)}, "did you mean 'aachen'"),
-        ({"tune_cities": ("aachen", "bochum", "ulm")}, "3 of 3 train cities, must .* leave at least one"),
+        ({"tune_cities": ("aachen", "bochum", "ulm")}, "3 of 3 train cities .* leave at least one"),
         ({"student_images": 50}, "student_images is 50, must be at most"),
     ],
 )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from trees import write_folder_tree
 
-from distill.data import AugmentationConfig, ScenesConfig, build_dataset
+from distill.data import AugmentationConfig, FolderConfig, ScenesConfig, build_dataset
 from distill.data.stream import HostBatch, normalise, stream
 from distill.errors import UsageError
 
@@ -37,7 +39,7 @@ def global_states() -> list[object]:
 def test_a_batch_has_the_agreed_shapes_and_types() -> None:
     (batch,) = draw(1)
     assert (batch.images_b3hw.shape, batch.images_b3hw.dtype) == ((4, 3, 24, 24), torch.uint8)
-    assert (batch.labels_bhw.shape, batch.labels_bhw.dtype) == ((4, 24, 24), torch.int64)
+    assert (batch.labels_bhw.shape, batch.labels_bhw.dtype) == ((4, 24, 24), torch.uint8)
     assert (batch.index.shape, batch.index.dtype, batch.step) == ((4,), torch.int64, 0)
 
 
@@ -110,6 +112,46 @@ def test_a_batch_that_cannot_be_shared_is_refused_before_anything_is_drawn(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         stream(DATASET, VIEWS, **{"batch_size": 4, "seed": 0, **options})
+
+
+def spoil(root: Path, *names: str) -> None:
+    for name in names:
+        (root / "images" / name).write_bytes(b"gone")
+
+
+@pytest.mark.parametrize("loader_workers", [0, 1])
+def test_a_picture_that_breaks_on_the_way_is_named_once_and_the_next_one_stands_in(
+    tmp_path: Path, loader_workers: int
+) -> None:
+    config = FolderConfig.model_validate(
+        {"root": write_folder_tree(tmp_path), "classes": "classes.csv", "broken_share": 0.2}
+    )
+    whole = build_dataset(config, "train")
+    before = list(islice(stream(whole, VIEWS, batch_size=1, seed=3), 14))
+    spoil(tmp_path, "clip1/train2.jpg")
+    lost = [whole.pairs[int(batch.index)].key for batch in before].index("clip1/train2")  # type: ignore[attr-defined]
+    told: list[str] = []
+    source = stream(whole, VIEWS, batch_size=1, seed=3, loader_workers=loader_workers, on_skipped=told.append)
+    after = list(islice(source, 14))
+    assert len(told) == 1
+    assert "train2.jpg" in told[0]
+    for step, (one, other) in enumerate(zip(before, after, strict=True)):
+        if one.index == before[lost].index:
+            assert other.index == before[(step + 1) % 7 + step // 7 * 7].index
+        else:
+            assert torch.equal(one.images_b3hw, other.images_b3hw)
+
+
+def test_more_broken_pictures_than_the_share_end_the_stream_with_their_names(tmp_path: Path) -> None:
+    root = write_folder_tree(tmp_path)
+    dataset = build_dataset(
+        FolderConfig.model_validate({"root": root, "classes": "classes.csv", "broken_share": 0.2}), "train"
+    )
+    broken = [pair.image.name for pair in dataset.pairs[:2]]  # type: ignore[attr-defined]
+    spoil(root, *(str(pair.image.relative_to(root / "images")) for pair in dataset.pairs[:2]))  # type: ignore[attr-defined]
+    source = stream(dataset, VIEWS, batch_size=7, seed=3, on_skipped=lambda message: None)
+    with pytest.raises(UsageError, match="(?s)2 of 7 pictures .* at most 1 .*" + ".*".join(sorted(broken))):
+        next(source)
 
 
 def test_normalised_bytes_have_imagenet_mean_zero_and_deviation_one() -> None:

@@ -34,6 +34,7 @@ class Run:
     dirty: bool = False
     teacher_miou: float = 0.8
     with_counts: bool = True
+    with_models: bool = True
     failed: frozenset[tuple[str, str, int]] = frozenset()
     left_out: frozenset[tuple[str, str, int]] = frozenset()
     searched_only: frozenset[str] = frozenset()
@@ -61,7 +62,7 @@ def write_run(root: Path, run: Run) -> Ledger:
                     counts += [table] if table is not None else []
     ledger.append("trials", trials, "trials")
     ledger.append("provenance", [_provenance(run)], "provenance")
-    ledger.append("models", list(_models(run)), "models")
+    ledger.append("models", list(_models(run)) if run.with_models else [], "models")
     if counts:
         ledger.append("counts", pa.concat_tables(counts), "counts")
     return ledger
@@ -149,7 +150,8 @@ def _final(run: Run, pair: str, method: str, seed: int) -> tuple[dict[str, objec
         }, None
     tp, fp, fn = draw_counts(run, pair, run.gains[method], seed, method)
     row["test_miou"] = float(np.mean(tp.sum(0) / (tp + fp + fn).sum(0)))
-    names = ("road", "sky", "tree", "car", "sign")[: run.classes]
+    known = ("road", "sky", "tree", "car", "sign")
+    names = [*known, *(f"class {k}" for k in range(len(known), run.classes))][: run.classes]
     table = counts_table(trial_id, "test", range(run.images), tp, fp, fn, names)
     return row, table if run.with_counts else None
 

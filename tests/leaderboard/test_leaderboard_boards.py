@@ -13,6 +13,7 @@ from orchestrator.leaderboard.board import build_boards
 from orchestrator.leaderboard.entries import MEASURED_COLUMNS, Board, Row
 from orchestrator.leaderboard.evidence import Evidence, gather
 from orchestrator.leaderboard.files import write_leaderboard
+from orchestrator.leaderboard.phrases import verdict
 from orchestrator.leaderboard.planned import planned
 from orchestrator.ledger import Ledger
 
@@ -237,6 +238,18 @@ def test_unequal_budgets_are_told(tmp_path: Path) -> None:
     told = f"Unequal search budgets on {row['pair']} (trials: methods): 5: cwd; 4: kd, student."
     assert told in board.notes
     assert (row_of(board, "cwd").trials_min, row_of(board, "cwd").trials_max) == (4, 5)
+    assert verdict(board).endswith("The search budgets are unequal: 4 to 5 trials per method and pair.")
+
+
+def test_the_verdict_names_who_surely_beats_the_student_alone_and_says_where_none_does(
+    tmp_path: Path,
+) -> None:
+    clear = board_of(tmp_path, FIVE, "clear")
+    assert verdict(clear).startswith("cwd is surely better than every other ranked method.")
+    noise = FIVE.but(gains={"student": 0.0, "kd": 0.0, "cwd": 0.0})
+    assert verdict(board_of(tmp_path, noise, "noise")).endswith("None surely beats the student alone.")
+    one = FIVE.but(gains={"student": 0.0, "kd": 0.0, "cwd": 0.1})
+    assert verdict(board_of(tmp_path, one, "one")).endswith("cwd surely beats the student alone.")
 
 
 def test_a_teacher_worse_than_its_student_stands_beside_the_table(tmp_path: Path) -> None:
@@ -395,3 +408,26 @@ def test_evidence_of_two_ledgers_with_the_same_trials_is_that_of_one(tmp_path: P
     assert isinstance(one, Evidence)
     assert one.trials == two.trials
     assert build_boards(one)[0].rows == build_boards(two)[0].rows
+
+
+def test_a_students_size_is_that_of_the_model_with_its_own_options(tmp_path: Path) -> None:
+    """A teacher may be the same architecture, only wider."""
+    run = Run(pairs=("big_to_small",), seeds=(1, 2))
+    wide = {"name": "small", "options": {"head_channels": 64}, "num_classes": 3, "height": 64, "width": 64}
+    narrow = {**wide, "options": {"head_channels": 32, "dropout": 0.1}}
+    config = CONFIG.replace("student: {model: small,", "student: {model: small, head_channels: 32,")
+    found = []
+    for name, told in (("told", config), ("untold", "")):
+        ledger = write_run(tmp_path / name, run.but(config_yaml=told, with_models=False))
+        ledger.append(
+            "models",
+            [
+                {**wide, "device": "cpu", "params": 64_000},
+                {**narrow, "options": {**narrow["options"], "backbone_args": {}, "output_stride": None},  # type: ignore[dict-item]
+                 "device": "cpu", "params": 32_000},
+            ],
+            "both",
+        )  # fmt: skip
+        (board,) = build_boards(gather([ledger]))
+        found.append(board.pairs[0].params)
+    assert found == [32_000, None]

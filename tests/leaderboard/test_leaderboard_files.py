@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from synthetic import Run, write_run
 
 from distill.errors import UsageError
@@ -100,6 +101,69 @@ def test_writing_again_gives_the_same_bytes_and_reads_no_earlier_page(tmp_path: 
     first = {name: ledger.read_bytes(name) for name in ledger.list("leaderboard")}
     write_leaderboard([ledger])
     assert {name: ledger.read_bytes(name) for name in ledger.list("leaderboard")} == first
+
+
+def test_each_pairs_best_student_has_a_card_that_hubs_can_read(tmp_path: Path) -> None:
+    ledger = write_run(tmp_path, Run())
+    trials = ledger.read("trials").to_pandas().query("phase == 'final'")
+    again = [
+        {
+            **row,
+            "attempt": 2,
+            "tune_miou": {1: 0.5, 2: 0.7, 3: 0.6}[row["seed"]],
+            "checkpoint": "models/x.safetensors",
+        }
+        for row in ledger.read("trials").to_pylist()
+        if row["phase"] == "final"
+    ]
+    ledger.append("trials", [{**row, "params": {"weight": 2.5}} for row in again], "again")
+    write_leaderboard([ledger])
+    cards = {path: ledger.read_bytes(f"leaderboard/{path}").decode() for path in _cards(ledger)}
+    expected = trials[(trials["method"] == "cwd") & (trials["seed"] == 2)]
+    assert set(cards) == {f"cards/{trial}.md" for trial in expected["trial_id"]}
+    for trial in expected.itertuples():
+        card = cards[f"cards/{trial.trial_id}.md"]
+        front = yaml.safe_load(card.split("---")[1])
+        (result,) = front["model-index"][0]["results"]
+        assert result["metrics"][0]["value"] == pytest.approx(trial.test_miou, abs=1e-4)
+        assert "- `weight`: `2.5`" in card
+        assert 'load_model("models/x.safetensors")' in card
+        assert "python -m orchestrator.sweep run.yaml" in card
+        assert "| road |" in card
+
+
+def test_a_card_goes_when_another_student_takes_its_place(tmp_path: Path) -> None:
+    ledger = write_run(tmp_path, Run())
+    write_leaderboard([ledger])
+    before = _cards(ledger)
+    ledger.write_bytes("leaderboard/cards/mine.md", b"kept")
+    best = [
+        row for row in ledger.read("trials").to_pylist() if (row["phase"], row["method"]) == ("final", "cwd")
+    ]
+    failed = [{**row, "attempt": 2, "status": "failed", "params": {}} for row in best]
+    ledger.append("trials", failed, "failed")
+    write_leaderboard([ledger])
+    after = _cards(ledger)
+    assert len(before) == 2
+    assert "cards/mine.md" in after
+    assert not set(before) & set(after)
+
+
+def test_forty_methods_on_three_pairs_make_a_page_of_at_most_150_kilobytes(tmp_path: Path) -> None:
+    gains = {"student": 0.0, **{f"method_{number:02d}": 0.002 * number for number in range(39)}}
+    pairs = ("big_to_small", "wide_to_thin", "deep_to_flat")
+    run = Run(gains=gains, pairs=pairs, seeds=(1, 2, 3, 4, 5), trials=20, images=10, classes=19)
+    write_leaderboard([write_run(tmp_path, run)])
+    page = (tmp_path / "leaderboard" / "leaderboard.html").read_text()
+    assert len(page.encode()) <= 150_000
+    data = json.loads(page.split('id="data">')[1].split("</script>")[0])
+    assert data["boards"][0]["total"] == 40 * 3 * (20 + 5)
+    assert len(data["boards"][0]["trials"]) > 20
+    assert len(page.split("<tbody>")[1].split("</table>")[0].split("<tr")) == 40 + 1
+
+
+def _cards(ledger: Ledger) -> list[str]:
+    return [path.removeprefix("leaderboard/") for path in ledger.list("leaderboard/cards")]
 
 
 def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -154,6 +154,35 @@ def test_the_paired_t_interval_covers_95_of_100_gains(seeds: int) -> None:
     assert ((low <= 0.01) & (high >= 0.01)).mean() == pytest.approx(0.95, abs=0.006)
 
 
+def _pictures(generator: np.random.Generator, count: int) -> np.ndarray:
+    """Counts of a method and of the student on the same pictures, [2, pictures, 3 kinds × 3 classes]."""
+    pixels = generator.integers(50, 1500, (count, 3))
+    quality = (
+        0.6 + 0.15 * generator.standard_normal((count, 1)) + 0.05 * generator.standard_normal((count, 3))
+    )
+    lift = 0.02 + 0.05 * generator.standard_normal((count, 3))
+    tp = np.round(pixels * np.clip([quality + lift, quality], 0.01, 0.99))
+    missed = pixels - tp
+    return np.concatenate([tp, np.roll(missed, 1, axis=2), missed], axis=2)
+
+
+def test_the_interval_over_pictures_covers_the_gain_on_all_pictures_on_95_of_100_boards() -> None:
+    generator = np.random.default_rng(2)
+    all_pictures = _pictures(generator, 400_000).sum(axis=1)
+    truth = np.subtract(*(float(mean_iou(*counts.reshape(3, 3))) for counts in all_pictures))
+    boards, pictures = 2000, 150
+    draws = image_draws(pictures, key="coverage")
+    held = 0
+    for _ in range(boards):
+        method, student = (
+            resampled_mean_iou(draws, sparse.csr_array(counts), 3)
+            for counts in _pictures(generator, pictures)
+        )
+        low, high = percentile_interval(method - student)
+        held += low <= truth <= high
+    assert 0.93 <= held / boards <= 0.97
+
+
 def test_holm_keeps_false_claims_of_beating_the_student_to_5_of_100_boards() -> None:
     generator = np.random.default_rng(7)
     boards, methods, seeds = 8000, 10, 5

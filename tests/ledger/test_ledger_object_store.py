@@ -119,6 +119,7 @@ def test_a_leaderboard_is_made_from_and_written_to_an_object_store(object_store:
         f"leaderboard/{name}"
         for name in (
             "LEADERBOARD.md",
+            "cards/kd2.md",
             "leaderboard.csv",
             "leaderboard.html",
             "leaderboard.json",
@@ -127,4 +128,4 @@ def test_a_leaderboard_is_made_from_and_written_to_an_object_store(object_store:
     ]
     page = ledger.read_bytes("leaderboard/LEADERBOARD.md").decode()
     assert "python -m orchestrator.leaderboard s3://runs/a/b\n" in page
-    assert "+10.00 [+10.00, +10.00]" in page
+    assert "+10.0 [+10.0, +10.0]" in page

@@ -1,18 +1,21 @@
-"""The first steps of every method's training go as they went before."""
+"""50 steps of every method's training on generated scenes go as they went before."""
+
+from __future__ import annotations
 
 import json
 
 import pytest
-from golden_curves import CURVES, NAMES, curve
+from golden_curves import CURVES, NAMES, STEPS, curve
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_methods_first_losses_are_those_kept(name):
+def test_a_methods_training_goes_as_the_one_kept(name: str) -> None:
     """A change of a loss's value, gradient or random draws shows here; after a wanted one write the curves anew."""
-    kept = json.loads(CURVES.read_text())
-    assert curve(name) == pytest.approx(kept[name], rel=0.01)
+    kept = json.loads(CURVES.read_text())[name]
+    assert len(kept) == STEPS
+    assert curve(name) == pytest.approx(kept, rel=1e-3)
 
 
-def test_training_on_the_generated_pictures_lowers_the_task_loss():
-    kept = json.loads(CURVES.read_text())
-    assert kept["student"][-1] < kept["student"][0]
+def test_the_student_alone_learns_on_the_generated_scenes() -> None:
+    kept = json.loads(CURVES.read_text())["student"]
+    assert sum(kept[-10:]) < 0.9 * sum(kept[:10])

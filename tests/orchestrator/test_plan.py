@@ -112,3 +112,13 @@ def test_a_scaled_recipe_parameter_multiplies_the_recipes_own_value() -> None:
     study = next(s for s in make_plan(config).studies if s.method == "student")
     _, recipe = apply_params(study, {"recipe.lr": 2.0})
     assert math.isclose(recipe.lr, 2 * config.recipes["student"].lr)
+
+
+def test_methods_combine_with_a_weight_each_however_the_sum_is_spaced() -> None:
+    combined = {"name": "kd + cwd", "config": {"kd.kd_weight": 2.0}}
+    config = tiny_sweep(methods=["student", combined])
+    study = make_plan(config).studies[1]
+    assert study.method == study.title == "kd+cwd"
+    assert study.method_config == {"kd.kd_weight": 2.0}
+    assert "cwd.cwd_weight" in study.space.parameters
+    assert "kd.kd_weight" not in study.space.parameters

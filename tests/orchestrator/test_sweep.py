@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 import yaml
 from sweeps import SMALL, Sweep, board, counted, curves, run, training_workers, trials
-from trees import write_cityscapes_tree
 
+from distill.catalogue import load_catalogue
 from orchestrator.ledger import Ledger
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
@@ -156,23 +156,6 @@ def test_a_budget_that_is_used_up_ends_the_sweep_in_order(folder: Path) -> None:
     assert not (folder / "lock.json").exists()
 
 
-def test_a_tree_in_the_layout_of_cityscapes_is_swept_like_any_data_set(folder: Path) -> None:
-    root = folder.with_name("cityscapes")
-    write_cityscapes_tree(root)
-    document = yaml.safe_load(SMALL.read_text())
-    document["data"] = {"cityscapes": {"kind": "cityscapes", "root": str(root)}}
-    document["pairs"][0]["data"] = "cityscapes"
-    document["search"]["trials"] = 0
-    document["final"]["seeds"] = [1]
-    document["recipes"]["student"]["steps"] = 6
-    source = folder.with_suffix(".yaml")
-    source.write_text(yaml.safe_dump(document))
-    sweep = run(source, folder)
-    assert sweep.process.returncode == 0, sweep.text()
-    classes = Ledger(folder).read("counts", ["class"]).to_pandas()["class"]
-    assert classes.max() == 18
-
-
 def test_a_dry_run_prints_a_plan_and_imports_neither_torch_nor_ray() -> None:
     code = (
         "import sys; from orchestrator.sweep import Options, command; "
@@ -195,3 +178,15 @@ def test_help_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "--dry-run" in done.stdout
+
+
+def test_every_method_and_a_combination_run_in_both_directions_and_stand_on_the_board(folder: Path) -> None:
+    methods = [*sorted(load_catalogue().methods), "kd+cwd"]
+    sweep = Sweep("smoke", folder, "--set", f"methods={json.dumps(methods)}", "--set", "search.trials=0",
+                  "--set", "final.seeds=[1]", "--set", "recipes.student.steps=4")  # fmt: skip
+    assert sweep.finish(timeout=500) == 0, sweep.text()
+    rows = pd.read_csv(folder / "leaderboard" / "leaderboard.csv").set_index("method")
+    assert sorted(rows.index) == sorted(methods)
+    assert rows.miou.notna().all()
+    assert (rows.pairs == 2).all()
+    assert (rows.failures == 0).all()

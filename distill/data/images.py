@@ -1,0 +1,112 @@
+"""Image files: what their headers say, and their pixels. A file that is none is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from distill.errors import UsageError
+
+_FORMATS = ("PNG", "JPEG")
+_LABEL_MODES = ("L", "P", "1")
+_CHANNELS = {"RGB": 3, "RGBA": 4, "LA": 2, "CMYK": 4, "YCbCr": 3}
+_PNG_END = b"IEND\xaeB`\x82"
+
+
+class BrokenFileError(UsageError):
+    """A file that cannot be read or decoded; the message names it."""
+
+
+class Header(NamedTuple):
+    """What the first bytes of an image file say. `mode` is PIL's: RGB, L (grey), P (palette) …"""
+
+    height: int
+    width: int
+    mode: str
+
+
+def read_header(path: Path) -> Header:
+    """Size and mode without the pixels; a PNG must also have its end.
+
+    Raises:
+        BrokenFileError: the file cannot be read, is no PNG or JPEG, or is cut short.
+    """
+    try:
+        with path.open("rb") as file:
+            picture = _open(path, file)
+            header = Header(picture.height, picture.width, picture.mode)
+            if picture.format == "PNG":
+                file.seek(-min(len(_PNG_END), path.stat().st_size), 2)
+                if file.read() != _PNG_END:
+                    raise BrokenFileError(
+                        f"{path} ends too early, must end as a PNG image does; unpack it again"
+                    )
+            return header
+    except OSError as error:
+        raise BrokenFileError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """An RGB picture, `H×W×3`, as stored: not turned by a camera's note of its orientation, as no label map is.
+
+    Raises:
+        BrokenFileError: the file cannot be read or decoded.
+        UsageError: it holds more than 8 bits per channel.
+    """
+    # decoded from memory: cv2.imread only warns, and cannot tell a missing file from a broken one
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise BrokenFileError(f"{path} cannot be read: {error.strerror}") from error
+    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if len(data) else None
+    if decoded is None:
+        raise BrokenFileError(
+            f"{path} is not an image ({len(data)} bytes), must be a PNG or JPEG; unpack it again"
+        )
+    picture: NDArray[np.uint8] = np.asarray(decoded, np.uint8)
+    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=picture), np.uint8)
+
+
+def read_values(path: Path) -> NDArray[np.uint8]:
+    """The values in a label file, `H×W`: grey levels, or indices where it has a palette.
+
+    Raises:
+        BrokenFileError: the file cannot be read or decoded.
+        UsageError: it holds colours, or more than 8 bits.
+    """
+    try:
+        with path.open("rb") as file:
+            picture = _open(path, file)
+            refuse_colours(path, picture.mode)
+            return np.array(picture, np.uint8)
+    except (OSError, SyntaxError, ValueError) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise BrokenFileError(f"{path} cannot be read: {error}; unpack it again") from error
+
+
+def refuse_colours(path: Path, mode: str) -> None:
+    """Raises `UsageError` where a label file's mode says that it holds no class values."""
+    if mode in _LABEL_MODES:
+        return
+    if mode in _CHANNELS:
+        raise UsageError(
+            f"{path} has {_CHANNELS[mode]} channels, must be a grey label map or have a palette; "
+            "use the label maps that hold class values, not the coloured ones"
+        )
+    raise UsageError(f"{path} holds values of mode {mode}, must hold 8 bits; save it as 8-bit PNG")
+
+
+def _open(path: Path, file: IO[bytes]) -> Image.Image:
+    try:
+        return Image.open(file, formats=_FORMATS)
+    except (UnidentifiedImageError, SyntaxError) as error:
+        file.seek(0)
+        raise BrokenFileError(
+            f"{path} is not a PNG or JPEG image (it starts with {file.read(8)!r}); unpack it again"
+        ) from error

@@ -1,0 +1,105 @@
+"""From the values in label files to classes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from distill.data.dataset import IGNORE_INDEX
+from distill.errors import UsageError
+
+Colour = tuple[int, int, int]
+
+_WRONG = IGNORE_INDEX - 1
+
+
+class LabelClass(NamedTuple):
+    """A class that counts: its value in label files, its name, its colour (R, G, B)."""
+
+    value: int
+    name: str
+    colour: Colour
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """What the values in label files mean.
+
+    Attributes:
+        classes: in the order of the labels 0 … K − 1.
+        ignored: values that count neither in a loss nor in a score.
+        advice: what to do about any other value.
+    """
+
+    classes: tuple[LabelClass, ...]
+    ignored: frozenset[int]
+    advice: str
+
+    @functools.cached_property
+    def _table(self) -> NDArray[np.uint8]:
+        table = np.full(256, _WRONG, np.uint8)
+        table[sorted(self.ignored)] = IGNORE_INDEX
+        table[[label.value for label in self.classes]] = np.arange(len(self.classes))
+        return table
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names by label."""
+        return tuple(label.name for label in self.classes)
+
+    @property
+    def palette(self) -> tuple[Colour, ...]:
+        """Colours by label."""
+        return tuple(label.colour for label in self.classes)
+
+    def labels(self, values_hw: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
+        """Labels `H×W` of the values in a file. Raises `UsageError` naming file, value and what is allowed."""
+        labels_hw: NDArray[np.uint8] = np.asarray(cv2.LUT(values_hw, self._table), np.uint8)
+        if (labels_hw == _WRONG).any():
+            value = int(values_hw[labels_hw == _WRONG].max())
+            allowed = _ranges({*self.ignored, *(label.value for label in self.classes)})
+            raise UsageError(f"{path} holds label {value}, must be {allowed}; {self.advice}")
+        return labels_hw
+
+    def digest_bytes(self) -> bytes:
+        """What decides the labels of a file, for keys of caches."""
+        return self._table.tobytes()
+
+
+def numbered(names: Iterable[str], first: int = 0) -> tuple[LabelClass, ...]:
+    """Classes of consecutive values, in VOC's colours."""
+    return tuple(LabelClass(value, name, voc_colour(value)) for value, name in enumerate(names, first))
+
+
+def voc_colour(value: int) -> Colour:
+    """The colour of a value in Pascal VOC's map, which has one for each byte.
+
+    The bits of the value are dealt out to red, green and blue in turn, each channel's from its highest down.
+    """
+    red = green = blue = 0
+    for place in range(8):
+        red |= (value & 1) << (7 - place)
+        green |= (value >> 1 & 1) << (7 - place)
+        blue |= (value >> 2 & 1) << (7 - place)
+        value >>= 3
+    return red, green, blue
+
+
+def _ranges(values: set[int]) -> str:
+    """`from 0 to 33`, or `one of 0–10, 12, 255`."""
+    runs: list[list[int]] = []
+    for value in sorted(values):
+        if runs and value == runs[-1][-1] + 1:
+            runs[-1].append(value)
+        else:
+            runs.append([value])
+    if len(runs) == 1:
+        return f"from {runs[0][0]} to {runs[0][-1]}"
+    return "one of " + ", ".join(f"{r[0]}–{r[-1]}" if len(r) > 1 else str(r[0]) for r in runs)

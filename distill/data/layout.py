@@ -1,0 +1,178 @@
+"""How a data set lies on disk: all that tells one data set from another, as facts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from distill.data.labels import LabelMap
+from distill.errors import UsageError
+
+_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the pictures and label files of one published split lie, below the root.
+
+    A picture and its label file have one key: the path below their folder, less the suffix.
+
+    Attributes:
+        images: folder of the pictures.
+        labels: folder of the label files.
+        image_suffixes: how the names of pictures end.
+        label_suffix: how the names of label files end.
+        listed: file of the keys of this split, one a line; None takes all.
+        unlisted: file of the keys of another split; this one has all other label files.
+    """
+
+    images: str
+    labels: str
+    image_suffixes: tuple[str, ...] = (".jpg",)
+    label_suffix: str = ".png"
+    listed: str | None = None
+    unlisted: str | None = None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A data set as published.
+
+    Attributes:
+        title: its name in papers.
+        licence: the name of the page that says who may use it for what.
+        expected: what must lie below the root, in a line.
+        label_map: what the values in its label files mean.
+        train: its train split.
+        tune: its tune split; None where one is cut out of train.
+        test: the split that papers report.
+        group_of: key → what is held out together; the key itself where pictures do not belong together.
+        group_words: what such a group is called, one and many.
+        named_groups: the groups that the config names for tune, and the key that names them.
+    """
+
+    title: str
+    licence: str
+    expected: str
+    label_map: LabelMap
+    train: Source
+    test: Source
+    tune: Source | None = None
+    group_of: Callable[[str], str] = str
+    group_words: tuple[str, str] = ("picture", "pictures")
+    named_groups: tuple[str, ...] | None = None
+
+
+class Pair(NamedTuple):
+    """A picture and its label file on disk."""
+
+    image: Path
+    labels: Path
+    key: str
+
+
+def find_pairs(root: Path, layout: Layout, source: Source) -> list[Pair]:
+    """All labelled pictures of a source, by key.
+
+    Raises:
+        UsageError: a folder or a list is missing, there are no pictures, or a file has no partner.
+    """
+    images = _files(root, source.images, source.image_suffixes, layout)
+    labels = _files(root, source.labels, (source.label_suffix,), layout)
+    if source.listed is not None:
+        keys = set(read_keys(root / source.listed, source.image_suffixes))
+    elif source.unlisted is not None:
+        keys = labels.keys() - set(read_keys(root / source.unlisted, source.image_suffixes))
+    else:
+        keys = images.keys() | labels.keys()
+    unlabelled, unseen = sorted(keys - labels.keys()), sorted(keys - images.keys())
+    if unlabelled or unseen:
+        raise UsageError(_unpaired(root, source, unlabelled, unseen))
+    if not keys:
+        named = (
+            f"{root / source.listed} names none" if source.listed else f"none lie in {root / source.images}"
+        )
+        raise UsageError(f"no pictures: {named}, must be at least one; {_remedy(layout)}")
+    return [Pair(images[key], labels[key], key) for key in sorted(keys)]
+
+
+def count_files(root: Path, folder: str, suffixes: tuple[str, ...]) -> int:
+    """Files of these suffixes below a folder; 0 where there is none."""
+    return sum(name.endswith(suffixes) for _, _, names in os.walk(root / folder) for name in names)
+
+
+def read_keys(path: Path, suffixes: tuple[str, ...]) -> list[str]:
+    """The keys in a list: a name a line, with or without the picture's suffix.
+
+    Raises:
+        UsageError: the file cannot be read, or names a picture twice.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise UsageError(
+            f"list {path} cannot be read: {error.strerror}; it must hold a picture's name a line"
+        ) from error
+    keys: dict[str, int] = {}
+    for number, line in enumerate(lines, 1):
+        key = _without_suffix(line.strip(), suffixes)
+        if key in keys:
+            raise UsageError(f"{path}:{number}: '{key}' stands in line {keys[key]} already, must stand once")
+        if key:
+            keys[key] = number
+    return list(keys)
+
+
+def _files(root: Path, folder: str, suffixes: tuple[str, ...], layout: Layout) -> dict[str, Path]:
+    """Files below a folder by key."""
+    place = root / folder
+    for level in (
+        root,
+        *(root / Path(*Path(folder).parts[:n]) for n in range(1, len(Path(folder).parts) + 1)),
+    ):
+        if not level.is_dir():
+            raise UsageError(f"folder {level} does not exist; {_neighbours(level.parent)}. {_remedy(layout)}")
+    found: dict[str, Path] = {}
+    for parent, _, names in os.walk(place, followlinks=True):
+        below = Path(parent).relative_to(place)
+        for name in names:
+            if name.endswith(suffixes):
+                key = (below / _without_suffix(name, suffixes)).as_posix()
+                if key in found:
+                    raise UsageError(
+                        f"{Path(parent) / name} and {found[key]} are one picture by name, must be told apart; "
+                        "rename or remove one"
+                    )
+                found[key] = Path(parent, name)
+    return found
+
+
+def _without_suffix(name: str, suffixes: tuple[str, ...]) -> str:
+    return next((name.removesuffix(suffix) for suffix in suffixes if name.endswith(suffix)), name)
+
+
+def _neighbours(parent: Path) -> str:
+    if not parent.is_dir():
+        return f"{parent} does not exist either"
+    found = sorted(child.name for child in parent.iterdir())
+    return f"{parent} holds {', '.join(found[:_SHOWN]) or 'nothing'}" + (" …" if len(found) > _SHOWN else "")
+
+
+def _remedy(layout: Layout) -> str:
+    return f"Expected {layout.title} as {layout.expected}"
+
+
+def _unpaired(root: Path, source: Source, unlabelled: list[str], unseen: list[str]) -> str:
+    split = source.listed or Path(source.images).name
+    parts = []
+    for keys, have, lack, folder, suffix in (
+        (unlabelled, "pictures", "label map", source.labels, source.label_suffix),
+        (unseen, "label maps", "picture", source.images, source.image_suffixes[0]),
+    ):
+        if keys:
+            first = root / folder / f"{keys[0]}{suffix}"
+            parts.append(f"{len(keys)} {have} of {split} have no {lack} (first: {first} is missing)")
+    return "; ".join(parts) + ". Unpack the archives again, or remove what has no partner."

@@ -1,0 +1,46 @@
+"""Pictures of your own: a folder of images, one of masks, a table of classes, and lists of names."""
+
+from __future__ import annotations
+
+import re
+
+from distill.data.config import FolderConfig
+from distill.data.labels import LabelClass, LabelMap, voc_colour
+from distill.data.layout import Layout, Source
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+
+
+def layout(config: FolderConfig) -> Layout:
+    """What the config says about where the pictures lie and what their masks mean."""
+    classes = tuple(
+        LabelClass(label.value, label.name, label.colour or voc_colour(label.value))
+        for label in config.classes
+    )
+    lists = ", ".join(f"ROOT/{name}" for name in (config.train, config.tune, config.test) if name)
+    return Layout(
+        title="pictures of your own",
+        licence="your own",
+        expected=f"ROOT/{config.images}/NAME.jpg or .png, ROOT/{config.masks}/NAME.png and lists of names: {lists}",
+        label_map=LabelMap(classes, frozenset(config.ignored), advice="add it to `classes` or `ignored`"),
+        train=_source(config, config.train),
+        tune=None if config.tune is None else _source(config, config.tune),
+        test=_source(config, config.test),
+        group_of=str if config.group is None else _Group(config.group),
+        group_words=("picture", "pictures") if config.group is None else ("group", "groups"),
+    )
+
+
+def _source(config: FolderConfig, listed: str) -> Source:
+    return Source(config.images, config.masks, IMAGE_SUFFIXES, ".png", listed=listed)
+
+
+class _Group:
+    """The part of a key that a regular expression matches: its first group, or all of the match."""
+
+    def __init__(self, pattern: str) -> None:
+        self._pattern = re.compile(pattern)
+
+    def __call__(self, key: str) -> str:
+        match = self._pattern.search(key)
+        return key if match is None else match.group(min(1, self._pattern.groups)) or key
