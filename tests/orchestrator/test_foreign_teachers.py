@@ -36,7 +36,8 @@ def trained_briefly(model: torch.nn.Module, steps: int = 120) -> torch.nn.Module
     model.train()
     batches = stream(scenes, AugmentationConfig(crop=(32, 32), scale=(1.0, 1.5)), batch_size=8, seed=0)
     for _, batch in zip(range(steps), batches, strict=False):
-        labels = batch.labels_bhw.where(batch.labels_bhw == 255, batch.labels_bhw + 1)
+        here = batch.labels_bhw.long()
+        labels = here.where(here == 255, here + 1)
         logits = model(normalise(batch.images_b3hw)).logits
         optimizer.zero_grad()
         cross_entropy(logits, labels).backward()  # type: ignore[no-untyped-call]
