@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from distill.catalogue import ModelCost
+from distill.catalogue import ModelCost, check_model_name
+from distill.errors import UsageError
 from distill.recipe import Recipe
 from distill.teacher_source import brings_network
 from orchestrator.choices import needs_teacher
 from orchestrator.config import SweepConfig
 from orchestrator.model_costs import cost_of
-from orchestrator.plan import Cohort, Model, Phase, Plan, Wave, teacher_cohort
+from orchestrator.plan import Cohort, Model, Phase, Plan, Teacher, Wave, teacher_cohort
 
 # What small-batch training reaches in practice, a fraction of the peak; the truth is in the ledger after a run.
 ASSUMED_FLOPS = {
@@ -56,7 +57,7 @@ def estimate(plan: Plan) -> dict[str, Any]:
         "compute": config.compute.model_dump(),
         "phases": found,
         "uncounted_teachers": sorted(
-            teacher.model.name for teacher in plan.teachers if brings_network(teacher.checkpoint)
+            teacher.model.name for teacher in plan.teachers if not _countable(teacher)
         ),
         "worker_hours": round(math.fsum(phase["worker_hours"] for phase in found.values()), 4),
         "assumed_flops_per_second": sorted({_speed(config, cohort.recipe) for cohort in cohorts}),
@@ -115,10 +116,21 @@ def _work(config: SweepConfig, cohort: Cohort, wave: Wave) -> Work:
         flops += own * recipe.batch_size * cost.flops_forward * (1 + BACKWARD)
     if cohort.teacher is not None and _taught(wave):
         passes = wave.steps
-        if not brings_network(cohort.teacher.checkpoint):
+        if _countable(cohort.teacher):
             teacher = _cost(config, cohort.data, recipe, cohort.teacher.model)
             flops += passes * recipe.batch_size * teacher.flops_forward
     return Work(steps, passes, flops)
+
+
+def _countable(teacher: Teacher) -> bool:
+    """Whether a teacher's name says what its network is; one that came with its network may be called anything."""
+    if not brings_network(teacher.checkpoint):
+        return True
+    try:
+        check_model_name(teacher.model.name)
+    except UsageError:
+        return False
+    return True
 
 
 def _taught(wave: Wave) -> bool:

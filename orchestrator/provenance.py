@@ -24,6 +24,7 @@ _LIBRARIES = (
     "torch",
     "torchvision",
     "timm",
+    "transformers",
     "ray",
     "albumentations",
     "numpy",

@@ -252,6 +252,13 @@ def test_the_verdict_names_who_surely_beats_the_student_alone_and_says_where_non
     assert verdict(board_of(tmp_path, one, "one")).endswith("Compared with the student alone, cwd is surely better.")
 
 
+def test_a_teacher_worse_than_its_student_stands_beside_the_table(tmp_path: Path) -> None:
+    weak = board_of(tmp_path / "weak", Run(teacher_miou=0.1)).notes
+    assert any("The teacher is worse than its student on big_to_small: 10.0 mIoU" in note for note in weak)
+    strong = board_of(tmp_path / "strong", Run(teacher_miou=0.99)).notes
+    assert not any("worse than its student" in note for note in strong)
+
+
 def test_a_later_final_run_of_the_same_place_counts_and_is_told(tmp_path: Path) -> None:
     ledger = write_run(tmp_path, Run())
     rows = ledger.read("trials").to_pylist()

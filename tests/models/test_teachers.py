@@ -17,8 +17,11 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from distill.data import ScenesConfig, build_dataset
 from distill.errors import UsageError
+from distill.evaluation import evaluate
 from distill.models import CheckpointMetadata, build_model, save_model
+from distill.models.costs import count_module, measure_latency
 from distill.models.heads import HeadInputs
 from distill.models.heads.upernet import UPerNetHead
 from distill.models.teachers import ReadTeacher, load_teacher, read_teacher, save_teacher
@@ -162,6 +165,34 @@ def _answers_like(plain: Plain, source: dict[str, Any], folder: Path) -> None:
         torch.testing.assert_close(output.stages[0], wanted["fine"])
         torch.testing.assert_close(output.fused, wanted["coarse"])
         assert (teacher.info.strides, teacher.info.channels) == ((4, 4, 8, 8), (6, 6, 8, 8))
+
+
+def test_a_kept_program_is_evaluated_counted_and_timed_like_a_model(tmp_path: Path) -> None:
+    source = program_source("export", export(Plain().eval(), tmp_path / "program.pt2"))
+    found = read(source)
+    save_teacher(tmp_path / "t.safetensors", found.model, found.program)
+    teacher = load_teacher(tmp_path / "t.safetensors").to("cpu").eval().requires_grad_(False)
+    test = build_dataset(ScenesConfig(size=(32, 32), classes=4, test=3), "test")
+    assert evaluate(teacher, test, batch_size=2).tp.shape == (3, 4)
+    cost = count_module(teacher, 32, 32, torch.device("cpu"))
+    assert cost.params == sum(p.numel() for p in Plain().parameters())
+    assert cost.flops_forward == 2 * (64 * 6 * 3 * 16 + 16 * 8 * 6 * 9 + 16 * 4 * 8)
+    assert measure_latency(teacher, 32, 32, repeats=1, warmup=0).median_ms > 0
+
+
+@pytest.mark.parametrize("kind", ["hub", "program"])
+def test_a_teacher_kept_in_one_run_can_be_taken_into_another(hub: Any, kind: str, tmp_path: Path) -> None:
+    """With a map of its own: what it answered there does not decide what it answers here."""
+    if kind == "hub":
+        first = read(transformers_source(hub(segformer)))
+    else:
+        first = read(program_source("export", export(Plain().eval(), tmp_path / "program.pt2")))
+    save_teacher(tmp_path / "t.safetensors", first.model, first.program)
+    again = read(str(tmp_path / "t.safetensors"), classes=("a", "b"), class_map={"a": (0, 1), "b": (3,)})
+    with torch.no_grad():
+        torch.testing.assert_close(again.model(images()).logits[:, 1], first.model(images()).logits[:, 3])
+    save_teacher(tmp_path / "u.safetensors", again.model, again.program)
+    assert load_teacher(tmp_path / "u.safetensors").info.num_classes == 2
 
 
 def test_images_are_normalised_as_the_teacher_wants_them(tmp_path: Path) -> None:

@@ -22,7 +22,9 @@ from distill.models.families import Family
 from distill.models.teachers.conversion import model_from_torchvision, segformer_from_transformers
 from distill.models.teachers.hub import build_network, family_of_config
 from distill.models.teachers.programs import load_program
+from distill.models.teachers.store import ReadTeacher, open_teacher
 from distill.models.teachers.teacher import (
+    UNNAMED,
     Kind,
     TeacherDescription,
     TeacherModel,
@@ -39,25 +41,15 @@ from distill.teacher_source import (
     TransformersSource,
 )
 
-_UNNAMED = "LABEL_"
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 @dataclass(frozen=True)
-class ReadTeacher:
-    """A teacher that has been read and checked, with the program it was read from if it is one."""
-
-    model: TeacherModel
-    program: bytes | None
-
-
-@dataclass(frozen=True)
 class _Found:
-    """A network before it is checked. `named` tells whether the names of its classes mean anything."""
+    """A network before it is checked."""
 
     network: nn.Module
     description: TeacherDescription
-    named: bool
     program: bytes | None = None
 
 
@@ -85,7 +77,7 @@ def read_teacher(
     """
     try:
         found = _find(name, source, sha256)
-        grouping = group_classes(found.description.classes, classes, class_map, named=found.named)
+        grouping = group_classes(found.description.classes, classes, class_map)
         description = replace(found.description, grouping=grouping)
         network = found.network.eval()
         info = probe(network, description, len(classes), sizes)
@@ -106,11 +98,14 @@ def _find(name: str, source: TeacherSource, sha256: str | None) -> _Found:
 
 def _from_run(name: str, source: RunSource, sha256: str | None) -> _Found:
     _checked(Path(source.path), sha256)
+    kept = open_teacher(source.path)
+    if kept is not None:  # it came from elsewhere into that run
+        return _Found(kept.model.network, replace(kept.model.description, name=name), kept.program)
     model, metadata = load_model(source.path)
     described = _describe(
         name, "model", asdict(model.options), model.info.family, metadata.classes, metadata.mean, metadata.std
     )
-    return _Found(model, described, named=True)
+    return _Found(model, described)
 
 
 def _from_transformers(name: str, source: TransformersSource, sha256: str | None) -> _Found:
@@ -130,9 +125,9 @@ def _from_transformers(name: str, source: TransformersSource, sha256: str | None
         hub.load_pretrained(folder)
         network, kind, made, count = hub, "transformers", config, int(hub.model.config.num_labels)
     labels = config.get("id2label") or {}
-    names = tuple(str(labels.get(str(i), f"{_UNNAMED}{i}")) for i in range(count))
+    names = tuple(str(labels.get(str(i), f"{UNNAMED}{i}")) for i in range(count))
     described = _describe(name, kind, made, family_of_config(config), names, mean, std)
-    return _Found(network, described, named=not all(label.startswith(_UNNAMED) for label in names))
+    return _Found(network, described)
 
 
 def _from_torchvision(name: str, source: TorchvisionSource, sha256: str | None) -> _Found:
@@ -147,7 +142,7 @@ def _from_torchvision(name: str, source: TorchvisionSource, sha256: str | None) 
         CheckpointMetadata.mean,
         CheckpointMetadata.std,
     )
-    return _Found(model, described, named=source.classes is not None)
+    return _Found(model, described)
 
 
 def _from_program(name: str, source: ProgramSource, sha256: str | None) -> _Found:
@@ -156,7 +151,7 @@ def _from_program(name: str, source: ProgramSource, sha256: str | None) -> _Foun
     names = _numbers(source.classes) if isinstance(source.classes, int) else source.classes
     made = {"taps": source.taps.model_dump(mode="json")}
     described = _describe(name, source.kind, made, source.family, names, source.mean, source.std)
-    return _Found(network, described, named=not isinstance(source.classes, int), program=data)
+    return _Found(network, described, data)
 
 
 def _describe(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,18 @@ from distill.teacher_source import Taps
 
 _FORMAT = "distill-teacher-1"
 _PROGRAM = "program"
+_PROGRAMS = ("torchscript", "export")
 
 Teacher = SegmentationModel | TeacherModel
 """What can teach: a model of ours, or a network from elsewhere in its wrapping."""
+
+
+@dataclass(frozen=True)
+class ReadTeacher:
+    """A teacher from elsewhere, with the program it was read from if it is one."""
+
+    model: TeacherModel
+    program: bytes | None
 
 
 def save_teacher(path: str | Path, teacher: TeacherModel, program: bytes | None = None) -> None:
@@ -55,6 +64,16 @@ def load_teacher(path: str | Path) -> Teacher:
     Raises:
         UsageError: no such file, or not one of these.
     """
+    found = open_teacher(path)
+    return load_model(path)[0] if found is None else found.model
+
+
+def open_teacher(path: str | Path) -> ReadTeacher | None:
+    """What `save_teacher` wrote; None where the file is of another kind.
+
+    Raises:
+        UsageError: no such file, or no safetensors file.
+    """
     source = Path(path)
     if not source.is_file():
         raise UsageError(f"teacher '{source}' is not a file")
@@ -62,20 +81,21 @@ def load_teacher(path: str | Path) -> Teacher:
         with safe_open(source, framework="pt", device="cpu") as file:
             header = file.metadata() or {}
             if header.get("format") != _FORMAT:
-                return load_model(source)[0]
+                return None
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise UsageError(f"teacher '{source}' is not a safetensors file: {error}") from error
     description = _description(json.loads(header["description"]))
     info = ModelInfo(**_tuples(json.loads(header["info"])))
-    return TeacherModel(_network(description, tensors), description, info)
+    program = tensors[_PROGRAM].numpy().tobytes() if description.kind in _PROGRAMS else None
+    network = _network(description, tensors, program)
+    return ReadTeacher(TeacherModel(network, description, info), program)
 
 
-def _network(description: TeacherDescription, tensors: dict[str, Tensor]) -> nn.Module:
+def _network(description: TeacherDescription, tensors: dict[str, Tensor], program: bytes | None) -> nn.Module:
     made = description.network
-    if description.kind in ("torchscript", "export"):
-        taps = Taps.model_validate(made["taps"])
-        return load_program(description.kind, tensors[_PROGRAM].numpy().tobytes(), taps)
+    if program is not None:
+        return load_program(description.kind, program, Taps.model_validate(made["taps"]))
     network = build_model(**made) if description.kind == "model" else build_network(made)
     network.load_state_dict(tensors)
     return network.eval()

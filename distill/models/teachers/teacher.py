@@ -16,6 +16,7 @@ from distill.models.output import ModelInfo, Output
 from distill.teacher_source import ClassMap
 
 Kind = Literal["model", "transformers", "torchscript", "export"]
+UNNAMED = "LABEL_"  # what transformers writes before the number of a class without a name
 Triple = tuple[float, float, float]
 Grouping = tuple[tuple[int, ...], ...]
 """For each class of the data set, the teacher's classes that make it up."""
@@ -91,22 +92,21 @@ def grouped(logits: Tensor, grouping: Grouping) -> Tensor:
     )
 
 
-def group_classes(
-    own: Sequence[str], wanted: Sequence[str], class_map: ClassMap | None, *, named: bool
-) -> Grouping | None:
+def group_classes(own: Sequence[str], wanted: Sequence[str], class_map: ClassMap | None) -> Grouping | None:
     """Which of a teacher's classes make up each of the data set's; None where they are the same.
 
     Args:
         own: the teacher's classes, in the order of its logits.
         wanted: the data set's.
-        class_map: as written in the config.
-        named: whether the teacher's names mean anything; without names an equal number is taken as the same.
+        class_map: as written in the config. Without one, and where the teacher's names are numbers, an equal
+            number of classes is taken as the same ones.
 
     Raises:
         UsageError: the classes differ and no map is written, or the map misses, repeats or invents a class.
     """
     if class_map is None:
-        if tuple(own) == tuple(wanted) or (not named and len(own) == len(wanted)):
+        unnamed = all(name.removeprefix(UNNAMED).isdigit() for name in own)
+        if tuple(own) == tuple(wanted) or (unnamed and len(own) == len(wanted)):
             return None
         raise UsageError(
             f"the teacher's {len(own)} classes ({_some(own)}) are not the data set's {len(wanted)} "
