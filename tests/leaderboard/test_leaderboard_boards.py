@@ -247,9 +247,13 @@ def test_the_verdict_names_who_surely_beats_the_student_alone_and_says_where_non
     clear = board_of(tmp_path, FIVE, "clear")
     assert verdict(clear).startswith("cwd is surely better than every other ranked method.")
     noise = FIVE.but(gains={"student": 0.0, "kd": 0.0, "cwd": 0.0})
-    assert verdict(board_of(tmp_path, noise, "noise")).endswith("Compared with the student alone, none is surely better.")
+    assert verdict(board_of(tmp_path, noise, "noise")).endswith(
+        "Compared with the student alone, none is surely better."
+    )
     one = FIVE.but(gains={"student": 0.0, "kd": 0.0, "cwd": 0.1})
-    assert verdict(board_of(tmp_path, one, "one")).endswith("Compared with the student alone, cwd is surely better.")
+    assert verdict(board_of(tmp_path, one, "one")).endswith(
+        "Compared with the student alone, cwd is surely better."
+    )
 
 
 def test_a_teacher_worse_than_its_student_stands_beside_the_table(tmp_path: Path) -> None:
