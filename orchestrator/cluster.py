@@ -84,17 +84,15 @@ def ray_session(address: str, operation: OperationChoice, *, verbose: bool) -> I
     quiet = logging.INFO if verbose else logging.ERROR
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(quiet)
-    settings: dict[str, Any] = {
-        "log_to_driver": verbose,
-        "logging_level": quiet,
-        "runtime_env": {"env_vars": {key: os.environ[key] for key in _WORKERS_READ}},
-    }
-    if address == "local":
+    settings: dict[str, Any] = {"log_to_driver": verbose, "logging_level": quiet}
+    if address == "local":  # its workers inherit this process's environment
         settings |= {
             "include_dashboard": False,
             "object_store_memory": operation.object_store_mb * 2**20,
             "_node_ip_address": _loopback(),
         }
+    else:
+        settings["runtime_env"] = {"env_vars": {key: os.environ[key] for key in _WORKERS_READ}}
     try:
         ray.init(address=address, **settings)
     except (ConnectionError, ValueError, OSError) as error:

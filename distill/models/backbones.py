@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from distill.errors import UsageError, unknown
 from distill.models.families import Family, any_size_arguments, family_of
+from distill.models.mit import is_from_transformers, mit_encoder
 
 # timm takes two seconds to import: only those who build a model pay for it.
 
@@ -181,9 +182,10 @@ def can_dilate(name: str, backbone_args: dict[str, Any] | None, output_stride: i
 
 
 def create_backbone(plan: BackbonePlan, pretrained: bool | Path) -> Backbone:
-    """Build a planned backbone, with timm's hub weights (True), those of a local file, or at random (False).
+    """Build a planned backbone, with weights from the hub (True), those of a local file, or at random (False).
 
-    A file is read by safetensors or by `torch.load(weights_only=True)`, and its keys are translated by timm.
+    A file is read by safetensors or by `torch.load(weights_only=True)`, and its keys are translated by timm. timm has
+    no weights of MiT: they come from SegFormer's authors, and a file of theirs as transformers writes it will do.
 
     Raises:
         UsageError: no such file, a file whose tensors do not fit, or hub weights that do not exist or arrive.
@@ -193,13 +195,18 @@ def create_backbone(plan: BackbonePlan, pretrained: bool | Path) -> Backbone:
     options: dict[str, Any] = {**plan.arguments, "features_only": True, "out_indices": plan.out_indices}
     if plan.output_stride is not None:
         options["output_stride"] = plan.output_stride
+    state: dict[str, Tensor] = {}
     if isinstance(pretrained, Path):
         state = _read_weights(pretrained)
-        options["pretrained_cfg_overlay"] = {"state_dict": dict(state), "custom_load": False}
-    elif pretrained and (plan.name in VARIANTS or not timm.is_model_pretrained(plan.timm_name)):
+    elif pretrained and plan.name in VARIANTS:
+        state = _mit_from_hub(plan.name)
+    elif pretrained and not timm.is_model_pretrained(plan.timm_name):
         raise UsageError(
             f"timm has no weights for backbone '{plan.name}': use pretrained=False, or a checkpoint's path"
         )
+    if state:
+        known = mit_encoder(state) if is_from_transformers(state) else dict(state)
+        options["pretrained_cfg_overlay"] = {"state_dict": dict(known), "custom_load": False}
     try:
         network = timm.create_model(plan.timm_name, pretrained=bool(pretrained), **options)
     except (OSError, RuntimeError, ValueError, KeyError) as error:
@@ -210,7 +217,7 @@ def create_backbone(plan: BackbonePlan, pretrained: bool | Path) -> Backbone:
             f"weights of backbone '{plan.name}' could not be loaded from {source}: {error}"
         ) from error
     if isinstance(pretrained, Path):
-        _check_loaded(network, state, pretrained, plan.name)
+        _check_loaded(network, known, pretrained, plan.name)
     return Backbone(plan, network)
 
 
@@ -271,6 +278,19 @@ def _tuples(value: Any) -> Any:
     return value
 
 
+def _mit_from_hub(name: str) -> dict[str, Tensor]:
+    """ImageNet weights of `mit_bN` by the authors of SegFormer."""
+    from timm.models import load_state_dict_from_hf
+
+    source = f"nvidia/{name.replace('_', '-')}"
+    try:
+        return cast("dict[str, Tensor]", load_state_dict_from_hf(source, weights_only=True))
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UsageError(
+            f"weights of backbone '{name}' could not be loaded from the hub ({source}): {error}"
+        ) from error
+
+
 def _read_weights(path: Path) -> dict[str, Tensor]:
     import pickle
 
@@ -289,12 +309,13 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 def _check_loaded(network: nn.Module, state: dict[str, Tensor], path: Path, name: str) -> None:
     """timm loads features without strictness, so a file of another network would pass unnoticed."""
     known = {_fingerprint(tensor) for tensor in state.values() if isinstance(tensor, Tensor)}
-    parameters = list(network.parameters())
+    # Norms and biases of a fresh network are ones and zeros, as in many a file: they tell nothing.
+    parameters = [parameter for parameter in network.parameters() if parameter.ndim > 1]
     found = sum(_fingerprint(parameter) in known for parameter in parameters)
     if found < 0.5 * len(parameters):
         raise UsageError(
             f"pretrained weights '{path}' do not fit backbone '{name}': {found} of its {len(parameters)} "
-            "parameter tensors are in the file; give a checkpoint of this architecture"
+            "weights are in the file; give a checkpoint of this architecture"
         )
 
 

@@ -9,7 +9,7 @@ import pytest
 import timm
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from distill.errors import UsageError
 from distill.models import CheckpointMetadata, SegmentationModel, build_model, load_model, save_model
@@ -108,6 +108,16 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
         build_model("segformer-test_resnet", 3, pretrained=tmp_path / "w.safetensors")
 
 
+def test_weights_that_share_only_their_zeros_and_ones_are_refused(tmp_path: Path) -> None:
+    state = {
+        name: tensor + (tensor.ndim > 1)
+        for name, tensor in timm.create_model("test_vit").state_dict().items()
+    }
+    save_file({f"other.{name}": tensor for name, tensor in state.items()}, tmp_path / "w.safetensors")
+    with pytest.raises(UsageError, match=r"do not fit backbone 'test_vit': 0 of its"):
+        build_model("segformer-test_vit", 3, pretrained=tmp_path / "w.safetensors")
+
+
 def test_a_missing_weights_file_is_named() -> None:
     with pytest.raises(UsageError, match=r"pretrained weights '/nowhere/w\.pth' are not a file"):
         build_model("segformer-test_resnet", 3, pretrained="/nowhere/w.pth")
@@ -128,6 +138,34 @@ def test_a_pickle_with_code_is_refused_and_does_not_run(
     assert not (tmp_path / "touched-by-a-pickle").exists()
 
 
-def test_mix_transformers_have_no_hub_weights() -> None:
-    with pytest.raises(UsageError, match="timm has no weights for backbone 'mit_b0'"):
+def test_a_backbone_that_nobody_has_weights_of_is_refused_by_name() -> None:
+    with pytest.raises(UsageError, match="timm has no weights for backbone 'resnetblur18'"):
+        build_model("segformer-resnetblur18", 3, pretrained=True)
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_a_mix_transformer_starts_from_the_file_its_authors_publish(suffix: str, tmp_path: Path) -> None:
+    """A classifier of transformers, as `nvidia/mit-b0` on the hub is one."""
+    transformers = pytest.importorskip("transformers", reason="the extra `hub` is not installed")
+    torch.manual_seed(5)
+    theirs = transformers.SegformerForImageClassification(transformers.SegformerConfig()).eval()
+    theirs.save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    if suffix == "bin":
+        torch.save(load_file(path), path := tmp_path / "model.bin")
+    model = build_model("segformer-mit_b0", 3, pretrained=path).eval()
+    images = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        expected = theirs(images, output_hidden_states=True).hidden_states
+        found = model(images).stages
+    for ours, stage in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, stage, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_that_the_hub_does_not_give_are_an_error_for_a_person(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(UsageError, match=r"'mit_b0' could not be loaded from the hub \(nvidia/mit-b0\)"):
         build_model("segformer-mit_b0", 3, pretrained=True)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from distill.errors import UsageError
+from distill.models.mit import mit_encoder
 from distill.models.model import ModelOptions, SegmentationModel, build_model
 
 _MIX_TRANSFORMERS = {
@@ -29,23 +30,7 @@ _FIXED_SEGFORMER = {
     "hidden_act": "gelu",
     "reshape_last_stage": True,
 }
-_SEGFORMER_NAMES = (
-    (r"segformer\.encoder\.patch_embeddings\.0\.proj", r"backbone.network.patch_embed.proj"),
-    (r"segformer\.encoder\.patch_embeddings\.0\.layer_norm", r"backbone.network.patch_embed.norm"),
-    (r"segformer\.encoder\.patch_embeddings\.(\d)\.proj", r"backbone.network.stages_\1.downsample.proj"),
-    (
-        r"segformer\.encoder\.patch_embeddings\.(\d)\.layer_norm",
-        r"backbone.network.stages_\1.downsample.norm",
-    ),
-    (r"segformer\.encoder\.layer_norm\.(\d)", r"backbone.network.stages_\1.norm"),
-    (r"segformer\.encoder\.block\.(\d)\.(\d+)\.", r"backbone.network.stages_\1.blocks.\2."),
-    (r"\.layer_norm_([12])\.", r".norm\1."),
-    (r"\.attention\.self\.query\.", r".attn.q."),
-    (r"\.attention\.self\.sr\.", r".attn.sr."),
-    (r"\.attention\.self\.layer_norm\.", r".attn.norm."),
-    (r"\.attention\.output\.dense\.", r".attn.proj."),
-    (r"\.mlp\.dense([12])\.", r".mlp.fc\1."),
-    (r"\.mlp\.dwconv\.dwconv\.", r".mlp.dwconv."),
+_SEGFORMER_HEAD_NAMES = (
     (r"^decode_head\.linear_c\.(\d)\.proj\.", r"head.project.\1."),
     (r"^decode_head\.linear_fuse\.", r"head.fuse.0."),
     (r"^decode_head\.batch_norm\.", r"head.fuse.1."),
@@ -86,10 +71,15 @@ def segformer_from_transformers(config: Mapping[str, Any], state: Mapping[str, T
         head_channels=int(config["decoder_hidden_size"]),
         backbone_args={} if name else {key: list(value) for key, value in variant.items()},
     )
-    renamed = {_renamed(key, _SEGFORMER_NAMES): tensor for key, tensor in state.items()}
-    for key in [key for key in renamed if ".attention.self.key." in key]:
-        value = renamed.pop(key.replace(".key.", ".value."))
-        renamed[key.replace(".attention.self.key.", ".attn.kv.")] = torch.cat([renamed.pop(key), value])
+    renamed = {
+        f"backbone.network.{re.sub(r'^stages.', 'stages_', key)}": tensor
+        for key, tensor in mit_encoder(state).items()
+    }
+    renamed |= {
+        _renamed(key, _SEGFORMER_HEAD_NAMES): tensor
+        for key, tensor in state.items()
+        if key.startswith("decode_head.")
+    }
     for stage in range(4):  # a linear layer is a 1×1 convolution
         weight = renamed[f"head.project.{stage}.weight"]
         renamed[f"head.project.{stage}.weight"] = weight[:, :, None, None]

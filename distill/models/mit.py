@@ -1,0 +1,49 @@
+"""SegFormer's encoder (MiT) as transformers writes it, under timm's names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+_NAMES = (
+    (r"^patch_embeddings\.0\.proj", r"patch_embed.proj"),
+    (r"^patch_embeddings\.0\.layer_norm", r"patch_embed.norm"),
+    (r"^patch_embeddings\.(\d)\.proj", r"stages.\1.downsample.proj"),
+    (r"^patch_embeddings\.(\d)\.layer_norm", r"stages.\1.downsample.norm"),
+    (r"^layer_norm\.(\d)", r"stages.\1.norm"),
+    (r"^block\.(\d)\.(\d+)\.", r"stages.\1.blocks.\2."),
+    (r"\.layer_norm_([12])\.", r".norm\1."),
+    (r"\.attention\.self\.query\.", r".attn.q."),
+    (r"\.attention\.self\.sr\.", r".attn.sr."),
+    (r"\.attention\.self\.layer_norm\.", r".attn.norm."),
+    (r"\.attention\.output\.dense\.", r".attn.proj."),
+    (r"\.mlp\.dense([12])\.", r".mlp.fc\1."),
+    (r"\.mlp\.dwconv\.dwconv\.", r".mlp.dwconv."),
+)
+_PREFIX = re.compile(r"^(?:segformer\.)?encoder\.(?=patch_embeddings|layer_norm|block)")
+
+
+def is_from_transformers(state: Mapping[str, Tensor]) -> bool:
+    """Whether a state dict holds an encoder under transformers' names."""
+    return any(_PREFIX.match(key) for key in state)
+
+
+def mit_encoder(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The encoder's tensors under the names of timm's `pvt_v2`; whatever else the state holds is left out.
+
+    transformers keeps keys and values of an attention apart, timm in one layer.
+    """
+    renamed = {}
+    for key, tensor in state.items():
+        if _PREFIX.match(key):
+            name = _PREFIX.sub("", key)
+            for pattern, theirs in _NAMES:
+                name = re.sub(pattern, theirs, name)
+            renamed[name] = tensor
+    for key in [key for key in renamed if ".attention.self.key." in key]:
+        value = renamed.pop(key.replace(".key.", ".value."))
+        renamed[key.replace(".attention.self.key.", ".attn.kv.")] = torch.cat([renamed.pop(key), value])
+    return renamed
