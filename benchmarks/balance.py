@@ -51,9 +51,8 @@ def main() -> None:
     command = [sys.executable, "-m", "orchestrator.sweep", "laptop", "--output", str(options.output)]
     subprocess.run(command + [part for setting in settings for part in ("--set", setting)], check=True)
     rows = compare(pd.read_parquet(options.output / "tables" / "trials"))
-    RESULT.write_text(
-        json.dumps({"steps": options.steps, "trials": options.trials, "rows": rows}, indent=1) + "\n"
-    )
+    report = {"steps": options.steps, "trials": options.trials, "rows": rows}
+    RESULT.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     print(pd.DataFrame(rows).to_string(index=False))
 
 

@@ -51,6 +51,29 @@ A method of your own subclasses `Method`, carries a `Card` and a `MethodConfig`,
 """
 
 
+_BALANCE = """## Weights relative to the task
+
+The same weight is far too small for one pair and far too large for another. `balanced.<term>_weight: c`, in a method's
+`config` or in a `space` of its own, stands for λ = c / ratio, where ratio is the norm of the raw term's gradient at the
+student's final logits over that of the task's loss (a term that does not pass through the logits is measured at the deepest
+feature it reads). It is measured over the first 20 steps of the training itself; in the very first one the term still waits.
+
+```yaml
+methods:
+  - student
+  - name: kd
+    space: {{balanced.kd_weight: {{log_uniform: [0.1, 10]}}, temperature: {{log_uniform: [0.5, 8]}}}}
+```
+
+`python -m orchestrator.sweep FILE --calibrate` trains the teachers and 20 steps of every study, and tells each term's ratio.
+
+Does that save trials? `python benchmarks/balance.py --trials {trials}` searched each method twice on the preset `laptop`'s pairs, {steps}
+steps and no pruning: in the space that ships, and in one where each weight is relative, 0.1 to 10 for every method. Tune mIoU
+that the best of n trials is expected to have, in points, ± its standard error:
+
+"""
+
+
 def methods_page(root: Path) -> str:
     """The page as Markdown.
 
@@ -58,7 +81,13 @@ def methods_page(root: Path) -> str:
         root: the repository, for search spaces and `benchmarks/losses.json`.
     """
     names = ["student", *(name for name in list_methods() if name != "student")]
-    parts = [_OPENING, _summary(names), *(_section(name, root) for name in names), _cost(root)]
+    parts = [
+        _OPENING,
+        _summary(names),
+        *(_section(name, root) for name in names),
+        _balance(root),
+        _cost(root),
+    ]
     return "\n".join(part.rstrip() + "\n" for part in parts)
 
 
@@ -153,6 +182,24 @@ def _space(name: str, root: Path) -> str:
             f"`{key}` ({words}: {', '.join(f'{v:g}' if isinstance(v, int | float) else v for v in values)})"
         )
     return ", ".join(said)
+
+
+def _balance(root: Path) -> str:
+    report = json.loads((root / "benchmarks" / "balance.json").read_text(encoding="utf-8"))
+    goal = next(name for name in report["rows"][0] if name.startswith("trials to"))
+    columns = [name for name in report["rows"][0] if name.startswith("best of")]
+    rows = [
+        [
+            row["pair"],
+            row["method"],
+            row["space"],
+            *(row[name] for name in columns),
+            str(row[goal] or "more than it had"),
+        ]
+        for row in report["rows"]
+    ]
+    header = ["pair", "method", "space", *columns, goal]
+    return _BALANCE.format(**report) + _table(header, rows, frozenset(header[3:]))
 
 
 def _cost(root: Path) -> str:
