@@ -113,7 +113,7 @@ def _balanced(method: MethodChoice) -> MethodChoice | None:
     """The method with every weight above 0 relative, at 1; None for one without weights."""
     given = {name.removeprefix(PREFIX): value for name, value in method.config.items()}
     weights = {name: given.get(name, default) for name, default in default_weights(method.name).items()}
-    wanted = [name for name, weight in weights.items() if weight > 0]
+    wanted = [name for name, weight in weights.items() if weight is None or weight > 0]
     if not wanted:
         return None
     others = {name: value for name, value in given.items() if name not in wanted}

@@ -58,15 +58,16 @@ def check_space(name: str, space: Space) -> None:
                 raise UsageError(f"method '{name}': its space for {key} holds {value!r}, must be {fault}")
 
 
-def default_weights(name: str) -> dict[str, float]:
-    """The weights of a method's terms as its authors set them, by the setting's name."""
-    found = {}
-    for part in name.split("+"):
-        prefix = f"{part}." if "+" in name else ""
-        for field, schema in load_catalogue().methods[part].settings.get("properties", {}).items():
-            if field.endswith("_weight") and isinstance(schema.get("default"), int | float):
-                found[prefix + field] = float(schema["default"])
-    return found
+def default_weights(name: str) -> dict[str, float | None]:
+    """The weights of a method's terms as its authors set them, by the setting's name.
+
+    None stands for a weight that follows from another setting, as CWD's does from where it compares.
+    """
+    return {
+        setting: schema.get("default")
+        for setting, (schema, _) in _settings(name).items()
+        if setting.endswith("_weight")
+    }
 
 
 def check_method_name(name: str) -> None:
@@ -81,18 +82,23 @@ def check_method_name(name: str) -> None:
             raise unknown("method", part, methods)
 
 
-def _schema(method: str, setting: str) -> Mapping[str, Any]:
-    """The JSON schema of one setting; that of a relative weight is the weight's."""
+Schema = Mapping[str, Any]
+
+
+def _settings(method: str) -> dict[str, tuple[Schema, Schema]]:
+    """Setting → its JSON schema and the whole one it stands in; a combination's are written `part.setting`."""
     check_method_name(method)
-    plain = setting.removeprefix(PREFIX)
     methods = load_catalogue().methods
-    known: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
-    for part in method.split("+"):
-        settings = methods[part].settings
-        prefix = f"{part}." if "+" in method else ""
-        known |= {
-            prefix + field: (schema, settings) for field, schema in settings.get("properties", {}).items()
-        }
+    return {
+        (f"{part}." if "+" in method else "") + field: (schema, methods[part].settings)
+        for part in method.split("+")
+        for field, schema in methods[part].settings.get("properties", {}).items()
+    }
+
+
+def _schema(method: str, setting: str) -> Schema:
+    """The JSON schema of one setting; that of a relative weight is the weight's."""
+    plain, known = setting.removeprefix(PREFIX), _settings(method)
     if plain not in known:
         raise unknown(f"setting of method '{method}'", plain, known)
     if plain != setting:

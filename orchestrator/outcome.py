@@ -55,7 +55,7 @@ def show_outcome(run: Run, *, as_json: bool, code: int) -> int:
 
 
 def show_troubles(found: Mapping[str, Any]) -> None:
-    """The failed trials and the skipped pictures of an outcome, on standard error."""
+    """Failed trials, skipped pictures and teachers below their students, on standard error."""
     for failure in found["failures"]:
         print(
             f"failed: {failure['phase']} {failure['study_id']}: {failure['error']} (log: {failure['log']})",

@@ -10,8 +10,12 @@ import pandas as pd
 import pytest
 from sweeps import SMALL, run
 
+from distill.catalogue import load_catalogue
 from distill.errors import UsageError
-from distill.relative_weights import STEPS
+from distill.methods import build_method
+from distill.models import build_model
+from distill.relative_weights import STEPS, split_balanced
+from orchestrator.calibration import calibration_plan
 from orchestrator.ledger import Ledger
 from orchestrator.plan import bracket_trials, make_plan, teacher_weights
 from orchestrator.run import examine
@@ -37,6 +41,16 @@ def test_a_calibration_tells_every_terms_pull_and_leaves_the_teacher_for_the_swe
     ledger = Ledger(tmp_path / "run")
     examine(ledger, plan, fresh=False)  # the sweep itself may still go there
     assert ledger.exists(teacher_weights(plan.teachers[0]))
+
+
+@pytest.mark.parametrize("method", sorted(load_catalogue().methods.keys() - {"student"}))
+def test_a_calibration_balances_exactly_the_terms_that_a_method_has_by_default(method: str) -> None:
+    info = build_model("deeplabv3-test_resnet", 4, head_channels=8).info
+    built = build_method(method, student=info, teacher=info, num_classes=4)
+    plan = make_plan(load_sweep(str(SMALL), [f'methods=["student", "{method}"]']))
+    (study,) = calibration_plan(plan.config, "somewhere").studies
+    _, balanced = split_balanced(study.method_config)
+    assert balanced == {term for term, weight in built.weights.items() if weight > 0}
 
 
 def test_a_space_relative_to_the_task_reaches_the_trials() -> None:
