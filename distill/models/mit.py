@@ -26,6 +26,13 @@ _NAMES = (
 _PREFIX = re.compile(r"^(?:segformer\.)?encoder\.(?=patch_embeddings|layer_norm|block)")
 
 
+def rename(key: str, names: tuple[tuple[str, str], ...]) -> str:
+    """The key after every (pattern, replacement) in turn."""
+    for pattern, replacement in names:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
 def is_from_transformers(state: Mapping[str, Tensor]) -> bool:
     """Whether a state dict holds an encoder under transformers' names."""
     return any(_PREFIX.match(key) for key in state)
@@ -39,10 +46,7 @@ def mit_encoder(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     renamed = {}
     for key, tensor in state.items():
         if _PREFIX.match(key):
-            name = _PREFIX.sub("", key)
-            for pattern, theirs in _NAMES:
-                name = re.sub(pattern, theirs, name)
-            renamed[name] = tensor
+            renamed[rename(_PREFIX.sub("", key), _NAMES)] = tensor
     for key in [key for key in renamed if ".attention.self.key." in key]:
         value = renamed.pop(key.replace(".key.", ".value."))
         renamed[key.replace(".attention.self.key.", ".attn.kv.")] = torch.cat([renamed.pop(key), value])

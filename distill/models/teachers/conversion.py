@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from distill.errors import UsageError
-from distill.models.mit import mit_encoder
+from distill.models.mit import mit_encoder, rename
 from distill.models.model import ModelOptions, SegmentationModel, build_model
 
 _MIX_TRANSFORMERS = {
@@ -76,7 +76,7 @@ def segformer_from_transformers(config: Mapping[str, Any], state: Mapping[str, T
         for key, tensor in mit_encoder(state).items()
     }
     renamed |= {
-        _renamed(key, _SEGFORMER_HEAD_NAMES): tensor
+        rename(key, _SEGFORMER_HEAD_NAMES): tensor
         for key, tensor in state.items()
         if key.startswith("decode_head.")
     }
@@ -119,14 +119,8 @@ def model_from_torchvision(name: str, state: Mapping[str, Tensor]) -> Segmentati
     )
     kept = {key: tensor for key, tensor in state.items() if not key.startswith("aux_classifier.")}
     return _filled(
-        options, {_renamed(key, (*_TORCHVISION_NAMES, *refine)): tensor for key, tensor in kept.items()}
+        options, {rename(key, (*_TORCHVISION_NAMES, *refine)): tensor for key, tensor in kept.items()}
     )
-
-
-def _renamed(key: str, names: tuple[tuple[str, str], ...]) -> str:
-    for pattern, ours in names:
-        key = re.sub(pattern, ours, key)
-    return key
 
 
 def _filled(options: ModelOptions, state: Mapping[str, Tensor]) -> SegmentationModel:
