@@ -59,12 +59,13 @@ def check_space(name: str, space: Space) -> None:
 
 
 def default_weights(name: str) -> dict[str, float | None]:
-    """The weights of a method's terms as its authors set them, by the setting's name.
+    """The weights of a method's terms as its authors set them, or as a combination does, by the setting's name.
 
     None stands for a weight that follows from another setting, as CWD's does from where it compares.
     """
+    key = "combined_default" if "+" in name else "default"
     return {
-        setting: schema.get("default")
+        setting: schema.get(key, schema.get("default"))
         for setting, (schema, _) in _settings(name).items()
         if setting.endswith("_weight")
     }

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from distill.errors import UsageError
 from distill.methods.config import MethodConfig
-from distill.methods.kd import WithKDConfig
 from distill.methods.registry import Card, Method, Need, method_class
 
 if TYPE_CHECKING:
@@ -41,10 +40,19 @@ class CombinedConfig(MethodConfig):
                 gathered[key] = value
         for part, field in cls.model_fields.items():
             settings = gathered.setdefault(part, {})
-            companion = isinstance(field.annotation, type) and issubclass(field.annotation, WithKDConfig)
-            if companion and isinstance(settings, dict):
-                settings.setdefault("kd_weight", 0.0)
+            if isinstance(settings, dict):
+                gathered[part] = {**_combined_defaults(field.annotation), **settings}
         return gathered
+
+
+def _combined_defaults(config: Any) -> dict[str, Any]:
+    """What a part's settings are in a combination where they are not given, as far as that is another value."""
+    extras = {name: field.json_schema_extra for name, field in config.model_fields.items()}
+    return {
+        name: extra["combined_default"]
+        for name, extra in extras.items()
+        if isinstance(extra, dict) and "combined_default" in extra
+    }
 
 
 class Combined(Method):

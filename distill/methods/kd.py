@@ -56,6 +56,7 @@ class WithKDConfig(MethodConfig):
         ge=0,
         le=1e4,
         description="weight of the per-pixel logits distillation added to the method's own term",
+        json_schema_extra={"combined_default": 0.0},
     )
     kd_temperature: float = Field(1.0, gt=0, le=100, description="temperature of that logits distillation")
 

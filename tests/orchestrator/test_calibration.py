@@ -43,7 +43,9 @@ def test_a_calibration_tells_every_terms_pull_and_leaves_the_teacher_for_the_swe
     assert ledger.exists(teacher_weights(plan.teachers[0]))
 
 
-@pytest.mark.parametrize("method", sorted(load_catalogue().methods.keys() - {"student"}))
+@pytest.mark.parametrize(
+    "method", [*sorted(load_catalogue().methods.keys() - {"student"}), "kd+cwd", "skd+heteroakd"]
+)
 def test_a_calibration_balances_exactly_the_terms_that_a_method_has_by_default(method: str) -> None:
     info = build_model("deeplabv3-test_resnet", 4, head_channels=8).info
     built = build_method(method, student=info, teacher=info, num_classes=4)
