@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from distill.errors import UsageError, unknown
 from distill.head_costs import HeadShapes, head_cost
 
 CATALOGUE = Path(__file__).with_name("catalogue.json")
+METHODS = "heteroakd.methods"  # entry points of other packages' methods
 REFERENCE_SIZE = 224
 _SIZE_ARGUMENTS = {"img_size", "dynamic_img_size", "strict_img_size"}
 
@@ -72,11 +74,15 @@ class BackboneEntry:
 
 @dataclass(frozen=True)
 class MethodEntry:
-    """A method: its card (see `distill.methods.Card`) and the JSON schema of its settings."""
+    """A method: its card (see `distill.methods.Card`), the JSON schema of its settings, and a search space of its own.
+
+    Methods of this package have none: theirs lie in `search_spaces/methods/`.
+    """
 
     name: str
     card: Mapping[str, Any]
     settings: Mapping[str, Any]
+    space: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -104,14 +110,26 @@ class ModelCost:
 
 @lru_cache(maxsize=1)
 def load_catalogue() -> Catalogue:
-    """The catalogue as it was generated; read once a process."""
+    """The catalogue as it was generated, and the methods of installed packages; read once a process.
+
+    Only where a package brings methods along is torch imported, with that package.
+    """
     values = json.loads(CATALOGUE.read_text(encoding="utf-8"))
     return Catalogue(
         versions=values["versions"],
         heads={entry["name"]: HeadEntry(**entry) for entry in values["heads"]},
         backbones={entry["name"]: _backbone(entry) for entry in values["backbones"]},
-        methods={entry["name"]: MethodEntry(**entry) for entry in values["methods"]},
+        methods={entry["name"]: MethodEntry(**entry) for entry in values["methods"]} | _installed_methods(),
     )
+
+
+def _installed_methods() -> dict[str, MethodEntry]:
+    names = [entry.name for entry in entry_points(group=METHODS)]
+    if not names:
+        return {}
+    from distill.models.survey import survey_method
+
+    return {name: survey_method(name) for name in names}
 
 
 def _backbone(entry: dict[str, Any]) -> BackboneEntry:

@@ -121,6 +121,7 @@ def evaluate(
     world_size: int = 1,
     precision: Precision = "fp32",
     window: SlidingWindow | None = None,
+    on_batch: Callable[[], None] = lambda: None,
 ) -> Counts:
     """Counts the pixels of this rank's pictures at a single scale, whole or in sliding windows.
 
@@ -137,6 +138,7 @@ def evaluate(
         world_size: number of shares; `merge_counts` joins them.
         precision: of the forward pass; the resize and what follows run in float32.
         window: the windows whose logits are averaged; None takes each picture whole.
+        on_batch: called before each batch, for whoever watches the time.
 
     Raises:
         UsageError: the model's classes or the labels do not fit the data set's classes.
@@ -148,6 +150,7 @@ def evaluate(
     rows: list[Tensor] = []
     with _undisturbed(model, torch.device(device)), torch.inference_mode(), _autocast(device, precision):
         for batch in _batches(dataset, range(first, last), batch_size):
+            on_batch()
             indices += [index for index, _ in batch]
             samples = [sample for _, sample in batch]
             rows.append(_count(model, samples, dataset, torch.device(device), window))

@@ -73,6 +73,10 @@ class Recipe(BaseModel):
     warmup_steps: int = Field(default=0, ge=0, description="linear warm-up (one_cycle: steps to the peak)")
     clip_norm: float | None = Field(default=None, gt=0, description="largest gradient norm; none by default")
     accumulate: int = Field(default=1, ge=1, description="micro-batches that make up one worker's batch")
+    accumulate_if_out_of_memory: bool = Field(
+        default=False,
+        description="train a student that ran out of memory once more, in twice as many micro-batches",
+    )
     ema_decay: float | None = Field(
         default=None, gt=0, lt=1, description="decay of the averaged weights that are scored"
     )

@@ -150,6 +150,7 @@ class Student:
         )
         self.losses = LossRecord.empty(("task",), device)
         self._failure: Exception | None = None
+        self.failed_at: int | None = None
 
     @property
     def scored_model(self) -> SegmentationModel:
@@ -175,6 +176,7 @@ class Student:
                     terms = self._backward(batch, squares)
             except Exception as error:
                 self._failure = error
+                self.failed_at = self.step
         self._exchange(terms, squares)
         self._gradients.clip(recipe.clip_norm)
         self.optimizer.step()

@@ -10,9 +10,8 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import ray
 import torch
@@ -25,51 +24,35 @@ from distill.models.teachers import Teacher
 from distill.random_state import RandomState
 from distill.recipe import digest
 from distill.training import Batch, State, Student, StudentSpec, teacher_output
+from orchestrator.attention import Attention
 from orchestrator.checkpoints import CohortCheckpoints, load_weights
 from orchestrator.cohort_job import SKIPPED_PICTURES, CohortJob
-from orchestrator.desk import Progress, WaveOrder
+from orchestrator.desk import Beginning, Progress, WaveOrder
 from orchestrator.ledger import Ledger
-from orchestrator.plan import Trial, teacher_weights, trial_weights
+from orchestrator.plan import teacher_weights, trial_weights
 from orchestrator.report import Costs, Report
 from orchestrator.scoring import LoadedTeacher, Scorer
+from orchestrator.seat import BlamedError, Seat, explained, is_out_of_memory
 from orchestrator.stopwatch import Stopwatch
 from orchestrator.workers import Workers
-
-
-@dataclass
-class Seat:
-    """One student's place: its training, what it has cost, what it has told."""
-
-    trial: Trial
-    student: Student | LoadedTeacher | None
-    step: int = 0
-    costs: Costs = field(default_factory=Costs)
-    reports: list[Report] = field(default_factory=list)
-    started_at: float = field(default_factory=time.time)
-
-    @property
-    def ended(self) -> bool:
-        """Whether the last report ended the trial."""
-        return bool(self.reports) and self.reports[-1].status is not None
-
-    @property
-    def needs_teacher(self) -> bool:
-        """Whether this student's loss reads the teacher's output."""
-        return isinstance(self.student, Student) and "teacher" in self.student.method.card.needs
-
-    def reported_at(self, step: int) -> bool:
-        """Whether this step has been reported."""
-        return any(report.step == step for report in self.reports)
 
 
 class LeaveOffError(Exception):
     """The sweep asked the cohort to leave off; its checkpoint is written."""
 
 
-def train_cohort(job: CohortJob) -> None:
-    """The loop of one Ray Train worker: wave after wave until the desk is closed or asks to leave off."""
+def train_cohort(job: CohortJob, beginning: Beginning | None) -> None:
+    """The loop of one Ray Train worker: wave after wave until the desk is closed or asks to leave off.
+
+    Args:
+        job: the cohort's work.
+        beginning: what the desk told rank 0.
+    """
     workers = Workers(job.compute)
-    floor = TrainingFloor(job, workers)
+    known = workers.told(lambda: beginning)
+    if known is None or known.given_up:
+        return
+    floor = TrainingFloor(job, workers, known)
     try:
         for wave in floor.waves():
             floor.run_wave(wave)
@@ -80,8 +63,15 @@ def train_cohort(job: CohortJob) -> None:
 class TrainingFloor:
     """A worker's side of a cohort: the teacher and the data, loaded once, and the seats of the wave at hand."""
 
-    def __init__(self, job: CohortJob, workers: Workers) -> None:
+    def __init__(self, job: CohortJob, workers: Workers, beginning: Beginning) -> None:
         self.job = job
+        self.blamed = beginning.blamed
+        self.attention = Attention(
+            job.desk,
+            leads=workers.leads,
+            limit_seconds=job.operation.hang_seconds,
+            careful=beginning.careful,
+        )
         self.cohort = job.cohort
         self.workers = workers
         self.ledger = Ledger(job.run)
@@ -90,7 +80,7 @@ class TrainingFloor:
         self.train = build_dataset(
             data, "train", protocol=job.config.protocol, role=role, cache=job.picture_cache()
         )
-        self.scorer = Scorer(job, workers, self.ledger)
+        self.scorer = Scorer(job, workers, self.ledger, self.attention.still_there)
         self.teacher: Teacher | None = None
         if job.cohort.teacher is not None:
             self.teacher = load_weights(self.ledger, teacher_weights(job.cohort.teacher)).to(workers.device)
@@ -108,9 +98,11 @@ class TrainingFloor:
     def waves(self) -> Iterator[WaveOrder]:
         """The waves that the desk hands out, until it closes."""
         finished = -1
+        self.attention.rest()
         while (wave := self.workers.told(partial(self._next_wave, finished))) is not None:
             yield wave
             finished = wave.index
+            self.attention.rest()
 
     def _next_wave(self, finished: int) -> WaveOrder | None:
         while True:
@@ -125,7 +117,7 @@ class TrainingFloor:
         self.wave = order.wave
         self._seat(order)
         for stop in sorted({*self.wave.rungs, *self.wave.evaluations, self.wave.steps}):
-            for group in self._groups(stop):
+            while group := self._next_group(stop):
                 self._advance(group, stop)
             for seat in self._training():
                 if not seat.reported_at(stop):
@@ -143,14 +135,17 @@ class TrainingFloor:
         self.seats = []
         for trial in order.trials:
             entry = saved.get(trial.trial_id)
-            seat = Seat(trial, None) if entry is None else Seat(trial, None, entry["step"], Costs(**entry["costs"]),
-                                                               [_report(r) for r in entry["reports"]],
-                                                               entry["started_at"])  # fmt: skip
+            seat = Seat(trial) if entry is None else Seat.restored(trial, entry)
+            if seat.ended and trial.trial_id in order.retried:
+                entry, seat = None, Seat(trial)
+            if not seat.ended and trial.trial_id in self.blamed:
+                self._fail(seat, BlamedError(self.blamed[trial.trial_id]))
             if not seat.ended:
-                try:
-                    self._fill(seat, None if entry is None else entry["student"])
-                except Exception as error:
-                    self._fail(seat, error)
+                self.attention.turn_to(trial.trial_id, seat.step)
+                state = None if entry is None else entry["student"]
+                failure = self.workers.attempt(partial(self._fill, seat, state))
+                if failure is not None:
+                    self._fail(seat, failure)
             self.seats.append(seat)
         self._post([report for seat in self.seats for report in seat.reports])
 
@@ -161,7 +156,7 @@ class TrainingFloor:
             seat.student = LoadedTeacher(load_weights(self.ledger, weights).to(self.workers.device))
             seat.step = self.wave.steps
             return
-        student = self._build(seat.trial)
+        student = self._build(seat)
         if state is not None:
             student.load_state_dict(state)
         elif student.method.preparation is not None:
@@ -189,6 +184,7 @@ class TrainingFloor:
         for host in stream(
             self.train, recipe.augmentation, batch_size=recipe.batch_size, seed=0, on_skipped=self._skip
         ):
+            self.attention.still_there()
             images, labels = self._on_device(host)
             yield teacher_output(self.teacher, images, recipe.precision), labels
 
@@ -198,13 +194,15 @@ class TrainingFloor:
             images = images.contiguous(memory_format=torch.channels_last)
         return images, host.labels_bhw.to(self.workers.device, non_blocking=True).long()
 
-    def _build(self, trial: Trial) -> Student:
+    def _build(self, seat: Seat) -> Student:
+        trial = seat.trial
+        accumulate = trial.recipe.accumulate * seat.accumulate
         spec = StudentSpec(
             model=trial.student.name,
             options=trial.student.options,
             method=trial.method,
             method_config=trial.method_config,
-            recipe=trial.recipe,
+            recipe=trial.recipe.model_copy(update={"accumulate": accumulate}),
             seed=trial.seed,
             num_classes=self.train.num_classes,
         )
@@ -213,13 +211,12 @@ class TrainingFloor:
             spec, info, device=self.workers.device, rank=self.workers.rank, reduce=self.workers.reduce
         )
 
-    def _groups(self, stop: int) -> Iterator[list[Seat]]:
-        """Seats that stand at one step short of `stop`, at most as many at a time as may be in memory."""
-        limit = self.job.operation.seats or len(self.seats)
-        for step in sorted({seat.step for seat in self._training() if seat.step < stop}):
-            together = [seat for seat in self._training() if seat.step == step]
-            for start in range(0, len(together), limit):
-                yield together[start : start + limit]
+    def _next_group(self, stop: int) -> list[Seat]:
+        """Seats that stand at one step short of `stop`, at most as many as may be in memory at a time."""
+        behind = [seat for seat in self._training() if seat.step < stop]
+        first = min((seat.step for seat in behind), default=0)
+        together = [seat for seat in behind if seat.step == first]
+        return together[: self.job.operation.seats or len(self.seats)]
 
     def _advance(self, group: Sequence[Seat], stop: int) -> None:
         """Trains these seats together up to step `stop`; one batch and one teacher pass serve them all."""
@@ -229,6 +226,9 @@ class TrainingFloor:
         rounds = self.job.operation.round_steps
         needs_teacher = self.teacher is not None and any(seat.needs_teacher for seat in group)
         for step in range(start, stop):
+            if all(seat.ended or seat.step != step for seat in group):
+                break
+            self.attention.turn_to(None, step)
             with watch.measure("data"):
                 host = next(batches)
                 images, labels = self._on_device(host)
@@ -238,7 +238,8 @@ class TrainingFloor:
                     output = teacher_output(self.teacher, images, self.cohort.recipe.precision)
             batch = Batch.shared(images, labels, host.index, output, self.workers.reduce)
             for seat in group:
-                if not seat.ended and isinstance(seat.student, Student):
+                if not seat.ended and seat.step == step and isinstance(seat.student, Student):
+                    self.attention.turn_to(seat.trial.trial_id, step)
                     with watch.measure(seat.trial.trial_id):
                         seat.student.train_step(batch)
                     seat.step = seat.student.step
@@ -266,7 +267,7 @@ class TrainingFloor:
     def _end_round(self, group: Sequence[Seat], watch: Stopwatch, step: int) -> None:
         """Settles costs, drops students that failed, tells the desk, and writes a checkpoint when one is due."""
         seconds = watch.read()
-        seated = [seat for seat in group if not seat.ended]
+        seated = [seat for seat in group if not seat.ended and seat.step == step]
         teacher, data = seconds.pop("teacher", 0.0), seconds.pop("data", 0.0)
         for seat in seated:
             own = seconds.get(seat.trial.trial_id, 0.0)
@@ -283,7 +284,7 @@ class TrainingFloor:
                 if isinstance(seat.student, Student):
                     seat.student.check()
             except Exception as error:
-                self._fail(seat, error)
+                self._fail_or_divide(seat, error)
         self._exchange(Progress(self.wave.index, step, self.wave.steps, len(self._training()), "training"))
 
     @staticmethod
@@ -312,11 +313,11 @@ class TrainingFloor:
         student = seat.student
         last = stop == self.wave.steps
         self._exchange(Progress(self.wave.index, stop, self.wave.steps, len(self._training()), "scoring"))
-        try:
-            student.average_buffers()
-            score = self.scorer.score(seat.trial, student, last=last)
-        except Exception as error:
-            self._fail(seat, error)
+        self.attention.turn_to(seat.trial.trial_id, stop)
+        student.average_buffers()
+        score = self.scorer.score(seat.trial, student, last=last)
+        if isinstance(score, Exception):
+            self._fail(seat, score)
             return
         raw, weighted = student.read_losses()
         report = Report(
@@ -330,10 +331,27 @@ class TrainingFloor:
             terms_weighted=weighted,
             costs=replace(seat.costs, wall_seconds=time.time() - seat.started_at),
             checkpoint=score.weights,
+            remark=seat.remark,
             started_at=seat.started_at,
             finished_at=time.time(),
         )
         self._tell(seat, report)
+
+    def _fail_or_divide(self, seat: Seat, error: Exception) -> None:
+        """Ends one trial; or, where its recipe allows it and memory ran out, starts it anew with the batch halved."""
+        recipe = seat.trial.recipe
+        share = recipe.batch_size // (self.workers.world_size * recipe.accumulate)
+        divides = recipe.accumulate_if_out_of_memory and seat.accumulate == 1 and share % 2 == 0
+        if not (any(self.workers.gathered(is_out_of_memory(error))) and divides):
+            self._fail(seat, error)
+            return
+        seat.remark = (
+            f"ran out of memory by step {seat.step}; trained anew with accumulate {2 * recipe.accumulate}"
+        )
+        seat.student, seat.step, seat.accumulate = None, 0, 2
+        failure = self.workers.attempt(partial(self._fill, seat, None))
+        if failure is not None:
+            self._fail(seat, failure)
 
     def _fail(self, seat: Seat, error: Exception) -> None:
         """Ends one trial; the others do not notice."""
@@ -342,10 +360,11 @@ class TrainingFloor:
         self.ledger.write_bytes(f"logs/{seat.trial.trial_id}{suffix}.txt", trace.encode())
         report = Report(
             trial_id=seat.trial.trial_id,
-            step=getattr(error, "step", seat.step),
+            step=_step_of(error, seat),
+            remark=seat.remark,
             status="failed",
             costs=seat.costs,
-            error=f"{type(error).__name__}: {error}",
+            error=explained(error),
             started_at=seat.started_at,
             finished_at=time.time(),
         )
@@ -355,6 +374,7 @@ class TrainingFloor:
         seat.reports.append(report)
         if report.status is not None:
             seat.student = None
+            self.workers.free_memory()
         self._post([report])
 
     def _post(self, reports: Sequence[Report]) -> None:
@@ -365,6 +385,7 @@ class TrainingFloor:
         """Waits for the decision at a rung and drops the students that do not go on."""
         seats = self._training()
         names = [seat.trial.trial_id for seat in seats]
+        self.attention.rest()
         kept: list[str] | None = None
         while kept is None and names:
             kept = self.workers.told(lambda: ray.get(self.job.desk.kept.remote(rung, names)))
@@ -376,18 +397,13 @@ class TrainingFloor:
                 seat.student = None
 
     def _checkpoint(self) -> None:
-        entries = {
-            seat.trial.trial_id: {
-                "step": seat.step,
-                "costs": asdict(seat.costs),
-                "reports": [asdict(report) for report in seat.reports],
-                "started_at": seat.started_at,
-                "student": None if seat.student is None else seat.student.state_dict(),
-            }
-            for seat in self.seats
-        }
-        self.checkpoints.save(self.wave.index, entries)
+        self.attention.rest()
+        self.checkpoints.save(self.wave.index, {seat.trial.trial_id: seat.entry() for seat in self.seats})
+        self.attention.got_on((self.wave.index, sum(seat.step for seat in self.seats)))
 
 
-def _report(entry: dict[str, Any]) -> Report:
-    return Report(**{**entry, "costs": Costs(**entry["costs"])})
+def _step_of(error: Exception, seat: Seat) -> int:
+    """Where it went wrong: the error may know, or the student."""
+    failed_at = seat.student.failed_at if isinstance(seat.student, Student) else None
+    known: int | None = getattr(error, "step", failed_at)
+    return seat.step if known is None else known

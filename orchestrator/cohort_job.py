@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distill.errors import UsageError
 from orchestrator.config import ComputeChoice, OperationChoice, SweepConfig
 from orchestrator.plan import Cohort
 
@@ -44,7 +46,29 @@ class CohortJob:
 
 
 def work(config: dict[str, Any]) -> None:
-    """What Ray Train calls in every worker; here, so that the driver can name it without importing torch."""
-    from orchestrator.cohort import train_cohort
+    """What Ray Train calls in every worker, at first and after each death of one; imports no torch before it must.
 
-    train_cohort(config["job"])
+    What no new start mends (bad data, a module that is missing) is told to the desk, and a new start then ends at once.
+    """
+    import ray
+    import ray.train
+
+    job: CohortJob = config["job"]
+    leads = ray.train.get_context().get_world_rank() == 0
+    if ray.get(job.desk.fatal.remote()) is not None:
+        return
+    beginning = ray.get(job.desk.begin.remote()) if leads else None
+    try:
+        from orchestrator.cohort import train_cohort
+
+        train_cohort(job, beginning)
+    except UsageError as error:
+        ray.get(job.desk.give_up.remote(error))
+        raise
+    except ImportError as error:
+        remedy = f"a worker on {socket.gethostname()} cannot import what it needs: {error}; install the same environment on every node"
+        ray.get(job.desk.give_up.remote(UsageError(remedy)))
+        raise
+    except Exception as error:
+        ray.get(job.desk.note_error.remote(f"{type(error).__name__}: {error}"))
+        raise

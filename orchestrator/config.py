@@ -217,7 +217,14 @@ class OperationChoice(Section):
         default=60.0, ge=0, description="time between two checkpoints of a cohort"
     )
     checkpoints_kept: int = Field(default=2, ge=1, description="newest checkpoints that are kept of a cohort")
-    max_failures: int = Field(default=3, ge=0, description="restarts of a cohort after the death of a worker")
+    max_failures: int = Field(
+        default=3, ge=0, description="restarts of a cohort's workers in a row without a further checkpoint"
+    )
+    hang_seconds: float | None = Field(
+        default=1800.0,
+        gt=0,
+        description="longest time for one step of one student; then its worker is restarted",
+    )
     object_store_mb: int = Field(default=200, ge=80, description="object store of an embedded Ray")
     teachers: str | None = Field(default=None, description="folder of trained teachers shared between runs")
 

@@ -7,8 +7,9 @@ report is known by (trial, step), so that telling twice is telling once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 from orchestrator.plan import Trial, Wave
@@ -16,6 +17,7 @@ from orchestrator.report import Report, Status
 
 T = TypeVar("T")
 POLL_SECONDS = 10.0  # how long a call waits for news before it comes back with none
+DEATHS = 2  # seen at one step of one trial before it is that trial's fault
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class WaveOrder:
 
     wave: Wave
     trials: tuple[Trial, ...]
+    retried: frozenset[str] = frozenset()
+    """Those that failed in an earlier command: what a checkpoint knows of that failure no longer counts."""
 
     @property
     def index(self) -> int:
@@ -42,10 +46,98 @@ class Progress:
     activity: str = "starting"
 
 
-class Desk:
-    """The actor's class; `ray.remote(Desk)` is made in `cluster`."""
+@dataclass(frozen=True)
+class Place:
+    """Where a worker is: with a trial at a step, or (None) at what all trials share."""
 
-    def __init__(self) -> None:
+    trial_id: str | None
+    step: int
+
+
+class GivenUpError(Exception):
+    """A cohort's workers died again and again without getting further."""
+
+
+@dataclass(frozen=True)
+class Blame:
+    """Why a trial is held to end its workers, at which step, and in which lines of code where that is known."""
+
+    reason: str
+    step: int
+    stack: str
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What workers are told when they start, first or again."""
+
+    careful: bool
+    """An earlier attempt died: tell beforehand where you are."""
+    blamed: Mapping[str, Blame]
+    """Trials that ended earlier attempts."""
+    given_up: bool
+
+
+@dataclass
+class Attempts:
+    """How often the workers started, and how that ended. Deaths without a further checkpoint in between are counted.
+
+    Whoever kills a worker is not known at first. From the first death on the workers tell each step beforehand, so
+    that two more deaths at the same step of the same trial convict it. Machines that are taken away hit any step.
+    """
+
+    limit: int
+    started: int = 0
+    in_a_row: int = 0
+    careful: bool = False
+    position: tuple[int, int] = (-1, -1)
+    at: Place | None = None
+    last_error: str = "killed, or its machine is gone"
+    seen: Counter[Place] = field(default_factory=Counter)
+    blamed: dict[str, Blame] = field(default_factory=dict)
+    fatal: Exception | None = None
+
+    def begin(self) -> Beginning:
+        """The workers start; if they did before, they died."""
+        if self.started:
+            self.in_a_row += 1
+            self.careful = True
+            if self.at is not None:
+                self.count(
+                    self.at, f"its worker died {DEATHS} times at this step; out of memory, or a fault in it"
+                )
+        self.started += 1
+        self.at = None
+        if self.in_a_row > self.limit and self.fatal is None:
+            self.fatal = GivenUpError(
+                f"its workers died {self.in_a_row} times in a row without getting further "
+                f"(operation.max_failures is {self.limit}); the last one: {self.last_error}"
+            )
+        return Beginning(self.careful, dict(self.blamed), self.fatal is not None)
+
+    def count(self, place: Place, reason: str, stack: str = "") -> None:
+        """An end at this place; the second one is its trial's fault."""
+        self.seen[place] += 1
+        if place.trial_id is not None and self.seen[place] >= DEATHS:
+            self.blamed.setdefault(place.trial_id, Blame(reason, place.step, stack))
+            self.in_a_row = 0
+
+    def got_on(self, position: tuple[int, int]) -> bool:
+        """A checkpoint; returns whether care is still needed."""
+        if position > self.position:
+            self.position, self.in_a_row, self.careful = position, 0, False
+        return self.careful
+
+
+class Desk:
+    """The actor's class; `ray.remote(Desk)` is made in `phases`.
+
+    Args:
+        max_failures: starts of the workers in a row without a checkpoint in between before the cohort is given up.
+    """
+
+    def __init__(self, max_failures: int) -> None:
+        self._attempts = Attempts(max_failures)
         self._news = asyncio.Condition()
         self._wave: WaveOrder | None = None
         self._applied: set[str] = set()
@@ -147,6 +239,38 @@ class Desk:
             return [t for t in trial_ids if t in kept - ended] if wanted <= kept | ended else None
 
         return await self._when(decided)
+
+    async def begin(self) -> Beginning:
+        """The cohort: its workers start, first or again."""
+        return self._attempts.begin()
+
+    async def about_to(self, place: Place) -> None:
+        """The cohort, where care is needed: what it is about to do."""
+        self._attempts.at = place
+
+    async def got_on(self, position: tuple[int, int]) -> bool:
+        """The cohort: a checkpoint stands at this (wave, steps); returns whether care is still needed."""
+        return self._attempts.got_on(position)
+
+    async def hung(self, place: Place, seconds: float, stack: str) -> None:
+        """The cohort: nothing moved for so long; its workers end now and are started again."""
+        where = " ".join(line.strip() for line in stack.strip().splitlines()[-2:])
+        reason = f"no progress within {seconds:g} s (operation.hang_seconds) in {where}"
+        self._attempts.last_error = reason
+        self._attempts.count(place, f"{reason}, {DEATHS} times at this step", stack)
+        self._attempts.at = None
+
+    async def note_error(self, text: str) -> None:
+        """The cohort: what a worker dies of."""
+        self._attempts.last_error = text
+
+    async def give_up(self, error: Exception) -> None:
+        """The cohort: something that no new start mends."""
+        self._attempts.fatal = self._attempts.fatal or error
+
+    async def fatal(self) -> Exception | None:
+        """Everyone: what no new start mends, or None."""
+        return self._attempts.fatal
 
     async def pulse(self, progress: Progress) -> bool:
         """The cohort: where it stands. Returns whether it must leave off."""

@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cohort_job import SKIPPED_PICTURES
+from orchestrator.wavebook import is_hopeless
 
 if TYPE_CHECKING:
+    from orchestrator.report import Status
     from orchestrator.run import Run
 
 
@@ -26,6 +28,8 @@ def outcome(run: Run, code: int) -> dict[str, Any]:
         "plan_hash": run.plan.plan_hash,
         "trials": counts,
         "worker_hours": round(run.worker_seconds / 3600, 4),
+        "given_up": run.given_up,
+        "stopped_studies": _stopped_studies(run),
         "overtaken_teachers": overtaken_teachers(run),
         "leaderboard": f"{run.ledger.root}/leaderboard/LEADERBOARD.md",
         "skipped_pictures": [
@@ -61,6 +65,10 @@ def show_troubles(found: Mapping[str, Any]) -> None:
             f"failed: {failure['phase']} {failure['study_id']}: {failure['error']} (log: {failure['log']})",
             file=sys.stderr,
         )
+    for study in found["stopped_studies"]:
+        print(f"study {study} was stopped: all of its first trials failed", file=sys.stderr)
+    for sentence in found["given_up"]:
+        print(f"{sentence}; the same command tries again", file=sys.stderr)
     if found["skipped_pictures"]:
         print(
             f"{len(found['skipped_pictures'])} pictures could not be read and were skipped:", file=sys.stderr
@@ -69,6 +77,14 @@ def show_troubles(found: Mapping[str, Any]) -> None:
         print(f"  {message}", file=sys.stderr)
     for sentence in found["overtaken_teachers"]:
         print(f"WARNING: {sentence}", file=sys.stderr)
+
+
+def _stopped_studies(run: Run) -> list[str]:
+    """Studies of which nothing came but failures, and whose other trials were not tried."""
+    statuses: dict[str, dict[str, Status]] = {study.study_id: {} for study in run.plan.studies}
+    for row in run.ledger.read("trials", ["trial_id", "attempt", "study_id", "status"]).to_pylist():
+        statuses.setdefault(row["study_id"], {})[row["trial_id"]] = row["status"]
+    return [study.study_id for study in run.plan.studies if is_hopeless([*statuses[study.study_id].values()])]
 
 
 def overtaken_teachers(run: Run) -> list[str]:

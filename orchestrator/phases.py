@@ -11,13 +11,12 @@ from typing import Any
 
 import ray
 
-from distill.errors import UsageError
 from orchestrator.cohort_job import CohortJob, work
-from orchestrator.desk import Desk, Progress
+from orchestrator.desk import Desk, GivenUpError, Progress
 from orchestrator.plan import Cohort
 from orchestrator.report import Report
 from orchestrator.run import Run
-from orchestrator.search import Desks, run_tune
+from orchestrator.search import BESIDE_THE_DRIVER, Desks, run_tune
 from orchestrator.wavebook import WaveBook
 
 WATCH_SECONDS = 1.0
@@ -50,8 +49,9 @@ def run_phase(
     Raises:
         Exception: what ended a cohort for good; every other cohort was finished first.
     """
-    book = WaveBook(run.config, cohorts, run.recorded())
-    ahead = WaveBook(run.config, cohorts, run.recorded())
+    recorded = run.recorded()
+    book = WaveBook(run.config, cohorts, recorded, run.retried)
+    ahead = WaveBook(run.config, cohorts, recorded)
     todo = [cohort for cohort in cohorts if ahead.open_next(cohort.cohort_id) is not None]
     view = PhaseView(name, book, sum(cohort.trials for cohort in cohorts), {})
     if not todo:
@@ -66,17 +66,36 @@ def run_phase(
         pool.submit(_run_cohort, run, cohort, desks, f"desk-{session}-{cohort.cohort_id}") for cohort in todo
     ]
     watcher.start()
+    recorder = Recorder(run, book)
     try:
-        run_tune(
-            desks, lambda cohort_id: f"desk-{session}-{cohort_id}", lambda report: _record(run, book, report)
-        )
+        run_tune(desks, lambda cohort_id: f"desk-{session}-{cohort_id}", recorder.record)
     finally:
         desks.stopping = True
         pool.shutdown(wait=True, cancel_futures=True)
         over.set()
         watcher.join()
     watch(view)
+    if recorder.failure is not None:
+        raise recorder.failure
     _raise_first(futures)
+
+
+class Recorder:
+    """Writes ended trials into the ledger. Where that fails the run stops: no trial may count that is not written."""
+
+    def __init__(self, run: Run, book: WaveBook) -> None:
+        self._run = run
+        self._book = book
+        self.failure: Exception | None = None
+
+    def record(self, report: Report) -> None:
+        """Called from within Tune, which would turn an exception into one of its own."""
+        try:
+            if self.failure is None:
+                _record(self._run, self._book, report)
+        except Exception as error:
+            self.failure = error
+            self._run.stop("the ledger cannot be written")
 
 
 def _run_cohort(run: Run, cohort: Cohort, desks: Desks, desk_name: str) -> None:
@@ -85,13 +104,22 @@ def _run_cohort(run: Run, cohort: Cohort, desks: Desks, desk_name: str) -> None:
         desks.pending.discard(cohort.cohort_id)
         return
     desk: Any = ray.remote(Desk)
-    desk = desk.options(name=desk_name, num_cpus=0, max_restarts=0).remote()
+    # Beside the driver, whose end is the sweep's: a node that is taken away must not take the desk along.
+    desk = desk.options(name=desk_name, num_cpus=0, max_restarts=0, resources=BESIDE_THE_DRIVER).remote(
+        run.config.operation.max_failures
+    )
     desks.handles[cohort.cohort_id] = desk
     desks.pending.discard(cohort.cohort_id)
     error: str | None = None
     try:
         _train(run, cohort, desk, desk_name)
-        if not run.stopped.is_set():  # every trial is recorded: nothing is left to go on with
+        fatal = ray.get(desk.fatal.remote())
+        if isinstance(fatal, GivenUpError):
+            error = f"cohort {cohort.cohort_id} was given up: {fatal}"
+            run.given_up.append(error)
+        elif fatal is not None:
+            raise fatal
+        elif not run.stopped.is_set():  # every trial is recorded: nothing is left to go on with
             run.ledger.delete(f"checkpoints/{cohort.cohort_id}")
     except BaseException as failure:
         error = str(failure)
@@ -102,12 +130,8 @@ def _run_cohort(run: Run, cohort: Cohort, desks: Desks, desk_name: str) -> None:
 
 
 def _train(run: Run, cohort: Cohort, desk: Any, name: str) -> None:
-    """The cohort's Ray Train run.
-
-    Raises:
-        UsageError: the data turned out to be bad on the way.
-    """
-    from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
+    """The cohort's Ray Train run. Workers that died are started again; the desk says when that has no sense."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
     compute = run.config.compute
@@ -121,19 +145,13 @@ def _train(run: Run, cohort: Cohort, desk: Any, name: str) -> None:
         ),
         run_config=RunConfig(
             name=name,
-            storage_path=f"{run.ledger.root}/ray",
+            storage_path=run.ledger.below("ray").root,
             failure_config=FailureConfig(  # type: ignore[call-arg]  # the V2 class is what is imported
-                max_failures=run.config.operation.max_failures, controller_failure_limit=3
+                max_failures=-1, controller_failure_limit=3
             ),
         ),
     )
-    try:
-        trainer.fit()
-    except WorkerGroupError as failure:
-        for cause in failure.worker_failures.values():
-            if isinstance(cause, UsageError):
-                raise cause from failure
-        raise
+    trainer.fit()
 
 
 def _record(run: Run, book: WaveBook, report: Report) -> None:

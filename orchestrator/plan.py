@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from distill.catalogue import load_catalogue
 from distill.recipe import Recipe, digest
 from distill.relative_weights import PREFIX
 from distill.teacher_source import ClassMap, TeacherSource
@@ -294,7 +295,11 @@ def apply_params(study: Study, params: Params) -> tuple[dict[str, Any], Recipe]:
 
 def method_space(choice: MethodChoice) -> Space:
     """The space a study searches: its own, or the one that ships, less the fields that are fixed."""
-    space = load_space(choice.name) if choice.space is None else space_from(choice.name, choice.space)
+    methods = load_catalogue().methods
+    installed = {name: entry.space for name, entry in methods.items() if entry.space is not None}
+    space = (
+        load_space(choice.name, installed) if choice.space is None else space_from(choice.name, choice.space)
+    )
     fixed = {name.removeprefix(PREFIX) for name in choice.config}
     free = {n: domain for n, domain in space.parameters.items() if n.removeprefix(PREFIX) not in fixed}
     return space.model_copy(update={"parameters": free})

@@ -59,6 +59,7 @@ def trial_row(
         "loss_final": _total(scored[-1]) if scored else None,
         "error": last.error,
         "error_step": last.step if last.status == "failed" else None,
+        "remark": last.remark,
         "world_size": world_size,
         "device": device,
         "started_at": _moment(last.started_at),

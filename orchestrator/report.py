@@ -34,5 +34,6 @@ class Report:
     costs: Costs = field(default_factory=Costs)
     checkpoint: str | None = None
     error: str | None = None
+    remark: str | None = None
     started_at: float = 0.0
     finished_at: float = 0.0

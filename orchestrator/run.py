@@ -43,6 +43,8 @@ class Run:
     started: float = field(default_factory=time.monotonic)
     worker_seconds: float = 0.0
     stopped: threading.Event = field(default_factory=threading.Event)
+    given_up: list[str] = field(default_factory=list)
+    retried: set[str] = field(default_factory=set)
     _attempts: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -65,10 +67,11 @@ class Run:
         for row in self.ledger.read("curves", ["trial_id", "step", "tune_miou"]).to_pylist():
             if row["tune_miou"] is not None:
                 scores.setdefault(row["trial_id"], {})[row["step"]] = row["tune_miou"]
+        self.retried = {t for t, status in last.items() if self.retry_failed and status == "failed"}
         return {
             trial_id: Recorded(status, scores.get(trial_id, {}))
             for trial_id, status in last.items()
-            if not (self.retry_failed and status == "failed")
+            if trial_id not in self.retried
         }
 
     def record(self, book: WaveBook, cohort: Cohort, report: Report) -> None:
@@ -166,7 +169,8 @@ def held(ledger: Ledger) -> Iterator[None]:
 
     def renew() -> None:
         while True:
-            ledger.write_bytes(_LOCK, json.dumps({**me, "renewed": time.time()}).encode())
+            with contextlib.suppress(OSError, UsageError):  # whoever writes results will tell of it
+                ledger.write_bytes(_LOCK, json.dumps({**me, "renewed": time.time()}).encode())
             if released.wait(LOCK_SECONDS / 4):
                 return
 

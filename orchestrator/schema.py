@@ -95,6 +95,7 @@ _TRIALS = Table(
         Column("loss_final", _REAL, "the last reported total loss"),
         Column("error", _TEXT, "why it failed; null where it did not"),
         Column("error_step", _INT, "the step at which it failed", "steps"),
+        Column("remark", _TEXT, "what went otherwise than planned; null where nothing did"),
         Column("world_size", _INT, "data-parallel workers"),
         Column("device", _TEXT, "the device it was trained on"),
         Column("started_at", _TIME, "when its first step began", "UTC"),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Any
 
 from distill.data import SegmentationDataset, build_dataset
+from distill.errors import UsageError
 from distill.evaluation import Counts, evaluate, merge_counts, task_metrics
 from distill.models import SegmentationModel
 from distill.models.costs import count_module, measure_latency
@@ -50,7 +53,10 @@ class Score:
 class Scorer:
     """A cohort's tune and test splits. Search reads tune only: the test split is opened by the first final run."""
 
-    def __init__(self, job: CohortJob, workers: Workers, ledger: Ledger) -> None:
+    def __init__(
+        self, job: CohortJob, workers: Workers, ledger: Ledger, on_batch: Callable[[], None]
+    ) -> None:
+        self._on_batch = on_batch
         self._build = partial(
             build_dataset,
             job.config.data[job.cohort.data],
@@ -67,20 +73,40 @@ class Scorer:
     def _test(self) -> SegmentationDataset:
         return self._build("test")
 
-    def score(self, trial: Trial, student: Student | LoadedTeacher, *, last: bool) -> Score:
-        """Evaluates a student on all workers; at the last step of a teacher or final run also on test, once."""
-        counts = {"tune": self._evaluate(student, self._tune)}
-        weights = None
-        if last and trial.phase != "search":
-            counts["test"] = self._evaluate(student, self._test)
-            weights = trial_weights(trial)
-            if self._workers.leads:
-                self._keep(trial, student, self._test, counts)
-        test = task_metrics(counts["test"]).miou if "test" in counts else None
-        return Score(task_metrics(counts["tune"]).miou, test, weights)
+    def score(self, trial: Trial, student: Student | LoadedTeacher, *, last: bool) -> Score | Exception:
+        """Evaluates a student on all workers; at the last step of a teacher or final run also on test, once.
 
-    def _evaluate(self, student: Student | LoadedTeacher, dataset: SegmentationDataset) -> Counts:
-        share = evaluate(
+        Returns:
+            Its score, or why it cannot be scored.
+
+        Raises:
+            UsageError: the data are at fault.
+        """
+        keeps = last and trial.phase != "search"
+        shares = self._workers.attempt(
+            lambda: {
+                split: self._share(student, self._tune if split == "tune" else self._test)
+                for split in (("tune", "test") if keeps else ("tune",))
+            }
+        )
+        if isinstance(shares, UsageError):
+            raise shares
+        if isinstance(shares, Exception):
+            return shares
+        counts = {split: merge_counts(self._workers.gathered(share)) for split, share in shares.items()}
+        if keeps:
+            size = self._workers.attempt(
+                lambda: self._size(student.scored_model) if self._workers.leads else None
+            )
+            if isinstance(size, Exception):
+                return size
+            if self._workers.leads:
+                self._keep(trial, student, counts, size)
+        test = task_metrics(counts["test"]).miou if "test" in counts else None
+        return Score(task_metrics(counts["tune"]).miou, test, trial_weights(trial) if keeps else None)
+
+    def _share(self, student: Student | LoadedTeacher, dataset: SegmentationDataset) -> Counts:
+        return evaluate(
             student.scored_model,
             dataset,
             device=self._workers.device,
@@ -89,36 +115,38 @@ class Scorer:
             world_size=self._workers.world_size,
             precision=self._recipe.precision,
             window=self._recipe.sliding_window,
+            on_batch=self._on_batch,
         )
-        return merge_counts(self._workers.gathered(share))
 
     def _keep(
         self,
         trial: Trial,
         student: Student | LoadedTeacher,
-        test: SegmentationDataset,
         counts: dict[str, Counts],
+        size: tuple[str, dict[str, Any]] | None,
     ) -> None:
         """Writes weights, per-image counts and the model's size; each is written once under a name of its own."""
         if isinstance(student, Student):
-            keep_model(self._ledger, trial, student, test)
-        self._measure(student.scored_model, test)
+            keep_model(self._ledger, trial, student, self._test)
+        if size is not None:
+            name, row = size
+            self._ledger.append("models", [row], name)
         for split, found in counts.items():
-            rows = count_rows(trial.trial_id, split, test.classes, found)
+            rows = count_rows(trial.trial_id, split, self._test.classes, found)
             self._ledger.append("counts", rows, f"{trial.trial_id}-{split}")
 
-    def _measure(self, model: Teacher, test: SegmentationDataset) -> None:
-        """Size and speed of a model on one test picture, once per model and cohort."""
-        height, width = test[0].image_hw3.shape[:2]
+    def _size(self, model: Teacher) -> tuple[str, dict[str, Any]] | None:
+        """Size and speed of a model on one test picture, with the row's name; None where they are known."""
+        height, width = self._test[0].image_hw3.shape[:2]
         made = vars(model.options) if isinstance(model, SegmentationModel) else model.description.network
         options = {key: made[key] for key in made if key not in ("name", "num_classes")}
         name = f"model-{digest([model.info.name, made, height, width])}"
         if name in self._measured:
-            return
+            return None
         self._measured.add(name)
         cost = count_module(model, height, width, self._workers.device)
         latency = measure_latency(model, height, width, device=self._workers.device)
-        row = {
+        return name, {
             "name": model.info.name,
             "options": json.dumps(options, sort_keys=True),
             "num_classes": model.info.num_classes,
@@ -129,4 +157,3 @@ class Scorer:
             "latency_ms": latency.median_ms,
             "device": latency.device,
         }
-        self._ledger.append("models", [row], name)

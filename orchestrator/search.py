@@ -21,7 +21,7 @@ from orchestrator.trial import follow_trial
 from orchestrator.wavebook import WaveBook
 
 # A trial computes nothing: it is placed beside the driver and takes no CPU from a cohort.
-_NEXT_TO_THE_DRIVER = [{"node:__internal_head__": 0.0001}]
+BESIDE_THE_DRIVER = {"node:__internal_head__": 0.0001}
 
 
 class Desks:
@@ -126,7 +126,7 @@ def run_tune(desks: Desks, desk_name: Callable[[str], str], record: Callable[[Re
     """The Tune run of a phase; returns when every trial has ended."""
     with tempfile.TemporaryDirectory(prefix="tune-") as scratch:
         tuner = tune.Tuner(
-            tune.with_resources(follow_trial, PlacementGroupFactory(_NEXT_TO_THE_DRIVER)),
+            tune.with_resources(follow_trial, PlacementGroupFactory([BESIDE_THE_DRIVER])),
             tune_config=tune.TuneConfig(
                 search_alg=WaveSearcher(desks, desk_name),
                 scheduler=WaveHalving(desks, record),

@@ -167,7 +167,7 @@ def _exit_code(run: Run) -> int:
         return INTERRUPTED
     if run.stop_reason is not None and run.stop_reason.startswith("budget"):
         return BUDGET
-    return SOME_FAILED if run.failures() else DONE
+    return SOME_FAILED if run.failures() or run.given_up else DONE
 
 
 class _stops_at_signals:  # noqa: N801 - reads as a sentence where it is used

@@ -7,7 +7,7 @@ that was cut, and whose earlier scores come from the ledger, decides as one that
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from orchestrator.config import SweepConfig
@@ -15,6 +15,8 @@ from orchestrator.desk import WaveOrder
 from orchestrator.plan import Bracket, Cohort, Trial, Wave, bracket_trials
 from orchestrator.report import Report, Status
 from orchestrator.sampling import Scored
+
+HOPELESS = 3  # failures of a study before it is stopped, where nothing else came of it
 
 
 @dataclass
@@ -54,10 +56,12 @@ class WaveBook:
         config: SweepConfig,
         cohorts: Sequence[Cohort],
         recorded: Mapping[str, Recorded],
+        retried: Set[str] = frozenset(),
     ) -> None:
         self.cohorts = {cohort.cohort_id: cohort for cohort in cohorts}
         self._config = config
         self._recorded = recorded
+        self._retried = retried
         self._next_wave = dict.fromkeys(self.cohorts, 0)
         self._open: dict[str, list[list[str]]] = {}
         self._decided: set[tuple[str, int, int, int]] = set()  # cohort, wave, bracket, rung
@@ -78,11 +82,16 @@ class WaveBook:
             )
             if waiting:
                 self._open[cohort_id] = [[trial.trial_id for trial in members] for members in brackets]
-                return WaveOrder(wave, waiting)
+                retried = frozenset(trial.trial_id for trial in waiting) & self._retried
+                return WaveOrder(wave, waiting, retried)
         self._open.pop(cohort_id, None)
         return None
 
     def _members(self, cohort: Cohort, wave: int, bracket: Bracket) -> list[Trial]:
+        if is_hopeless(
+            [s.status for s in self.trials.values() if s.trial.study_id == bracket.study.study_id]
+        ):
+            return []
         history = list(self._history(bracket))
         trials = bracket_trials(self._config, cohort, cohort.waves[wave], bracket, history)
         members: dict[str, Trial] = {trial.trial_id: trial for trial in trials}
@@ -138,6 +147,11 @@ class WaveBook:
                     Decision(cohort_id, rung, *halve([s for s in standings if rung in s.scores], rung))
                 )
         return made
+
+
+def is_hopeless(statuses: Sequence[Status | None]) -> bool:
+    """Whether a study is stopped: its first trials, three or more, failed, and none has ended well."""
+    return len(statuses) >= HOPELESS and all(status == "failed" for status in statuses)
 
 
 def halve(standings: Sequence[Standing], rung: int) -> tuple[tuple[str, ...], tuple[str, ...]]:

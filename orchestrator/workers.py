@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import ray.train
 import ray.train.torch
@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from distill.errors import UsageError
 from orchestrator.config import ComputeChoice
 
 T = TypeVar("T")
@@ -58,6 +59,35 @@ class Workers:
         values: list[Any] = [None] * self.world_size
         dist.all_gather_object(values, value, group=self._words)
         return values
+
+    def attempt(self, work: Callable[[], T]) -> T | Exception:
+        """The result of something that may fail on any worker, or an exception on all of them.
+
+        The workers agree before they go on, so none waits for one that has turned back. A worker that is gone raises.
+        """
+        value: T | None = None
+        failure: Exception | None = None
+        try:
+            value = work()
+        except Exception as error:
+            failure = error
+        mine = (
+            None
+            if failure is None
+            else (isinstance(failure, UsageError), str(failure), type(failure).__name__)
+        )
+        first = next((told for told in self.gathered(mine) if told is not None), None)
+        if failure is not None:
+            return failure
+        if first is None:
+            return cast(T, value)
+        is_usage, text, kind = first
+        return UsageError(text) if is_usage else RuntimeError(f"on another worker: {kind}: {text}")
+
+    def free_memory(self) -> None:
+        """Hands back what a student left in the device's cache."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def peak_memory(self) -> int:
         """Bytes: the device's peak on a GPU, the process's on a CPU (all seats together)."""

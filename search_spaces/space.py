@@ -94,18 +94,27 @@ class Space(BaseModel):
         }
 
 
-def load_space(method: str) -> Space:
-    """The space that ships for a method; a combined method `a+b` has both, each name under its method's."""
+def load_space(method: str, installed: Mapping[str, Mapping[str, Any]] = {}) -> Space:
+    """The space that ships for a method; a combined method `a+b` has both, each name under its method's.
+
+    Args:
+        method: its name.
+        installed: spaces of methods that other packages bring along, by name.
+    """
     parts = method.split("+")
     if len(parts) == 1:
+        if method in installed:
+            return space_from(method, installed[method])
         path = _FOLDER / f"{method}.yaml"
         if not path.exists():
             raise UsageError(
-                f"method '{method}' has no search space in {_FOLDER.name}/; write one under search.spaces.{method}"
+                f"method '{method}' has no search space; give it a `space` in the sweep file, or its class one"
             )
         return Space.model_validate(yaml.safe_load(path.read_text()))
     parameters = {
-        f"{part}.{name}": domain for part in parts for name, domain in load_space(part).parameters.items()
+        f"{part}.{name}": domain
+        for part in parts
+        for name, domain in load_space(part, installed).parameters.items()
     }
     return Space(method=method, parameters=parameters)
 

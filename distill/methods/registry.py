@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from torch import Tensor, nn
 
+from distill.catalogue import METHODS
 from distill.errors import UsageError, unknown
 from distill.methods.config import MethodConfig, parse_config
 
@@ -65,6 +68,9 @@ class Method(nn.Module):
     picture_terms: ClassVar[frozenset[str]] = frozenset()
     """Terms that are means over pictures; all others are means over valid pixels. Shares of a batch, on
     workers or in micro-batches, are added up accordingly."""
+    space: ClassVar[Mapping[str, Any] | None] = None
+    """The search space of a method from another package, written as in a sweep file; those of this package lie in
+    `search_spaces/methods/`."""
     config: MethodConfig
 
     def __init__(
@@ -155,8 +161,35 @@ def register(method: M) -> M:
 
 
 def list_methods() -> list[str]:
-    """Names of all registered methods, sorted."""
+    """Names of all registered methods, sorted; those of installed packages among them."""
+    load_installed()
     return sorted(_METHODS)
+
+
+@lru_cache(maxsize=1)
+def load_installed() -> None:
+    """Imports the methods that installed packages name as entry points of the group `heteroakd.methods`.
+
+    An entry `name = "package.module"` promises a module whose `@register` makes `name` known. So a method of one's own
+    needs no change of this package, and no configuration names code to run.
+
+    Raises:
+        UsageError: an entry cannot be imported, or registers no such method.
+    """
+    for entry in entry_points(group=METHODS):
+        package = "an installed package" if entry.dist is None else f"package {entry.dist.name}"
+        try:
+            entry.load()
+        except Exception as error:
+            raise UsageError(
+                f"method '{entry.name}' of {package} cannot be imported from {entry.value}: {error}; mend the package, "
+                "or uninstall it"
+            ) from error
+        if entry.name not in _METHODS:
+            raise UsageError(
+                f"method '{entry.name}' of {package} is not registered by {entry.value}; put @register on the class "
+                f"whose card is named '{entry.name}'"
+            )
 
 
 def method_class(name: str) -> type[Method]:
@@ -169,6 +202,8 @@ def method_class(name: str) -> type[Method]:
         from distill.methods.combined import combined_class
 
         return combined_class(name)
+    if name not in _METHODS:
+        load_installed()
     if name not in _METHODS:
         raise unknown("method", name, _METHODS)
     return _METHODS[name]

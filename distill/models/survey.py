@@ -41,13 +41,22 @@ def survey_heads() -> list[HeadEntry]:
 
 
 def survey_methods() -> list[MethodEntry]:
-    """All registered methods with their cards and settings."""
+    """The methods of this package with their cards and settings."""
     from distill.methods import list_methods, method_class
 
     return [
-        MethodEntry(name, asdict(method_class(name).card), method_class(name).Config.model_json_schema())
+        survey_method(name)
         for name in list_methods()
+        if method_class(name).__module__.startswith("distill.methods.")
     ]
+
+
+def survey_method(name: str) -> MethodEntry:
+    """One method with its card, its settings, and the search space that it brings along."""
+    from distill.methods import method_class
+
+    method = method_class(name)
+    return MethodEntry(name, asdict(method.card), method.Config.model_json_schema(), method.space)
 
 
 def survey_backbones(names: list[str] | None = None) -> list[BackboneEntry]:
