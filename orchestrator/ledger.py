@@ -30,6 +30,7 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 
 from distill.errors import UsageError
+from orchestrator.patience import patiently
 from orchestrator.rows import (
     arrange,
     concatenated,
@@ -112,16 +113,30 @@ class Ledger:
         root, mark, options = self.root.partition("?") if "://" in self.root else (self.root, "", "")
         return Ledger(f"{root}/{folder}{mark}{options}")
 
+    def _patiently(self, path: str, action: Callable[[], T]) -> T:
+        return patiently(action, place=self.place(path), is_local=self._is_local)
+
     # --- Small files
 
     def read_bytes(self, path: str) -> bytes:
-        """The contents of the file at `path`, relative to the root. Raises `FileNotFoundError`."""
-        with self._opened[0].open_input_stream(self._path(path), compression=None) as stream:
-            return bytes(stream.read())
+        """The contents of the file at `path`, relative to the root.
+
+        Raises:
+            FileNotFoundError: nothing is there.
+            UsageError: the storage cannot be used; see `orchestrator.patience`, which stands behind all methods here.
+        """
+
+        def read() -> bytes:
+            with self._opened[0].open_input_stream(self._path(path), compression=None) as stream:
+                return bytes(stream.read())
+
+        return self._patiently(path, read)
 
     def write_bytes(self, path: str, data: bytes) -> None:
         """Write a file whole: a reader sees the old contents or the new ones, never a part."""
-        target = self._path(path)
+        self._patiently(path, lambda: self._write(self._path(path), data))
+
+    def _write(self, target: str, data: bytes) -> None:
         if not self._is_local:
             # Everything in one write: closing after an error in between would publish half an object.
             with self._opened[0].open_output_stream(target, compression=None) as stream:
@@ -144,7 +159,7 @@ class Ledger:
 
     def exists(self, path: str) -> bool:
         """Whether a file or folder stands at `path`."""
-        info = self._opened[0].get_file_info(self._path(path))
+        info = self._patiently(path, lambda: self._opened[0].get_file_info(self._path(path)))
         return bool(info.type != pyarrow.fs.FileType.NotFound)
 
     def list(self, prefix: str = "") -> list[str]:
@@ -157,12 +172,16 @@ class Ledger:
     def delete(self, path: str) -> None:
         """Delete a file, or a folder with all in it. Nothing happens where nothing is."""
         filesystem, target = self._opened[0], self._path(path)
-        kind = filesystem.get_file_info(target).type
-        with contextlib.suppress(FileNotFoundError):
+
+        def remove() -> None:
+            kind = filesystem.get_file_info(target).type
             if kind == pyarrow.fs.FileType.Directory:
                 filesystem.delete_dir(target)
             elif kind == pyarrow.fs.FileType.File:
                 filesystem.delete_file(target)
+
+        with contextlib.suppress(FileNotFoundError):
+            self._patiently(path, remove)
 
     # --- Tables
 
@@ -237,7 +256,7 @@ class Ledger:
         for _ in range(_RESTARTS):
             # Arrow raises, in spite of `allow_not_found`, where a folder appears or goes while it looks.
             with contextlib.suppress(FileNotFoundError):
-                infos = self._opened[0].get_file_info(selector)
+                infos = self._patiently("", lambda: self._opened[0].get_file_info(selector))
                 return [info for info in infos if info.type == pyarrow.fs.FileType.File]
         raise OSError(f"{folder} came and went {_RESTARTS} times while it was listed; list it again")
 
@@ -294,10 +313,7 @@ class Ledger:
     def _open(self, table: str, file: str, use: Callable[[pq.ParquetFile], T]) -> T:
         path = f"tables/{table}/{file}"
         try:
-            with (
-                self._opened[0].open_input_file(self._path(path)) as source,
-                pq.ParquetFile(source) as parquet,
-            ):
+            with self._source(path) as source, pq.ParquetFile(source) as parquet:
                 return use(parquet)
         except (OSError, pa.ArrowException) as error:
             if not self.exists(path):
@@ -306,6 +322,12 @@ class Ledger:
                 f"{self.place(path)} cannot be read: {error}. It is damaged or no Parquet file; "
                 "delete it, and the same sweep command trains again what it held."
             ) from error
+
+    def _source(self, path: str) -> pa.NativeFile:
+        """The file for random access; from an object store in one piece, so that what cannot be parsed is damaged."""
+        if self._is_local:
+            return self._opened[0].open_input_file(self._path(path))
+        return pa.BufferReader(self.read_bytes(path))
 
     def _merged(self, schema: Table, files: Sequence[str], wanted: Sequence[str] | None) -> pa.Table:
         def load(file: str) -> pa.Table:

@@ -81,7 +81,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 def explained(error: Exception) -> str:
     """The error for the ledger; of a failed allocation with its figure and what to do."""
-    text = f"{type(error).__name__}: {error}"
+    text = str(error) if isinstance(error, BlamedError) else f"{type(error).__name__}: {error}"
     if not is_out_of_memory(error):
         return text
     found = re.search(r"tried to allocate ([\d.]+ ?\w+)", str(error), re.IGNORECASE)
