@@ -17,6 +17,8 @@ from orchestrator.config import ComputeChoice, OperationChoice
 _ENVIRONMENT = {
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "3600",  # a cluster that grows takes minutes to hand out a machine
+    "RAY_TRAIN_METRICS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_MAX_PENDING_TRIALS_PG": "64",
@@ -62,6 +64,10 @@ def prepare_environment(address: str) -> None:
     every interface of the machine. Without a token of ours Ray would write one into the home folder, for all to share.
     """
     os.environ.update({key: value for key, value in _ENVIRONMENT.items() if key not in os.environ})
+    if (
+        address == "local"
+    ):  # this machine gives no notice before it goes: one process less per start of the workers
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     if address == "local" and "RAY_AUTH_MODE" not in os.environ:
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 

@@ -147,7 +147,7 @@ def _train(run: Run, cohort: Cohort, desk: Any, name: str) -> None:
             name=name,
             storage_path=run.ledger.below("ray").root,
             failure_config=FailureConfig(  # type: ignore[call-arg]  # the V2 class is what is imported
-                max_failures=-1, controller_failure_limit=3
+                max_failures=-1, controller_failure_limit=10
             ),
         ),
     )

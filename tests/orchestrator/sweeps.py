@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -24,9 +25,11 @@ MEASURED = {"gpu_seconds", "student_seconds", "shared_seconds", "teacher_seconds
 class Sweep:
     """One `python -m orchestrator.sweep`, as a person would start it."""
 
-    def __init__(self, source: str | Path, output: Path, *arguments: str) -> None:
-        self.output = output
-        self.log = output.with_suffix(".log")
+    def __init__(
+        self, source: str | Path, output: Path | str, *arguments: str, log: Path | None = None
+    ) -> None:
+        self.output = Path(output)
+        self.log = log or self.output.with_suffix(".log")
         command = [
             sys.executable,
             "-m",
@@ -99,27 +102,14 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def training_workers(sweep: Sweep) -> list[int]:
-    """The processes that hold cohorts."""
-    found = []
-    for pid in descendants(sweep.process.pid):
-        try:
-            title = Path(f"/proc/{pid}/cmdline").read_bytes()
-        except OSError:
-            continue
-        if b"RayTrainWorker" in title:
-            found.append(pid)
-    return found
-
-
-def trials(output: Path) -> pd.DataFrame:
+def trials(output: Path | str) -> pd.DataFrame:
     """The trials table, by trial id, without what is measured."""
     table = Ledger(output).read("trials").to_pandas().set_index("trial_id").sort_index()
     table["params"] = table["params"].map(lambda pairs: dict(pairs))
     return table[[c for c in table.columns if c not in MEASURED]]
 
 
-def curves(output: Path) -> pd.DataFrame:
+def curves(output: Path | str) -> pd.DataFrame:
     """Every loss and score along the way, without what is measured."""
     table = Ledger(output).read("curves").to_pandas().drop(columns=["student_seconds", "shared_seconds"])
     for column in ("terms_raw", "terms_weighted"):
@@ -127,9 +117,9 @@ def curves(output: Path) -> pd.DataFrame:
     return table.sort_values(["trial_id", "step"]).reset_index(drop=True)
 
 
-def board(output: Path) -> pd.DataFrame:
+def board(output: Path | str) -> pd.DataFrame:
     """The leaderboard's rows without the columns that hold measured times and memory."""
-    table = pd.read_csv(output / "leaderboard" / "leaderboard.csv")
+    table = pd.read_csv(io.BytesIO(Ledger(output).read_bytes("leaderboard/leaderboard.csv")))
     return table[[c for c in table.columns if c not in MEASURED_COLUMNS]]
 
 
@@ -137,3 +127,9 @@ def counted(output: Path, **wanted: Any) -> int:
     """How many recorded trials have these values."""
     table = Ledger(output).read("trials", list(wanted)).to_pylist() if (output / "tables").exists() else []
     return sum(all(row[key] == value for key, value in wanted.items()) for row in table)
+
+
+def assert_equal_runs(found: Path | str, expected: Path) -> None:
+    """Same trials, same losses to the bit, same board."""
+    for read in (trials, curves, board):
+        pd.testing.assert_frame_equal(read(found), read(expected), check_exact=True)

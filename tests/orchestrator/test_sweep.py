@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from sweeps import SMALL, Sweep, board, counted, curves, run, training_workers, trials
+from sweeps import SMALL, Sweep, assert_equal_runs, counted, curves, run, trials
 
 from distill.catalogue import load_catalogue
 from orchestrator.ledger import Ledger
@@ -33,13 +31,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "run"
-
-
-def assert_equal_runs(found: Path, expected: Path) -> None:
-    """Same trials, same losses to the bit, same board."""
-    same(trials(found), trials(expected), check_exact=True)
-    same(curves(found), curves(expected), check_exact=True)
-    same(board(found), board(expected), check_exact=True)
 
 
 def test_a_sweep_fills_all_five_tables_and_writes_the_board(undisturbed: Path) -> None:
@@ -81,26 +72,6 @@ def test_a_sweep_stopped_by_ctrl_c_in_the_search_ends_as_one_that_ran_through(
     assert counted(folder, phase="search", status="ok") < 2
     assert not (folder / "lock.json").exists()
     again = run(SMALL, folder, "--set", "operation.seats=1")
-    assert again.process.returncode == 0, again.text()
-    assert_equal_runs(folder, undisturbed)
-
-
-def test_a_killed_training_worker_is_replaced_and_nothing_is_lost(undisturbed: Path, folder: Path) -> None:
-    sweep = Sweep(SMALL, folder)
-    sweep.wait_until(lambda: counted(folder, phase="search", status="pruned") >= 2)
-    (worker,) = training_workers(sweep)
-    os.kill(worker, signal.SIGKILL)
-    assert sweep.finish() == 0, sweep.text()
-    assert_equal_runs(folder, undisturbed)
-
-
-def test_after_everything_was_killed_the_same_command_ends_with_the_same_board(
-    undisturbed: Path, folder: Path
-) -> None:
-    sweep = Sweep(SMALL, folder)
-    sweep.wait_until(lambda: counted(folder, phase="search", status="pruned") >= 2)
-    sweep.end()
-    again = run(SMALL, folder)
     assert again.process.returncode == 0, again.text()
     assert_equal_runs(folder, undisturbed)
 

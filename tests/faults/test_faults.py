@@ -1,0 +1,137 @@
+"""Processes killed at random moments: the same command ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from harness import PATIENT, Toll, assert_nothing_lost, disturbed_run
+from sweeps import SMALL, Sweep, counted, run, trials
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+TROUBLES = Path(__file__).parents[1] / "orchestrator" / "troubles"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run nobody disturbed."""
+    output = tmp_path_factory.mktemp("undisturbed") / "run"
+    sweep = run(SMALL, output)
+    assert sweep.process.returncode == 0, sweep.text()
+    return output
+
+
+@pytest.mark.parametrize(
+    ("seed", "kinds"), [(1, ["teacher", "trial", "worker"]), (2, ["command", "worker", "damage"])]
+)
+def test_a_run_whose_processes_are_killed_at_random_ends_as_the_one_nobody_disturbed(
+    undisturbed: Path, tmp_path: Path, seed: int, kinds: list[str]
+) -> None:
+    toll = Toll()
+    assert disturbed_run(SMALL, tmp_path / "run", kinds, random.Random(seed), toll, span=3.0) == len(kinds)
+    assert_nothing_lost(tmp_path / "run", undisturbed)
+    print(toll.sentence())
+
+
+def test_one_of_two_workers_is_killed_and_both_go_on_from_the_checkpoint(tmp_path: Path) -> None:
+    """Two data-parallel workers, which must both be replaced, since one cannot go on alone."""
+    two = ("--set", "compute.workers=2", "--set", "search.trials=0", "--set", "final.seeds=[1]")
+    expected = run(SMALL, tmp_path / "expected", *two)
+    assert expected.process.returncode == 0, expected.text()
+    assert set(trials(tmp_path / "expected").world_size) == {2}
+    toll = Toll()
+    struck = disturbed_run(
+        SMALL, tmp_path / "run", ["worker"], random.Random(3), toll, span=3.0, arguments=two
+    )
+    assert struck == 1
+    assert_nothing_lost(tmp_path / "run", tmp_path / "expected")
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
+    """A head that trains nothing and two nodes that do, each with a raylet of its own, on loopback."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    from ray.cluster_utils import Cluster
+
+    small = {"object_store_memory": 80 * 2**20}
+    made = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 0, "node_ip_address": "127.0.0.2", **small}
+    )
+    try:
+        for number in (3, 4):
+            made.add_node(num_cpus=1, node_ip_address=f"127.0.0.{number}", **small)
+        yield made
+    finally:
+        made.shutdown()
+
+
+def test_the_node_that_trains_is_lost_and_another_goes_on(
+    undisturbed: Path, tmp_path: Path, cluster: object
+) -> None:
+    output = tmp_path / "run"
+    sweep = Sweep(SMALL, output, "--address", cluster.address, *PATIENT)
+    try:
+        sweep.wait_until(lambda: counted(output, phase="search", status="pruned") >= 2)
+        lost = next(node for node in cluster.worker_nodes if trains(node))
+        cluster.remove_node(lost, allow_graceful=False)
+        assert sweep.finish(timeout=400) == 0, sweep.text()
+    finally:
+        sweep.end()
+    assert_nothing_lost(output, undisturbed)
+
+
+def trains(node: object) -> bool:
+    """Whether a training worker runs below this node's raylet."""
+    from sweeps import descendants
+
+    raylets = [process.process.pid for process in node.all_processes["raylet"]]
+    titles = [
+        Path(f"/proc/{pid}/cmdline").read_bytes()
+        for raylet in raylets
+        for pid in descendants(raylet)
+        if Path(f"/proc/{pid}").exists()
+    ]
+    return any(b"RayTrainWorker" in title for title in titles)
+
+
+def test_trials_that_hang_die_raise_or_want_too_much_memory_fail_alone(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Methods of another package, found by its entry points; the others' results are those of their absence."""
+    monkeypatch.setenv("PYTHONPATH", f"{TROUBLES}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    document = yaml.safe_load(SMALL.read_text())
+    document["methods"] = ["student", "raising", "hanging", "dying", "greedy", "greedy_when_whole"]
+    document["search"] = {"trials": 1, "bracket": 1, "wave": 8, "rungs": [], "evaluations": 2}
+    document["final"] = {"seeds": [1]}
+    document["recipes"]["student"]["accumulate_if_out_of_memory"] = True
+    document["operation"]["hang_seconds"] = 5
+    source = tmp_path / "troubles.yaml"
+    source.write_text(yaml.safe_dump(document))
+    output = tmp_path / "run"
+    sweep = run(source, output, "--json")
+    assert sweep.process.returncode == 3, sweep.text()
+    rows = trials(output).query("phase == 'search'").set_index("method")
+    assert rows.status.to_dict() == {
+        "student": "ok", "raising": "failed", "hanging": "failed", "dying": "failed", "greedy": "failed",
+        "greedy_when_whole": "ok",
+    }  # fmt: skip
+    failed = rows[rows.status == "failed"]
+    assert (failed.error_step.drop("greedy") == 10).all()
+    for method, words in {
+        "raising": ["this method is broken"],
+        "hanging": ["no progress within 5 s", "troubles.py", "time.sleep"],
+        "dying": ["its worker died 2 times at this step"],
+        "greedy": ["out of memory (asked for 3.73e+06 GiB)", "lower recipe.batch_size"],
+    }.items():
+        assert all(word in rows.error[method] for word in words), rows.error[method]
+    assert "trained anew with accumulate 2" in rows.remark["greedy_when_whole"]
+    assert rows.remark["student"] is None
+    told = json.loads(sweep.text()[sweep.text().index('{\n "exit_code"') :].split("\n}\n")[0] + "\n}")
+    assert len(told["failures"]) == 4

@@ -1,0 +1,128 @@
+"""Storage that is slow, stumbles, is full or may not be written."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from stumbling_store import StumblingStore
+from sweeps import SMALL, Sweep, assert_equal_runs, counted, run
+
+from distill.errors import UsageError
+from orchestrator.ledger import Ledger
+
+
+def at(address: str) -> str:
+    """A run's folder in the bucket, by way of this address."""
+    return f"s3://runs/sweep?scheme=http&endpoint_override={address}&region=us-east-1"
+
+
+def row(number: int) -> list[dict[str, object]]:
+    return [{"trial_id": f"t{number}", "step": step, "loss_total": float(number)} for step in range(3)]
+
+
+def test_a_ledger_on_a_store_that_stumbles_holds_what_was_written_and_a_reader_sees_whole_rows(
+    object_store: str,
+) -> None:
+    """A third of all requests go wrong: slow, refused, reset, cut in the middle of an upload, or done and unanswered."""
+    sound = Ledger(at(object_store))
+    with StumblingStore(object_store, share=0.34, seed=5) as store:
+        for number in range(12):
+            Ledger(at(store.address)).append("curves", row(number), f"t{number}")
+            seen = sound.read("curves").to_pylist()
+            assert len(seen) == 3 * (number + 1)
+        stumbling = Ledger(at(store.address))
+        assert stumbling.read("curves").equals(sound.read("curves"))
+        stumbling.write_bytes("plan.json", b"x" * 100_000)
+        assert sound.read_bytes("plan.json") == b"x" * 100_000
+        stumbling.delete("plan.json")
+        assert not sound.exists("plan.json")
+        assert set(store.faults) == {"slow", "error", "reset", "cut", "unanswered"}
+
+
+def test_a_store_that_is_never_reached_or_refuses_is_told_in_a_sentence(object_store: str) -> None:
+    with pytest.raises(UsageError, match="nobucket/run.* (is refused by its store|cannot be)"):
+        Ledger(at(object_store).replace("runs/sweep", "nobucket/run")).write_bytes("a", b"a")
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(900)
+def test_a_sweep_on_a_store_that_stumbles_ends_as_one_on_a_disk(object_store: str, tmp_path: Path) -> None:
+    short = ("--set", "search.trials=2", "--set", "search.bracket=2", "--set", "final.seeds=[1]")
+    local = run(SMALL, tmp_path / "local", *short)
+    assert local.process.returncode == 0, local.text()
+    with StumblingStore(object_store, share=0.05, seed=6) as store:
+        sweep = Sweep(SMALL, at(store.address), *short, log=tmp_path / "sweep.log")
+        assert sweep.finish(timeout=600) == 0, sweep.text()
+        assert sum(store.faults.values()) > 0
+        print(f"{dict(store.faults)} of {store.requests} requests")
+    assert_equal_runs(at(object_store), tmp_path / "local")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of its own of 1 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_a_full_disk_ends_the_sweep_with_a_sentence_and_with_room_it_goes_on(
+    small_disk: Path, tmp_path: Path
+) -> None:
+    short = ("--set", "search.trials=2", "--set", "search.bracket=2", "--set", "final.seeds=[1]")
+    output = small_disk / "run"
+    (small_disk / "ballast").write_bytes(b"x" * 600_000)
+    full = Sweep(SMALL, output, *short, log=tmp_path / "full.log")
+    assert full.finish() == 2, full.text()
+    assert "its disk is full" in full.text()
+    assert "make room" in full.text()
+    assert "Traceback" not in full.text()
+    subprocess.run(["mount", "-o", "remount,size=40m", str(small_disk)], check=True)
+    again = Sweep(SMALL, output, *short, log=tmp_path / "again.log")
+    assert again.finish() == 0, again.text()
+    local = run(SMALL, tmp_path / "local", *short)
+    assert local.process.returncode == 0, local.text()
+    assert_equal_runs(output, tmp_path / "local")
+
+
+def test_a_folder_that_may_not_be_written_is_refused_before_anything_starts(
+    small_disk: Path, tmp_path: Path
+) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    sweep = Sweep(SMALL, small_disk / "run", log=tmp_path / "sweep.log")
+    assert sweep.finish() == 2, sweep.text()
+    assert "cannot be read or written" in sweep.text()
+    assert "Traceback" not in sweep.text()
+
+
+def test_a_file_where_the_folder_should_be_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    sweep = Sweep(SMALL, tmp_path / "file" / "run", log=tmp_path / "sweep.log")
+    assert sweep.finish() == 2, sweep.text()
+    assert "choose another --output" in sweep.text()
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_a_second_command_on_the_same_output_is_told_who_holds_it_and_harms_nothing(tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    first = Sweep("smoke", output, "--set", "search.trials=0", "--set", "final.seeds=[1]")
+    try:
+        first.wait_until(lambda: (output / "lock.json").exists())
+        second = Sweep("smoke", output, log=tmp_path / "second.log")
+        assert second.finish() == 2, second.text()
+        assert f"held by process {first.process.pid}" in second.text()
+        assert first.finish() == 0, first.text()
+    finally:
+        first.end()
+    assert counted(output, phase="final", status="ok") > 0
