@@ -83,7 +83,7 @@ def sweep(options: Options) -> int:
     from orchestrator.ledger import Ledger
     from orchestrator.outcome import show_outcome
     from orchestrator.plan import make_plan
-    from orchestrator.run import CALIBRATION
+    from orchestrator.run import CALIBRATION, held
     from orchestrator.sweepfile import load_sweep
 
     plan = make_plan(load_sweep(options.source, options.set))
@@ -95,7 +95,10 @@ def sweep(options: Options) -> int:
         return _dry_run(plan, as_json=options.json)
     prepare_environment(options.address)
     _check(plan, ledger, fresh=options.fresh)
-    with ray_session(options.address, plan.config.operation, verbose=options.verbose) as holdings:
+    with (
+        held(ledger),  # first, so that a folder that cannot be written is told before Ray is started
+        ray_session(options.address, plan.config.operation, verbose=options.verbose) as holdings,
+    ):
         at_once = holdings.cohorts_at_once(plan.config.compute, plan.config.operation)
         run = _carry_out(options, plan, ledger, at_once)
     show = show_calibration if options.calibrate else show_outcome
@@ -109,10 +112,10 @@ def _carry_out(options: Options, plan: Plan, ledger: Ledger, at_once: int) -> Ru
     from orchestrator.calibration import write_calibration
     from orchestrator.leaderboard.files import write_leaderboard
     from orchestrator.progress import ProgressView
-    from orchestrator.run import Run, claim, held
+    from orchestrator.run import Run, claim
 
     run = Run(ledger, plan, retry_failed=options.retry_failed, fail_fast=options.fail_fast)
-    with held(ledger), ProgressView(Console(stderr=options.json)) as view, _stops_at_signals(run, view):
+    with ProgressView(Console(stderr=options.json)) as view, _stops_at_signals(run, view):
         claim(ledger, plan, fresh=options.fresh)
         _phases(run, at_once, view)
         ledger.delete("ray")  # what Ray Train keeps of its own

@@ -88,9 +88,9 @@ class WaveBook:
         return None
 
     def _members(self, cohort: Cohort, wave: int, bracket: Bracket) -> list[Trial]:
-        if is_hopeless(
-            [s.status for s in self.trials.values() if s.trial.study_id == bracket.study.study_id]
-        ):
+        study_id = bracket.study.study_id
+        before = [s.status for s in self.trials.values() if s.trial.study_id == study_id and s.wave < wave]
+        if is_hopeless(before):
             return []
         history = list(self._history(bracket))
         trials = bracket_trials(self._config, cohort, cohort.waves[wave], bracket, history)

@@ -38,17 +38,16 @@ class StumblingStore:
                 with lock:
                     store.requests += 1
                     fault = choose.choice(FAULTS) if choose.random() < share else None
-                length = int(self.headers.get("Content-Length") or 0)
-                if fault == "cut" and length < 2:
+                if fault == "cut" and self.command != "PUT":
                     fault = "reset"
                 if fault is not None:
                     store.faults[fault] += 1
                 if fault == "reset":
                     return self.hang_up()
                 if fault == "cut":
-                    self.rfile.read(length // 2)
+                    self.rfile.read(10)  # of a body of some hundred bytes at least
                     return self.hang_up()
-                body = self.rfile.read(length)
+                body = self.body()
                 if fault == "error":
                     self.send_response(503)
                     self.send_header("Content-Length", "0")
@@ -56,7 +55,12 @@ class StumblingStore:
                 if fault == "slow":
                     time.sleep(0.5)
                 connection = http.client.HTTPConnection(upstream, timeout=30)
-                connection.request(self.command, self.path, body, dict(self.headers))
+                passed = {
+                    n: v for n, v in self.headers.items() if n.lower() not in ("transfer-encoding", "expect")
+                }
+                connection.request(
+                    self.command, self.path, body, {**passed, "Content-Length": str(len(body))}
+                )
                 answer = connection.getresponse()
                 content = answer.read()
                 if fault == "unanswered":
@@ -78,13 +82,25 @@ class StumblingStore:
                     self.wfile.write(content)
                 return None
 
-            do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = answer
+            def body(self) -> bytes:
+                """The request's body, sent in one piece or in chunks."""
+                if self.headers.get("Transfer-Encoding") != "chunked":
+                    return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                parts = []
+                while size := int(self.rfile.readline(), 16):
+                    parts.append(self.rfile.read(size))
+                    self.rfile.readline()
+                self.rfile.readline()
+                return b"".join(parts)
 
             def hang_up(self) -> None:
                 """Resets the connection."""
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 self.close_connection = True
                 self.connection.close()
+
+        for verb in ("GET", "PUT", "POST", "DELETE", "HEAD"):
+            setattr(Handler, f"do_{verb}", Handler.answer)
 
         class Server(ThreadingHTTPServer):
             daemon_threads = True

@@ -43,7 +43,7 @@ def test_a_ledger_on_a_store_that_stumbles_holds_what_was_written_and_a_reader_s
 
 
 def test_a_store_that_is_never_reached_or_refuses_is_told_in_a_sentence(object_store: str) -> None:
-    with pytest.raises(UsageError, match="nobucket/run.* (is refused by its store|cannot be)"):
+    with pytest.raises(UsageError, match=r"nobucket/run.* (is refused by its store|cannot be)"):
         Ledger(at(object_store).replace("runs/sweep", "nobucket/run")).write_bytes("a", b"a")
 
 

@@ -146,6 +146,23 @@ def test_a_study_whose_every_trial_failed_has_no_final_run() -> None:
     assert finals == {other.study_id for other in PLAN.studies} - {study.study_id}
 
 
+@given(seed=st.integers(0, 10**6), cut=st.integers(1, 23), study=st.integers(0, 2))
+@settings(max_examples=40, deadline=None)
+def test_a_study_whose_first_trials_all_fail_is_stopped_wherever_the_run_is_cut(
+    seed: int, cut: int, study: int
+) -> None:
+    study_id = PLAN.studies[study].study_id
+    whole, _, _ = play(random.Random(0))
+    mine = {t: s.trial for t, s in whole.trials.items() if s.trial.study_id == study_id}
+    doomed = frozenset(t for t, trial in mine.items() if trial.bracket == 0 and trial.phase == "search")
+    _, expected, _ = play(random.Random(0), fails=doomed)
+    assert set(expected) & set(mine) == doomed
+    assert set(expected) - set(mine) == set(whole.trials) - set(mine)
+    _, ledger, _ = play(random.Random(seed), cut_after=cut, fails=doomed)
+    _, resumed, _ = play(random.Random(seed + 1), recorded=ledger, fails=doomed)
+    assert outcome(resumed) == outcome(expected)
+
+
 def test_a_report_told_twice_counts_once() -> None:
     book = WaveBook(CONFIG, [COHORT], {})
     wave = book.open_next(COHORT.cohort_id)
