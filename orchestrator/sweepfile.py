@@ -35,10 +35,13 @@ def load_sweep(source: str, overrides: Sequence[str] = ()) -> SweepConfig:
     text = path.read_text()
     document = _parse(text, path)
     places = _places(text, path)
+    _take_from_library(
+        document, places, path
+    )  # before the overrides, which may change what a library's entry says,
     for override in overrides:
         place = _apply(document, override)
         places[place] = f"--set {override}"
-    _take_from_library(document, places, path)
+    _take_from_library(document, places, path)  # and after them, as they may name another
     try:
         config = SweepConfig.model_validate(document)
     except ValidationError as error:
