@@ -21,15 +21,19 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 STUDIES = sorted((BENCHMARKS / "studies").glob("*.yaml"))
 
 
-@pytest.fixture(scope="module")
-def studies() -> ModuleType:
-    """The script that reads the runs."""
-    spec = importlib.util.spec_from_file_location("studies", BENCHMARKS / "studies.py")
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def studies() -> ModuleType:
+    """The script that reads the studies' runs."""
+    return script("studies")
 
 
 def final_runs(
@@ -124,3 +128,11 @@ def test_gains_along_the_knob_stand_by_setting_beside_the_teacher_and_the_studen
         "| p | kd | +10.0 [+10.0, +10.0] | −10.0 [–, –] |",
         "| p | student | 55.0 [−8.5, 118.5] | 50.0 [–, –] |",
     ]
+
+
+def test_the_page_says_which_published_rows_the_presets_would_reproduce_as_the_script_prints_them(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["published.py"])
+    script("published").main()
+    assert capsys.readouterr().out in (BENCHMARKS.parent / "docs/benchmark/README.md").read_text()
