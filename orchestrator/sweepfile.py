@@ -35,13 +35,12 @@ def load_sweep(source: str, overrides: Sequence[str] = ()) -> SweepConfig:
     text = path.read_text()
     document = _parse(text, path)
     places = _places(text, path)
-    _take_from_library(
-        document, places, path
-    )  # before the overrides, which may change what a library's entry says,
+    # Before the overrides, which may change what an entry of the library says, and after them, as they may name one.
+    _take_from_library(document, places, path)
     for override in overrides:
         place = _apply(document, override)
         places[place] = f"--set {override}"
-    _take_from_library(document, places, path)  # and after them, as they may name another
+    _take_from_library(document, places, path)
     try:
         config = SweepConfig.model_validate(document)
     except ValidationError as error:
