@@ -35,6 +35,8 @@ def load_sweep(source: str, overrides: Sequence[str] = ()) -> SweepConfig:
     text = path.read_text()
     document = _parse(text, path)
     places = _places(text, path)
+    # Before the overrides, which may change what an entry of the library says, and after them, as they may name one.
+    _take_from_library(document, places, path)
     for override in overrides:
         place = _apply(document, override)
         places[place] = f"--set {override}"

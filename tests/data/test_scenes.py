@@ -194,6 +194,19 @@ def test_twins_told_by_layout_look_the_same(twins: tuple[str, str]) -> None:
     assert [down, along] == pytest.approx([other_down, other_along], rel=0.15)
 
 
+def test_context_changes_which_twin_stands_where_and_no_places_shapes_or_colours() -> None:
+    twin = np.arange(len(SCENE_CLASSES))
+    for first, second in TWINS:
+        twin[LABEL[second]] = LABEL[first]
+    plain = {"texture": 0.0, "noise": 0.0}
+    drawn = [scenes(20, context=context, **plain) for context in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    for same_number in zip(*drawn, strict=True):
+        image, labels = same_number[0]
+        for other_image, other_labels in same_number[1:]:
+            np.testing.assert_array_equal(other_image, image)
+            np.testing.assert_array_equal(twin[other_labels], twin[labels])
+
+
 def test_texture_and_noise_have_the_amplitudes_asked_for() -> None:
     plain, noisy = (scenes(3, texture=0.0, noise=noise, clutter=0.0) for noise in (0.0, 0.05))
     differences = np.concatenate(

@@ -28,6 +28,25 @@ def test_a_known_pair_needs_no_more_than_its_name_and_a_data_set(tmp_path: Path,
     assert make_plan(config).studies[0].recipe.batch_size in (8, 16)
 
 
+def test_an_override_changes_one_field_of_a_librarys_recipe_or_pair(tmp_path: Path) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text(FILE.format(pair="deeplabv3_resnet101_to_mit_b0"))
+    config = load_sweep(
+        str(file), ["recipes.cityscapes_cnn.steps=7", "pairs.0.student.model=segformer-mit_b1"]
+    )
+    assert config.recipes["cityscapes_cnn"].steps == 7
+    assert config.recipes["cityscapes_cnn"].batch_size == 16
+    assert config.pairs[0].student.model == "segformer-mit_b1"
+
+
+def test_an_override_may_name_another_of_the_librarys_pairs(tmp_path: Path) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text(FILE.format(pair="deeplabv3_resnet101_to_mit_b0"))
+    config = load_sweep(str(file), ["pairs=[{pair: scenes_cnn_to_cnn, data: city}]"])
+    assert config.pairs[0].label == "scenes_cnn_to_cnn"
+    assert config.pairs[0].student.recipe in config.recipes
+
+
 @pytest.mark.parametrize("preset", preset_names())
 def test_every_preset_can_be_planned_and_its_cost_is_known(preset: str) -> None:
     found = estimate(make_plan(load_sweep(preset)))

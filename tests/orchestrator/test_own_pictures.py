@@ -1,7 +1,9 @@
-"""The whole command on data sets on disk, several layouts in one sweep."""
+"""The whole command on data sets on disk: pictures of one's own, and the field's presets on its layouts."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,47 +17,67 @@ from orchestrator.ledger import Ledger
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 
-def test_one_sweep_on_four_layouts_scores_all_of_them_and_skips_a_picture_broken_in_the_middle(
-    tmp_path: Path,
-) -> None:
-    roots = {
-        "mine": write_folder_tree(tmp_path / "mine"),
-        "voc": write_voc_tree(tmp_path / "voc"),
-        "ade": write_ade20k_tree(tmp_path / "ade"),
-        "city": write_cityscapes_tree(tmp_path / "city"),
-    }
-    broken = roots["mine"] / "images/clip2/train5.png"
+def test_a_sweep_on_pictures_of_ones_own_skips_one_that_is_broken_in_the_middle(tmp_path: Path) -> None:
+    root = write_folder_tree(tmp_path / "mine")
+    broken = root / "images/clip2/train5.png"
     content = broken.read_bytes()
     broken.write_bytes(content[:60] + b"\xff" * (len(content) - 80) + content[-20:])
     model = {"model": "deeplabv3-test_resnet", "head_channels": 8, "recipe": "short"}
+    mine = {"kind": "folder", "root": str(root), "classes": "classes.csv", "broken_share": 0.2}
     document = {
         "name": "own",
-        "data": {
-            "mine": {"kind": "folder", "root": str(roots["mine"]), "classes": "classes.csv", "broken_share": 0.2},
-            "voc": {"kind": "voc", "root": str(roots["voc"])},
-            "ade": {"kind": "ade20k", "root": str(roots["ade"])},
-            "city": {"kind": "cityscapes", "root": str(roots["city"])},
-        },
+        "data": {"mine": mine},
         "recipes": {"short": {**TINY_RECIPE, "steps": 2, "sliding_window": {"size": 32, "stride": 16}}},
-        "pairs": [
-            {"name": name, "teacher": dict(model), "student": dict(model), "data": name} for name in roots
-        ],
+        "pairs": [{"teacher": dict(model), "student": dict(model), "data": "mine"}],
         "methods": ["student"],
         "search": {"trials": 0},
         "final": {"seeds": [1]},
         "operation": {"cache": {"folder": str(tmp_path / "cache"), "gigabytes": 0.1}},
-    }  # fmt: skip
+    }
     file = tmp_path / "own.yaml"
     file.write_text(yaml.safe_dump(document))
     sweep = run(file, tmp_path / "run")
     assert sweep.process.returncode == 0, sweep.text()
-    rows = trials(tmp_path / "run")
-    final = rows[rows.phase == "final"]
-    assert set(final.pair) == set(roots)
-    assert final.test_miou.between(0, 1).all()
-    counts = Ledger(tmp_path / "run").read("counts").to_pandas()
-    classes = counts.merge(final.reset_index()[["trial_id", "pair"]]).groupby("pair")["class"].nunique()
-    assert classes.to_dict() == {"mine": 9, "voc": 21, "ade": 150, "city": 19}
+    assert scored_classes(tmp_path / "run") == {9}
     assert "1 pictures could not be read and were skipped" in sweep.text()
     assert "train5.png is not an image" in sweep.text()
     assert any((tmp_path / "cache").rglob("*.pixels"))
+
+
+@pytest.mark.parametrize(
+    ("preset", "write_tree", "recipes", "classes"),
+    [
+        ("cityscapes", write_cityscapes_tree, ("cityscapes_segformer", "cityscapes_cnn"), 19),
+        ("voc", write_voc_tree, ("transformer_teacher", "crop512_cnn"), 21),
+        ("ade20k", write_ade20k_tree, ("crop512_segformer", "crop512_cnn"), 150),
+    ],
+)
+def test_a_preset_of_the_field_trains_its_first_pair_by_every_method_on_a_tree_of_its_layout(
+    tmp_path: Path, preset: str, write_tree: Callable[[Path], Path], recipes: tuple[str, str], classes: int
+) -> None:
+    teacher = {"model": "segformer-test_vit", "head_channels": 16, "recipe": recipes[0]}
+    student = {"model": "deeplabv3-test_resnet", "head_channels": 16, "recipe": recipes[1]}
+    smaller = {"steps": 2, "batch_size": 2, "augmentation.crop": [32, 32]}
+    settings = {
+        f"data.{preset}.root": str(write_tree(tmp_path / "tree")),
+        "pairs": [{"teacher": teacher, "student": student, "data": preset}],
+        **{f"recipes.{recipe}.{field}": value for recipe in recipes for field, value in smaller.items()},
+        "final.seeds": [1],
+        "compute": {"device": "cpu"},
+        "operation.loader_workers": 0,
+    }
+    overrides = [part for key, value in settings.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+    sweep = run(preset, tmp_path / "run", *overrides)
+    assert sweep.process.returncode == 0, sweep.text()
+    final = trials(tmp_path / "run").query("phase == 'final'")
+    assert set(final.method) == {"student", "kd", "skd", "ifvd", "cwd", "cirkd", "af_dcd", "heteroakd"}
+    assert final.test_miou.between(0, 1).all()
+    assert set(final.protocol) == {"paper"}
+    assert scored_classes(tmp_path / "run") == {classes}
+
+
+def scored_classes(output: Path) -> set[int]:
+    """How many classes each final run was scored on."""
+    counts = Ledger(output).read("counts").to_pandas()
+    final = trials(output).query("phase == 'final'").reset_index()[["trial_id"]]
+    return set(counts.merge(final).groupby("trial_id")["class"].nunique())

@@ -1,0 +1,165 @@
+"""What the studies beside the preset `scenes` say, out of their runs' tables.
+
+    python benchmarks/studies.py knob runs/knob
+
+prints gains along a knob: a Markdown table of a run whose pairs are named `<pair>.<setting>`, a column per setting. For
+each pair the teacher's and the student's test mIoU, and each method's gain over the equally tuned student alone.
+
+    python benchmarks/studies.py longer runs/scenes --methods kd heteroakd cwd --output runs/equal_time.yaml
+    python -m orchestrator.sweep runs/equal_time.yaml --set operation.teachers=runs/scenes
+    python benchmarks/studies.py equal-time runs/scenes runs/equal_time
+
+asks for equal seconds beside equal steps: is a method better than the student alone trained as long as the method takes?
+`longer` measures in the tables of a finished run what a step costs: the student's own seconds and, for a method that
+needs it, the teacher's forward, the median over final runs, as the board's "training cost" has it. Then it writes a sweep
+in which the student alone, tuned as in the run, trains (method's step) / (student's step) times as many steps, one pair
+for each pair and method; methods that come to the same steps share one. `equal-time` prints the gain over the student at
+equal steps and at equal seconds. All in points, with paired 95 % t intervals over seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from distill.errors import UsageError
+from orchestrator.leaderboard.statistics import t_interval
+from orchestrator.ledger import Ledger
+
+ROUND_TO = 10
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("knob", "longer", "equal-time"):
+        commands.add_parser(name).add_argument("run", type=Path)
+    commands.choices["longer"].add_argument("--methods", nargs="+", default=["kd", "heteroakd", "cwd"])
+    commands.choices["longer"].add_argument("--output", type=Path, default=Path("runs/equal_time.yaml"))
+    commands.choices["equal-time"].add_argument("longer", type=Path)
+    options = parser.parse_args()
+    try:
+        config, trials = _read(options.run)
+        if options.command == "knob":
+            print("\n".join(knob_table(config, trials)))
+        elif options.command == "longer":
+            document = longer_students(config, step_costs(trials), options.methods)
+            options.output.parent.mkdir(parents=True, exist_ok=True)
+            options.output.write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+            print(options.output)
+        else:
+            print("\n".join(equal_time_table(trials, _read(options.longer)[1])))
+    except UsageError as error:
+        parser.exit(2, f"error: {error}\n")
+
+
+def _read(run: Path) -> tuple[dict[str, Any], pd.DataFrame]:
+    if not (run / "plan.json").is_file():
+        raise UsageError(f"{run} holds no plan.json; give the folder of a run (its --output)")
+    return json.loads((run / "plan.json").read_text())["config"], Ledger(run).read("trials").to_pandas()
+
+
+def knob_table(config: dict[str, Any], trials: pd.DataFrame) -> list[str]:
+    """Markdown: a row per pair and method, a column per setting; settings without final runs are left out."""
+    told: dict[tuple[str, str], dict[str, str]] = {}
+    order = [pair["name"] for pair in config["pairs"]]
+    final = trials[(trials.phase == "final") & trials.test_miou.notna()]
+    found = {name: final[final.pair == name] for name in order if len(final[final.pair == name])}
+    for name, runs in found.items():
+        pair, _, setting = name.partition(".")
+        scores = 100 * runs.pivot(index="seed", columns="method", values="test_miou")
+        teacher = trials[(trials.phase == "teacher") & (trials.study_id == runs.teacher_id.iloc[0])].test_miou
+        told.setdefault((pair, "teacher"), {})[setting] = f"{100 * teacher.max():.1f}" if len(teacher) else ""
+        for method in scores.columns if "student" in scores else ():
+            points = scores[method] if method == "student" else scores[method] - scores["student"]
+            cell = _told(points, "{:.1f}" if method == "student" else "{:+.1f}")
+            told.setdefault((pair, method), {})[setting] = cell
+    settings = list(dict.fromkeys(name.partition(".")[2] for name in found))
+    rows = [
+        f"| {pair} | {method} | " + " | ".join(cells.get(setting, "") for setting in settings) + " |"
+        for (pair, method), cells in told.items()
+    ]
+    return [f"| pair | method | {' | '.join(settings)} |", "| --- | --- |" + " --- |" * len(settings), *rows]
+
+
+def step_costs(trials: pd.DataFrame) -> pd.Series:
+    """(pair, method) → seconds of a step trained alone: the median over the final runs that finished."""
+    final = trials[(trials.phase == "final") & (trials.status == "ok")]
+    seconds = (final.student_seconds + final.teacher_seconds) / final.steps_done
+    return seconds.groupby([final.pair, final.method]).median()
+
+
+def longer_students(config: dict[str, Any], costs: pd.Series, methods: list[str]) -> dict[str, Any]:
+    """The sweep file: the run's own, less the methods, with a pair for each number of steps the student is given.
+
+    Raises:
+        UsageError: the run has no finished final run of a method or of the student.
+    """
+    student = next(method for method in config["methods"] if method["name"] == "student")
+    recipes, pairs = dict(config["recipes"]), {}
+    for pair in config["pairs"]:
+        name = pair["name"] or f"{pair['teacher']['model']}_to_{pair['student']['model']}"
+        recipe = pair["student"]["recipe"]
+        for method in methods:
+            for needed in ("student", method):
+                if (name, needed) not in costs.index:
+                    raise UsageError(
+                        f"the run has no finished final run of {needed} on {name}; let it finish, or leave {needed} out"
+                    )
+            steps = _equal_steps(config["recipes"][recipe]["steps"], costs, name, method)
+            longer, label = f"{recipe}.{steps}", _longer(name, steps)
+            recipes[longer] = {**config["recipes"][recipe], "steps": steps}
+            pairs[label] = {**pair, "name": label, "student": {**pair["student"], "recipe": longer}}
+    changed = {"name": "equal_time", "recipes": recipes, "pairs": list(pairs.values()), "methods": [student]}
+    return {key: value for key, value in {**config, **changed}.items() if key not in ("operation", "budget")}
+
+
+def equal_time_table(trials: pd.DataFrame, longer: pd.DataFrame) -> list[str]:
+    """Markdown: a row per pair and method whose student of equal seconds was trained."""
+    scores, longer_scores = _scores(trials), _scores(longer)
+    costs = step_costs(trials)
+    planned = trials[trials.phase == "final"].groupby("pair").steps_planned.first()
+    lines = [
+        "| pair | method | cost | student's steps | gain at equal steps | gain at equal seconds |",
+        "| --- |" + " --- |" * 5,
+    ]
+    for pair, method in costs.index:
+        steps = _equal_steps(planned[pair], costs, pair, method)
+        if method == "student" or (_longer(pair, steps), "student") not in longer_scores.columns:
+            continue
+        students = scores[pair, "student"], longer_scores[_longer(pair, steps), "student"]
+        gains = " | ".join(_told(scores[pair, method] - student, "{:+.1f}") for student in students)
+        ratio = costs[pair, method] / costs[pair, "student"]
+        lines.append(f"| {pair} | {method} | {ratio:.2f} × | {planned[pair]} → {steps} | {gains} |")
+    return lines
+
+
+def _equal_steps(steps: int, costs: pd.Series, pair: str, method: str) -> int:
+    """The student's steps that take as long as `steps` of a method."""
+    return max(1, round(steps * costs[pair, method] / costs[pair, "student"] / ROUND_TO)) * ROUND_TO
+
+
+def _longer(pair: str, steps: int) -> str:
+    return f"{pair}.steps_{steps}"
+
+
+def _scores(trials: pd.DataFrame) -> pd.DataFrame:
+    final = trials[(trials.phase == "final") & (trials.status == "ok")]
+    return 100 * final.pivot(index="seed", columns=["pair", "method"], values="test_miou")
+
+
+def _told(points: pd.Series, form: str) -> str:
+    values = [float(value) for value in t_interval(points.dropna().to_numpy())]
+    mean, low, high = ("–" if value != value else form.format(value).replace("-", "−") for value in values)
+    return f"{mean} [{low}, {high}]"
+
+
+if __name__ == "__main__":
+    main()

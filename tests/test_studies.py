@@ -1,0 +1,138 @@
+"""The studies beside the presets: their files are sound, and what is read out of their runs is right."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from sweep_files import tiny_sweep
+
+from distill.errors import UsageError
+from orchestrator.estimate import estimate
+from orchestrator.plan import make_plan
+from orchestrator.sweepfile import load_sweep
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+STUDIES = sorted((BENCHMARKS / "studies").glob("*.yaml"))
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def studies() -> ModuleType:
+    """The script that reads the studies' runs."""
+    return script("studies")
+
+
+def final_runs(
+    pair: str, method: str, seconds: float, miou: list[float], *, teacher: float = 0.0
+) -> pd.DataFrame:
+    """Final runs of 100 steps, one per seed; `seconds` is the student's own time of one step."""
+    return pd.DataFrame(
+        {
+            "pair": pair, "method": method, "phase": "final", "status": "ok", "seed": range(len(miou)),
+            "test_miou": miou, "steps_planned": 100, "steps_done": 100, "student_seconds": 100 * seconds,
+            "teacher_seconds": 100 * teacher, "teacher_id": "t", "study_id": f"{pair}.{method}",
+        }
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
+def test_every_study_can_be_planned_and_its_cost_is_known(file: Path) -> None:
+    found = estimate(make_plan(load_sweep(str(file))))
+    assert found["worker_hours"] > 0
+    assert found["methods"][0] == "student"
+
+
+def test_the_studies_have_the_teachers_of_the_preset_scenes() -> None:
+    wanted = {teacher.teacher_id for teacher in make_plan(load_sweep("scenes")).teachers}
+    for file in STUDIES:
+        assert wanted <= {teacher.teacher_id for teacher in make_plan(load_sweep(str(file))).teachers}, file
+
+
+def test_the_knob_changes_the_share_of_far_context_and_nothing_else() -> None:
+    data = load_sweep(str(BENCHMARKS / "studies/knob.yaml")).data
+    assert [config.model_dump()["context"] for config in data.values()] == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert len({config.model_copy(update={"context": 0.5}) for config in data.values()}) == 1
+
+
+def test_an_ablation_turns_one_switch_and_keeps_its_search_space() -> None:
+    methods = {m.title: m for m in load_sweep(str(BENCHMARKS / "studies/ablations.yaml")).methods}
+    base = methods["heteroakd"]
+    variants = [m for m in methods.values() if m.name == "heteroakd" and m is not base]
+    assert {m.title for m in variants} == {
+        "no_kmm", "no_kem", "projection_only", "axis_space", "no_relu", "stable", "tap_stage4"
+    }  # fmt: skip
+    assert all(m.space == base.space and m.config != base.config for m in variants)
+
+
+def test_the_student_is_given_as_many_more_steps_as_the_methods_step_is_dearer(
+    tmp_path: Path, studies: ModuleType
+) -> None:
+    config = tiny_sweep(
+        recipes__student__steps=100, pairs=[{**tiny_sweep().model_dump()["pairs"][0], "name": "p"}]
+    )
+    trials = pd.concat([final_runs("p", "student", 0.02, [0.5, 0.6]), final_runs("p", "kd", 0.02, [0.6, 0.7], teacher=0.0118)])  # fmt: skip
+    document = studies.longer_students(config.model_dump(mode="json"), studies.step_costs(trials), ["kd"])
+    file = tmp_path / "equal_time.yaml"
+    file.write_text(yaml.safe_dump(document))
+    planned = load_sweep(str(file))
+    assert [pair.label for pair in planned.pairs] == ["p.steps_160"]
+    assert planned.recipes[planned.pairs[0].student.recipe].steps == 160
+    assert [method.name for method in planned.methods] == ["student"]
+    assert planned.search == config.search
+
+
+def test_a_method_without_final_runs_has_no_equal_time(studies: ModuleType) -> None:
+    costs = studies.step_costs(final_runs("p", "student", 0.02, [0.5]))
+    config = tiny_sweep(pairs=[{**tiny_sweep().model_dump()["pairs"][0], "name": "p"}])
+    with pytest.raises(UsageError, match="no finished final run of cwd on p"):
+        studies.longer_students(config.model_dump(mode="json"), costs, ["cwd"])
+
+
+def test_the_gain_at_equal_seconds_is_over_the_student_that_was_trained_longer(studies: ModuleType) -> None:
+    trials = pd.concat(
+        [final_runs("p", "student", 0.02, [0.50, 0.60]), final_runs("p", "kd", 0.03, [0.60, 0.70])]
+    )
+    longer = final_runs("p.steps_150", "student", 0.02, [0.65, 0.75])
+    assert studies.equal_time_table(trials, longer)[2:] == [
+        "| p | kd | 1.50 × | 100 → 150 | +10.0 [+10.0, +10.0] | −5.0 [−5.0, −5.0] |"
+    ]
+
+
+def test_gains_along_the_knob_stand_by_setting_beside_the_teacher_and_the_student(
+    studies: ModuleType,
+) -> None:
+    teacher = pd.DataFrame({"pair": ["p.low"], "phase": ["teacher"], "study_id": ["t"], "test_miou": [0.9]})
+    trials = pd.concat(
+        [teacher, final_runs("p.low", "student", 1, [0.5, 0.6]), final_runs("p.low", "kd", 1, [0.6, 0.7]),
+         final_runs("p.high", "student", 1, [0.5, np.nan]).assign(teacher_id="other"), final_runs("p.high", "kd", 1, [0.4, np.nan]).assign(teacher_id="other")]
+    )  # fmt: skip
+    config = {"pairs": [{"name": "p.low"}, {"name": "p.high"}, {"name": "p.unfinished"}]}
+    assert studies.knob_table(config, trials) == [
+        "| pair | method | low | high |",
+        "| --- | --- | --- | --- |",
+        "| p | teacher | 90.0 |  |",
+        "| p | kd | +10.0 [+10.0, +10.0] | −10.0 [–, –] |",
+        "| p | student | 55.0 [−8.5, 118.5] | 50.0 [–, –] |",
+    ]
+
+
+def test_the_page_says_which_published_rows_the_presets_would_reproduce_as_the_script_prints_them(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["published.py"])
+    script("published").main()
+    assert capsys.readouterr().out in (BENCHMARKS.parent / "docs/benchmark/README.md").read_text()
