@@ -12,18 +12,21 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from distill.data.config import AugmentationConfig
 
 
+Side = Annotated[int, Field(gt=0, le=10**6)]
+
+
 class SlidingWindow(BaseModel):
     """Pictures are scored in overlapping windows, whose logits are averaged, instead of whole.
 
     Square numbers may be given as one.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    size: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]] = Field(
+    size: tuple[Side, Side] = Field(
         description="height and width of a window; what is larger than the picture is the picture's own"
     )
-    stride: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]] = Field(
+    stride: tuple[Side, Side] = Field(
         description="steps down and across, at most the size; the last window ends where the picture does"
     )
 
@@ -52,10 +55,10 @@ class SlidingWindow(BaseModel):
 class Recipe(BaseModel):
     """How a model is trained. Its hash stands in every row; only rows of one hash are ranked together."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    steps: int = Field(gt=0, description="optimiser steps")
-    batch_size: int = Field(gt=0, description="pictures per optimiser step, over all workers")
+    steps: int = Field(gt=0, le=10**9, description="optimiser steps")
+    batch_size: int = Field(gt=0, le=10**6, description="pictures per optimiser step, over all workers")
     augmentation: AugmentationConfig = Field(description="the view of a picture that is trained on")
     optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="SGD with momentum, or AdamW")
     lr: float = Field(gt=0, description="peak learning rate of the backbone")
@@ -70,9 +73,13 @@ class Recipe(BaseModel):
         default="poly", description="shape of the learning rate"
     )
     power: float = Field(default=0.9, gt=0, description="exponent of the poly schedule")
-    warmup_steps: int = Field(default=0, ge=0, description="linear warm-up (one_cycle: steps to the peak)")
+    warmup_steps: int = Field(
+        default=0, ge=0, le=10**9, description="linear warm-up (one_cycle: steps to the peak)"
+    )
     clip_norm: float | None = Field(default=None, gt=0, description="largest gradient norm; none by default")
-    accumulate: int = Field(default=1, ge=1, description="micro-batches that make up one worker's batch")
+    accumulate: int = Field(
+        default=1, ge=1, le=10**6, description="micro-batches that make up one worker's batch"
+    )
     accumulate_if_out_of_memory: bool = Field(
         default=False,
         description="train a student that ran out of memory once more, in twice as many micro-batches",

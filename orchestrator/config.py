@@ -10,13 +10,17 @@ from distill.data.config import DataConfig
 from distill.recipe import Recipe
 from distill.teacher_source import ProgramSource, RunSource, TeacherSource, WrittenClassMap
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}$"
+MOST_TRIALS = 100_000
+"""Most trials of a whole sweep: far above any budget, and few enough to be planned in seconds."""
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Section(BaseModel):
     """A part of the sweep file: immutable, and no key that is not named here."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ModelChoice(Section):
@@ -24,7 +28,7 @@ class ModelChoice(Section):
 
     model: str = Field(description="head-backbone, such as deeplabv3-resnet18 or segformer-mit_b0")
     output_stride: Literal[8, 16, 32] | None = Field(default=None, description="stride of the last stage")
-    head_channels: int | None = Field(default=None, gt=0, description="width of the head")
+    head_channels: int | None = Field(default=None, gt=0, le=65_536, description="width of the head")
     dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout before the classifier")
     backbone_args: dict[str, Any] = Field(
         default_factory=dict, description="passed to timm, for variants of a backbone"
@@ -47,7 +51,7 @@ class TeacherChoice(ModelChoice):
     """
 
     recipe: str | None = Field(default=None, description="recipe that trains the teacher")
-    seed: int = Field(default=0, ge=0, description="seed of its training")
+    seed: Seed = Field(default=0, description="seed of its training")
     checkpoint: TeacherSource | None = Field(
         default=None, description="model file of an earlier run, or where else the weights come from"
     )
@@ -135,20 +139,27 @@ class SearchChoice(Section):
         default="sobol", description="scrambled Sobol points, or Optuna's TPE"
     )
     trials: int = Field(
-        default=16, ge=0, description="configurations per study; 0 takes every method's defaults"
+        default=16,
+        ge=0,
+        le=MOST_TRIALS,
+        description="configurations per study; 0 takes every method's defaults",
     )
     bracket: int = Field(
-        default=8, ge=1, description="trials of a study that start together and are halved together"
+        default=8,
+        ge=1,
+        le=10_000,
+        description="trials of a study that start together and are halved together",
     )
-    wave: int = Field(default=16, ge=1, description="students that share one pass of the teacher")
+    wave: int = Field(default=16, ge=1, le=10_000, description="students that share one pass of the teacher")
     rungs: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         default=(0.125, 0.25, 0.5),
+        max_length=32,
         description="shares of the steps at which the worse half of a bracket stops",
     )
     evaluations: int = Field(
-        default=1, ge=1, description="scores on tune along a training, the last one included"
+        default=1, ge=1, le=10_000, description="scores on tune along a training, the last one included"
     )
-    seed: int = Field(default=0, ge=0, description="seed of the points, and of the searched trainings")
+    seed: Seed = Field(default=0, description="seed of the points, and of the searched trainings")
 
     @model_validator(mode="after")
     def _rungs_rise(self) -> Self:
@@ -164,8 +175,9 @@ class SearchChoice(Section):
 class FinalChoice(Section):
     """The final phase: each study's winner trained afresh and scored on test once per seed."""
 
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+    seeds: tuple[Seed, ...] = Field(
         default=(1, 2, 3, 4, 5),
+        max_length=1_000,
         description="seeds of the final runs; five say something, three are a smoke test",
     )
 
@@ -179,8 +191,10 @@ class FinalChoice(Section):
 class ComputeChoice(Section):
     """What decides a training's last bits: the workers, their threads, the device."""
 
-    workers: int = Field(default=1, ge=1, description="data-parallel workers of a cohort")
-    cpus_per_worker: int = Field(default=1, ge=1, description="CPUs, and threads of arithmetic, of a worker")
+    workers: int = Field(default=1, ge=1, le=10_000, description="data-parallel workers of a cohort")
+    cpus_per_worker: int = Field(
+        default=1, ge=1, le=10_000, description="CPUs, and threads of arithmetic, of a worker"
+    )
     device: Literal["cpu", "cuda"] = Field(
         default="cpu", description="where students and teachers are computed"
     )
@@ -193,7 +207,7 @@ class CacheChoice(Section):
         description="a folder of each machine's own: in memory (/dev/shm/...) or on a fast disk"
     )
     gigabytes: float = Field(
-        gt=0, description="most that the folder holds; what does not fit is decoded anew"
+        gt=0, le=1e6, description="most that the folder holds; what does not fit is decoded anew"
     )
 
 
@@ -201,31 +215,38 @@ class OperationChoice(Section):
     """How the work is carried out; changes no result, so it may differ when a run is gone on with."""
 
     cohorts_at_once: int | None = Field(
-        default=None, ge=1, description="by default as many as the cluster holds"
+        default=None, ge=1, le=10_000, description="by default as many as the cluster holds"
     )
     seats: int | None = Field(
-        default=None, ge=1, description="students in memory at a time; the wave by default"
+        default=None, ge=1, le=10_000, description="students in memory at a time; the wave by default"
     )
     loader_workers: int = Field(
-        default=0, ge=0, description="loading processes per worker; 0 loads in the worker"
+        default=0, ge=0, le=1_000, description="loading processes per worker; 0 loads in the worker"
     )
     cache: CacheChoice | None = Field(
         default=None, description="keep decoded pictures; by default every picture is decoded every time"
     )
-    round_steps: int = Field(default=20, ge=1, description="steps between two exchanges with the desk")
-    checkpoint_seconds: float = Field(
-        default=60.0, ge=0, description="time between two checkpoints of a cohort"
+    round_steps: int = Field(
+        default=20, ge=1, le=1_000_000, description="steps between two exchanges with the desk"
     )
-    checkpoints_kept: int = Field(default=2, ge=1, description="newest checkpoints that are kept of a cohort")
+    checkpoint_seconds: float = Field(
+        default=60.0, ge=0, le=1e9, description="time between two checkpoints of a cohort"
+    )
+    checkpoints_kept: int = Field(
+        default=2, ge=1, le=1_000, description="newest checkpoints that are kept of a cohort"
+    )
     max_failures: int = Field(
-        default=3, ge=0, description="restarts of a cohort's workers in a row without a further checkpoint"
+        default=3, ge=0, le=1_000, description="restarts of a cohort's workers in a row without a further checkpoint"
+    )
+    object_store_mb: int = Field(
+        default=200, ge=80, le=1_000_000, description="object store of an embedded Ray"
     )
     hang_seconds: float | None = Field(
         default=1800.0,
         gt=0,
+        le=1e9,
         description="longest time for one step of one student; then its worker is restarted",
     )
-    object_store_mb: int = Field(default=200, ge=80, description="object store of an embedded Ray")
     teachers: str | None = Field(default=None, description="folder of trained teachers shared between runs")
 
 
@@ -252,8 +273,12 @@ class SweepConfig(Section):
     recipes: dict[Annotated[str, Field(pattern=NAME)], Recipe] = Field(
         min_length=1, description="recipes by name"
     )
-    pairs: tuple[PairChoice, ...] = Field(min_length=1, description="teacher → student pairs")
-    methods: tuple[Annotated[MethodChoice, BeforeValidator(_method_shorthand)], ...] = Field(min_length=1)
+    pairs: tuple[PairChoice, ...] = Field(
+        min_length=1, max_length=1_000, description="teacher → student pairs"
+    )
+    methods: tuple[Annotated[MethodChoice, BeforeValidator(_method_shorthand)], ...] = Field(
+        min_length=1, max_length=1_000
+    )
     search: SearchChoice = Field(default_factory=SearchChoice)
     final: FinalChoice = Field(default_factory=FinalChoice)
     compute: ComputeChoice = Field(default_factory=ComputeChoice)

@@ -29,10 +29,11 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
 
-from distill.errors import UsageError
+from distill.errors import UsageError, reading
 from orchestrator.patience import patiently
 from orchestrator.rows import (
     arrange,
+    checked,
     concatenated,
     table_from_rows,
     unique,
@@ -307,7 +308,7 @@ class Ledger:
         key = f"{table}/{file}"
         if key not in self._replaced:
             metadata = self._open(table, file, lambda parquet: parquet.schema_arrow.metadata or {})
-            self._replaced[key] = frozenset(json.loads(metadata.get(_META_REPLACES, b"[]")))
+            self._replaced[key] = _names(metadata.get(_META_REPLACES, b"[]"))
         return self._replaced[key]
 
     def _open(self, table: str, file: str, use: Callable[[pq.ParquetFile], T]) -> T:
@@ -315,7 +316,9 @@ class Ledger:
         try:
             with self._source(path) as source, pq.ParquetFile(source) as parquet:
                 return use(parquet)
-        except (OSError, pa.ArrowException) as error:
+        except UsageError:
+            raise
+        except Exception as error:  # Arrow promises no kind of error over a damaged file
             if not self.exists(path):
                 raise _MovedError from error
             raise UsageError(
@@ -333,14 +336,15 @@ class Ledger:
         def load(file: str) -> pa.Table:
             def use(parquet: pq.ParquetFile) -> pa.Table:
                 found = parquet.schema_arrow
-                version = int((found.metadata or {}).get(_META_VERSION, b"0"))
+                version = _number((found.metadata or {}).get(_META_VERSION, b"0"))
                 if version > SCHEMA_VERSION:
                     raise UsageError(
                         f"{self.place(f'tables/{schema.name}/{file}')} has schema version {version}, "
                         f"this program knows {SCHEMA_VERSION} and older ones; update the program"
                     )
                 columns = None if wanted is None else [name for name in wanted if name in found.names]
-                return parquet.read(columns=columns, use_threads=False).replace_schema_metadata()
+                data = parquet.read(columns=columns, use_threads=False).replace_schema_metadata()
+                return self._checked(schema, file, data, wanted)
 
             return self._open(schema.name, file, use)
 
@@ -349,21 +353,16 @@ class Ledger:
                 parts = list(pool.map(load, files))
         else:
             parts = [load(file) for file in files]
-        try:
-            return unique(schema, concatenated(schema, parts, wanted))
-        except (UsageError, pa.ArrowException):
-            # Only now is it worth the time to look at each file for the one that does not fit.
-            for file, part in zip(files, parts, strict=True):
-                self._check_fit(schema, file, part, wanted)
-            raise
+        return unique(schema, concatenated(schema, parts, wanted))
 
-    def _check_fit(self, schema: Table, file: str, part: pa.Table, wanted: Sequence[str] | None) -> None:
+    def _checked(self, schema: Table, file: str, data: pa.Table, wanted: Sequence[str] | None) -> pa.Table:
+        """The file's rows in the table's schema; raises `UsageError` naming the file."""
+        place = self.place(f"tables/{schema.name}/{file}")
         try:
-            arrange(schema, part, wanted)
+            with reading(place, "move it away"):
+                return checked(schema, arrange(schema, data, wanted))
         except UsageError as error:
-            raise UsageError(
-                f"{self.place(f'tables/{schema.name}/{file}')} is no file of this table: {error}; move it away"
-            ) from error
+            raise UsageError(f"{place} is no file of this table: {error}; move it away") from error
 
 
 def _encode(schema: Table, data: pa.Table, replaces: Sequence[str] | frozenset[str]) -> bytes:
@@ -373,6 +372,22 @@ def _encode(schema: Table, data: pa.Table, replaces: Sequence[str] | frozenset[s
     buffer = io.BytesIO()
     pq.write_table(data.replace_schema_metadata(metadata), buffer, compression="zstd")
     return buffer.getvalue()
+
+
+def _number(text: bytes) -> int:
+    """A schema version; one that is no number is no version of ours, so the columns must speak for themselves."""
+    return int(text) if text.isdigit() and len(text) < 10 else 0
+
+
+def _names(text: bytes) -> frozenset[str]:
+    """The names of files in a compacted file's metadata; none where they cannot be read, so that no row is hidden."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return frozenset()
+    return (
+        frozenset(name for name in found if isinstance(name, str)) if isinstance(found, list) else frozenset()
+    )
 
 
 def _is_temporary(name: str) -> bool:

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from pydantic import ValidationError
 
+from distill.documents import parse_yaml
 from distill.errors import UsageError
 from orchestrator.config import SweepConfig
 from orchestrator.ledger import Ledger
@@ -69,10 +69,10 @@ def _spaces(provenance: Iterable[Row]) -> dict[tuple[str, str], Mapping[str, Dom
     found: dict[tuple[str, str], Mapping[str, Domain]] = {}
     for row in provenance:
         try:
-            config = SweepConfig.model_validate(yaml.safe_load(row["config_yaml"] or ""))
+            config = SweepConfig.model_validate(parse_yaml(row["config_yaml"] or "", "config")[0])
             for method in config.methods:
                 found[row["provenance_id"], method.title] = method_space(method).parameters
-        except (ValidationError, UsageError, yaml.YAMLError):
+        except (ValidationError, UsageError):
             continue  # such a study gets the ranges that were seen
     return found
 

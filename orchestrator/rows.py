@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
@@ -53,6 +55,31 @@ def arrange(schema: Table, data: pa.Table, wanted: Sequence[str] | None = None) 
         else:
             schema.column(name)
     return pa.table(columns, schema=pa.schema(fields))
+
+
+def checked(schema: Table, data: pa.Table) -> pa.Table:
+    """The same rows, once every value is what its column promises; a score that is no number becomes null.
+
+    A run's folder may come from anybody: what reads it relies on this.
+
+    Raises:
+        UsageError: a value is out of its range, no JSON, no text, no id or no moment; names column, value and rule.
+    """
+    try:
+        data.validate(full=True)
+    except pa.ArrowException as error:
+        raise UsageError(f"table {schema.name} holds what its types do not allow: {error}") from error
+    for place, name in enumerate(data.column_names):
+        if name.startswith(PARAMETER_PREFIX):
+            continue
+        column, values = schema.column(name), data.column(name)
+        if column.span is not None and pa.types.is_floating(values.type):
+            values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
+            data = data.set_column(place, data.schema.field(name), values)
+        wrong = _wrong_value(column, values)
+        if wrong is not None:
+            raise UsageError(f"column {name} of table {schema.name} is {wrong[0][:80]}, must be {wrong[1]}")
+    return data
 
 
 def with_parameter_columns(schema: Table, data: pa.Table) -> pa.Table:
@@ -195,6 +222,57 @@ def _fits(column: Column, value: Any) -> bool:
     except (pa.ArrowException, TypeError, ValueError):
         return False
     return True
+
+
+def _wrong_value(column: Column, values: pa.ChunkedArray) -> tuple[str, str] | None:
+    """The first value that breaks the column's promise, and the rule; None where there is none."""
+    if column.span is not None and values.length() > values.null_count:
+        ends = pc.min_max(values).as_py()
+        low, high = column.span
+        for end in (ends["min"], ends["max"]):
+            if not low <= end <= high:
+                return repr(end), f"from {low:g} to {high:g}"
+    if column.type == "timestamp" and values.length() > values.null_count:
+        ends = pc.min_max(values.cast(pa.int64())).as_py()
+        if ends["min"] < _MOMENTS[0] or ends["max"] > _MOMENTS[1]:
+            return "out of range", "a moment of the years 1 to 9999"
+    if column.name in _IDS:
+        for value in pc.unique(values).to_pylist():
+            if value is not None and not _ID.fullmatch(value):
+                return repr(value), "an id: letters, digits and ._=+-, at most 200, a letter or digit first"
+    if column.type == "json":
+        for value in values.to_pylist():
+            if value is not None and not isinstance(_json(value), dict):
+                return repr(value), "a JSON object of finite numbers and text"
+    if column.type.startswith("map<"):
+        for pairs in values.to_pylist():
+            for name, value in pairs or ():
+                if value is None or (column.type == "map<string, json>" and _json(value) is _NO_JSON):
+                    return f"{name}: {value!r}", f"{column.type} without nulls, of finite numbers and text"
+    return None
+
+
+_IDS = ("trial_id", "provenance_id")
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]{0,199}")
+_MOMENTS = (-62_135_596_800_000_000, 253_402_300_799_999_999)  # microseconds from 1970
+_NO_JSON = object()
+
+
+def _json(text: str) -> Any:
+    """The value of JSON text; `_NO_JSON` where it is none or holds a number without a finite value."""
+    try:
+        return json.loads(text, parse_constant=_refused, parse_float=_finite)
+    except (ValueError, RecursionError):
+        return _NO_JSON
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _refused(text)
+
+
+def _refused(text: str) -> float:
+    raise ValueError(f"{text} is no finite number")
 
 
 def _cast(schema: Table, values: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:

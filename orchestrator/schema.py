@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SCHEMA_VERSION = 1
+LARGEST = 2**63 - 1
 PARAMETER_PREFIX = "param_"
 
 _TEXT, _INT, _REAL, _FLAG, _TIME, _JSON = "string", "int64", "float64", "bool", "timestamp", "json"
@@ -29,6 +31,16 @@ class Column:
     meaning: str
     unit: str = ""
     choices: tuple[str, ...] = ()
+    most: int | None = None
+
+    @property
+    def span(self) -> tuple[float, float] | None:
+        """Least and greatest value; None where any will do, infinite and undefined ones too (a loss may be either)."""
+        if self.type == _INT:
+            return 0, LARGEST if self.most is None else self.most
+        if self.type != _REAL or not self.unit:
+            return None
+        return (0.0, 1.0) if self.unit == "0 to 1" else (-sys.float_info.max, sys.float_info.max)
 
 
 @dataclass(frozen=True)
@@ -137,7 +149,7 @@ _COUNTS = Table(
         Column("trial_id", _TEXT, "the trial"),
         Column("split", _TEXT, "the split that was read", choices=("train", "tune", "test")),
         Column("image", _INT, "number of the picture in its split"),
-        Column("class", _INT, "number of the class"),
+        Column("class", _INT, "number of the class", most=254),
         Column("tp", _INT, "true positives", "pixels"),
         Column("fp", _INT, "false positives", "pixels"),
         Column("fn", _INT, "false negatives", "pixels"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -11,14 +12,17 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from distill.catalogue import check_model_name
-from distill.errors import UsageError, nearest, unknown
+from distill.documents import parse_yaml
+from distill.errors import UsageError, nearest, reading, unknown
 from distill.teacher_source import brings_network
 from orchestrator.choices import check_method_name, check_settings, check_space
-from orchestrator.config import SweepConfig
+from orchestrator.config import MOST_TRIALS, SweepConfig
 from orchestrator.plan import method_space
 from search_spaces import library, preset_names, preset_path
 
 Place = tuple[str | int, ...]
+
+_SHOWN, _LONGEST = 50, 200
 
 
 def load_sweep(source: str, overrides: Sequence[str] = ()) -> SweepConfig:
@@ -32,9 +36,8 @@ def load_sweep(source: str, overrides: Sequence[str] = ()) -> SweepConfig:
         UsageError: one line per fault, each with value, rule, remedy and place.
     """
     path = _find(source)
-    text = path.read_text()
-    document = _parse(text, path)
-    places = _places(text, path)
+    document, tree = _parse(path)
+    places = _places(tree, path)
     # Before the overrides, which may change what an entry of the library says, and after them, as they may name one.
     _take_from_library(document, places, path)
     for override in overrides:
@@ -44,17 +47,28 @@ def load_sweep(source: str, overrides: Sequence[str] = ()) -> SweepConfig:
     try:
         config = SweepConfig.model_validate(document)
     except ValidationError as error:
-        raise UsageError("\n".join(_describe(error, document, places, path))) from None
+        raise _joined(_describe(error, document, places, path)) from None
     faults = list(_cross_checks(config, places, path))
     if faults:
-        raise UsageError("\n".join(faults))
+        raise _joined(faults)
     return config
+
+
+def _joined(faults: Iterable[str]) -> UsageError:
+    told = list(dict.fromkeys(faults))
+    more = [f"… and {len(told) - _SHOWN} more faults"] if len(told) > _SHOWN else []
+    return UsageError("\n".join([*told[:_SHOWN], *more]))
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _find(source: str) -> Path:
     if source.endswith((".yaml", ".yml")):
         path = Path(source)
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise UsageError(
                 f"sweep file '{source}' does not exist; give a preset ({', '.join(preset_names())}) or a file"
             )
@@ -62,21 +76,18 @@ def _find(source: str) -> Path:
     return preset_path(source)
 
 
-def _parse(text: str, path: Path) -> dict[str, Any]:
-    try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise UsageError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
+def _parse(path: Path) -> tuple[dict[str, Any], yaml.Node | None]:
+    with reading(f"sweep file '{path}'", "give a file that you may read"):
+        data = path.read_bytes()
+    document, tree = parse_yaml(data, str(path))
     if not isinstance(document, dict):
         raise UsageError(
             f"{path}: holds {type(document).__name__}, must be a mapping with the keys of a sweep file"
         )
-    return document
+    return document, tree
 
 
-def _places(text: str, path: Path) -> dict[Place, str]:
+def _places(tree: yaml.Node | None, path: Path) -> dict[Place, str]:
     """File and line of every node, by its path through the document."""
     found: dict[Place, str] = {}
 
@@ -90,9 +101,8 @@ def _places(text: str, path: Path) -> dict[Place, str]:
             for position, value in enumerate(node.value):
                 walk(value, (*place, position))
 
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
-    if root is not None:
-        walk(root, ())
+    if tree is not None:
+        walk(tree, ())
     return found
 
 
@@ -102,10 +112,7 @@ def _apply(document: dict[str, Any], override: str) -> Place:
     if not equals or not key:
         raise UsageError(f"--set {override}: must be key=value, such as search.trials=8")
     place: Place = tuple(int(part) if part.isdigit() else part for part in key.split("."))
-    try:
-        value = yaml.safe_load(raw)
-    except yaml.YAMLError:
-        raise UsageError(f"--set {override}: the value is not valid YAML") from None
+    value, _ = parse_yaml(raw, f"--set {override}")
     node: Any = document
     for part in place[:-1]:
         if isinstance(node, list):
@@ -167,7 +174,11 @@ def _describe(
         else:
             message = fault["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
             value = fault.get("input")
-            shown = f"{key} is {value!r}, " if not isinstance(value, (dict, list, BaseModel)) else f"{key}: "
+            shown = (
+                f"{key} is {_brief(value)}, "
+                if not isinstance(value, (dict, list, BaseModel))
+                else f"{key}: "
+            )
             yield f"{place}: {shown}{message}"
 
 
@@ -246,6 +257,12 @@ def _cross_checks(config: SweepConfig, places: Mapping[Place, str], path: Path) 
                 f"{at('recipes', name, 'batch_size')}: batch_size is {recipe.batch_size}, must be a multiple of {share} "
                 f"(compute.workers {config.compute.workers} × accumulate {recipe.accumulate})"
             )
+    trials = len(config.pairs) * len(config.methods) * (config.search.trials + len(config.final.seeds))
+    if trials > MOST_TRIALS:
+        yield (
+            f"{at('search', 'trials')}: the sweep has {trials} trials, must have at most {MOST_TRIALS}; lower "
+            "search.trials, or take fewer pairs or methods"
+        )
     titles = [method.title for method in config.methods]
     for i, method in enumerate(config.methods):
         if titles.count(method.title) > 1:

@@ -23,7 +23,7 @@ class Domain(BaseModel):
     `scale_log_uniform` multiplies the recipe's own value, so that one space serves every recipe.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     uniform: tuple[float, float] | None = Field(default=None, description="even between two numbers")
     log_uniform: tuple[float, float] | None = Field(default=None, description="even in the logarithm")
@@ -106,7 +106,7 @@ def load_space(method: str, installed: Mapping[str, Mapping[str, Any]] = {}) -> 
         if method in installed:
             return space_from(method, installed[method])
         path = _FOLDER / f"{method}.yaml"
-        if not path.exists():
+        if path not in _FOLDER.glob("*.yaml"):  # a name with a path in it is none of ours
             raise UsageError(
                 f"method '{method}' has no search space; give it a `space` in the sweep file, or its class one"
             )

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from distill.data.check import check_dataset
 from distill.data.config import AnyDataConfig, DataConfig
+from distill.documents import parse_yaml
 from distill.errors import UsageError, nearest
 
 KINDS: dict[Any, type[AnyDataConfig]] = {
@@ -54,12 +55,12 @@ def read_configs(path: Path) -> dict[str, AnyDataConfig]:
         UsageError: the file cannot be read, or a config in it is wrong; names file, line and key.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        content, tree = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not YAML: {error}") from error
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{path} cannot be read: {getattr(error, 'strerror', error)}; give a file that you may read"
+        ) from error
+    content, tree = parse_yaml(data, str(path))
     if isinstance(content, dict) and "kind" in content:
         return {path.stem: _validated(content, path, tree, ())}
     section = content.get("data") if isinstance(content, dict) else None

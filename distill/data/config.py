@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from distill.errors import is_plain
+
 SCENE_CLASSES = (
     "sky",
     "building",
@@ -26,9 +28,15 @@ SCENE_CLASSES = (
 MOST_CLASSES = 254
 """Labels are bytes: 255 is ignored, and one value is left to tell a wrong label."""
 
+MOST_IMAGES = 10**7
+"""Images of a generated split."""
+
+Level = Annotated[int, Field(ge=0, le=255)]
+"""What a byte of a picture holds."""
+
 
 class _Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ScenesConfig(_Config):
@@ -44,12 +52,15 @@ class ScenesConfig(_Config):
         (64, 64), description="height and width in pixels; one number means a square; at least 32"
     )
     classes: int = Field(9, ge=3, le=len(SCENE_CLASSES), description="how many classes, sky first")
-    train: int = Field(240, ge=1, description="labelled images the student trains on")
+    train: int = Field(240, ge=1, le=MOST_IMAGES, description="labelled images the student trains on")
     teacher_train: int = Field(
-        4000, ge=1, description="labelled images the teacher trains on; the student's are the first of them"
+        4000,
+        ge=1,
+        le=MOST_IMAGES,
+        description="labelled images the teacher trains on; the student's are the first of them",
     )
-    tune: int = Field(200, ge=1, description="images the search is scored on")
-    test: int = Field(500, ge=1, description="images the final runs are scored on")
+    tune: int = Field(200, ge=1, le=MOST_IMAGES, description="images the search is scored on")
+    test: int = Field(500, ge=1, le=MOST_IMAGES, description="images the final runs are scored on")
     seed: int = Field(0, ge=0, lt=2**63, description="another seed, other scenes")
     context: float = Field(
         0.5, ge=0, le=1, description="share of the twins told apart by far context instead of local texture"
@@ -214,8 +225,19 @@ class FolderClass(_Config):
     """A class of a `folder` data set: its value in the masks, its name, and its colour in drawings."""
 
     value: int = Field(ge=0, le=255, description="the value of its pixels in the masks")
-    name: str = Field(min_length=1, description="the class on the board")
-    colour: tuple[int, int, int] | None = Field(None, description="red, green, blue; one is made by default")
+    name: str = Field(min_length=1, max_length=100, description="the class on the board")
+    colour: tuple[Level, Level, Level] | None = Field(
+        None, description="red, green, blue; one is made by default"
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _shown(cls, name: str) -> str:
+        if "\n" in name or not all(map(is_plain, name)):
+            raise ValueError(
+                f"name {name!r} holds a control character, must be one line of text that can be shown"
+            )
+        return name
 
 
 class FolderConfig(CutConfig):
@@ -228,8 +250,8 @@ class FolderConfig(CutConfig):
         description="names in the order of the values 0, 1, …; or {value: name}; or a CSV file below root "
         "with the columns value, name and, if you like, red, green, blue"
     )
-    ignored: tuple[Annotated[int, Field(ge=0, le=255)], ...] = Field(
-        (255,), description="values in the masks that count neither in a loss nor in a score"
+    ignored: tuple[Level, ...] = Field(
+        (255,), max_length=256, description="values in the masks that count neither in a loss nor in a score"
     )
     train: str = Field("train.txt", description="list of the train pictures, a name a line, below root")
     tune: str | None = Field(None, description="list of the tune pictures; by default cut out of train")
@@ -296,9 +318,9 @@ def read_class_table(path: Path) -> list[dict[str, Any]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
-    except OSError as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise ValueError(
-            f"class table {path} cannot be read: {error.strerror}; it must be a CSV file with the columns "
+            f"class table {path} cannot be read: {getattr(error, 'strerror', None) or error}; it must be a CSV file with the columns "
             "value and name, or list the classes here"
         ) from None
     table = []
@@ -313,7 +335,11 @@ def read_class_table(path: Path) -> list[dict[str, Any]]:
 
 
 def _lines(path: Path) -> int:
-    return sum(1 for line in path.read_text().splitlines() if line.strip()) if path.is_file() else 0
+    """Names in a list, for an estimate: a list that cannot be read counts for none, and the check of data says why."""
+    try:
+        return sum(1 for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
+    except (OSError, ValueError):
+        return 0
 
 
 class AugmentationConfig(_Config):
@@ -343,8 +369,8 @@ class AugmentationConfig(_Config):
     @field_validator("crop")
     @classmethod
     def _positive(cls, crop: tuple[int, int]) -> tuple[int, int]:
-        if min(crop) < 1:
-            raise ValueError(f"crop is {crop[0]}×{crop[1]}, each side must be at least 1 pixel")
+        if min(crop) < 1 or max(crop) > 16_384:
+            raise ValueError(f"crop is {crop[0]}×{crop[1]}, each side must be from 1 to 16384 pixels")
         return crop
 
     @field_validator("scale")

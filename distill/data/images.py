@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -36,19 +38,14 @@ def read_header(path: Path) -> Header:
     Raises:
         BrokenFileError: the file cannot be read, is no PNG or JPEG, or is cut short.
     """
-    try:
-        with path.open("rb") as file:
-            picture = _open(path, file)
-            header = Header(picture.height, picture.width, picture.mode)
-            if picture.format == "PNG":
-                file.seek(-min(len(_PNG_END), path.stat().st_size), 2)
-                if file.read() != _PNG_END:
-                    raise BrokenFileError(
-                        f"{path} ends too early, must end as a PNG image does; unpack it again"
-                    )
-            return header
-    except OSError as error:
-        raise BrokenFileError(f"{path} cannot be read: {error.strerror or error}") from error
+    with _decoding(path), path.open("rb") as file:
+        picture = _open(path, file)
+        header = Header(picture.height, picture.width, picture.mode)
+        if picture.format == "PNG":
+            file.seek(-min(len(_PNG_END), path.stat().st_size), 2)
+            if file.read() != _PNG_END:
+                raise BrokenFileError(f"{path} ends too early, must end as a PNG image does; unpack it again")
+    return header
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
@@ -59,11 +56,9 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         UsageError: it holds more than 8 bits per channel.
     """
     # decoded from memory: cv2.imread only warns, and cannot tell a missing file from a broken one
-    try:
+    with _decoding(path):
         data = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise BrokenFileError(f"{path} cannot be read: {error.strerror}") from error
-    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if len(data) else None
+        decoded = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if len(data) else None
     if decoded is None:
         raise BrokenFileError(
             f"{path} is not an image ({len(data)} bytes), must be a PNG or JPEG; unpack it again"
@@ -79,15 +74,11 @@ def read_values(path: Path) -> NDArray[np.uint8]:
         BrokenFileError: the file cannot be read or decoded.
         UsageError: it holds colours, or more than 8 bits.
     """
-    try:
-        with path.open("rb") as file:
-            picture = _open(path, file)
-            refuse_colours(path, picture.mode)
-            return np.array(picture, np.uint8)
-    except (OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, UsageError):
-            raise
-        raise BrokenFileError(f"{path} cannot be read: {error}; unpack it again") from error
+    with _decoding(path), path.open("rb") as file:
+        picture = _open(path, file)
+        refuse_colours(path, picture.mode)
+        values = np.array(picture, np.uint8)
+    return values
 
 
 def refuse_colours(path: Path, mode: str) -> None:
@@ -100,6 +91,23 @@ def refuse_colours(path: Path, mode: str) -> None:
             "use the label maps that hold class values, not the coloured ones"
         )
     raise UsageError(f"{path} holds values of mode {mode}, must hold 8 bits; save it as 8-bit PNG")
+
+
+@contextmanager
+def _decoding(path: Path) -> Iterator[None]:
+    """Whatever a decoder raises over a file, the file is named: Pillow and OpenCV promise no kind of error."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except OSError as error:
+        raise BrokenFileError(f"{path} cannot be read: {error.strerror or error}; unpack it again") from error
+    except Exception as error:
+        first_line = str(error).partition("\n")[0]
+        raise BrokenFileError(
+            f"{path} cannot be decoded: {type(error).__name__}: {first_line}; unpack it again, or save it as a "
+            "plain 8-bit PNG"
+        ) from error
 
 
 def _open(path: Path, file: IO[bytes]) -> Image.Image:

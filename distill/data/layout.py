@@ -112,9 +112,10 @@ def read_keys(path: Path, suffixes: tuple[str, ...]) -> list[str]:
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise UsageError(
-            f"list {path} cannot be read: {error.strerror}; it must hold a picture's name a line"
+            f"list {path} cannot be read: {getattr(error, 'strerror', None) or error}; it must be UTF-8 text with a "
+            "picture's name a line"
         ) from error
     keys: dict[str, int] = {}
     for number, line in enumerate(lines, 1):

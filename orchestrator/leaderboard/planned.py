@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from distill.documents import parse_yaml
 from distill.errors import UsageError
 
 Bounds = tuple[float, float, bool]
@@ -39,9 +39,9 @@ def planned(config_yaml: str) -> Planned | None:
     from orchestrator.plan import method_space
 
     try:
-        config = SweepConfig.model_validate(yaml.safe_load(config_yaml))
+        config = SweepConfig.model_validate(parse_yaml(config_yaml, "config")[0])
         spaces = {method.title: method_space(method).parameters for method in config.methods}
-    except (ValidationError, UsageError, yaml.YAMLError):
+    except (ValidationError, UsageError):
         return None
     pairs: dict[str, tuple[str, ...]] = {}
     for pair in config.pairs:

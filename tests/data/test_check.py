@@ -146,7 +146,7 @@ def test_bad_data_ends_the_command_with_2_and_the_other_sets_are_still_checked(
         ),
         ("data:\n  a:\n    kind: scene\n", "config.yaml:2: data.a: .*'scenes'"),
         ("search: 4\n", "holds no data config"),
-        ("kind: [", "is not YAML"),
+        ("kind: [", "not valid YAML"),
     ],
 )
 def test_a_wrong_config_ends_the_command_with_2_and_its_line(

@@ -1,0 +1,156 @@
+"""Reads YAML that people write: plain values only, within limits, with the place of every node.
+
+What is refused here need be thought of nowhere else: objects of Python, numbers that are none or fit no column, text
+that steers a terminal, keys that stand twice, and aliases that unfold to more than any memory holds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from typing import Any
+
+import yaml
+
+from distill.errors import UsageError, is_plain
+
+MOST_CHARACTERS = 1_000_000
+MOST_NODES = 100_000
+MOST_LEVELS = 40
+LARGEST_INTEGER = 2**63 - 1
+
+_TAG = "tag:yaml.org,2002:"
+_PLAIN = {f"{_TAG}{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map", "merge")}
+
+
+def parse_yaml(text: str | bytes, place: str) -> tuple[Any, yaml.Node | None]:
+    """The content of a document, and its tree of nodes with their lines; (None, None) of an empty one.
+
+    Args:
+        text: the document; bytes are UTF-8.
+        place: where it stands, for errors.
+
+    Raises:
+        UsageError: not YAML, or more than plain values within the limits; names place and line.
+    """
+    if isinstance(text, bytes):
+        text = _decoded(text, place)
+    if len(text) > MOST_CHARACTERS:
+        raise UsageError(
+            f"{place}: has {len(text)} characters, must have at most {MOST_CHARACTERS}; give a shorter file"
+        )
+    try:
+        loader = _Loader(text)
+        tree = loader.get_single_node()
+        if tree is None:
+            return None, None
+        _Walk(loader, place).check(tree, 1)
+        return loader.construct_document(tree), tree
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise UsageError(
+            f"{place}{line}: not valid YAML: {getattr(error, 'problem', None) or getattr(error, 'reason', error)}; correct it"
+        ) from None
+    except RecursionError:
+        raise UsageError(f"{place}: {_too_deep()}") from None
+
+
+def _decoded(data: bytes, place: str) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{place}: byte {error.start} is {data[error.start]:#04x}, must be UTF-8 text; save it as UTF-8"
+        ) from None
+
+
+class _Loader(yaml.SafeLoader):
+    """A safe loader that leaves dates as text: nothing here is a date, and a name may look like one."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - the attribute's name and kind are PyYAML's
+        first: [(tag, pattern) for tag, pattern in found if tag != f"{_TAG}timestamp"]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+class _Walk:
+    """Looks at every node as often as it stands in the document once aliases are unfolded."""
+
+    def __init__(self, loader: _Loader, place: str) -> None:
+        self._loader = loader
+        self._place = place
+        self._left = MOST_NODES
+
+    def check(self, node: yaml.Node, level: int) -> None:
+        """Raises UsageError at the first node that is not plain."""
+        self._left -= 1
+        if self._left < 0:
+            raise self._fault(
+                node,
+                f"holds more than {MOST_NODES} values once its aliases are unfolded, must hold fewer; write less",
+            )
+        if level > MOST_LEVELS:
+            raise self._fault(node, _too_deep())
+        if node.tag not in _PLAIN:
+            tag = node.tag.replace(_TAG, "!!")
+            raise self._fault(
+                node,
+                f"not valid YAML here: a value is a {tag}, must be text, a number, true, false, null, a list or a "
+                "mapping; write it in quotes",
+            )
+        if isinstance(node, yaml.MappingNode):
+            self._check_keys(node)
+            for key, value in node.value:
+                self.check(key, level + 1)
+                self.check(value, level + 1)
+        elif isinstance(node, yaml.SequenceNode):
+            for value in node.value:
+                self.check(value, level + 1)
+        else:
+            self._check_scalar(node)
+
+    def _check_keys(self, node: yaml.MappingNode) -> None:
+        seen: set[Hashable] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise self._fault(
+                    key, "a key is a list or a mapping, must be text or a number; write it plainly"
+                )
+            if (key.tag, key.value) in seen:
+                raise self._fault(
+                    key, f"key '{key.value}' stands twice in one mapping, must stand once; remove one"
+                )
+            seen.add((key.tag, key.value))
+
+    def _check_scalar(self, node: yaml.Node) -> None:
+        text = str(node.value)
+        if not text.isprintable() and not all(map(is_plain, text)):
+            raise self._fault(
+                node, f"{text[:40]!r} holds a control character, must be text that can be shown; take it out"
+            )
+        if node.tag not in (f"{_TAG}int", f"{_TAG}float"):
+            if node.tag in (f"{_TAG}bool", f"{_TAG}null"):
+                self._constructed(node)
+            return
+        value = self._constructed(node)
+        if abs(value) > LARGEST_INTEGER if isinstance(value, int) else not math.isfinite(value):
+            raise self._fault(
+                node,
+                f"{text[:40]} is no number that can be used, must be finite and below 2**63; give another",
+            )
+
+    def _constructed(self, node: yaml.Node) -> Any:
+        """The scalar's value; an explicit tag may claim what its text is not."""
+        try:
+            return self._loader.construct_object(node)
+        except (ValueError, KeyError, IndexError, OverflowError, AttributeError, TypeError):
+            tag = node.tag.replace(_TAG, "!!")
+            raise self._fault(node, f"{str(node.value)[:40]!r} is no {tag}; correct it") from None
+
+    def _fault(self, node: yaml.Node, message: str) -> UsageError:
+        return UsageError(f"{self._place}:{node.start_mark.line + 1}: {message}")
+
+
+def _too_deep() -> str:
+    return f"is nested more than {MOST_LEVELS} deep or holds itself, must be flatter; write it out"
