@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from distill.data.config import AugmentationConfig
 
-
 Side = Annotated[int, Field(gt=0, le=10**6)]
 
 

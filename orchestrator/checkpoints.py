@@ -113,9 +113,9 @@ def keep_model(ledger: Ledger, trial: Trial, student: Student, dataset: Segmenta
         ledger.write_bytes(trial_weights(trial), path.read_bytes())
 
 
-def load_weights(ledger: Ledger, path: str) -> Teacher:
-    """A model or teacher that is kept in the run."""
+def load_weights(ledger: Ledger, path: str, program_sha256: str | None) -> Teacher:
+    """A model or teacher that is kept in the run; a program only if it is the one that the config names."""
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) / "model.safetensors"
         local.write_bytes(ledger.read_bytes(path))
-        return load_teacher(local)
+        return load_teacher(local, program_sha256)

@@ -83,7 +83,8 @@ class TrainingFloor:
         self.scorer = Scorer(job, workers, self.ledger, self.attention.still_there)
         self.teacher: Teacher | None = None
         if job.cohort.teacher is not None:
-            self.teacher = load_weights(self.ledger, teacher_weights(job.cohort.teacher)).to(workers.device)
+            weights, program = teacher_weights(job.cohort.teacher), job.cohort.teacher.sha256
+            self.teacher = load_weights(self.ledger, weights, program).to(workers.device)
             self.teacher.eval().requires_grad_(False)
         self.checkpoints = CohortCheckpoints(
             self.ledger,
@@ -153,7 +154,8 @@ class TrainingFloor:
         """Builds the seat's student: fresh, from a checkpoint, or a teacher that is only to be scored."""
         weights = trial_weights(seat.trial)
         if state is None and seat.trial.phase == "teacher" and self.ledger.exists(weights):
-            seat.student = LoadedTeacher(load_weights(self.ledger, weights).to(self.workers.device))
+            program = self.wave.brackets[0].study.teacher.sha256  # a teacher's own cohort holds it alone
+            seat.student = LoadedTeacher(load_weights(self.ledger, weights, program).to(self.workers.device))
             seat.step = self.wave.steps
             return
         student = self._build(seat)

@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from distill.errors import UsageError, unknown
+from distill.errors import UsageError, reading, unknown
 from distill.models.families import Family, any_size_arguments, family_of
 from distill.models.mit import is_from_transformers, mit_encoder
 
@@ -204,13 +204,14 @@ def create_backbone(plan: BackbonePlan, pretrained: bool | Path) -> Backbone:
         raise UsageError(
             f"timm has no weights for backbone '{plan.name}': use pretrained=False, or a checkpoint's path"
         )
-    if state:
-        known = mit_encoder(state) if is_from_transformers(state) else dict(state)
-        options["pretrained_cfg_overlay"] = {"state_dict": dict(known), "custom_load": False}
+    known: dict[str, Tensor] = {}
     try:
+        if state:
+            known = mit_encoder(state) if is_from_transformers(state) else dict(state)
+            options["pretrained_cfg_overlay"] = {"state_dict": dict(known), "custom_load": False}
         network = timm.create_model(plan.timm_name, pretrained=bool(pretrained), **options)
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
-        if not pretrained:
+    except Exception as error:  # timm's translators of names raise anything over tensors of another network
+        if not pretrained or isinstance(error, UsageError):
             raise
         source = pretrained if isinstance(pretrained, Path) else "the hub"
         raise UsageError(
@@ -292,18 +293,21 @@ def _mit_from_hub(name: str) -> dict[str, Tensor]:
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
-    import pickle
-
     from timm.models import load_state_dict
 
     if not path.is_file():
         raise UsageError(
             f"pretrained weights '{path}' are not a file: give the path of a .safetensors or .pth file"
         )
-    try:
-        return cast("dict[str, Tensor]", load_state_dict(str(path), weights_only=True))
-    except (RuntimeError, ValueError, OSError, EOFError, pickle.UnpicklingError) as error:
-        raise UsageError(f"pretrained weights '{path}' cannot be read as plain tensors: {error}") from error
+    with reading(f"pretrained weights '{path}' as plain tensors", "save them as safetensors"):
+        state = load_state_dict(str(path), weights_only=True)
+        if (
+            not isinstance(state, dict)
+            or not state
+            or not all(isinstance(value, Tensor) for value in state.values())
+        ):
+            raise UsageError(f"pretrained weights '{path}' are no state dict: it must map names to tensors")
+    return cast("dict[str, Tensor]", state)
 
 
 def _check_loaded(network: nn.Module, state: dict[str, Tensor], path: Path, name: str) -> None:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
+import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import Tensor, nn
 
-from distill.errors import UsageError
+from distill.errors import UsageError, reading
 from distill.models.model import ModelOptions, SegmentationModel, build_model
 
 _FORMAT = "distill-segmentation-1"
+
+Described = TypeVar("Described")
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,8 @@ class CheckpointMetadata:
         std: per-channel standard deviation of the same.
         notes: anything else worth keeping, JSON values only (scores, recipe hash, data set).
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     classes: tuple[str, ...]
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
@@ -68,25 +77,64 @@ def load_model(path: str | Path) -> tuple[SegmentationModel, CheckpointMetadata]
     source = Path(path)
     if not source.is_file():
         raise UsageError(f"checkpoint '{source}' is not a file")
+    place = f"checkpoint '{source}'"
     try:
         with safe_open(source, framework="pt", device="cpu") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise UsageError(f"checkpoint '{source}' is not a safetensors file: {error}") from error
+        raise UsageError(f"{place} is not a safetensors file: {error}; copy it again") from error
     if header.get("format") != _FORMAT:
         raise UsageError(
-            f"checkpoint '{source}' has format '{header.get('format')}', must be '{_FORMAT}': "
+            f"{place} has format '{header.get('format')}', must be '{_FORMAT}': write it with save_model"
+        )
+    options = described(ModelOptions, header.get("options"), place)
+    metadata = described(CheckpointMetadata, header.get("metadata"), place)
+    if len(metadata.classes) != options.num_classes:
+        raise UsageError(
+            f"{place} names {len(metadata.classes)} classes and has {options.num_classes}, must name them all: "
             "write it with save_model"
         )
-    options = ModelOptions(**json.loads(header["options"]))
-    model = build_model(**asdict(options))
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise UsageError(f"checkpoint '{source}' does not fit its own description: {error}") from error
-    values = json.loads(header["metadata"])
-    metadata = CheckpointMetadata(
-        tuple(values["classes"]), tuple(values["mean"]), tuple(values["std"]), values["notes"]
-    )
+    model = filled(lambda: build_model(**asdict(options)), tensors, place)
     return model, metadata
+
+
+def described(kind: type[Described], text: str | None, place: str) -> Described:
+    """What a file's header says of itself, as the dataclass that was written there.
+
+    Raises:
+        UsageError: the header lacks it, or holds something else; names the first fault.
+    """
+    try:
+        return TypeAdapter(kind).validate_json(text or "")
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        where = ".".join([kind.__name__, *map(str, fault["loc"])])
+        raise UsageError(
+            f"{place} describes itself wrongly: {where}: {fault['msg']}; write it again, or take another file"
+        ) from error
+
+
+def filled(build: Callable[[], Network], tensors: Mapping[str, Tensor], place: str) -> Network:
+    """The network that a file describes, with the file's tensors in it.
+
+    It is built without memory first: a description can ask for any size, the tensors are as large as their file.
+
+    Raises:
+        UsageError: it cannot be built, or the tensors are not those that it needs.
+    """
+    with reading(place, "its description must be one that this program can build; write it again"):
+        with torch.device("meta"):
+            wanted = {name: tuple(tensor.shape) for name, tensor in build().state_dict().items()}
+        found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        differing = sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))
+        if differing:
+            name = differing[0]
+            raise UsageError(
+                f"{place} does not fit its own description: of {len({*wanted, *found})} tensors {len(differing)} "
+                f"differ, first {name}: {found.get(name, 'none')}, must be {wanted.get(name, 'left out')}; take the "
+                "file of this model"
+            )
+        network = build()
+        network.load_state_dict(dict(tensors))
+    return network

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
+from pydantic import ConfigDict
 from torch import Tensor, nn
 
 from distill.errors import UsageError, unknown
@@ -22,6 +23,8 @@ class ModelOptions:
 
     `output_stride` and `head_channels` hold what was asked; None is the head's default.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     name: str
     num_classes: int

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
+from pydantic import ConfigDict
 from torch import Tensor
 
 
@@ -26,6 +27,8 @@ class Output:
 @dataclass(frozen=True)
 class ModelInfo:
     """Shapes of a model, enough to build a distillation method for it."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     name: str
     family: Literal["cnn", "transformer"]

@@ -16,10 +16,10 @@ import pytest
 from fuzzing import answers, damaged, exits, fingerprint, fuzz, text
 from hypothesis import strategies as st
 
+from orchestrator import show
 from orchestrator.leaderboard import __main__ as leaderboard
 from orchestrator.ledger import Ledger
 from orchestrator.schema import TABLES, arrow_type
-from orchestrator import show
 
 MOMENT = datetime.datetime(2026, 1, 2, 3, 4, tzinfo=datetime.UTC)
 ROWS: dict[str, list[dict[str, Any]]] = {

@@ -55,6 +55,10 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Callable[[], nn.M
     return folder
 
 
+def hash_of(program: bytes | None) -> str | None:
+    return None if program is None else hashlib.sha256(program).hexdigest()
+
+
 def transformers_source(folder: Path) -> dict[str, Any]:
     return {"kind": "transformers", "path": str(folder)}
 
@@ -159,7 +163,7 @@ def _answers_like(plain: Plain, source: dict[str, Any], folder: Path) -> None:
     save_teacher(folder / "t.safetensors", found.model, found.program)
     with torch.no_grad():
         wanted = Plain.forward(plain, images(40, 56))
-    for teacher in (found.model, load_teacher(folder / "t.safetensors").eval()):
+    for teacher in (found.model, load_teacher(folder / "t.safetensors", hash_of(found.program)).eval()):
         output = teacher(images(40, 56))
         torch.testing.assert_close(output.logits, wanted["logits"])
         torch.testing.assert_close(output.stages[0], wanted["fine"])
@@ -171,7 +175,8 @@ def test_a_kept_program_is_evaluated_counted_and_timed_like_a_model(tmp_path: Pa
     source = program_source("export", export(Plain().eval(), tmp_path / "program.pt2"))
     found = read(source)
     save_teacher(tmp_path / "t.safetensors", found.model, found.program)
-    teacher = load_teacher(tmp_path / "t.safetensors").to("cpu").eval().requires_grad_(False)
+    kept = load_teacher(tmp_path / "t.safetensors", hash_of(found.program))
+    teacher = kept.to("cpu").eval().requires_grad_(False)
     test = build_dataset(ScenesConfig(size=(32, 32), classes=4, test=3), "test")
     assert evaluate(teacher, test, batch_size=2).tp.shape == (3, 4)
     cost = count_module(teacher, 32, 32, torch.device("cpu"))
@@ -188,11 +193,28 @@ def test_a_teacher_kept_in_one_run_can_be_taken_into_another(hub: Any, kind: str
     else:
         first = read(program_source("export", export(Plain().eval(), tmp_path / "program.pt2")))
     save_teacher(tmp_path / "t.safetensors", first.model, first.program)
-    again = read(str(tmp_path / "t.safetensors"), classes=("a", "b"), class_map={"a": (0, 1), "b": (3,)})
+    program = hash_of(first.program)
+    again = read(
+        str(tmp_path / "t.safetensors"),
+        classes=("a", "b"),
+        class_map={"a": (0, 1), "b": (3,)},
+        sha256=program,
+    )
     with torch.no_grad():
         torch.testing.assert_close(again.model(images()).logits[:, 1], first.model(images()).logits[:, 3])
     save_teacher(tmp_path / "u.safetensors", again.model, again.program)
-    assert load_teacher(tmp_path / "u.safetensors").info.num_classes == 2
+    assert load_teacher(tmp_path / "u.safetensors", program).info.num_classes == 2
+
+
+@pytest.mark.parametrize("given", [None, "0" * 64])
+def test_a_program_kept_in_anybodys_run_is_not_run_unless_its_hash_is_given(
+    given: str | None, tmp_path: Path
+) -> None:
+    found = read(program_source("export", export(Plain().eval(), tmp_path / "program.pt2")))
+    save_teacher(tmp_path / "t.safetensors", found.model, found.program)
+    for take in (lambda path: load_teacher(path, given), lambda path: read(str(path), sha256=given)):
+        with pytest.raises(UsageError, match=f"holds a export program with sha256 {hash_of(found.program)}"):
+            take(tmp_path / "t.safetensors")
 
 
 def test_images_are_normalised_as_the_teacher_wants_them(tmp_path: Path) -> None:

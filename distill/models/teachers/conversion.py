@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from distill.errors import UsageError
+from distill.models.checkpoint import filled
 from distill.models.mit import mit_encoder, rename
 from distill.models.model import ModelOptions, SegmentationModel, build_model
 
@@ -124,10 +125,4 @@ def model_from_torchvision(name: str, state: Mapping[str, Tensor]) -> Segmentati
 
 
 def _filled(options: ModelOptions, state: Mapping[str, Tensor]) -> SegmentationModel:
-    model = build_model(**vars(options))
-    try:
-        model.load_state_dict(dict(state))
-    except RuntimeError as error:
-        lines = str(error).splitlines()
-        raise UsageError(f"weights do not fit {options.name}: {' '.join(lines[1:3]).strip()}") from error
-    return model
+    return filled(lambda: build_model(**vars(options)), state, f"weights of a {options.name}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from distill.errors import UsageError, unknown
+from distill.errors import UsageError, reading, unknown
 from distill.models.output import Output
 from distill.teacher_source import TapName, Taps
 
@@ -68,15 +69,11 @@ def load_program(kind: str, data: bytes, taps: Taps) -> ProgramNetwork:
         UsageError: the bytes are no such program, hold pickled objects, or a tap names nothing in it.
     """
     if kind == "torchscript":
-        try:
+        with reading("the TorchScript file", "write it with torch.jit.save"):
             return ProgramNetwork(_load_torchscript(data), taps, {})
-        except RuntimeError as error:
-            raise UsageError(f"not a TorchScript file: {str(error).partition(chr(10))[0]}") from error
-    _refuse_pickles(data)
-    try:
-        exported = torch.export.load(io.BytesIO(data))
-    except (RuntimeError, ValueError, AssertionError, KeyError) as error:
-        raise UsageError(f"not a torch.export file: {str(error).partition(chr(10))[0]}") from error
+    with reading("the torch.export file", "write it with torch.export.save"):
+        _refuse_pickles(data)
+        exported = _load_export(data)
     # Guards are Python source in the file; `probe` finds out about sizes instead.
     program = exported.module(check_guards=False)
     returned = _output_keys(exported)
@@ -85,6 +82,17 @@ def load_program(kind: str, data: bytes, taps: Taps) -> ProgramNetwork:
         tap: _last_node(program, tap) for tap in named if tap not in returned
     }
     return ProgramNetwork(program, taps, inside)
+
+
+def _load_export(data: bytes) -> torch.export.ExportedProgram:
+    """The program, without the stack trace that torch would log where it cannot be read."""
+    logger = logging.getLogger("torch.export")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        return torch.export.load(io.BytesIO(data))
+    finally:
+        logger.setLevel(level)
 
 
 def _load_torchscript(data: bytes) -> nn.Module:
@@ -138,8 +146,6 @@ def _refuse_pickles(data: bytes) -> None:
                     raise UsageError("the torch.export file holds pickled objects, must hold plain tensors")
                 if name.endswith(".pt"):
                     torch.load(io.BytesIO(archive.read(name)), weights_only=True)
-    except zipfile.BadZipFile as error:
-        raise UsageError(f"not a torch.export file: {error}") from error
     except pickle.UnpicklingError as error:
         raise UsageError("the torch.export file holds pickled objects, must hold plain tensors") from error
     if not any(name.endswith("archive_format") for name in names):

@@ -5,18 +5,17 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import pickle
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
-from distill.errors import UsageError
+from distill.errors import UsageError, reading
 from distill.models.checkpoint import CheckpointMetadata, load_model
 from distill.models.families import Family
 from distill.models.teachers.conversion import model_from_torchvision, segformer_from_transformers
@@ -76,7 +75,8 @@ def read_teacher(
         UsageError: the file is missing, is another one, is of no known kind, or does not fit classes or sizes.
     """
     try:
-        found = _find(name, source, sha256)
+        with reading("its file", "take one that its writer's own library reads"):
+            found = _find(name, source, sha256)
         grouping = group_classes(found.description.classes, classes, class_map)
         description = replace(found.description, grouping=grouping)
         network = found.network.eval()
@@ -97,8 +97,10 @@ def _find(name: str, source: TeacherSource, sha256: str | None) -> _Found:
 
 
 def _from_run(name: str, source: RunSource, sha256: str | None) -> _Found:
-    _checked(Path(source.path), sha256)
-    kept = open_teacher(source.path)
+    _checked(Path(source.path), None)
+    kept = open_teacher(source.path, sha256)
+    if kept is None or kept.program is None:  # of a program it is the program's hash that is demanded
+        _checked(Path(source.path), sha256)
     if kept is not None:  # it came from elsewhere into that run
         return _Found(kept.model.network, replace(kept.model.description, name=name), kept.program)
     model, metadata = load_model(source.path)
@@ -184,12 +186,10 @@ def _checked(path: Path, sha256: str | None) -> bytes:
 def _tensors(path: Path, sha256: str | None) -> dict[str, Tensor]:
     """A state dict as plain tensors: nothing that a pickle could run is read."""
     data = _checked(path, sha256)
-    try:
+    with reading(f"'{path}' as plain tensors", "save it as safetensors"):
         if path.suffix == ".safetensors":
             return load_tensors(data)
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise UsageError(f"'{path}' cannot be read as plain tensors: {error}") from error
     state = state.get("state_dict", state.get("model", state)) if isinstance(state, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UsageError(f"'{path}' is no state dict: it must map names to tensors")
@@ -238,4 +238,9 @@ def _normalisation(folder: Path) -> tuple[Triple, Triple]:
     path = folder / "preprocessor_config.json"
     said = json.loads(path.read_text()) if path.is_file() else {}
     mean, std = said.get("image_mean", CheckpointMetadata.mean), said.get("image_std", CheckpointMetadata.std)
-    return cast(Triple, tuple(map(float, mean))), cast(Triple, tuple(map(float, std)))
+    values = tuple(map(float, mean)), tuple(map(float, std))
+    if not all(len(triple) == 3 and all(map(math.isfinite, triple)) for triple in values):
+        raise UsageError(
+            f"'{path}' has image_mean {mean} and image_std {std}, each must be three finite numbers"
+        )
+    return cast("tuple[Triple, Triple]", values)

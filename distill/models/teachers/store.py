@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from distill.errors import UsageError
-from distill.models.checkpoint import load_model
+from distill.errors import UsageError, reading
+from distill.models.checkpoint import described, filled, load_model
 from distill.models.model import SegmentationModel, build_model
 from distill.models.output import ModelInfo
 from distill.models.teachers.hub import build_network
@@ -56,23 +56,24 @@ def save_teacher(path: str | Path, teacher: TeacherModel, program: bytes | None 
     os.replace(partial, target)
 
 
-def load_teacher(path: str | Path) -> Teacher:
+def load_teacher(path: str | Path, program_sha256: str | None = None) -> Teacher:
     """A teacher from its file, on the CPU: one of `save_teacher`, or a model of ours.
 
-    Nothing is unpickled and nothing is downloaded; a program runs as it is.
+    Nothing is unpickled and nothing is downloaded. A program would run as it is, so it is run only if it is the one
+    whose hash is given.
 
     Raises:
-        UsageError: no such file, or not one of these.
+        UsageError: no such file, not one of these, or another program.
     """
-    found = open_teacher(path)
+    found = open_teacher(path, program_sha256)
     return load_model(path)[0] if found is None else found.model
 
 
-def open_teacher(path: str | Path) -> ReadTeacher | None:
+def open_teacher(path: str | Path, program_sha256: str | None = None) -> ReadTeacher | None:
     """What `save_teacher` wrote; None where the file is of another kind.
 
     Raises:
-        UsageError: no such file, or no safetensors file.
+        UsageError: no such file, no safetensors file, one that describes itself wrongly, or another program.
     """
     source = Path(path)
     if not source.is_file():
@@ -84,35 +85,36 @@ def open_teacher(path: str | Path) -> ReadTeacher | None:
                 return None
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise UsageError(f"teacher '{source}' is not a safetensors file: {error}") from error
-    description = _description(json.loads(header["description"]))
-    info = ModelInfo(**_tuples(json.loads(header["info"])))
-    program = tensors[_PROGRAM].numpy().tobytes() if description.kind in _PROGRAMS else None
-    network = _network(description, tensors, program)
-    return ReadTeacher(TeacherModel(network, description, info), program)
+        raise UsageError(f"teacher '{source}' is not a safetensors file: {error}; copy it again") from error
+    place = f"teacher '{source}'"
+    description = described(TeacherDescription, header.get("description"), place)
+    info = described(ModelInfo, header.get("info"), place)
+    with reading(place, "it must be as save_teacher wrote it; write it again"):
+        program = None
+        if description.kind in _PROGRAMS:
+            program = tensors[_PROGRAM].numpy().tobytes()
+            _refuse_strange_program(place, description.kind, program, program_sha256)
+        network = _network(description, tensors, program, place)
+        return ReadTeacher(TeacherModel(network, description, info), program)
 
 
-def _network(description: TeacherDescription, tensors: dict[str, Tensor], program: bytes | None) -> nn.Module:
+def _refuse_strange_program(place: str, kind: str, program: bytes, demanded: str | None) -> None:
+    found = hashlib.sha256(program).hexdigest()
+    if found != demanded:
+        raise UsageError(
+            f"{place} holds a {kind} program with sha256 {found}, which runs as it is: `sha256` is {demanded}, must be "
+            "the program's; give it if you trust who wrote the program"
+        )
+
+
+def _network(
+    description: TeacherDescription, tensors: dict[str, Tensor], program: bytes | None, place: str
+) -> nn.Module:
     made = description.network
     if program is not None:
         return load_program(description.kind, program, Taps.model_validate(made["taps"]))
-    network = build_model(**made) if description.kind == "model" else build_network(made)
-    network.load_state_dict(tensors)
-    return network.eval()
 
+    def build() -> nn.Module:
+        return build_model(**made) if description.kind == "model" else build_network(made)
 
-def _description(values: dict[str, Any]) -> TeacherDescription:
-    grouping = values["grouping"]
-    return TeacherDescription(
-        **{
-            **values,
-            "classes": tuple(values["classes"]),
-            "mean": tuple(values["mean"]),
-            "std": tuple(values["std"]),
-            "grouping": None if grouping is None else tuple(tuple(group) for group in grouping),
-        }
-    )
-
-
-def _tuples(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return filled(build, tensors, place).eval()

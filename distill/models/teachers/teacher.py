@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
+from pydantic import ConfigDict
 from torch import Tensor, nn
 
 from distill.errors import UsageError, unknown
@@ -36,6 +37,8 @@ class TeacherDescription:
         std: of the same.
         grouping: which of its classes make up the data set's; None where they are the same.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     name: str
     kind: Kind
