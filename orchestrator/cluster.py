@@ -109,12 +109,27 @@ def ray_session(address: str, operation: OperationChoice, *, verbose: bool) -> I
         ) from error
     if not verbose:
         _silence_raylet()
+    if address != "local" and not _asks_for_token():
+        print(_OPEN_CLUSTER.format(address=address), file=sys.stderr)
     try:
         total = ray.cluster_resources()  # type: ignore[no-untyped-call]
         alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
         yield Holdings(total.get("CPU", 0.0), total.get("GPU", 0.0), len(alive))
     finally:
         ray.shutdown()
+
+
+_OPEN_CLUSTER = (
+    "WARNING: the Ray cluster at {address} does not ask for a token: whoever reaches its ports can run code on it, with "
+    "the rights of its owner. Start it, and this command, with RAY_AUTH_MODE=token and the same RAY_AUTH_TOKEN."
+)
+
+
+def _asks_for_token() -> bool:
+    """Whether this process showed a token to get in; a cluster that asks for one refuses whoever has none."""
+    from ray._raylet import AuthenticationMode, get_authentication_mode
+
+    return bool(get_authentication_mode() == AuthenticationMode.TOKEN)
 
 
 def _silence_raylet() -> None:

@@ -30,6 +30,7 @@ from orchestrator.cohort_job import SKIPPED_PICTURES, CohortJob
 from orchestrator.desk import Beginning, Progress, WaveOrder
 from orchestrator.ledger import Ledger
 from orchestrator.plan import teacher_weights, trial_weights
+from orchestrator.redaction import redacted
 from orchestrator.report import Costs, Report
 from orchestrator.scoring import LoadedTeacher, Scorer
 from orchestrator.seat import BlamedError, Seat, explained, is_out_of_memory
@@ -357,7 +358,7 @@ class TrainingFloor:
 
     def _fail(self, seat: Seat, error: Exception) -> None:
         """Ends one trial; the others do not notice."""
-        trace = "".join(traceback.format_exception(error))
+        trace = redacted("".join(traceback.format_exception(error)))
         suffix = "" if self.workers.leads else f"-rank{self.workers.rank}"
         self.ledger.write_bytes(f"logs/{seat.trial.trial_id}{suffix}.txt", trace.encode())
         report = Report(
@@ -366,7 +367,7 @@ class TrainingFloor:
             remark=seat.remark,
             status="failed",
             costs=seat.costs,
-            error=explained(error),
+            error=redacted(explained(error)),
             started_at=seat.started_at,
             finished_at=time.time(),
         )

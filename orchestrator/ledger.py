@@ -31,6 +31,7 @@ import pyarrow.parquet as pq
 
 from distill.errors import UsageError, reading
 from orchestrator.patience import patiently
+from orchestrator.redaction import redacted
 from orchestrator.rows import (
     arrange,
     checked,
@@ -88,7 +89,7 @@ class Ledger:
             filesystem, path = pyarrow.fs.FileSystem.from_uri(uri)
         except (pa.ArrowInvalid, ValueError) as error:
             raise UsageError(
-                f"'{self.place()}' cannot be opened: {error}. Use a local path, s3://bucket/folder or gs://bucket/folder."
+                f"'{self.place()}' cannot be opened: {redacted(str(error))}. Use a local path, s3://bucket/folder or gs://bucket/folder."
             ) from error
         return filesystem, path.rstrip("/")
 
@@ -100,7 +101,18 @@ class Ledger:
         parts = path.split("/")
         if not path or path.startswith("/") or ".." in parts:
             raise UsageError(f"path is '{path}', must be relative to the run and stay inside it")
-        return f"{self._opened[1]}/{path}"
+        found = f"{self._opened[1]}/{path}"
+        if self._is_local and not self._is_inside(found):
+            raise UsageError(
+                f"{found} leads to {os.path.realpath(found)}, must lie in the run's folder; remove the link, or put the "
+                "files in its place"
+            )
+        return found
+
+    def _is_inside(self, path: str) -> bool:
+        """Whether a path of a local run still lies in it once links are followed."""
+        root = os.path.realpath(self._opened[1])
+        return os.path.commonpath([root, os.path.realpath(path)]) == root
 
     def place(self, path: str = "") -> str:
         """Where the run, or a file in it, lies, for people: without a URI's credentials and options."""

@@ -24,20 +24,20 @@ def outcome(run: Run, code: int) -> dict[str, Any]:
     return {
         "exit_code": code,
         "stopped": run.stop_reason,
-        "run": run.ledger.root,
+        "run": run.ledger.place(),
         "plan_hash": run.plan.plan_hash,
         "trials": counts,
         "worker_hours": round(run.worker_seconds / 3600, 4),
         "given_up": run.given_up,
         "stopped_studies": _stopped_studies(run),
         "overtaken_teachers": overtaken_teachers(run),
-        "leaderboard": f"{run.ledger.root}/leaderboard/LEADERBOARD.md",
+        "leaderboard": run.ledger.place("leaderboard/LEADERBOARD.md"),
         "skipped_pictures": [
             run.ledger.read_bytes(path).decode() for path in sorted(run.ledger.list(SKIPPED_PICTURES))
         ],
         "failures": [
             {**{key: row[key] for key in ("trial_id", "study_id", "phase", "error")},
-             "log": f"{run.ledger.root}/logs/{row['trial_id']}.txt"}
+             "log": run.ledger.place(f"logs/{row['trial_id']}.txt")}
             for row in run.failures()
         ],
     }  # fmt: skip

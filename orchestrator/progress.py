@@ -114,7 +114,7 @@ def _studies(view: PhaseView) -> Table:
         tally = Counter(s.status for s in members)
         best = max((max(s.scores.values()) for s in members if s.scores), default=None)
         shown = "" if best is None else f"{100 * best:.1f}"
-        table.add_row(name, *(str(tally[key]) for key in ("ok", None, "pruned", "failed")), shown)
+        table.add_row(Text(name), *(str(tally[key]) for key in ("ok", None, "pruned", "failed")), shown)
     return table
 
 

@@ -17,6 +17,7 @@ import yaml
 
 from distill.recipe import digest
 from orchestrator.plan import Plan
+from orchestrator.redaction import redacted
 from orchestrator.schema import SCHEMA_VERSION
 
 _LIBRARIES = (
@@ -40,13 +41,13 @@ def provenance_row(plan: Plan, arguments: list[str], teacher_sha256: Mapping[str
     row: dict[str, Any] = {
         "commit": commit,
         "dirty": dirty,
-        "config_yaml": yaml.safe_dump(plan.config.model_dump(mode="json"), sort_keys=False),
+        "config_yaml": redacted(yaml.safe_dump(plan.config.model_dump(mode="json"), sort_keys=False)),
         "config_hash": digest(plan.config.model_dump(mode="json")),
         "plan_hash": plan.plan_hash,
         "versions": {"python": platform.python_version(), **_versions()},
         "hardware": {"machine": platform.machine(), "system": platform.system(), "cpus": os.cpu_count()},
         "teacher_sha256": dict(teacher_sha256),
-        "command": shlex.join(["python", "-m", "orchestrator.sweep", *arguments]),
+        "command": redacted(shlex.join(["python", "-m", "orchestrator.sweep", *arguments])),
         "schema_version": SCHEMA_VERSION,
     }
     return {"provenance_id": digest(row), **row, "created_at": datetime.now(UTC)}

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from distill.errors import UsageError
+from distill.errors import UsageError, printable
 from orchestrator.schema import PARAMETER_PREFIX, Column, Table, arrow_schema, arrow_type
 
 
@@ -58,7 +58,9 @@ def arrange(schema: Table, data: pa.Table, wanted: Sequence[str] | None = None) 
 
 
 def checked(schema: Table, data: pa.Table) -> pa.Table:
-    """The same rows, once every value is what its column promises; a score that is no number becomes null.
+    """The same rows, once every value is what its column promises.
+
+    A score that is no number becomes null, and what would steer a terminal in a text is written out.
 
     A run's folder may come from anybody: what reads it relies on this.
 
@@ -73,6 +75,10 @@ def checked(schema: Table, data: pa.Table) -> pa.Table:
         if name.startswith(PARAMETER_PREFIX):
             continue
         column, values = schema.column(name), data.column(name)
+        if pa.types.is_string(values.type) and pc.any(pc.match_substring_regex(values, _STEERING)).as_py():
+            shown = {text: printable(text) for text in pc.unique(values).to_pylist() if text is not None}
+            values = pa.chunked_array([[shown.get(text) for text in values.to_pylist()]], pa.string())
+            data = data.set_column(place, data.schema.field(name), values)
         if column.span is not None and pa.types.is_floating(values.type):
             values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
             data = data.set_column(place, data.schema.field(name), values)
@@ -256,6 +262,7 @@ _IDS = ("trial_id", "provenance_id")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]{0,199}")
 _MOMENTS = (-62_135_596_800_000_000, 253_402_300_799_999_999)  # microseconds from 1970
 _NO_JSON = object()
+_STEERING = r"[^\t\n\x20-\x7e]"  # all that `printable` need look at
 
 
 def _json(text: str) -> Any:

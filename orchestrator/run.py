@@ -13,12 +13,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from distill.errors import UsageError
+from distill.errors import UsageError, reading
 from orchestrator.choices import method_family
 from orchestrator.config import SweepConfig
 from orchestrator.ledger import Ledger
 from orchestrator.plan import Cohort, Plan
 from orchestrator.records import curve_rows, trial_row
+from orchestrator.redaction import redacted
 from orchestrator.report import Report
 from orchestrator.wavebook import Recorded, WaveBook
 
@@ -128,18 +129,22 @@ def examine(ledger: Ledger, plan: Plan, *, fresh: bool) -> None:
     Raises:
         UsageError: it holds another plan (says what differs), or something that is no run.
     """
+    for path in _OURS:
+        ledger.exists(
+            path
+        )  # refuses a link that leads out of the folder, before Ray or anything else follows it
     if not ledger.exists(_PLAN):
         if foreign := [path for path in ledger.list() if path != _LOCK and not path.startswith(_BEFORE)]:
             raise UsageError(
-                f"{ledger.root} is not empty and holds no run (first file: {foreign[0]}); choose another --output"
+                f"{ledger.place()} is not empty and holds no run (first file: {foreign[0]}); choose another --output"
             )
         return
-    theirs = json.loads(ledger.read_bytes(_PLAN))
+    theirs = _read_json(ledger, _PLAN, {"plan_hash": str, "config": dict})
     if not fresh and theirs["plan_hash"] != plan.plan_hash:
         found = _differences(theirs["config"], plan.config.decisive())
         lines = [f"  {key}: there {old!r}, here {new!r}" for key, old, new in found]
         raise UsageError(
-            f"{ledger.root} holds another plan:\n"
+            f"{ledger.place()} holds another plan:\n"
             + "\n".join(lines or ["  made by another version of this program"])
             + "\nchoose another --output, or --fresh to delete what is there"
         )
@@ -153,7 +158,7 @@ def claim(ledger: Ledger, plan: Plan, *, fresh: bool) -> None:
             ledger.delete(path)
     if not ledger.exists(_PLAN):
         mine = {"plan_hash": plan.plan_hash, "config": plan.config.decisive()}
-        ledger.write_bytes(_PLAN, json.dumps(mine, indent=1, sort_keys=True).encode())
+        ledger.write_bytes(_PLAN, redacted(json.dumps(mine, indent=1, sort_keys=True)).encode())
 
 
 @contextlib.contextmanager
@@ -188,11 +193,28 @@ def held(ledger: Ledger) -> Iterator[None]:
 def refuse_if_held(ledger: Ledger) -> None:
     """Raises UsageError when another command holds the folder; a lock that nobody renews holds nothing."""
     with contextlib.suppress(FileNotFoundError):
-        holder = json.loads(ledger.read_bytes(_LOCK))
+        holder = _read_json(ledger, _LOCK, {"host": str, "pid": int, "renewed": int | float})
         if not _is_stale(holder, _me()):
             raise UsageError(
-                f"{ledger.root} is held by process {holder['pid']} on {holder['host']}; wait for it, or stop it"
+                f"{ledger.place()} is held by process {holder['pid']} on {holder['host']}; wait for it, or stop it"
             )
+
+
+def _read_json(ledger: Ledger, path: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A small file of the run, which may have been damaged or written by anybody.
+
+    Raises:
+        UsageError: it is no JSON object with these fields. FileNotFoundError: it is not there.
+    """
+    data = ledger.read_bytes(path)
+    with reading(ledger.place(path), "delete it if no command is at work in the folder"):
+        found: dict[str, Any] = json.loads(data)
+        wrong = [name for name, kind in fields.items() if not isinstance(found[name], kind)]
+    if wrong:
+        raise UsageError(
+            f"{ledger.place(path)} has a wrong {wrong[0]}, must be as a sweep wrote it; delete it"
+        )
+    return found
 
 
 def _me() -> dict[str, Any]:
@@ -206,7 +228,7 @@ def _is_stale(holder: Mapping[str, Any], me: Mapping[str, Any]) -> bool:
             return True
         try:
             os.kill(holder["pid"], 0)
-        except ProcessLookupError:
+        except (ProcessLookupError, OverflowError):
             return True
         except PermissionError:
             return False

@@ -15,7 +15,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from distill.errors import UsageError, unknown
+from distill.errors import UsageError, printable, unknown
 
 if TYPE_CHECKING:
     from orchestrator.ledger import Ledger
@@ -111,7 +111,8 @@ def _logs(ledger: Ledger, trial_id: str) -> Iterable[RenderableType]:
     """The last lines of what the trial's workers left behind."""
     for path in ledger.list("logs"):
         if path.removeprefix("logs/").startswith(trial_id):
-            lines = ledger.read_bytes(path).decode(errors="replace").rstrip().splitlines()
+            text = printable(ledger.read_bytes(path).decode(errors="replace"))
+            lines = text.rstrip().splitlines()
             yield Text(f"\n{ledger.place(path)}", style="bold")
             yield Text("\n".join(lines[-_LOG_LINES:]))
 
@@ -243,7 +244,7 @@ def _facts(trial: Row) -> Table:
     for name, value in trial["params"] or ():
         facts[f"· {name}"] = value
     for name, fact in facts.items():
-        table.add_row(name, Text(str(fact)))
+        table.add_row(Text(printable(name)), Text(printable(str(fact))))
     return table
 
 
@@ -269,7 +270,9 @@ def _terms(reports: Sequence[Row]) -> Iterable[RenderableType]:
         table.add_column(heading, justify="right")
     for name, value in sorted(weighted.items(), key=lambda item: -abs(item[1])):
         share = f"{100 * abs(value) / total:.0f} %" if total > 0 else _NOTHING
-        table.add_row(Text(name), f"{raw[name]:.4g}" if name in raw else _NOTHING, f"{value:.4g}", share)
+        table.add_row(
+            Text(printable(name)), f"{raw[name]:.4g}" if name in raw else _NOTHING, f"{value:.4g}", share
+        )
     yield table
 
 

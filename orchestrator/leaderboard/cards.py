@@ -12,7 +12,7 @@ from orchestrator.leaderboard.comparison import final_score
 from orchestrator.leaderboard.entries import Board, Cell, PairSummary
 from orchestrator.leaderboard.evidence import Evidence, TrialRecord
 from orchestrator.leaderboard.figures import NOTHING, estimate, estimated_gain, measure, points
-from orchestrator.leaderboard.markdown import escaped
+from orchestrator.leaderboard.markdown import code_block, code_span, escaped
 
 
 @dataclass(frozen=True)
@@ -103,18 +103,28 @@ def _lines(
             "",
             "Off the protocol: tuned and scored on the same pictures, so the scores are too good.",
         )
-    yield from ("", "## Training", "", f"Recipe `{trial.recipe_hash}`; hyper-parameters of the method:", "")
     yield from (
-        [f"- `{name}`: `{json.dumps(value)}`" for name, value in sorted(trial.params.items())] or ["none."]
+        "",
+        "## Training",
+        "",
+        f"Recipe {code_span(trial.recipe_hash)}; hyper-parameters of the method:",
+        "",
+    )
+    yield from (
+        [
+            f"- {code_span(name)}: {code_span(json.dumps(value))}"
+            for name, value in sorted(trial.params.items())
+        ]
+        or ["none."]
     )
     record = evidence.provenance.get(trial.provenance_id)
     if record is not None and record.command:
         code = f"commit {(record.commit or 'unknown')[:12]}{', with uncommitted changes' if record.dirty else ''}"
-        yield from ("", f"Made with {code} by", "", "```sh", record.command.replace("```", "'''"), "```")
+        yield from ("", escaped(f"Made with {code} by"), "", *code_block(record.command, "sh"))
     if trial.checkpoint:
         yield from ("", "## Use", "", "The weights lie in the run's folder, and describe themselves:", "")
-        yield from ("```python", "from distill.models import load_model", "")
-        yield from (f'model, metadata = load_model("{trial.checkpoint}")', "```")
+        loading = f"model, metadata = load_model({json.dumps(trial.checkpoint)})"
+        yield from code_block(f"from distill.models import load_model\n\n{loading}", "python")
     yield from ("", "## Limits", "")
     yield (
         f"The scores hold for {escaped(board.dataset)} and this recipe. Nothing is known of other data, other "

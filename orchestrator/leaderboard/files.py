@@ -25,6 +25,7 @@ from orchestrator.ledger import Ledger
 
 NAME = "LEADERBOARD.md"
 _PER_PAIR = "gain_per_pair"
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
 
 
@@ -107,8 +108,13 @@ def csv_bytes(records: Sequence[dict[str, Any]]) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, fieldnames=_columns(records), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(records)
+    writer.writerows({name: _cell(value) for name, value in record.items()} for record in records)
     return text.getvalue().encode()
+
+
+def _cell(value: Any) -> Any:
+    """A cell that a spreadsheet shows: text that it would compute as a formula gets an apostrophe in front."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def json_bytes(records: Sequence[dict[str, Any]]) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Sequence
 
+from distill.errors import printable
 from orchestrator.leaderboard.entries import Board
 from orchestrator.leaderboard.phrases import HOW_TO_READ, board_title, legend, protocol_line, verdict
 from orchestrator.leaderboard.tables import (
@@ -29,15 +30,15 @@ def leaderboard_markdown(boards: Sequence[Board], command: Sequence[str]) -> str
         lines += ["", *_board(board, several=len(boards) > 1)]
     if boards:
         lines += ["", "## How to read this", "", *(f"- {fact}" for fact in HOW_TO_READ)]
-    lines += ["", "## Reproduce", "", "This page:", "", *_code(shlex.join(command))]
+    lines += ["", "## Reproduce", "", "This page:", "", *code_block(shlex.join(command), "sh")]
     for told in dict.fromkeys(command for board in boards for command in board.commands if command):
-        lines += ["", "The runs behind it:", "", *_code(told)]
+        lines += ["", "The runs behind it:", "", *code_block(told, "sh")]
     return "\n".join(lines) + "\n"
 
 
 def _board(board: Board, several: bool) -> Iterable[str]:
     yield f"## {escaped(board_title(board, several))}"
-    yield from ("", protocol_line(board), "", f"**{escaped(verdict(board))}**")
+    yield from ("", escaped(protocol_line(board)), "", f"**{escaped(verdict(board))}**")
     for note in board.notes:
         yield from ("", f"> {escaped(note)}")
     yield from ("", "### Pairs", "", *_table(pairs_table(board)))
@@ -64,7 +65,7 @@ def _table(table: TextTable) -> list[str]:
     if not table.rows:
         return []
     lines = [
-        table.header,
+        [escaped(cell) for cell in table.header],
         ["---"] * len(table.header),
         *([escaped(cell) for cell in row] for row in table.rows),
     ]
@@ -72,12 +73,18 @@ def _table(table: TextTable) -> list[str]:
 
 
 def escaped(value: str) -> str:
-    """Text as a table cell or paragraph takes it: no line breaks, no markup."""
-    cleaned = " ".join(value.split())
+    """Text as a table cell or paragraph takes it: no line breaks, no markup, nothing that steers a terminal."""
+    cleaned = " ".join(printable(value).split())
     for character in "\\|<>`*":
         cleaned = cleaned.replace(character, "\\" + character)
     return cleaned.replace("](", "]\\(")
 
 
-def _code(text: str) -> list[str]:
-    return ["```sh", text.replace("```", "'''"), "```"]
+def code_span(value: str) -> str:
+    """Text as code inside a line; no backtick in it can end it."""
+    return "`" + " ".join(printable(value).split()).replace("`", "'") + "`"
+
+
+def code_block(text: str, language: str) -> list[str]:
+    """Text as a block of code; no line in it can end the block."""
+    return [f"```{language}", printable(text).replace("```", "'''"), "```"]
