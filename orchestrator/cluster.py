@@ -127,9 +127,9 @@ _OPEN_CLUSTER = (
 
 def _asks_for_token() -> bool:
     """Whether this process showed a token to get in; a cluster that asks for one refuses whoever has none."""
-    from ray._raylet import AuthenticationMode, get_authentication_mode
+    from ray import _raylet
 
-    return bool(get_authentication_mode() == AuthenticationMode.TOKEN)
+    return bool(_raylet.get_authentication_mode() == _raylet.AuthenticationMode.TOKEN)  # type: ignore[attr-defined]
 
 
 def _silence_raylet() -> None:

@@ -367,7 +367,7 @@ class TrainingFloor:
             remark=seat.remark,
             status="failed",
             costs=seat.costs,
-            error=redacted(explained(error)),
+            error=explained(error),
             started_at=seat.started_at,
             finished_at=time.time(),
         )

@@ -236,7 +236,10 @@ class OperationChoice(Section):
         default=2, ge=1, le=1_000, description="newest checkpoints that are kept of a cohort"
     )
     max_failures: int = Field(
-        default=3, ge=0, le=1_000, description="restarts of a cohort's workers in a row without a further checkpoint"
+        default=3,
+        ge=0,
+        le=1_000,
+        description="restarts of a cohort's workers in a row without a further checkpoint",
     )
     object_store_mb: int = Field(
         default=200, ge=80, le=1_000_000, description="object store of an embedded Ray"

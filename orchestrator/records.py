@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.plan import Cohort, Trial
+from orchestrator.redaction import redacted
 from orchestrator.report import Report
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def trial_row(
         "wall_seconds": spent.wall_seconds,
         "peak_memory_bytes": spent.peak_memory_bytes,
         "loss_final": _total(scored[-1]) if scored else None,
-        "error": last.error,
+        "error": None if last.error is None else redacted(last.error),
         "error_step": last.step if last.status == "failed" else None,
         "remark": last.remark,
         "world_size": world_size,
