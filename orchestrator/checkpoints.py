@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from distill.data import SegmentationDataset
+from distill.errors import reading
 from distill.models import CheckpointMetadata, save_model
 from distill.models.teachers import Teacher, load_teacher
 from distill.training import Student
@@ -68,8 +69,12 @@ class CohortCheckpoints:
         self._number = numbers[-1] + 1 if numbers else 0
         if found is None:
             return {}
-        data = self._ledger.read_bytes(f"{self._folder}/{found:08d}/rank{self._workers.rank}.pt")
-        entries: Entries = torch.load(io.BytesIO(data), map_location=self._workers.device, weights_only=True)
+        path = f"{self._folder}/{found:08d}/rank{self._workers.rank}.pt"
+        data = self._ledger.read_bytes(path)
+        with reading(self._ledger.place(path), "delete this checkpoint, and the one before it counts"):
+            entries: Entries = torch.load(
+                io.BytesIO(data), map_location=self._workers.device, weights_only=True
+            )
         return entries
 
     def _newest(self, wave: int) -> int | None:

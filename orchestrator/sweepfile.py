@@ -143,7 +143,7 @@ def _take_from_library(document: dict[str, Any], places: Mapping[Place, str], pa
         if not isinstance(entry, dict) or "pair" not in entry:
             continue
         name = entry.pop("pair")
-        if name not in library.pairs():
+        if not isinstance(name, str) or name not in library.pairs():
             place = _nearest_place(("pairs", i, "pair"), places, path)
             raise UsageError(f"{place}: {unknown('pair', str(name), library.pairs())}")
         entries[i] = {"name": name, **copy.deepcopy(library.pairs()[name]), **entry}
@@ -152,7 +152,7 @@ def _take_from_library(document: dict[str, Any], places: Mapping[Place, str], pa
         for role in ("teacher", "student"):
             model = entry.get(role) if isinstance(entry, dict) else None
             used = model.get("recipe") if isinstance(model, dict) else None
-            if isinstance(written, dict) and used in library.recipes():
+            if isinstance(written, dict) and isinstance(used, str) and used in library.recipes():
                 written.setdefault(used, copy.deepcopy(library.recipes()[used]))
 
 

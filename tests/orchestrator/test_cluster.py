@@ -14,7 +14,8 @@ from orchestrator.cluster import ray_session
 from orchestrator.config import OperationChoice
 with ray_session("local", OperationChoice(object_store_mb=80), verbose=False):
     import ray
-    print(ray.get_runtime_context().gcs_address, os.environ["RAY_AUTH_TOKEN"], flush=True)
+    dashboard = ray._private.worker.global_worker.node.webui_url or "none"
+    print(ray.get_runtime_context().gcs_address, os.environ["RAY_AUTH_TOKEN"], dashboard, flush=True)
     sys.stdin.read()
 """
 JOIN = (
@@ -40,10 +41,45 @@ def test_only_who_has_the_sweeps_token_can_join_its_ray() -> None:
         text=True,
     ) as session:
         assert session.stdout is not None
-        address, token = session.stdout.readline().split()
+        address, token, dashboard = session.stdout.readline().split()
+        assert address.startswith("127.")
+        assert dashboard == "none"
         refused = join(address, stranger)
         assert refused.returncode != 0
         assert "ConnectionError" in refused.stderr
         friend = {**stranger, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
         assert join(address, friend).stdout.startswith("in ")
         session.communicate("")
+
+
+OPEN = """
+import ray, sys
+ray.init(address="local", include_dashboard=False, num_cpus=1, object_store_memory=80 * 2**20, _node_ip_address="127.0.0.2")
+print(ray.get_runtime_context().gcs_address, flush=True)
+sys.stdin.read()
+"""
+JOINED = """
+import sys
+from orchestrator.cluster import ray_session
+from orchestrator.config import OperationChoice
+with ray_session(sys.argv[1], OperationChoice(), verbose=False) as holdings:
+    print("in", holdings.cpus)
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("locked", [False, True])
+def test_joining_a_cluster_warns_where_it_asks_for_no_token(locked: bool) -> None:
+    auth = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64} if locked else {"RAY_AUTH_MODE": "disabled"}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | auth
+    with subprocess.Popen(
+        [sys.executable, "-c", OPEN], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as cluster:
+        assert cluster.stdout is not None
+        address = cluster.stdout.readline().strip()
+        command = [sys.executable, "-c", JOINED, address]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        cluster.communicate("")
+    assert done.stdout == "in 1.0\n", done.stderr
+    assert (f"the Ray cluster at {address} does not ask for a token" in done.stderr) == (not locked)
