@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: sweep test setup lock clean
+.PHONY: sweep test setup lock licences audit clean
 
 sweep: setup
 	$(BIN)/python -m orchestrator.sweep $(ARGS)
@@ -26,5 +26,17 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 lock:
 	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt
 
+# Writes what licences everything that is installed here is under.
+licences: setup
+	$(BIN)/python deploy/licences.py > docs/licences.md
+
+# Asks PyPI's data base of known vulnerabilities about every locked version; needs the network.
+audit: $(VENV)-audit/bin/pip-audit
+	$(VENV)-audit/bin/pip-audit --no-deps --disable-pip --strict --requirement constraints.txt $(ARGS)
+
+$(VENV)-audit/bin/pip-audit:
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/python -m pip install --quiet pip-audit
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-audit .pytest_cache .mypy_cache .ruff_cache
