@@ -340,7 +340,7 @@ def _trial(trial: TrialRecord, methods: list[str], pairs: list[str], names: list
         trial.trial_id,
         methods.index(trial.method),
         pairs.index(trial.pair),
-        trial.phase[0],
+        trial.phase[:1],
         trial.status[0],
         trial.seed,
         _brief(trial.tune_miou),

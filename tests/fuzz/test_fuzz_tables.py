@@ -140,7 +140,7 @@ def plain(kind: str, value: Any) -> Any:
     return json.dumps(value) if kind == "json" else value
 
 
-@fuzz(60, found=damaged_files())
+@fuzz(40, found=damaged_files())
 def test_a_damaged_file_of_a_table_is_shown_or_refused_by_name(
     folder: Path, found: tuple[str, bytes]
 ) -> None:
@@ -228,6 +228,6 @@ def odd_tables(draw: st.DrawFn) -> tuple[str, bytes]:
     return table, buffer.getvalue()
 
 
-@fuzz(120, found=odd_tables())
+@fuzz(70, found=odd_tables())
 def test_a_table_of_odd_values_is_shown_or_refused_by_name(folder: Path, found: tuple[str, bytes]) -> None:
     read_with(folder, *found)

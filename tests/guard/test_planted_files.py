@@ -91,7 +91,10 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a folder of transformers": ("pytorch_model.bin", transformers_folder),
     "a network of transformers": ("pytorch_model.bin", hub_folder),
     "backbone weights": ("w.pth", lambda path: build_model("fcn-test_resnet", 2, pretrained=path)),
-    "backbone weights by another name": ("w.npz", lambda path: build_model("fcn-test_resnet", 2, pretrained=path)),
+    "backbone weights by another name": (
+        "w.npz",
+        lambda path: build_model("fcn-test_resnet", 2, pretrained=path),
+    ),
     "backbone weights by timm's arguments": (
         "w.pth",
         lambda path: build_model("fcn-test_resnet", 2, backbone_args={"checkpoint_path": str(path)}),
@@ -148,7 +151,9 @@ def test_a_pickle_is_executed_from_no_checkpoint_of_a_strangers_run(mark: Path, 
         assert not mark.exists()
 
 
-@pytest.mark.parametrize("name", ["plan.json", "lock.json", "tables/trials/x.parquet", "tables/provenance/x.parquet"])
+@pytest.mark.parametrize(
+    "name", ["plan.json", "lock.json", "tables/trials/x.parquet", "tables/provenance/x.parquet"]
+)
 def test_a_pickle_or_any_other_bytes_in_a_strangers_run_end_in_a_sentence(
     name: str, mark: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -159,7 +164,10 @@ def test_a_pickle_or_any_other_bytes_in_a_strangers_run_end_in_a_sentence(
         ledger.write_bytes(name, data)
         if name.endswith(".json"):
             assert command(Options(source="smoke", output=str(run))) == USAGE
-        for main, arguments in ((show.main, [str(run)]), (leaderboard.main, [str(run), "--output", str(tmp_path / "b")])):
+        for main, arguments in (
+            (show.main, [str(run)]),
+            (leaderboard.main, [str(run), "--output", str(tmp_path / "b")]),
+        ):
             monkeypatch.setattr(sys, "argv", ["x", *arguments])
             if name.endswith(".parquet"):
                 with pytest.raises(SystemExit) as end:
@@ -183,7 +191,15 @@ def unsafe_calls(path: Path) -> list[str]:
             continue
         called = ast.unparse(node.func)
         given = {word.arg: ast.unparse(word.value) for word in node.keywords}
-        if called in ("eval", "exec", "pickle.load", "pickle.loads", "yaml.load", "yaml.load_all", "os.system"):
+        if called in (
+            "eval",
+            "exec",
+            "pickle.load",
+            "pickle.loads",
+            "yaml.load",
+            "yaml.load_all",
+            "os.system",
+        ):
             found.append(f"{path.name}:{node.lineno}: {called}")
         if called == "torch.load" and given.get("weights_only") != "True":
             found.append(f"{path.name}:{node.lineno}: {called} without weights_only")
@@ -193,7 +209,11 @@ def unsafe_calls(path: Path) -> list[str]:
 
 
 def test_no_source_file_unpickles_or_runs_text() -> None:
-    files = [path for package in ("distill", "orchestrator", "search_spaces") for path in (ROOT / package).rglob("*.py")]
+    files = [
+        path
+        for package in ("distill", "orchestrator", "search_spaces")
+        for path in (ROOT / package).rglob("*.py")
+    ]
     assert len(files) > 100
     assert [call for path in files for call in unsafe_calls(path)] == []
 

@@ -72,7 +72,9 @@ def test_after_a_sweep_with_failed_trials_no_file_of_the_run_holds_a_secret(
     assert any(path.parent.name == "logs" for path in files), "a failed trial leaves a log"
     assert b"***@bucket" in b"".join(files.values()), "the address itself was written somewhere"
     # Parquet may compress text, so the tables are read as well.
-    tables = {name: Ledger(tmp_path / "run").read(name).to_pylist() for name in ("trials", "curves", "provenance")}
+    tables = {
+        name: Ledger(tmp_path / "run").read(name).to_pylist() for name in ("trials", "curves", "provenance")
+    }
     assert any(row["error"] for row in tables["trials"])
     for secret in (*SECRETS.values(), *IN_ADDRESSES):
         assert not [path for path, data in files.items() if secret.encode() in data]

@@ -44,14 +44,37 @@ def write_nasty_run(root: Path) -> Ledger:
     ]  # fmt: skip
     ledger.append("trials", trials, "all")
     counts = [
-        {"trial_id": f"t{n}", "split": "test", "image": 0, "class": k, "tp": 3 + n, "fp": 1, "fn": 1, "class_name": NASTY}
+        {
+            "trial_id": f"t{n}",
+            "split": "test",
+            "image": 0,
+            "class": k,
+            "tp": 3 + n,
+            "fp": 1,
+            "fn": 1,
+            "class_name": NASTY,
+        }
         for n in range(6)
         for k in (0, 1)
     ]
     ledger.append("counts", counts, "all")
-    curve = {"trial_id": "t3", "step": 1, "tune_miou": 0.1, "terms_raw": {NASTY: 1.0}, "terms_weighted": {NASTY: 1.0}}
+    curve = {
+        "trial_id": "t3",
+        "step": 1,
+        "tune_miou": 0.1,
+        "terms_raw": {NASTY: 1.0},
+        "terms_weighted": {NASTY: 1.0},
+    }
     ledger.append("curves", [curve], "all")
-    model = {"name": NASTY, "options": {NASTY: NASTY}, "num_classes": 2, "params": 9, "height": 1, "width": 1, "device": NASTY}
+    model = {
+        "name": NASTY,
+        "options": {NASTY: NASTY},
+        "num_classes": 2,
+        "params": 9,
+        "height": 1,
+        "width": 1,
+        "device": NASTY,
+    }
     ledger.append("models", [model], "all")
     row = {"provenance_id": "p", "commit": NASTY, "command": NASTY, "config_yaml": NASTY, "versions": {"torch": NASTY},
            "hardware": {"machine": NASTY, NASTY: NASTY}}  # fmt: skip

@@ -74,12 +74,18 @@ def test_joining_a_cluster_warns_where_it_asks_for_no_token(locked: bool) -> Non
     auth = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64} if locked else {"RAY_AUTH_MODE": "disabled"}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | auth
     with subprocess.Popen(
-        [sys.executable, "-c", OPEN], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", OPEN],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as cluster:
         assert cluster.stdout is not None
         address = cluster.stdout.readline().strip()
         command = [sys.executable, "-c", JOINED, address]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
         cluster.communicate("")
     assert done.stdout == "in 1.0\n", done.stderr
     assert (f"the Ray cluster at {address} does not ask for a token" in done.stderr) == (not locked)
