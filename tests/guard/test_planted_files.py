@@ -146,7 +146,7 @@ def test_a_pickle_is_executed_from_no_checkpoint_of_a_strangers_run(mark: Path, 
         manifest = {"wave": 0, "world_size": 1, "sha256": [hashlib.sha256(bomb).hexdigest()]}
         ledger.write_bytes(f"{folder}/manifest.json", json.dumps(manifest).encode())
         checkpoints = CohortCheckpoints(ledger, "c", Alone(), 2, 1.0)  # type: ignore[arg-type]
-        with pytest.raises(UsageError, match="cannot be read: .*; delete this checkpoint"):
+        with pytest.raises(UsageError, match=r"cannot be read: .*; delete this checkpoint"):
             checkpoints.load(0)
         assert not mark.exists()
 

@@ -26,11 +26,7 @@ NASTY = "=cmd|' /C calc'!A0 \x1b[31m\x9b2J\u202e</script><script>alert(1)</scrip
 def write_nasty_run(root: Path) -> Ledger:
     """A run whose every free text, of methods, pairs, classes, errors, commands, is the same nasty one."""
     ledger = Ledger(root)
-    free = {
-        name: NASTY
-        for name in ("run_name", "dataset", "protocol", "pair", "teacher", "teacher_id", "student", "method_family",
-                     "recipe_hash", "checkpoint", "device", "study_id", "cohort_id")
-    }  # fmt: skip
+    free = dict.fromkeys(("run_name", "dataset", "protocol", "pair", "teacher", "teacher_id", "student", "method_family", "recipe_hash", "checkpoint", "device", "study_id", "cohort_id"), NASTY)  # fmt: skip
     trials = [
         {
             **free, "protocol": "clean", "trial_id": f"t{number}", "attempt": 1, "phase": "final", "status": status,
