@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from harness import PATIENT, Toll, assert_nothing_lost, disturbed_run
@@ -132,6 +133,6 @@ def test_trials_that_hang_die_raise_or_want_too_much_memory_fail_alone(
     }.items():
         assert all(word in rows.error[method] for word in words), rows.error[method]
     assert "trained anew with accumulate 2" in rows.remark["greedy_when_whole"]
-    assert rows.remark["student"] is None
+    assert pd.isna(rows.remark["student"])
     told = json.loads(sweep.text()[sweep.text().index('{\n "exit_code"') :].split("\n}\n")[0] + "\n}")
     assert len(told["failures"]) == 4
