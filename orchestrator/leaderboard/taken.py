@@ -87,13 +87,13 @@ def _record(student: Taken, evidence: Evidence) -> dict[str, Any]:
         "checkpoint": trial.checkpoint or None,
         "trial_id": trial.trial_id,
         "seed": trial.seed,
-        "tune_miou": trial.tune_miou,
-        "test_miou": final_score(trial, evidence.counts),
+        "tune_miou": _rounded(trial.tune_miou),
+        "test_miou": _rounded(final_score(trial, evidence.counts)),
         "seeds": cell.seeds,
         "miou": _ends(cell.miou),
         "gain": None if cell.method == board.baseline else _ends(cell.gain),
         "student_alone": _ends(pair.student_miou),
-        "teacher_miou": pair.teacher_miou,
+        "teacher_miou": _rounded(pair.teacher_miou),
         "recipe_hash": trial.recipe_hash,
         "commit": made.commit if made else None,
         "config_hash": (made.config_hash or None) if made else None,
@@ -104,4 +104,11 @@ def _record(student: Taken, evidence: Evidence) -> dict[str, Any]:
 
 def _ends(estimate: Estimate | None) -> list[float | None] | None:
     """Mean, low and high end of the 95 % interval, from 0 to 1."""
-    return None if estimate is None else [estimate.mean, estimate.low, estimate.high]
+    if estimate is None:
+        return None
+    return [_rounded(value) for value in (estimate.mean, estimate.low, estimate.high)]
+
+
+def _rounded(value: float | None) -> float | None:
+    """Ten significant digits: more would differ between machines that sum in another order."""
+    return None if value is None else float(f"{value:.10g}")
