@@ -135,7 +135,8 @@ def _of_graph(path: Path, device: str) -> Segmenter:
             (logits,) = session.run([ONNX_LOGITS], feed)
         except Exception as error:
             raise UsageError(
-                f"model '{path}' takes pictures of {metadata['sizes']} size, not of {height}×{width}: {error}"
+                f"model '{path}' takes pictures of {metadata['sizes']} pixels, not of {height}×{width}; cut them with "
+                f"--window, or take the .safetensors file ({str(error).splitlines()[0]})"
             ) from error
         return torch.from_numpy(logits)[..., :height, :width]
 

@@ -23,7 +23,7 @@ class Options:
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Folder of a run (a path, or a URI such as s3://bucket/run), or one model file (.safetensors)."""
+    """Folder of a run (a path, or a URI such as s3://bucket/run), or one model file (.safetensors) on disk."""
     pair: str | None = None
     """Which pair, by its name on the board; may be left out where the run has only one."""
     method: str | None = None

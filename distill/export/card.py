@@ -14,8 +14,8 @@ USE = "\n## Use\n"
 """Where a board's card tells how to load weights inside a run; an exported model has its own section."""
 
 _SIZES = {
-    "any": "of any size and number",
-    "even": "of any number, with sides that are multiples of 32 (`distill.predict` sees to that)",
+    "any": "of any size",
+    "even": "with sides that are multiples of 32 (`distill.predict` sees to that)",
 }
 
 
@@ -98,7 +98,8 @@ def _graph_use(graph: Graph) -> Iterator[str]:
     yield from ("from PIL import Image", "", 'session = onnxruntime.InferenceSession("model.onnx")')
     yield 'picture = numpy.asarray(Image.open("picture.png").convert("RGB"))[None]'
     yield from ('(classes,) = session.run(["classes"], {"image": picture})  # 1×H×W, uint8', "```", "")
-    taken = _SIZES.get(graph.sizes, f"of any number, {graph.sizes} pixels each")
+    taken = _SIZES.get(graph.sizes, f"of {graph.sizes} pixels (`distill.predict --window` cuts larger ones)")
+    taken += ", any number of them" if graph.many else ", one at a time (`N` is 1)"
     yield (
         f"The graph (opset {graph.opset}) takes RGB bytes, `N×H×W×3`, {taken}. Normalisation and enlarging are inside: "
         "feed it pictures as they are decoded. Its outputs are `classes`, `N×H×W`, and `logits`, `N×K×H×W`."

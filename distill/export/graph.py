@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -50,11 +50,27 @@ class Check:
 
 @dataclass(frozen=True)
 class Graph:
-    """A written graph: the sizes that it takes (`any`, `even` or one as H×W), and what the check found."""
+    """A written graph, and what the check found.
+
+    Attributes:
+        sizes: of the pictures that it takes: `any`, `even` (multiples of 32), or one as H×W.
+        many: whether it takes any number of them, or one at a time.
+        opset: of ONNX.
+        checks: one per size and number.
+    """
 
     sizes: str
+    many: bool
     opset: int
     checks: tuple[Check, ...]
+
+
+class _Form(NamedTuple):
+    """How free a graph is, and the sizes to trace it with (the first) and to check it at."""
+
+    sizes: str
+    many: bool
+    shapes: tuple[tuple[int, int, int], ...]
 
 
 class _BytesToClasses(nn.Module):
@@ -91,24 +107,25 @@ def write_graph(path: Path, model: SegmentationModel, metadata: CheckpointMetada
         UsageError: torch cannot export this model, or onnxruntime gives other logits than torch.
     """
     network = _BytesToClasses(_plain(model), metadata).eval()
-    sizes, shapes = _sizes(network, metadata)
+    failure: Exception = RuntimeError()
     with _quiet():
-        try:
-            graph = _written(path, network, metadata, sizes, shapes)
-        except _FAILURES as error:
-            if sizes not in _ELSEWHERE:
-                raise _refusal(model, error) from error
-            # a head or backbone that bakes the size in: a graph of one size is better than none
-            sizes, shapes = _one_size(metadata)
+        # heads and backbones that bake sizes in: a graph of one size, or of one picture, is better than none
+        for form in _forms(network, metadata):
             try:
-                graph = _written(path, network, metadata, sizes, shapes)
-            except _FAILURES as again:
-                raise _refusal(model, again) from again
-    return graph
+                return _written(path, network, metadata, form)
+            except _FAILURES as error:
+                path.unlink(missing_ok=True)
+                failure = error
+    raise _refusal(model, failure) from failure
 
 
 def _refusal(model: SegmentationModel, error: Exception) -> UsageError:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
+    cause: BaseException = error
+    while (
+        cause.__cause__ is not None
+    ):  # the exporter's own words tell of its steps, the first cause of the model
+        cause = cause.__cause__
+    lines = str(cause).strip().splitlines() or [type(cause).__name__]
     return UsageError(
         f"model '{model.options.name}' cannot be written as ONNX: {lines[0]}. Leave it out with --no-onnx"
     )
@@ -131,33 +148,28 @@ def _plain(model: SegmentationModel) -> SegmentationModel:
     return plain
 
 
-def _sizes(network: nn.Module, metadata: CheckpointMetadata) -> tuple[str, tuple[tuple[int, int, int], ...]]:
-    """The sizes that the model takes, and those to trace and to check it with."""
-    for sizes, shape in _ELSEWHERE.items():
+def _forms(network: nn.Module, metadata: CheckpointMetadata) -> Iterator[_Form]:
+    """What to try, the freest first."""
+    for sizes, elsewhere in _ELSEWHERE.items():
         with contextlib.suppress(UsageError), torch.no_grad():
-            network(_noise(shape))
+            network(_noise(elsewhere))
             network(_noise(_TRACED))
-            return sizes, (_TRACED, shape)
-    return _one_size(metadata)
-
-
-def _one_size(metadata: CheckpointMetadata) -> tuple[str, tuple[tuple[int, int, int], ...]]:
+            yield _Form(sizes, True, (_TRACED, elsewhere))
+            break
     height, width = metadata.notes.get("crop", (224, 224))
-    return f"{height}×{width}", ((2, height, width), (1, height, width))
+    fixed = f"{height}×{width}"
+    yield _Form(fixed, True, ((2, height, width), (1, height, width)))
+    yield _Form(fixed, False, ((1, height, width),))
 
 
-def _written(
-    path: Path,
-    network: _BytesToClasses,
-    metadata: CheckpointMetadata,
-    sizes: str,
-    shapes: tuple[tuple[int, int, int], ...],
-) -> Graph:
+def _written(path: Path, network: _BytesToClasses, metadata: CheckpointMetadata, form: _Form) -> Graph:
     free = torch.export.Dim.DYNAMIC
-    dynamic = {0: free, 1: free, 2: free} if sizes in _ELSEWHERE else {0: free}
+    dynamic = {0: free} if form.many else {}
+    if form.sizes in _ELSEWHERE:
+        dynamic |= {1: free, 2: free}
     program: Any = torch.onnx.export(
         network,
-        (_noise(shapes[0]),),
+        (_noise(form.shapes[0]),),
         dynamo=True,
         opset_version=OPSET,
         input_names=[ONNX_INPUT],
@@ -169,21 +181,26 @@ def _written(
         "classes": metadata.classes,
         "palette": metadata.palette or [voc_colour(label) for label in range(len(metadata.classes))],
         "window": metadata.window,
-        "sizes": sizes,
+        "sizes": form.sizes,
         "notes": metadata.notes,
     }
     program.model.metadata_props[ONNX_METADATA] = json.dumps(told)
     program.save(path, external_data=False)
-    checks = tuple(_check(path, network, shape) for shape in shapes)
-    return Graph(sizes, int(program.model.opset_imports[""]), checks)
+    checks = tuple(_check(path, network, shape) for shape in form.shapes)
+    return Graph(form.sizes, form.many, int(program.model.opset_imports[""]), checks)
 
 
 def _check(path: Path, network: _BytesToClasses, shape: tuple[int, int, int]) -> Check:
     import onnxruntime
 
     images = _noise(shape)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    classes, logits = session.run([ONNX_CLASSES, ONNX_LOGITS], {ONNX_INPUT: images.numpy()})
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong it raises
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        classes, logits = session.run([ONNX_CLASSES, ONNX_LOGITS], {ONNX_INPUT: images.numpy()})
+    except Exception as error:  # onnxruntime has a dozen kinds, with no parent of their own
+        raise _WrongGraphError(str(error)) from error
     with torch.no_grad():
         expected_classes, expected = network(images)
     difference = float((torch.from_numpy(logits) - expected).abs().max())

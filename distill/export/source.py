@@ -33,7 +33,7 @@ def read_source(place: str, pair: str | None, method: str | None) -> Source:
     """The student to export.
 
     Args:
-        place: a run's folder, on any file system that pyarrow knows, or a model file (`.safetensors`).
+        place: a run's folder, on any file system that pyarrow knows, or a model file (`.safetensors`) on disk.
         pair: which pair of the run; may be left out where there is only one.
         method: which method; by default the one that stands best on the board for the pair.
 
@@ -43,12 +43,8 @@ def read_source(place: str, pair: str | None, method: str | None) -> Source:
     if place.endswith(".safetensors"):
         if pair is not None or method is not None:
             raise UsageError(f"{place} is one model; --pair and --method choose from a run's folder")
-        if "://" not in place:
-            model, metadata = load_model(place)
-        else:
-            folder, _, name = place.partition("?")[0].rpartition("/")
-            model, metadata = _load(_Run(folder + place.partition("?")[1] + place.partition("?")[2]), name)
-        return Source(model, metadata, Path(place.partition("?")[0]).stem, None)
+        model, metadata = load_model(place)
+        return Source(model, metadata, Path(place).stem, None)
     run = _Run(place)
     row = _row(run, pair, method)
     if row["checkpoint"] is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,13 +15,14 @@ import numpy as np
 import onnxruntime
 import pytest
 from PIL import Image
+from sweeps import descendants
 
 from distill.data import ScenesConfig, build_dataset
 from distill.segmenter import load_segmenter
 from orchestrator.gallery import write_gallery
 from orchestrator.ledger import Ledger
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "tour.md"
@@ -51,11 +53,16 @@ def steps(folder: Path) -> list[Step]:
     done = []
     for language, text in snippets():
         command = ["sh", "-ec", text] if language == "sh" else [sys.executable, "-c", text]
-        ended = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        assert ended.returncode == 0, f"{text}\n{ended.stdout}\n{ended.stderr}"
-        done.append(Step(language, text, ended.stdout))
+        try:
+            said, complained = process.communicate()
+        finally:
+            for pid in [*descendants(process.pid), process.pid] if process.poll() is None else ():
+                os.kill(pid, signal.SIGKILL)
+        assert process.returncode == 0, f"{text}\n{said}\n{complained}"
+        done.append(Step(language, text, said))
     return done
 
 
