@@ -82,11 +82,12 @@ def export(options: Options) -> list[str]:
         raise UsageError(
             f"folder {output} cannot be made: {error.strerror}; choose another --output"
         ) from error
-    save_model(weights, model, metadata)
-    onnx.unlink(missing_ok=True)  # an earlier export's would be another model
+    for earlier in (weights, onnx, output / CARD):  # an earlier export's would be another model
+        earlier.unlink(missing_ok=True)
     graph: Graph | None = None
     if options.onnx:
         graph = write_graph(onnx, model, metadata)
+    save_model(weights, model, metadata)
     files = [weights, *([onnx] if graph else [])]
     (output / CARD).write_text(model_card(source, files, graph), encoding="utf-8")
     named = f"{row['method']} on {row['pair']}, seed {row['seed']}" if row else source.name

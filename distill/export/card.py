@@ -99,9 +99,8 @@ def _graph_use(graph: Graph) -> Iterator[str]:
     yield 'picture = numpy.asarray(Image.open("picture.png").convert("RGB"))[None]'
     yield from ('(classes,) = session.run(["classes"], {"image": picture})  # 1×H×W, uint8', "```", "")
     taken = _SIZES.get(graph.sizes, f"of {graph.sizes} pixels (`distill.predict --window` cuts larger ones)")
-    taken += ", any number of them" if graph.many else ", one at a time (`N` is 1)"
     yield (
-        f"The graph (opset {graph.opset}) takes RGB bytes, `N×H×W×3`, {taken}. Normalisation and enlarging are inside: "
+        f"The graph (opset {graph.opset}) takes RGB bytes, `N×H×W×3`, any number of pictures {taken}. Normalisation and enlarging are inside: "
         "feed it pictures as they are decoded. Its outputs are `classes`, `N×H×W`, and `logits`, `N×K×H×W`."
     )
     yield from ("", "Held to torch on pictures of noise, both on the CPU in float32:", "")

@@ -54,13 +54,11 @@ class Graph:
 
     Attributes:
         sizes: of the pictures that it takes: `any`, `even` (multiples of 32), or one as H×W.
-        many: whether it takes any number of them, or one at a time.
         opset: of ONNX.
         checks: one per size and number.
     """
 
     sizes: str
-    many: bool
     opset: int
     checks: tuple[Check, ...]
 
@@ -69,7 +67,6 @@ class _Form(NamedTuple):
     """How free a graph is, and the sizes to trace it with (the first) and to check it at."""
 
     sizes: str
-    many: bool
     shapes: tuple[tuple[int, int, int], ...]
 
 
@@ -109,7 +106,7 @@ def write_graph(path: Path, model: SegmentationModel, metadata: CheckpointMetada
     network = _BytesToClasses(_plain(model), metadata).eval()
     failure: Exception = RuntimeError()
     with _quiet():
-        # heads and backbones that bake sizes in: a graph of one size, or of one picture, is better than none
+        # heads and backbones that bake sizes in: a graph of one size is better than none
         for form in _forms(network, metadata):
             try:
                 return _written(path, network, metadata, form)
@@ -154,17 +151,16 @@ def _forms(network: nn.Module, metadata: CheckpointMetadata) -> Iterator[_Form]:
         with contextlib.suppress(UsageError), torch.no_grad():
             network(_noise(elsewhere))
             network(_noise(_TRACED))
-            yield _Form(sizes, True, (_TRACED, elsewhere))
+            yield _Form(sizes, (_TRACED, elsewhere))
             break
     height, width = metadata.notes.get("crop", (224, 224))
     fixed = f"{height}×{width}"
-    yield _Form(fixed, True, ((2, height, width), (1, height, width)))
-    yield _Form(fixed, False, ((1, height, width),))
+    yield _Form(fixed, ((2, height, width), (1, height, width)))
 
 
 def _written(path: Path, network: _BytesToClasses, metadata: CheckpointMetadata, form: _Form) -> Graph:
     free = torch.export.Dim.DYNAMIC
-    dynamic = {0: free} if form.many else {}
+    dynamic = {0: free}
     if form.sizes in _ELSEWHERE:
         dynamic |= {1: free, 2: free}
     program: Any = torch.onnx.export(
@@ -187,7 +183,7 @@ def _written(path: Path, network: _BytesToClasses, metadata: CheckpointMetadata,
     program.model.metadata_props[ONNX_METADATA] = json.dumps(told)
     program.save(path, external_data=False)
     checks = tuple(_check(path, network, shape) for shape in form.shapes)
-    return Graph(form.sizes, form.many, int(program.model.opset_imports[""]), checks)
+    return Graph(form.sizes, int(program.model.opset_imports[""]), checks)
 
 
 def _check(path: Path, network: _BytesToClasses, shape: tuple[int, int, int]) -> Check:

@@ -36,7 +36,6 @@ def exported(name: str, folder: Path, **options: object) -> tuple[Segmenter, Seg
     graph = write_graph(folder / "model.onnx", model, METADATA)
     assert all(check.logits <= 1e-4 * max(1, check.scale) and check.pixels < 1e-3 for check in graph.checks)
     assert len({check.size[1:] for check in graph.checks}) == (1 if "×" in graph.sizes else 2)
-    assert graph.many
     return load_segmenter(folder / "model.safetensors"), load_segmenter(folder / "model.onnx"), graph.sizes
 
 
@@ -67,6 +66,14 @@ def test_a_head_that_bakes_sizes_in_makes_a_graph_of_one_size_that_says_so(tmp_p
     assert (by_torch.labels(picture(64, 64)) == by_onnx.labels(picture(64, 64))).mean() > 0.999
     with pytest.raises(UsageError, match="takes pictures of 64×64 pixels, not of 100×64"):
         by_onnx.labels(picture(100, 64))
+
+
+def test_a_model_that_onnx_cannot_say_is_refused_with_the_reason_and_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"'segformer-test_vit_relpos' cannot be written as ONNX: .*--no-onnx"
+    ):
+        write_graph(tmp_path / "model.onnx", build("segformer-test_vit_relpos").eval(), METADATA)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_no_graph_of_ours_is_refused(tmp_path: Path) -> None:
