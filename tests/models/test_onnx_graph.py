@@ -39,11 +39,8 @@ def exported(name: str, folder: Path, **options: object) -> tuple[Segmenter, Seg
     return load_segmenter(folder / "model.safetensors"), load_segmenter(folder / "model.onnx"), graph.sizes
 
 
-@pytest.mark.parametrize(("name", "norm"), [("deeplabv3-test_resnet", "sync"), ("segformer-mit_b0", "batch")])
-def test_a_graph_gives_the_models_classes_at_sizes_it_was_not_traced_with(
-    name: str, norm: str, tmp_path: Path
-) -> None:
-    by_torch, by_onnx, sizes = exported(name, tmp_path, norm=norm)
+def test_a_graph_gives_the_models_classes_at_sizes_it_was_not_traced_with(tmp_path: Path) -> None:
+    by_torch, by_onnx, sizes = exported("segformer-mit_b0", tmp_path)
     assert sizes == "any"
     for height, width in ((33, 70), (150, 41)):
         same = by_torch.labels(picture(height, width)) == by_onnx.labels(picture(height, width))
@@ -61,7 +58,7 @@ def test_a_graph_gives_the_models_classes_at_sizes_it_was_not_traced_with(
 
 
 def test_a_head_that_bakes_sizes_in_makes_a_graph_of_one_size_that_says_so(tmp_path: Path) -> None:
-    by_torch, by_onnx, sizes = exported("pspnet-test_resnet", tmp_path)
+    by_torch, by_onnx, sizes = exported("pspnet-test_resnet", tmp_path, norm="sync")
     assert sizes == "64×64"
     assert (by_torch.labels(picture(64, 64)) == by_onnx.labels(picture(64, 64))).mean() > 0.999
     with pytest.raises(UsageError, match="takes pictures of 64×64 pixels, not of 100×64"):
