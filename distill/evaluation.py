@@ -182,10 +182,7 @@ def _count(
     images = torch.from_numpy(np.stack([sample.image_hw3 for sample in samples])).to(device)
     labels = torch.from_numpy(labels_host).to(device)
     images_b3hw = normalise(images.permute(0, 3, 1, 2))
-    if window is None:
-        logits = _resized(model(images_b3hw).logits, labels)
-    else:
-        logits = _windowed(model, images_b3hw, window)
+    logits = pixel_logits(lambda pieces: model(pieces).logits, images_b3hw, window)
     if logits.shape[1] != classes:
         raise UsageError(
             f"the model predicts {logits.shape[1]} classes, data set '{dataset.name}' has {classes}; "
@@ -195,6 +192,30 @@ def _count(
     confusion_blp = confusion_matrices(labels, predicted, classes)
     tp = confusion_blp.diagonal(dim1=1, dim2=2)
     return torch.stack([tp, confusion_blp.sum(1) - tp, confusion_blp.sum(2) - tp], dim=1)
+
+
+def pixel_logits(
+    logits_of: Callable[[Tensor], Tensor], images_b3hw: Tensor, window: SlidingWindow | None
+) -> Tensor:
+    """Float32 logits of every pixel, `B×K×H×W`, whose largest is the predicted class.
+
+    Args:
+        logits_of: a model's logits `B×K×h×w` of pictures `B×3×H×W`, which are resized bilinearly to the pictures' size.
+        images_b3hw: pictures as `logits_of` takes them.
+        window: the windows whose logits are summed over all that a pixel lies in; None takes each picture whole.
+    """
+    if window is None:
+        return resized_logits(logits_of(images_b3hw), images_b3hw)
+    total: Tensor | None = None
+    for top, left in window.starts(*images_b3hw.shape[-2:]):
+        place = (..., slice(top, top + window.size[0]), slice(left, left + window.size[1]))
+        piece = images_b3hw[place]
+        logits = resized_logits(logits_of(piece), piece)
+        if total is None:
+            total = logits.new_zeros(*logits.shape[:2], *images_b3hw.shape[-2:])
+        total[place] += logits
+    assert total is not None  # there is at least one window
+    return total
 
 
 def confusion_matrices(labels_bhw: Tensor, predicted_bhw: Tensor, num_classes: int) -> Tensor:
@@ -215,27 +236,13 @@ def confusion_matrices(labels_bhw: Tensor, predicted_bhw: Tensor, num_classes: i
     return counts.view(len(cell), num_classes + 1, num_classes)[:, :num_classes]
 
 
-def _resized(logits: Tensor, like: Tensor) -> Tensor:
+def resized_logits(logits: Tensor, like: Tensor) -> Tensor:
     """Float32 logits at the height and width of another tensor."""
     import torch
     from torch.nn.functional import interpolate
 
     with torch.autocast(logits.device.type, enabled=False):
         return interpolate(logits.float(), like.shape[-2:], mode="bilinear", align_corners=False)
-
-
-def _windowed(model: Callable[[Tensor], Output], images_b3hw: Tensor, window: SlidingWindow) -> Tensor:
-    """Logits `B×K×H×W`: the sum over all windows that a pixel lies in, whose largest is that of the mean."""
-    total: Tensor | None = None
-    for top, left in window.starts(*images_b3hw.shape[-2:]):
-        place = (..., slice(top, top + window.size[0]), slice(left, left + window.size[1]))
-        piece = images_b3hw[place]
-        logits = _resized(model(piece).logits, piece)
-        if total is None:
-            total = logits.new_zeros(*logits.shape[:2], *images_b3hw.shape[-2:])
-        total[place] += logits
-    assert total is not None  # there is at least one window
-    return total
 
 
 def _check_labels(sample: Sample, dataset: SegmentationDataset) -> None:

@@ -102,16 +102,28 @@ class CohortCheckpoints:
         return sorted({int(path.split("/")[-2]) for path in paths if path.split("/")[-2].isdigit()})
 
 
-def keep_model(ledger: Ledger, trial: Trial, student: Student, dataset: SegmentationDataset) -> None:
-    """Writes a trained model with what is needed to use it: classes, data set, trial."""
+def keep_model(
+    ledger: Ledger, trial: Trial, student: Student, dataset: SegmentationDataset, licence: str | None
+) -> None:
+    """Writes a trained model with what is needed to use it: classes and their colours, windows, data set, trial."""
+    recipe = trial.recipe
     notes = {
         "trial_id": trial.trial_id,
         "dataset": dataset.name,
         "pair": trial.pair,
         "method": trial.title,
         "seed": trial.seed,
+        "licence": licence,
+        "crop": list(recipe.augmentation.crop),
+        "precision": recipe.precision,
     }
-    metadata = CheckpointMetadata(tuple(dataset.classes), notes=notes)
+    window = recipe.sliding_window
+    metadata = CheckpointMetadata(
+        tuple(dataset.classes),
+        palette=tuple(dataset.palette),
+        window=None if window is None else {"size": window.size, "stride": window.stride},
+        notes=notes,
+    )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.safetensors"
         save_model(path, student.scored_model, metadata)

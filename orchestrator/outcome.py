@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from orchestrator.report import Status
     from orchestrator.run import Run
 
+_GALLERY = "leaderboard/gallery.html"
+
 
 def outcome(run: Run, code: int) -> dict[str, Any]:
     """The end of a sweep as plain values."""
@@ -32,6 +34,7 @@ def outcome(run: Run, code: int) -> dict[str, Any]:
         "stopped_studies": _stopped_studies(run),
         "overtaken_teachers": overtaken_teachers(run),
         "leaderboard": run.ledger.place("leaderboard/LEADERBOARD.md"),
+        "gallery": run.ledger.place(_GALLERY) if run.ledger.exists(_GALLERY) else None,
         "skipped_pictures": [
             run.ledger.read_bytes(path).decode() for path in sorted(run.ledger.list(SKIPPED_PICTURES))
         ],
@@ -55,6 +58,8 @@ def show_outcome(run: Run, *, as_json: bool, code: int) -> int:
     if found["stopped"]:
         print(f"stopped: {found['stopped']}; the same command goes on from here")
     print(f"leaderboard: {found['leaderboard']}")
+    if found["gallery"]:
+        print(f"gallery: {found['gallery']}")
     return code
 
 

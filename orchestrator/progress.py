@@ -43,7 +43,7 @@ class ProgressView:
 
     def say(self, message: str) -> None:
         """One line that stays."""
-        self._console.print(message, highlight=False, soft_wrap=True)
+        self._console.print(message, highlight=False, soft_wrap=True, markup=False)
 
     def watch(self, view: PhaseView) -> None:
         """Takes a look at a phase."""

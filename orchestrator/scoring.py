@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
-from distill.data import SegmentationDataset, build_dataset
+from distill.data import SegmentationDataset, build_dataset, licence_of
 from distill.errors import UsageError
 from distill.evaluation import Counts, evaluate, merge_counts, task_metrics
 from distill.models import SegmentationModel
@@ -57,9 +57,10 @@ class Scorer:
         self, job: CohortJob, workers: Workers, ledger: Ledger, on_batch: Callable[[], None]
     ) -> None:
         self._on_batch = on_batch
+        self._data = job.config.data[job.cohort.data]
         self._build = partial(
             build_dataset,
-            job.config.data[job.cohort.data],
+            self._data,
             protocol=job.config.protocol,
             cache=job.picture_cache(),
         )
@@ -127,7 +128,7 @@ class Scorer:
     ) -> None:
         """Writes weights, per-image counts and the model's size; each is written once under a name of its own."""
         if isinstance(student, Student):
-            keep_model(self._ledger, trial, student, self._test)
+            keep_model(self._ledger, trial, student, self._test, licence_of(self._data))
         if size is not None:
             name, row = size
             self._ledger.append("models", [row], name)

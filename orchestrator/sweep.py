@@ -110,6 +110,7 @@ def _carry_out(options: Options, plan: Plan, ledger: Ledger, at_once: int) -> Ru
     from rich.console import Console
 
     from orchestrator.calibration import write_calibration
+    from orchestrator.gallery import write_gallery
     from orchestrator.leaderboard.files import write_leaderboard
     from orchestrator.progress import ProgressView
     from orchestrator.run import Run, claim
@@ -122,6 +123,10 @@ def _carry_out(options: Options, plan: Plan, ledger: Ledger, at_once: int) -> Ru
         if options.calibrate:
             write_calibration(ledger)
         else:
+            if not run.stopped.is_set():
+                _, notes = write_gallery(ledger)  # before the board, which links it
+                for note in notes:
+                    view.say(note)
             write_leaderboard([ledger])
     return run
 

@@ -20,6 +20,7 @@ from distill.data.dataset import (
     SegmentationDataset,
     Split,
     build_dataset,
+    licence_of,
 )
 
 __all__ = [
@@ -41,4 +42,5 @@ __all__ = [
     "VocConfig",
     "build_dataset",
     "check_dataset",
+    "licence_of",
 ]

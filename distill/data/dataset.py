@@ -98,3 +98,12 @@ def build_dataset(
     from distill.data.disk import DiskDataset
 
     return DiskDataset(config, split, protocol=protocol, role=role, cache=cache)
+
+
+def licence_of(config: AnyDataConfig) -> str | None:
+    """The page that says who may use a data set for what; None where nobody has to ask: its scenes are generated."""
+    if isinstance(config, ScenesConfig):
+        return None
+    from distill.data.layouts import layout_of
+
+    return layout_of(config).licence

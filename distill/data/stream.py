@@ -43,14 +43,18 @@ class HostBatch:
     step: int
 
 
-def normalise(images_b3hw: Tensor) -> Tensor:
-    """RGB bytes as the float32 input of ImageNet-trained networks, on the device they are on.
+def normalise(
+    images_b3hw: Tensor,
+    mean: tuple[float, float, float] = IMAGENET_MEAN,
+    std: tuple[float, float, float] = IMAGENET_STD,
+) -> Tensor:
+    """RGB bytes as the float32 input of a network, by default one trained as on ImageNet, on the device they are on.
 
     Bytes cross the bus, in the order they were decoded in; the device reorders and scales them.
     """
-    mean = torch.tensor(IMAGENET_MEAN, device=images_b3hw.device).view(3, 1, 1)
-    deviation = torch.tensor(IMAGENET_STD, device=images_b3hw.device).view(3, 1, 1)
-    return images_b3hw.contiguous().float().div_(255).sub_(mean).div_(deviation)
+    mean_311 = torch.tensor(mean, device=images_b3hw.device).view(3, 1, 1)
+    deviation_311 = torch.tensor(std, device=images_b3hw.device).view(3, 1, 1)
+    return images_b3hw.contiguous().float().div_(255).sub_(mean_311).div_(deviation_311)
 
 
 class _View(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -32,6 +33,8 @@ class CheckpointMetadata:
         classes: names of the classes, in the order of the logits.
         mean: per-channel mean that images (RGB in [0, 1]) are normalised with; ImageNet's by default.
         std: per-channel standard deviation of the same.
+        palette: a colour (R, G, B) per class, for pictures of label maps; None where none is known.
+        window: size and stride (height, width) of the sliding windows that the model was scored in; None is whole.
         notes: anything else worth keeping, JSON values only (scores, recipe hash, data set).
     """
 
@@ -40,18 +43,26 @@ class CheckpointMetadata:
     classes: tuple[str, ...]
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    palette: tuple[tuple[int, int, int], ...] | None = None
+    window: dict[str, tuple[int, int]] | None = None
     notes: dict[str, Any] = field(default_factory=dict)
 
 
 def save_model(path: str | Path, model: SegmentationModel, metadata: CheckpointMetadata) -> None:
     """Write weights, architecture and metadata to one safetensors file; the file appears whole or not at all.
 
+    Its header holds a hash over all of them, by which `load_model` notices damage.
+
     Raises:
-        UsageError: when `metadata.classes` does not have one name for each of the model's classes.
+        UsageError: when `metadata` does not have one name, or one colour, for each of the model's classes.
     """
     if len(metadata.classes) != model.info.num_classes:
         raise UsageError(
             f"metadata names {len(metadata.classes)} classes, must name all {model.info.num_classes}"
+        )
+    if metadata.palette is not None and len(metadata.palette) != model.info.num_classes:
+        raise UsageError(
+            f"metadata has {len(metadata.palette)} colours, must have one for all {model.info.num_classes} classes"
         )
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     header = {
@@ -59,6 +70,7 @@ def save_model(path: str | Path, model: SegmentationModel, metadata: CheckpointM
         "options": json.dumps(asdict(model.options), sort_keys=True),
         "metadata": json.dumps(asdict(metadata), sort_keys=True),
     }
+    header["sha256"] = _content_hash(tensors, header)
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
@@ -72,7 +84,8 @@ def load_model(path: str | Path) -> tuple[SegmentationModel, CheckpointMetadata]
     Nothing is unpickled and nothing is downloaded.
 
     Raises:
-        UsageError: no such file, not a checkpoint of this project, or weights that do not fit its options.
+        UsageError: no such file, not a checkpoint of this project, a damaged one (its content is not what its hash
+            says), or weights that do not fit its options.
     """
     source = Path(path)
     if not source.is_file():
@@ -96,6 +109,11 @@ def load_model(path: str | Path) -> tuple[SegmentationModel, CheckpointMetadata]
             "write it with save_model"
         )
     model = filled(lambda: build_model(**asdict(options)), tensors, place)
+    if header.get("sha256", written := _content_hash(tensors, header)) != written:
+        raise UsageError(
+            f"{place} is damaged: its content hashes to {written[:12]}…, must be {header['sha256'][:12]}…; "
+            "fetch or export it again"
+        )
     return model, metadata
 
 
@@ -138,3 +156,14 @@ def filled(build: Callable[[], Network], tensors: Mapping[str, Tensor], place: s
         network = build()
         network.load_state_dict(dict(tensors))
     return network
+
+
+def _content_hash(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
+    """sha256 over names, types, shapes and bytes of all tensors, and over all else that the header says."""
+    found = hashlib.sha256()
+    for name in sorted(header.keys() - {"sha256"}):
+        found.update(f"{name}\0{header[name]}\0".encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()

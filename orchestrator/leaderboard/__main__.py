@@ -13,8 +13,8 @@ import tyro
 class Options:
     """Make the leaderboard of one or more runs, finished or not, from their tables.
 
-    Writes leaderboard.html and LEADERBOARD.md, the same rows as leaderboard.csv, .json and .parquet, and a model
-    card of each pair's best student under cards/.
+    Writes leaderboard.html and LEADERBOARD.md, the same rows as leaderboard.csv, .json and .parquet, a model card of
+    each pair's best student under cards/, and students.json, from which distill.export takes one.
     """
 
     runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import yaml
 
@@ -14,49 +13,13 @@ from orchestrator.leaderboard.evidence import Evidence, TrialRecord
 from orchestrator.leaderboard.figures import NOTHING, estimate, estimated_gain, measure, points
 from orchestrator.leaderboard.markdown import code_block, code_span, escaped
 
-
-@dataclass(frozen=True)
-class Card:
-    """The card of one trial; `path` is relative to the leaderboard's folder."""
-
-    trial_id: str
-    pair: str
-    method: str
-    text: str
-
-    @property
-    def path(self) -> str:
-        """Where the card lies, relative to the leaderboard."""
-        return f"cards/{self.trial_id}.md"
+USE = "## Use"
+"""The card's last section, in whose place an exported model has its own."""
 
 
-def cards_of(board: Board, evidence: Evidence) -> tuple[Card, ...]:
-    """A card for each pair's best student.
-
-    The method is the one with the highest mean test mIoU on the pair. Of its seeds the one with the best tune
-    mIoU is taken: choosing it by its test score would make that score too good to be true.
-    """
-    found = []
-    for pair in board.pairs:
-        cells = [board.cells[pair.pair, row.method] for row in board.rows]
-        scored = [cell for cell in cells if cell.miou is not None and cell.seeds > 0]
-        # The board's order breaks ties, so equal ledgers choose alike.
-        best = max(scored, key=lambda cell: cell.miou.mean if cell.miou else 0.0, default=None)
-        trial = _chosen(board, evidence, pair, best) if best else None
-        if best is not None and trial is not None:
-            text = "\n".join(_lines(board, evidence, pair, best, trial)) + "\n"
-            found.append(Card(trial.trial_id, pair.pair, best.method, text))
-    return tuple(found)
-
-
-def _chosen(board: Board, evidence: Evidence, pair: PairSummary, cell: Cell) -> TrialRecord | None:
-    wanted = board.dataset, board.protocol, pair.pair, pair.recipe, cell.method, "final", "ok"
-    runs = [
-        t
-        for t in evidence.trials
-        if (t.dataset, t.protocol, t.pair, t.recipe_hash, t.method, t.phase, t.status) == wanted
-    ]
-    return max(runs, key=lambda t: (t.tune_miou or 0.0, t.trial_id), default=None)
+def card_text(board: Board, evidence: Evidence, pair: PairSummary, cell: Cell, trial: TrialRecord) -> str:
+    """The card of one final run: `cell` is its method on the pair. Its last section says how to load the weights."""
+    return "\n".join(_lines(board, evidence, pair, cell, trial)) + "\n"
 
 
 def _lines(
@@ -69,7 +32,10 @@ def _lines(
     yield ""
     alone = cell.method == board.baseline
     taught = "trained without a teacher" if alone else f"taught by {pair.teacher} with {cell.method}"
-    yield escaped(f"A semantic segmentation model, {taught}: the best student of the pair {pair.pair}.")
+    best = max(c.miou.mean for (p, _), c in board.cells.items() if p == pair.pair and c.miou is not None)
+    is_best = cell.miou is not None and cell.miou.mean >= best
+    role = "the best student" if is_best else "a student"
+    yield escaped(f"A semantic segmentation model, {taught}: {role} of the pair {pair.pair}.")
     yield from ("", "| | |", "| --- | --- |")
     facts = {
         "test mIoU of these weights": points(score),
@@ -95,8 +61,11 @@ def _lines(
     yield from ("", "## How it was chosen", "")
     yield (
         f"Of {len(board.rows)} methods this one has the highest mean test mIoU on the pair, so that mean is "
-        "a little too good where methods are close: see their rank intervals on the board. Of its seeds it "
-        "is the one with the best tune mIoU, so its own test score had no part in the choice."
+        "a little too good where methods are close: see their rank intervals on the board. "
+        if is_best
+        else f"The method was asked for; another of the {len(board.rows)} has a higher mean test mIoU on the pair. "
+    ) + (
+        "Of its seeds it is the one with the best tune mIoU, so its own test score had no part in the choice."
     )
     if not board.ranked:
         yield from (
@@ -120,16 +89,19 @@ def _lines(
     record = evidence.provenance.get(trial.provenance_id)
     if record is not None and record.command:
         code = f"commit {(record.commit or 'unknown')[:12]}{', with uncommitted changes' if record.dirty else ''}"
+        code += f", config {record.config_hash}" if record.config_hash else ""
         yield from ("", escaped(f"Made with {code} by"), "", *code_block(record.command, "sh"))
-    if trial.checkpoint:
-        yield from ("", "## Use", "", "The weights lie in the run's folder, and describe themselves:", "")
-        loading = f"model, metadata = load_model({json.dumps(trial.checkpoint)})"
-        yield from code_block(f"from distill.models import load_model\n\n{loading}", "python")
+        sha256 = None if alone else record.teacher_sha256.get(trial.teacher_id)
+        yield from ("", f"sha256 of the teacher's file: {code_span(sha256)}.") if sha256 else ()
     yield from ("", "## Limits", "")
     yield (
         f"The scores hold for {escaped(board.dataset)} and this recipe. Nothing is known of other data, other "
         "light, other cameras, or of fairness between people in the pictures."
     )
+    if trial.checkpoint:
+        yield from ("", USE, "", "The weights lie in the run's folder, and describe themselves:", "")
+        loading = f"model, metadata = load_model({json.dumps(trial.checkpoint)})"
+        yield from code_block(f"from distill.models import load_model\n\n{loading}", "python")
 
 
 def _front_matter(board: Board, pair: PairSummary, cell: Cell, score: float | None) -> list[str]:

@@ -103,6 +103,8 @@ class ProvenanceRecord:
     commit: str | None
     dirty: bool
     config_yaml: str
+    config_hash: str
+    teacher_sha256: Mapping[str, str]
     command: str
     versions: Mapping[str, str]
     hardware: Mapping[str, Any]
@@ -137,6 +139,7 @@ def gather(ledgers: Sequence[Ledger]) -> Evidence:
         for row in ledger.read("provenance").to_pylist():
             row["dirty"] = bool(row["dirty"])
             row["versions"] = dict(row["versions"] or ())
+            row["teacher_sha256"] = dict(row["teacher_sha256"] or ())
             row["hardware"] = json.loads(row["hardware"] or "{}")
             provenance.setdefault(row["provenance_id"], _record(ProvenanceRecord, {**row, "run": run}))
     scored = {i: trial for i, trial in trials.items() if trial.phase in ("final", "teacher")}

@@ -7,7 +7,7 @@ import io
 import json
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -15,15 +15,16 @@ import pyarrow.parquet as pq
 
 from distill.errors import UsageError
 from orchestrator.leaderboard.board import build_boards
-from orchestrator.leaderboard.cards import Card, cards_of
+from orchestrator.leaderboard.cards import card_text
 from orchestrator.leaderboard.entries import Board, Row
 from orchestrator.leaderboard.evidence import Evidence, gather
 from orchestrator.leaderboard.html import leaderboard_html
 from orchestrator.leaderboard.markdown import leaderboard_markdown
 from orchestrator.leaderboard.planned import Spaces
+from orchestrator.leaderboard.taken import STUDENTS, students_bytes, taken_of
 from orchestrator.ledger import Ledger
 
-NAME = "LEADERBOARD.md"
+NAME, GALLERY = "LEADERBOARD.md", "gallery.html"
 _PER_PAIR = "gain_per_pair"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
@@ -48,6 +49,8 @@ def write_leaderboard(
         output: the folder to write into, on any file system; by default `leaderboard/` in the only run.
         spaces: method → parameter → (low, high, logarithmic), in place of those in the runs' configs.
 
+    The page links the gallery that lies in the folder already (`orchestrator.gallery`).
+
     Raises:
         UsageError: no run, a run without tables, several runs and no output, or a table that cannot be read.
     """
@@ -68,22 +71,25 @@ def write_leaderboard(
     target.write_bytes("leaderboard.json", json_bytes(records))
     target.write_bytes("leaderboard.parquet", parquet_bytes(records))
     command = ["python", "-m", "orchestrator.leaderboard", *(_as_typed(ledger) for ledger in ledgers)]
-    cards = [cards_of(board, evidence) for board in boards]
-    page = leaderboard_html(boards, evidence, records, cards, shlex.join(command))
+    taken = [student for board in boards for student in taken_of(board, evidence)]
+    best = [student for student in taken if student.best]
+    target.write_bytes(STUDENTS, students_bytes(taken, evidence))
+    gallery = target.exists(GALLERY)
+    page = leaderboard_html(boards, evidence, records, best, shlex.join(command), with_gallery=gallery)
     target.write_bytes("leaderboard.html", page.encode())
     target.write_bytes(NAME, leaderboard_markdown(boards, command).encode())
-    _write_cards(target, [card for found in cards for card in found], evidence)
+    cards = {s.card: card_text(s.board, evidence, s.pair, s.cell, s.trial).encode() for s in best}
+    _write_cards(target, cards, evidence)
     return Written(target.place(NAME), tuple(row for board in boards for row in board.rows))
 
 
-def _write_cards(target: Ledger, cards: Sequence[Card], evidence: Evidence) -> None:
+def _write_cards(target: Ledger, cards: Mapping[str, bytes], evidence: Evidence) -> None:
     """Writes the cards, and takes away those that this run's trials had on an earlier board."""
-    for card in cards:
-        target.write_bytes(card.path, card.text.encode())
-    kept = {card.path for card in cards}
+    for path, card in cards.items():
+        target.write_bytes(path, card)
     ours = {f"cards/{trial.trial_id}.md" for trial in evidence.trials}
     for path in target.list("cards"):
-        if path in ours - kept:
+        if path in ours - cards.keys():
             target.delete(path)
 
 

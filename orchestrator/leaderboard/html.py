@@ -10,7 +10,6 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from orchestrator.leaderboard.cards import Card
 from orchestrator.leaderboard.charts import (
     Curve,
     ForestAxis,
@@ -47,6 +46,7 @@ from orchestrator.leaderboard.tables import (
     provenance_table,
     published_table,
 )
+from orchestrator.leaderboard.taken import Taken
 
 # The page is to be sent around: trials are shown, finals first, as far as they keep it below so many bytes.
 _PAGE_BYTES = 150_000
@@ -86,7 +86,7 @@ class View:
     families: tuple[tuple[str, Markup], ...]
     pair_names: tuple[str, ...]
     pairs: TextTable
-    cards: tuple[Card, ...]
+    cards: tuple[Taken, ...]
     methods: TextTable
     costs: TextTable
     family_of: Mapping[str, str]
@@ -110,26 +110,21 @@ def leaderboard_html(
     boards: Sequence[Board],
     evidence: Evidence,
     records: Sequence[Mapping[str, Any]],
-    cards: Sequence[Sequence[Card]],
+    best: Sequence[Taken],
     command: str,
+    *,
+    with_gallery: bool = False,
 ) -> str:
     """The whole page.
 
-    `records` are the rows as the files hold them, `cards` the model cards of each board, `command` is the one
-    that made the page.
+    `records` are the rows as the files hold them, `best` the students that have model cards, `command` is the one
+    that made the page, and `with_gallery` tells that a gallery lies beside it.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("orchestrator.leaderboard"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     views = [
-        _view(place, board, evidence, mine, several=len(boards) > 1)
-        for place, (board, mine) in enumerate(zip(boards, cards, strict=True))
+        _view(place, board, evidence, [s for s in best if s.board is board], several=len(boards) > 1)
+        for place, board in enumerate(boards)
     ]
-    template = environment.get_template("leaderboard.html.j2")
+    template = templates().get_template("leaderboard.html.j2")
     table = _table(records)
 
     def page(bytes_of_trials: int) -> str:
@@ -138,6 +133,7 @@ def leaderboard_html(
             boards=views,
             facts=HOW_TO_READ,
             command=command,
+            with_gallery=with_gallery,
             symbols=symbols(),
             key=key,
             data=_embedded({"table": table, "boards": data}),
@@ -147,7 +143,18 @@ def leaderboard_html(
     return page(max(room // max(len(boards), 1), _LEAST_TRIAL_BYTES))
 
 
-def _view(place: int, board: Board, evidence: Evidence, cards: Sequence[Card], *, several: bool) -> View:
+def templates() -> jinja2.Environment:
+    """The templates of the pages; whatever they are given is text to them."""
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("orchestrator.leaderboard"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+
+
+def _view(place: int, board: Board, evidence: Evidence, cards: Sequence[Taken], *, several: bool) -> View:
     classes = [(pair.pair, class_table(board, pair)) for pair in board.pairs]
     drawn, note = _curves(board)
     return View(

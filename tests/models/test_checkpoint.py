@@ -42,7 +42,13 @@ def test_a_loaded_model_gives_the_same_outputs(model: SegmentationModel, tmp_pat
 @pytest.mark.parametrize("norm", ["batch", "group"])
 def test_metadata_and_norm_survive(norm: str, tmp_path: Path) -> None:
     built = build_model("segformer-test_efficientnet", 3, head_channels=8, norm=norm)  # type: ignore[arg-type]
-    metadata = CheckpointMetadata(CLASSES, std=(1.0, 1.0, 1.0), notes={"tune_miou": 0.5, "seeds": [1, 2]})
+    metadata = CheckpointMetadata(
+        CLASSES,
+        std=(1.0, 1.0, 1.0),
+        palette=((1, 2, 3), (4, 5, 6), (7, 8, 9)),
+        window={"size": (64, 64), "stride": (32, 48)},
+        notes={"tune_miou": 0.5, "seeds": [1, 2]},
+    )
     save_model(tmp_path / "m.safetensors", built, metadata)
     loaded, found = load_model(tmp_path / "m.safetensors")
     assert found == metadata
@@ -169,3 +175,32 @@ def test_weights_that_the_hub_does_not_give_are_an_error_for_a_person(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(UsageError, match=r"'mit_b0' could not be loaded from the hub \(nvidia/mit-b0\)"):
         build_model("segformer-mit_b0", 3, pretrained=True)
+
+
+@pytest.mark.parametrize("what", ["weights", "palette"])
+def test_a_damaged_checkpoint_is_noticed(model: SegmentationModel, tmp_path: Path, what: str) -> None:
+    path = tmp_path / "m.safetensors"
+    save_model(path, model, CheckpointMetadata(CLASSES, palette=((1, 2, 3), (4, 5, 6), (7, 8, 9))))
+    data = bytearray(path.read_bytes())
+    if what == "weights":
+        data[-3] ^= 1
+    else:
+        place = data.index(b"[1, 2, 3]")
+        data[place + 1 : place + 2] = b"9"
+    path.write_bytes(data)
+    with pytest.raises(UsageError, match="is damaged: its content hashes to"):
+        load_model(path)
+
+
+def test_a_checkpoint_from_before_hashes_and_palettes_is_read(
+    model: SegmentationModel, tmp_path: Path
+) -> None:
+    path = tmp_path / "m.safetensors"
+    save_model(path, model, CheckpointMetadata(CLASSES))
+    with safe_open(path, framework="pt") as file:
+        header = {key: value for key, value in file.metadata().items() if key != "sha256"}
+    values = json.loads(header["metadata"])
+    header["metadata"] = json.dumps({k: v for k, v in values.items() if k not in ("palette", "window")})
+    save_file(load_file(path), path, header)
+    _, found = load_model(path)
+    assert found == CheckpointMetadata(CLASSES)

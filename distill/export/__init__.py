@@ -1,0 +1,1 @@
+"""From a run to a model in the hand: safetensors, ONNX and a model card."""

@@ -1,0 +1,105 @@
+"""python -m distill.export RUN --pair NAME [--method NAME] [--output DIR] [--no-onnx]."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+if TYPE_CHECKING:
+    from distill.export.graph import Graph
+
+WEIGHTS, GRAPH, CARD = "model.safetensors", "model.onnx", "MODEL_CARD.md"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Take the best student of a pair out of a run: weights, ONNX and a model card.
+
+    The method is the one with the highest mean test mIoU on the pair; of its seeds the one with the best tune mIoU.
+    """
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of a run (a path, or a URI such as s3://bucket/run), or one model file (.safetensors) on disk."""
+    pair: str | None = None
+    """Which pair, by its name on the board; may be left out where the run has only one."""
+    method: str | None = None
+    """Which method, by its name on the board; the pair's best by default."""
+    output: Path | None = None
+    """Folder to write into; exported/PAIR by default."""
+    onnx: bool = True
+    """Write the ONNX graph too, and hold it to the model in onnxruntime (extra `onnx`)."""
+
+
+def main() -> None:
+    """The command; exit code 0, or 2 for a run, a choice or a model that cannot be used."""
+    options = tyro.cli(Options, prog="python -m distill.export")
+    # Imported here: torch would make --help slow.
+    from distill.errors import UsageError
+
+    try:
+        for line in export(options):
+            print(line)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def export(options: Options) -> list[str]:
+    """Writes weights, graph and card; returns what to tell.
+
+    Raises:
+        UsageError: nothing such to export, or a model of which onnxruntime gives something else than torch.
+    """
+    from dataclasses import replace
+
+    from distill.errors import UsageError
+    from distill.export.card import model_card
+    from distill.export.graph import refuse_without_onnx, write_graph
+    from distill.export.source import read_source
+    from distill.models import save_model
+
+    if options.onnx:
+        refuse_without_onnx()
+    source = read_source(options.run, options.pair, options.method)
+    output = options.output or Path("exported") / source.name
+    weights, onnx = output / WEIGHTS, output / GRAPH
+    if "://" not in options.run and weights.resolve() == Path(options.run).resolve():
+        raise UsageError(
+            f"{weights} is what is to be exported, must not be written over; choose another --output"
+        )
+    model = source.model.eval()
+    row = {key: value for key, value in (source.row or {}).items() if key != "card"}
+    metadata = source.metadata
+    if row:
+        metadata = replace(metadata, notes={**metadata.notes, "board": row})
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"folder {output} cannot be made: {error.strerror}; choose another --output"
+        ) from error
+    for earlier in (weights, onnx, output / CARD):  # an earlier export's would be another model
+        earlier.unlink(missing_ok=True)
+    graph: Graph | None = None
+    if options.onnx:
+        graph = write_graph(onnx, model, metadata)
+    save_model(weights, model, metadata)
+    files = [weights, *([onnx] if graph else [])]
+    (output / CARD).write_text(model_card(source, files, graph), encoding="utf-8")
+    named = f"{row['method']} on {row['pair']}, seed {row['seed']}" if row else source.name
+    told = [f"{named}: {', '.join(file.name for file in files)} and {CARD} in {output}"]
+    for check in graph.checks if graph else ():
+        count, height, width = check.size
+        told.append(
+            f"onnxruntime beside torch on {count} of {height}×{width}: logits differ by {check.logits:.2g} of "
+            f"{check.scale:.3g} at most, {100 * check.pixels:.2g} % of the pixels have another class"
+        )
+    return told
+
+
+if __name__ == "__main__":
+    main()
