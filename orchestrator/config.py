@@ -236,6 +236,10 @@ class BudgetChoice(Section):
     gpu_hours: float | None = Field(
         default=None, gt=0, description="worker hours (a CPU worker counts as one) of the run"
     )
+    cost: float | None = Field(default=None, gt=0, description="worker hours of the run × price")
+    price: float | str | None = Field(
+        default=None, description="what a worker hour costs: a number, or a name in search_spaces/prices.yaml"
+    )
 
 
 class SweepConfig(Section):

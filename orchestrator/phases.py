@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -180,6 +181,7 @@ def _watch(
             }
         except ray.exceptions.RayError:
             view.progress = {}  # the cohort has just ended
+        run.running_seconds = math.fsum(progress.worker_seconds for progress in view.progress.values())
         watch(view)
 
 

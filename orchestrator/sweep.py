@@ -40,6 +40,14 @@ class Options:
     """The run's folder: a path, s3://bucket/run or gs://bucket/run; runs/NAME by default."""
     address: str = "local"
     """Ray: `local` starts one that only this machine can reach; `auto` or HOST:PORT joins one."""
+    max_hours: float | None = None
+    """Stop in order after so many hours by the clock (budget.hours)."""
+    max_gpu_hours: float | None = None
+    """Stop in order when the run has cost so many worker hours (budget.gpu_hours)."""
+    max_cost: float | None = None
+    """Stop in order when worker hours × price come to this (budget.cost)."""
+    price_per_hour: str | None = None
+    """What a worker hour costs: a number, or a name in search_spaces/prices.yaml (budget.price)."""
     dry_run: bool = False
     """Show what would run and what it would cost, and do nothing."""
     calibrate: bool = False
@@ -86,7 +94,7 @@ def sweep(options: Options) -> int:
     from orchestrator.run import CALIBRATION, held
     from orchestrator.sweepfile import load_sweep
 
-    plan = make_plan(load_sweep(options.source, options.set))
+    plan = make_plan(load_sweep(options.source, [*options.set, *_budget(options)]))
     ledger = Ledger(options.output or f"runs/{plan.config.name}")
     if options.calibrate:
         plan = calibration_plan(plan.config, ledger.root)
@@ -103,6 +111,17 @@ def sweep(options: Options) -> int:
         run = _carry_out(options, plan, ledger, at_once)
     show = show_calibration if options.calibrate else show_outcome
     return show(run, as_json=options.json, code=_exit_code(run))
+
+
+def _budget(options: Options) -> list[str]:
+    """The budget's options as settings of the sweep file, which they override."""
+    given = {
+        "hours": options.max_hours,
+        "gpu_hours": options.max_gpu_hours,
+        "cost": options.max_cost,
+        "price": options.price_per_hour,
+    }
+    return [f"budget.{key}={value}" for key, value in given.items() if value is not None]
 
 
 def _carry_out(options: Options, plan: Plan, ledger: Ledger, at_once: int) -> Run:
