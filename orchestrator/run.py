@@ -25,9 +25,11 @@ from orchestrator.wavebook import Recorded, WaveBook
 
 _PLAN = "plan.json"
 _LOCK = "lock.json"
-_OURS = ("tables", "checkpoints", "models", "teachers", "logs", "leaderboard", "ray", _PLAN)
+_TRACKERS = ("mlflow.db", "wandb", "tensorboard")
+_OURS = ("tables", "checkpoints", "models", "teachers", "logs", "leaderboard", "ray", *_TRACKERS, _PLAN)
 CALIBRATION = "calibration"
-_BEFORE = (f"{CALIBRATION}/", "teachers/")  # what a calibration leaves for the sweep that follows it
+# What may be there before a run: a calibration's, and what trackers make when they are tried.
+_BEFORE = (f"{CALIBRATION}/", "teachers/", *_TRACKERS)
 LOCK_SECONDS = 60.0  # a lock that was not renewed for so long belongs to nobody
 
 
@@ -199,6 +201,12 @@ def refuse_if_held(ledger: Ledger) -> None:
             raise UsageError(
                 f"{ledger.root} is held by process {holder['pid']} on {holder['host']}; wait for it, or stop it"
             )
+
+
+def holder_of(ledger: Ledger) -> dict[str, Any]:
+    """Host and process that hold the folder. Raises FileNotFoundError when nobody does."""
+    holder = json.loads(ledger.read_bytes(_LOCK))
+    return {key: holder[key] for key in ("host", "pid")}
 
 
 def _me() -> dict[str, Any]:
