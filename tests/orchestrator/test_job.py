@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import secrets
+import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,7 +16,8 @@ from pathlib import Path
 
 import pytest
 import ray.cloudpickle
-from sweeps import descendants
+import ray_nodes
+from ray_nodes import free_port
 
 from orchestrator import probe
 from orchestrator.ledger import Ledger
@@ -30,12 +29,6 @@ from orchestrator.sweep import USAGE, Options, command
 from orchestrator.sweepfile import load_sweep
 
 INTERRUPTED = 130
-
-
-def free_port() -> int:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        return int(bound.getsockname()[1])
 
 
 @dataclass
@@ -67,54 +60,26 @@ class RayStart:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RayStart]:
     pytest.importorskip("aiohttp", reason="the job client comes with ray[default]")
-    port, dashboard = free_port(), free_port()
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "PYTHONUNBUFFERED": "1",
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    }
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1",
-               "--object-store-memory=100000000"]  # fmt: skip
+    port, dashboard, env = free_port(), free_port(), ray_nodes.environment()
+    found = RayStart(f"127.0.0.2:{port}", f"http://127.0.0.1:{dashboard}", env)
+    nodes = []
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         log = Path(folder) / "start.log"
-        with log.open("w") as out:
-            nodes = [
-                subprocess.Popen([*command, *more], env=environment, stdout=out, stderr=out)
-                for more in (
-                    ["--head", f"--port={port}", "--node-ip-address=127.0.0.2", f"--dashboard-port={dashboard}",
-                     "--include-dashboard=true", f"--temp-dir={folder}"],
-                )
-            ]  # fmt: skip
-        found = RayStart(f"127.0.0.2:{port}", f"http://127.0.0.1:{dashboard}", environment)
         try:
+            nodes += [ray_nodes.start(
+                "--head", "--num-cpus=1", "--node-ip-address=127.0.0.2", f"--port={port}", f"--temp-dir={folder}",
+                "--include-dashboard=true", f"--dashboard-port={dashboard}", env=env, log=log,
+            )]  # fmt: skip
             wait_for_nodes(found, 1, log)
-            with log.open("a") as out:
-                nodes.append(
-                    subprocess.Popen(
-                        [
-                            *command,
-                            f"--address={found.gcs}",
-                            "--node-ip-address=127.0.0.3",
-                            f"--temp-dir={folder}/2",
-                        ],
-                        env=environment,
-                        stdout=out,
-                        stderr=out,
-                    )
-                )
+            # A folder of its own, as on a machine of its own: a job's code is laid out there.
+            nodes += [ray_nodes.start(
+                f"--address={found.gcs}", "--num-cpus=1", "--node-ip-address=127.0.0.3", f"--temp-dir={folder}/2",
+                env=env, log=log,
+            )]  # fmt: skip
             wait_for_nodes(found, 2, log)
             yield found
         finally:
-            for node in nodes:
-                for pid in [node.pid, *descendants(node.pid)]:
-                    try:
-                        os.kill(pid, signal.SIGKILL)
-                    except ProcessLookupError:
-                        continue
-                node.wait()
+            ray_nodes.end(nodes)
 
 
 def wait_for_nodes(cluster: RayStart, count: int, log: Path) -> None:
@@ -144,7 +109,7 @@ def test_a_job_runs_the_sweep_over_both_nodes_and_outlives_the_terminal_that_fol
     seen = ""
     for line in first.stdout:
         seen += line
-        if "teacher none yet" in line:
+        if "worker-hours" in line:
             break
     first.send_signal(signal.SIGINT)
     rest, _ = first.communicate(timeout=60)
@@ -203,8 +168,6 @@ def test_a_job_without_the_clusters_token_is_refused_with_the_remedy(
 def test_an_address_that_cannot_work_says_what_to_type_instead(
     options: Options, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import re
-
     assert command(options) == USAGE
     assert re.search(said, capsys.readouterr().err, re.DOTALL)
 

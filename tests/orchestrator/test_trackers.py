@@ -16,6 +16,10 @@ from orchestrator.report import Costs, Report
 from orchestrator.sweep import USAGE, Options, command
 from orchestrator.trackers import Follower, TrackedTrial, check_trackers, numbers
 
+ONE_PAIR = (
+    "pairs=[{teacher: {model: segformer-test_vit, head_channels: 8, recipe: teacher},"
+    " student: {model: deeplabv3-test_resnet, head_channels: 8, recipe: student}, data: scenes}]"
+)
 LIST = "operation.trackers=[mlflow, tensorboard, {kind: wandb, mode: offline}]"
 TAGS = {"run": "r", "trial": "t1", "study": "s", "pair": "p", "method": "kd", "phase": "search"}
 REPORT = Report(
@@ -38,7 +42,7 @@ def test_every_trial_of_a_sweep_stands_in_every_tracker_with_its_numbers_setting
     folder = tmp_path / "run"
     sweep = run(
         "smoke", folder, "--set", LIST, "--set", "search.trials=0", "--set", "final.seeds=[1]",
-        "--set", "name=tracked",
+        "--set", "name=tracked", "--set", ONE_PAIR,
     )  # fmt: skip
     assert sweep.process.returncode == 0, sweep.text()
     ledger = Ledger(folder)
