@@ -39,7 +39,7 @@ def submit(options: Any) -> int:
     """
     output = _shared_output(options.output)
     client = _client(options.address)
-    arguments = list(_arguments(options))
+    arguments = list(arguments_of(options))
     mark = digest([options.source, output, arguments])
     job = _running(client, mark)
     if job is None:
@@ -108,7 +108,7 @@ def _client(address: str) -> Any:
         ) from error
 
 
-def _arguments(options: Any) -> Iterator[str]:
+def arguments_of(options: Any) -> Iterator[str]:
     """The command's options less source and address, as they were typed."""
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)

@@ -11,11 +11,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pytest
 import ray.cloudpickle
+import tyro
 import ray_nodes
 from ray_nodes import free_port
 
@@ -24,7 +25,7 @@ from orchestrator.ledger import Ledger
 from orchestrator.plan import make_plan
 from orchestrator.provenance import LIBRARIES, commit_of_this_code
 from orchestrator.run import held, holder_of
-from orchestrator.submission import stage
+from orchestrator.submission import arguments_of, stage
 from orchestrator.sweep import USAGE, Options, command
 from orchestrator.sweepfile import load_sweep
 
@@ -95,15 +96,8 @@ def test_a_job_runs_the_sweep_over_both_nodes_and_outlives_the_terminal_that_fol
     cluster: RayStart, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    command = [
-        "smoke",
-        "--set",
-        "compute.workers=2",
-        "--output",
-        str(run),
-        "--address",
-        f"job:{cluster.dashboard}",
-    ]
+    commit, _ = commit_of_this_code()
+    command = ["smoke", "--output", str(run), "--address", f"job:{cluster.dashboard}"]
     first = cluster.sweep(*command)
     assert first.stdout is not None
     seen = ""
@@ -123,16 +117,16 @@ def test_a_job_runs_the_sweep_over_both_nodes_and_outlives_the_terminal_that_fol
     planned = sum(cohort.trials for cohort in make_plan(load_sweep("smoke")).students)
     assert sum(row["phase"] != "teacher" for row in ledger.read("trials", ["phase"]).to_pylist()) == planned
     assert (run / "leaderboard" / "LEADERBOARD.md").is_file()
-    assert {row["commit"] for row in ledger.read("provenance").to_pylist()} == {commit_of_this_code()[0]}
+    assert {row["commit"] for row in ledger.read("provenance").to_pylist()} == {commit}
 
 
 @pytest.mark.ray
-def test_what_a_node_lacks_is_said_with_its_name_before_the_first_trial(
+def test_what_a_node_lacks_is_said_by_the_job_with_the_nodes_name_before_the_first_trial(
     cluster: RayStart, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     sweep = cluster.sweep(
-        "smoke", "--output", str(run), "--address", cluster.gcs,
+        "smoke", "--output", str(run), "--address", f"job:{cluster.dashboard}",
         "--set", "operation.cache={folder: /proc/nothing, gigabytes: 1}",
     )  # fmt: skip
     text, _ = sweep.communicate(timeout=120)
@@ -234,3 +228,12 @@ def test_what_travels_with_a_job_is_code_lock_and_sweep_file_and_nothing_else(tm
         "orchestrator", "distill", "search_spaces", "constraints.txt", "pyproject.toml", "commit.json", "mine.yaml",
     }  # fmt: skip
     assert not list(folder.rglob("__pycache__"))
+
+
+def test_a_job_is_given_the_very_same_command() -> None:
+    options = Options(
+        source="smoke", set=["final.seeds=[1]", "search.trials=2"], output="/shared/run", max_cost=2.5, price_per_hour="3",
+        retry_failed=True,
+    )  # fmt: skip
+    typed = ["smoke", *arguments_of(replace(options, address="job"))]
+    assert tyro.cli(Options, args=typed, config=(tyro.conf.FlagCreatePairsOff,)) == options
