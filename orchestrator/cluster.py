@@ -73,7 +73,9 @@ def prepare_environment(address: str) -> None:
             f"--address {address}: a sweep through Ray's client would end with this terminal; submit it as a job: "
             "--address job:http://HOST:8265 (the same as `ray job submit`), or run it on the head with --address auto"
         )
-    if address == LOCAL:  # this machine gives no notice before it goes: one process less per start of the workers
+    if (
+        address == LOCAL
+    ):  # this machine gives no notice before it goes: one process less per start of the workers
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     if "RAY_AUTH_MODE" in os.environ:
         return

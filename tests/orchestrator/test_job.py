@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 import ray.cloudpickle
-import tyro
 import ray_nodes
+import tyro
 from ray_nodes import free_port
 
 from orchestrator import probe
