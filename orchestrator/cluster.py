@@ -28,6 +28,7 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "NO_ALBUMENTATIONS_UPDATE": "1",
 }
+LOCAL = "local"
 _WORKERS_READ = ("NO_ALBUMENTATIONS_UPDATE", "RAY_TRAIN_V2_ENABLED")
 
 
@@ -62,14 +63,31 @@ def prepare_environment(address: str) -> None:
 
     An embedded Ray is locked with a token, so that only processes which this one starts get in: its daemons listen on
     every interface of the machine. Without a token of ours Ray would write one into the home folder, for all to share.
+
+    Raises:
+        UsageError: the address is one of Ray's client.
     """
     os.environ.update({key: value for key, value in _ENVIRONMENT.items() if key not in os.environ})
+    if address.startswith("ray://"):
+        raise UsageError(
+            f"--address {address}: a sweep through Ray's client would end with this terminal; submit it as a job: "
+            "--address job:http://HOST:8265 (the same as `ray job submit`), or run it on the head with --address auto"
+        )
     if (
-        address == "local"
+        address == LOCAL
     ):  # this machine gives no notice before it goes: one process less per start of the workers
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    if address == "local" and "RAY_AUTH_MODE" not in os.environ:
+    if "RAY_AUTH_MODE" in os.environ:
+        return
+    if address == LOCAL:
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    elif {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
+        os.environ["RAY_AUTH_MODE"] = "token"
+
+
+def is_job(address: str) -> bool:
+    """Whether the address names a cluster to which the sweep is handed as a job."""
+    return address == "job" or address.startswith("job:")
 
 
 @contextmanager
@@ -91,7 +109,7 @@ def ray_session(address: str, operation: OperationChoice, *, verbose: bool) -> I
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(quiet)
     settings: dict[str, Any] = {"log_to_driver": verbose, "logging_level": quiet}
-    if address == "local":  # its workers inherit this process's environment
+    if address == LOCAL:  # its workers inherit this process's environment
         settings |= {
             "include_dashboard": False,
             "object_store_memory": operation.object_store_mb * 2**20,
@@ -102,7 +120,7 @@ def ray_session(address: str, operation: OperationChoice, *, verbose: bool) -> I
     try:
         ray.init(address=address, **settings)
     except (ConnectionError, ValueError, OSError) as error:
-        if address == "local":
+        if address == LOCAL:
             raise
         raise UsageError(
             f"--address {address} cannot be joined: {error}. Start one with `ray start --head`."
@@ -112,9 +130,7 @@ def ray_session(address: str, operation: OperationChoice, *, verbose: bool) -> I
     if address != "local" and not _asks_for_token():
         print(_OPEN_CLUSTER.format(address=address), file=sys.stderr)
     try:
-        total = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-        yield Holdings(total.get("CPU", 0.0), total.get("GPU", 0.0), len(alive))
+        yield holdings(ray)
     finally:
         ray.shutdown()
 
@@ -130,6 +146,13 @@ def _asks_for_token() -> bool:
     from ray import _raylet
 
     return bool(_raylet.get_authentication_mode() == _raylet.AuthenticationMode.TOKEN)  # type: ignore[attr-defined]
+
+
+def holdings(ray: Any) -> Holdings:
+    """What the cluster has now."""
+    total = ray.cluster_resources()
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    return Holdings(total.get("CPU", 0.0), total.get("GPU", 0.0), len(alive))
 
 
 def _silence_raylet() -> None:

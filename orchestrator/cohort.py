@@ -288,7 +288,9 @@ class TrainingFloor:
                     seat.student.check()
             except Exception as error:
                 self._fail_or_divide(seat, error)
-        self._exchange(Progress(self.wave.index, step, self.wave.steps, len(self._training()), "training"))
+        seats = self._training()
+        spent = self.workers.world_size * sum(s.costs.student_seconds + s.costs.shared_seconds for s in seats)
+        self._exchange(Progress(self.wave.index, step, self.wave.steps, len(seats), "training", spent))
 
     @staticmethod
     def _teacher_users(seated: Sequence[Seat]) -> int:

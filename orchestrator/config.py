@@ -211,6 +211,49 @@ class CacheChoice(Section):
     )
 
 
+class MlflowTracker(Section):
+    """MLflow."""
+
+    kind: Literal["mlflow"] = "mlflow"
+    uri: str | None = Field(
+        default=None, description="MLFLOW_TRACKING_URI by default, else mlflow.db in the run's folder"
+    )
+    experiment: str | None = Field(default=None, description="the run's name by default")
+
+
+class WandbTracker(Section):
+    """Weights & Biases."""
+
+    kind: Literal["wandb"] = "wandb"
+    project: str | None = Field(default=None, description="the run's name by default")
+    entity: str | None = Field(default=None, description="user or team; your own by default")
+    mode: Literal["online", "offline"] = Field(
+        default="online", description="offline writes files that `wandb sync` sends later"
+    )
+    folder: str | None = Field(
+        default=None, description="for its files; wandb/ in the run's folder by default"
+    )
+
+
+class TensorBoardTracker(Section):
+    """TensorBoard's event files."""
+
+    kind: Literal["tensorboard"] = "tensorboard"
+    folder: str | None = Field(
+        default=None, description="for its files; tensorboard/ in the run's folder by default"
+    )
+
+
+def _tracker_shorthand(value: Any) -> Any:
+    return {"kind": value} if isinstance(value, str) else value
+
+
+TrackerChoice = Annotated[
+    Annotated[MlflowTracker | WandbTracker | TensorBoardTracker, Field(discriminator="kind")],
+    BeforeValidator(_tracker_shorthand),
+]
+
+
 class OperationChoice(Section):
     """How the work is carried out; changes no result, so it may differ when a run is gone on with."""
 
@@ -250,6 +293,12 @@ class OperationChoice(Section):
         le=1e9,
         description="longest time for one step of one student; then its worker is restarted",
     )
+    wait_minutes: float = Field(
+        default=0.0, ge=0, description="wait for a joined cluster to grow; its autoscaler is asked to"
+    )
+    trackers: tuple[TrackerChoice, ...] = Field(
+        default=(), description="mlflow, wandb, tensorboard: each by its name, or with options"
+    )
     teachers: str | None = Field(default=None, description="folder of trained teachers shared between runs")
 
 
@@ -259,6 +308,10 @@ class BudgetChoice(Section):
     hours: float | None = Field(default=None, gt=0, description="wall-clock hours of one command")
     gpu_hours: float | None = Field(
         default=None, gt=0, description="worker hours (a CPU worker counts as one) of the run"
+    )
+    cost: float | None = Field(default=None, gt=0, description="worker hours of the run × price")
+    price: float | str | None = Field(
+        default=None, description="what a worker hour costs: a number, or a name in search_spaces/prices.yaml"
     )
 
 

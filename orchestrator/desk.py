@@ -44,6 +44,7 @@ class Progress:
     steps: int = 0
     seats: int = 0
     activity: str = "starting"
+    worker_seconds: float = 0.0  # what the students that still train have cost so far
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from distill.catalogue import ModelCost, check_model_name
@@ -15,6 +15,7 @@ from orchestrator.choices import needs_teacher
 from orchestrator.config import SweepConfig
 from orchestrator.model_costs import cost_of
 from orchestrator.plan import Cohort, Model, Phase, Plan, Teacher, Wave, teacher_cohort
+from orchestrator.prices import Price, price_of
 
 # What small-batch training reaches in practice, a fraction of the peak; the truth is in the ledger after a run.
 ASSUMED_FLOPS = {
@@ -44,6 +45,8 @@ def estimate(plan: Plan) -> dict[str, Any]:
     teachers = [teacher_cohort(plan, teacher) for teacher in plan.teachers if teacher.recipe is not None]
     cohorts = [*teachers, *plan.students]
     found = {phase: _phase(config, cohorts, phase) for phase in _PHASES}
+    worker_hours = math.fsum(phase["worker_hours"] for phase in found.values())
+    price = price_of(config.budget)
     return {
         "name": config.name,
         "plan_hash": plan.plan_hash,
@@ -59,7 +62,10 @@ def estimate(plan: Plan) -> dict[str, Any]:
         "uncounted_teachers": sorted(
             teacher.model.name for teacher in plan.teachers if not _countable(teacher)
         ),
-        "worker_hours": round(math.fsum(phase["worker_hours"] for phase in found.values()), 4),
+        "worker_hours": round(worker_hours, 4),
+        "price": None if price is None else asdict(price),
+        "cost": None if price is None else round(price.cost(worker_hours), 2),
+        "budget": config.budget.model_dump(exclude={"price"}),
         "assumed_flops_per_second": sorted({_speed(config, cohort.recipe) for cohort in cohorts}),
         "disk_bytes": _disk(config, cohorts),
     }
@@ -86,6 +92,17 @@ def render_estimate(found: dict[str, Any]) -> str:
         f"  about {found['worker_hours']:.2f} worker-hours, assuming {speeds} GFLOP/s per worker; starting up not counted",
         f"  disk     about {found['disk_bytes'] / 1e6:,.0f} MB at most",
     ]
+    if found["price"] is not None:
+        price = Price(**found["price"])
+        lines.insert(
+            -1,
+            f"  cost     about {price.amount(found['worker_hours'])} at {price.hour:g} a worker-hour: {price.source}",
+        )
+    limits = ", ".join(f"{name} {value:g}" for name, value in found["budget"].items() if value is not None)
+    if limits:
+        lines.append(
+            f"  budget   {limits}: at the first that is used up the sweep stops and keeps everything"
+        )
     if found["uncounted_teachers"]:
         lines.append(
             f"  not in it: passes of {', '.join(found['uncounted_teachers'])}, which are not known yet"

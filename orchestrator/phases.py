@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ from orchestrator.plan import Cohort
 from orchestrator.report import Report
 from orchestrator.run import Run
 from orchestrator.search import BESIDE_THE_DRIVER, Desks, run_tune
+from orchestrator.trackers import followers
 from orchestrator.wavebook import WaveBook
 
 WATCH_SECONDS = 1.0
@@ -68,7 +70,13 @@ def run_phase(
     watcher.start()
     recorder = Recorder(run, book)
     try:
-        run_tune(desks, lambda cohort_id: f"desk-{session}-{cohort_id}", recorder.record)
+        run_tune(
+            desks,
+            lambda cohort_id: f"desk-{session}-{cohort_id}",
+            recorder.record,
+            run_name=run.config.name,
+            followers=followers(run.config.operation.trackers, run.ledger, run.config.name),
+        )
     finally:
         desks.stopping = True
         pool.shutdown(wait=True, cancel_futures=True)
@@ -180,6 +188,7 @@ def _watch(
             }
         except ray.exceptions.RayError:
             view.progress = {}  # the cohort has just ended
+        run.running_seconds = math.fsum(progress.worker_seconds for progress in view.progress.values())
         watch(view)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shlex
@@ -20,7 +21,8 @@ from orchestrator.plan import Plan
 from orchestrator.redaction import redacted
 from orchestrator.schema import SCHEMA_VERSION
 
-_LIBRARIES = (
+COMMIT_FILE = "commit.json"
+LIBRARIES = (
     "heteroakd",
     "torch",
     "torchvision",
@@ -37,7 +39,7 @@ _LIBRARIES = (
 
 def provenance_row(plan: Plan, arguments: list[str], teacher_sha256: Mapping[str, str]) -> dict[str, Any]:
     """The `provenance` row of this command; its id is the hash of all but the time."""
-    commit, dirty = _commit()
+    commit, dirty = commit_of_this_code()
     row: dict[str, Any] = {
         "commit": commit,
         "dirty": dirty,
@@ -55,7 +57,7 @@ def provenance_row(plan: Plan, arguments: list[str], teacher_sha256: Mapping[str
 
 def _versions() -> dict[str, str]:
     found = {}
-    for name in _LIBRARIES:
+    for name in LIBRARIES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -63,9 +65,16 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _commit() -> tuple[str | None, bool | None]:
-    """The commit of the checkout this file lies in, and whether it has uncommitted changes."""
+def commit_of_this_code() -> tuple[str | None, bool | None]:
+    """The commit of the checkout this file lies in, and whether it has uncommitted changes.
+
+    A job's code is no checkout: there a file that travels with it tells.
+    """
     folder = Path(__file__).resolve().parent.parent
+    told = folder / COMMIT_FILE
+    if told.is_file():
+        found = json.loads(told.read_text())
+        return found["commit"], found["dirty"]
     try:
         commit = _git(folder, "rev-parse", "HEAD")
         status = _git(folder, "status", "--porcelain", "--untracked-files=no")

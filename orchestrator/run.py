@@ -18,6 +18,7 @@ from orchestrator.choices import method_family
 from orchestrator.config import SweepConfig
 from orchestrator.ledger import Ledger
 from orchestrator.plan import Cohort, Plan
+from orchestrator.prices import price_of
 from orchestrator.records import curve_rows, trial_row
 from orchestrator.redaction import redacted
 from orchestrator.report import Report
@@ -25,9 +26,11 @@ from orchestrator.wavebook import Recorded, WaveBook
 
 _PLAN = "plan.json"
 _LOCK = "lock.json"
-_OURS = ("tables", "checkpoints", "models", "teachers", "logs", "leaderboard", "ray", _PLAN)
+_TRACKERS = ("mlflow.db", "wandb", "tensorboard")
+_OURS = ("tables", "checkpoints", "models", "teachers", "logs", "leaderboard", "ray", *_TRACKERS, _PLAN)
 CALIBRATION = "calibration"
-_BEFORE = (f"{CALIBRATION}/", "teachers/")  # what a calibration leaves for the sweep that follows it
+# What may be there before a run: a calibration's, and what trackers make when they are tried.
+_BEFORE = (f"{CALIBRATION}/", "teachers/", *_TRACKERS)
 LOCK_SECONDS = 60.0  # a lock that was not renewed for so long belongs to nobody
 
 
@@ -42,7 +45,8 @@ class Run:
     fail_fast: bool = False
     stop_reason: str | None = None
     started: float = field(default_factory=time.monotonic)
-    worker_seconds: float = 0.0
+    worker_seconds: float = 0.0  # of recorded trials
+    running_seconds: float = 0.0  # of those that train now
     stopped: threading.Event = field(default_factory=threading.Event)
     given_up: list[str] = field(default_factory=list)
     retried: set[str] = field(default_factory=set)
@@ -103,10 +107,14 @@ class Run:
         """Which budget is used up, or None."""
         budget = self.config.budget
         hours = (time.monotonic() - self.started) / 3600
+        worker_hours = (self.worker_seconds + self.running_seconds) / 3600
+        price = price_of(budget)
         if budget.hours is not None and hours >= budget.hours:
             return f"budget.hours is {budget.hours:g} and used up"
-        if budget.gpu_hours is not None and self.worker_seconds / 3600 >= budget.gpu_hours:
+        if budget.gpu_hours is not None and worker_hours >= budget.gpu_hours:
             return f"budget.gpu_hours is {budget.gpu_hours:g} and used up"
+        if budget.cost is not None and price is not None and price.cost(worker_hours) >= budget.cost:
+            return f"budget.cost is {budget.cost:g} and used up, at {price.hour:g} a worker hour"
         return None
 
     def failures(self) -> list[dict[str, Any]]:
@@ -215,6 +223,12 @@ def _read_json(ledger: Ledger, path: str, fields: Mapping[str, Any]) -> dict[str
             f"{ledger.place(path)} has a wrong {wrong[0]}, must be as a sweep wrote it; delete it"
         )
     return found
+
+
+def holder_of(ledger: Ledger) -> dict[str, Any]:
+    """Host and process that hold the folder. Raises FileNotFoundError when nobody does."""
+    holder = _read_json(ledger, _LOCK, {"host": str, "pid": int})
+    return {key: holder[key] for key in ("host", "pid")}
 
 
 def _me() -> dict[str, Any]:

@@ -6,17 +6,18 @@ The state is in the wave book; the searcher and the scheduler below are its two 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ray import tune
-from ray.tune import PlacementGroupFactory
+from ray.tune import Callback, PlacementGroupFactory
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from orchestrator.desk import WaveOrder
 from orchestrator.plan import Trial
 from orchestrator.report import Report
+from orchestrator.trackers import Follower, tracked
 from orchestrator.trial import follow_trial
 from orchestrator.wavebook import WaveBook
 
@@ -122,8 +123,51 @@ class _Stateless:
     """Stands in Tune's own snapshot for what has its state in the ledger."""
 
 
-def run_tune(desks: Desks, desk_name: Callable[[str], str], record: Callable[[Report], None]) -> None:
-    """The Tune run of a phase; returns when every trial has ended."""
+class Tracking(Callback):
+    """Passes on to the trackers what becomes of every trial."""
+
+    def __init__(self, book: WaveBook, run_name: str, followers: Sequence[Follower]) -> None:
+        self._book = book
+        self._run_name = run_name
+        self._followers = followers
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial has a process."""
+        planned = self._book.trials[trial.config["trial_id"]].trial
+        for follower in self._followers:
+            follower.start(tracked(planned, self._run_name))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """A trial passed a report on."""
+        for follower in self._followers:
+            follower.report(trial.config["trial_id"], result["report"])
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial has ended, one way or another."""
+        last = self._book.trials[trial.config["trial_id"]].status
+        for follower in self._followers:
+            follower.end(trial.config["trial_id"], failed=last == "failed")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial's process died for good."""
+        for follower in self._followers:
+            follower.end(trial.config["trial_id"], failed=True)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_Stateless, ())
+
+
+def run_tune(
+    desks: Desks,
+    desk_name: Callable[[str], str],
+    record: Callable[[Report], None],
+    *,
+    run_name: str,
+    followers: Sequence[Follower],
+) -> None:
+    """The Tune run of a phase; returns when every trial has ended, and every tracker knows it."""
     with tempfile.TemporaryDirectory(prefix="tune-") as scratch:
         tuner = tune.Tuner(
             tune.with_resources(follow_trial, PlacementGroupFactory([BESIDE_THE_DRIVER])),
@@ -138,6 +182,11 @@ def run_tune(desks: Desks, desk_name: Callable[[str], str], record: Callable[[Re
                 storage_path=scratch,
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=3),
+                callbacks=[Tracking(desks.book, run_name, followers)] if followers else None,
             ),
         )
-        tuner.fit()
+        try:
+            tuner.fit()
+        finally:
+            for follower in followers:
+                follower.close()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 if TYPE_CHECKING:
+    from orchestrator.cluster import Holdings
     from orchestrator.ledger import Ledger
     from orchestrator.plan import Plan
     from orchestrator.progress import ProgressView
@@ -39,7 +40,16 @@ class Options:
     output: str | None = None
     """The run's folder: a path, s3://bucket/run or gs://bucket/run; runs/NAME by default."""
     address: str = "local"
-    """Ray: `local` starts one that only this machine can reach; `auto` or HOST:PORT joins one."""
+    """Ray: `local` starts one that only this machine can reach; `auto` or HOST:PORT joins one from a machine of it;
+    `job` or `job:http://HOST:8265` submits this command to a cluster, follows it, and may be left."""
+    max_hours: float | None = None
+    """Stop in order after so many hours by the clock (budget.hours)."""
+    max_gpu_hours: float | None = None
+    """Stop in order when the run has cost so many worker hours (budget.gpu_hours)."""
+    max_cost: float | None = None
+    """Stop in order when worker hours × price come to this (budget.cost)."""
+    price_per_hour: str | None = None
+    """What a worker hour costs: a number, or a name in search_spaces/prices.yaml (budget.price)."""
     dry_run: bool = False
     """Show what would run and what it would cost, and do nothing."""
     calibrate: bool = False
@@ -79,14 +89,15 @@ def command(options: Options) -> int:
 def sweep(options: Options) -> int:
     """Plan → teachers → students → leaderboard, each one call into one room."""
     from orchestrator.calibration import calibration_plan, show_calibration
-    from orchestrator.cluster import prepare_environment, ray_session
+    from orchestrator.cluster import is_job, prepare_environment, ray_session
     from orchestrator.ledger import Ledger
     from orchestrator.outcome import show_outcome
     from orchestrator.plan import make_plan
     from orchestrator.run import CALIBRATION, held
+    from orchestrator.submission import submit
     from orchestrator.sweepfile import load_sweep
 
-    plan = make_plan(load_sweep(options.source, options.set))
+    plan = make_plan(load_sweep(options.source, [*options.set, *_budget(options)]))
     ledger = Ledger(options.output or f"runs/{plan.config.name}")
     if options.calibrate:
         plan = calibration_plan(plan.config, ledger.root)
@@ -94,15 +105,40 @@ def sweep(options: Options) -> int:
     if options.dry_run:
         return _dry_run(plan, as_json=options.json)
     prepare_environment(options.address)
+    if is_job(options.address):
+        return submit(options)
     _check(plan, ledger, fresh=options.fresh)
     with (
         held(ledger),  # first, so that a folder that cannot be written is told before Ray is started
         ray_session(options.address, plan.config.operation, verbose=options.verbose) as holdings,
     ):
-        at_once = holdings.cohorts_at_once(plan.config.compute, plan.config.operation)
+        at_once = _at_once(options, plan, holdings)
         run = _carry_out(options, plan, ledger, at_once)
     show = show_calibration if options.calibrate else show_outcome
     return show(run, as_json=options.json, code=_exit_code(run))
+
+
+def _at_once(options: Options, plan: Plan, now: Holdings) -> int:
+    """How many cohorts fit, once a joined cluster has grown as far as it was asked to."""
+    from orchestrator.cluster import LOCAL
+
+    compute, operation = plan.config.compute, plan.config.operation
+    if options.address != LOCAL:
+        from orchestrator.growth import grown
+
+        now = grown(now, compute, operation)
+    return now.cohorts_at_once(compute, operation)
+
+
+def _budget(options: Options) -> list[str]:
+    """The budget's options as settings of the sweep file, which they override."""
+    given = {
+        "hours": options.max_hours,
+        "gpu_hours": options.max_gpu_hours,
+        "cost": options.max_cost,
+        "price": options.price_per_hour,
+    }
+    return [f"budget.{key}={value}" for key, value in given.items() if value is not None]
 
 
 def _carry_out(options: Options, plan: Plan, ledger: Ledger, at_once: int) -> Run:
@@ -110,13 +146,17 @@ def _carry_out(options: Options, plan: Plan, ledger: Ledger, at_once: int) -> Ru
     from rich.console import Console
 
     from orchestrator.calibration import write_calibration
+    from orchestrator.cluster import LOCAL
     from orchestrator.gallery import write_gallery
     from orchestrator.leaderboard.files import write_leaderboard
     from orchestrator.progress import ProgressView
+    from orchestrator.readiness import check_nodes
     from orchestrator.run import Run, claim
 
     run = Run(ledger, plan, retry_failed=options.retry_failed, fail_fast=options.fail_fast)
     with ProgressView(Console(stderr=options.json)) as view, _stops_at_signals(run, view):
+        if options.address != LOCAL:
+            check_nodes(plan.config, ledger)
         claim(ledger, plan, fresh=options.fresh)
         _phases(run, at_once, view)
         ledger.delete("ray")  # what Ray Train keeps of its own
@@ -154,11 +194,13 @@ def _check(plan: Plan, ledger: Ledger, *, fresh: bool) -> None:
     from distill.data.check import check_dataset
     from orchestrator.run import examine, refuse_if_held
     from orchestrator.teachers import check_teachers
+    from orchestrator.trackers import check_trackers
 
     for config in plan.config.data.values():
         check_dataset(config, skip_broken=True)
     refuse_if_held(ledger)
     examine(ledger, plan, fresh=fresh)
+    check_trackers(plan.config.operation.trackers, ledger)
     check_teachers(plan, ledger, fresh=fresh)
 
 

@@ -18,6 +18,7 @@ from distill.teacher_source import brings_network
 from orchestrator.choices import check_method_name, check_settings, check_space
 from orchestrator.config import MOST_TRIALS, SweepConfig
 from orchestrator.plan import method_space
+from orchestrator.prices import price_of
 from search_spaces import library, preset_names, preset_path
 
 Place = tuple[str | int, ...]
@@ -281,5 +282,9 @@ def _cross_checks(config: SweepConfig, places: Mapping[Place, str], path: Path) 
                 yield f"{at('methods', i, 'space', *fault['loc'][1:])}: space {key}: {fault['msg'].removeprefix('Value error, ')}"
         except UsageError as error:
             yield f"{at('methods', i, 'config')}: {error}"
+    try:
+        price_of(config.budget)
+    except UsageError as error:
+        yield f"{at('budget', 'price' if config.budget.price is not None else 'cost')}: {error}"
     if "student" not in [method.name for method in config.methods]:
         yield f"{at('methods')}: methods lack 'student'; every gain is measured against the student alone, so add it"

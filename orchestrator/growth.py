@@ -1,0 +1,43 @@
+"""A joined cluster that is still too small: its autoscaler is asked for what is missing, and the sweep waits a while."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import ray
+from ray.autoscaler.sdk import request_resources
+
+from orchestrator.cluster import Holdings, holdings
+from orchestrator.config import ComputeChoice, OperationChoice
+
+LOOK_SECONDS = 1.0
+
+
+def grown(now: Holdings, compute: ComputeChoice, operation: OperationChoice) -> Holdings:
+    """What the cluster has once it holds `operation.cohorts_at_once` cohorts (one by default), or the wait is over.
+
+    The wish is withdrawn afterwards: from then on the work itself is what keeps nodes from being idle.
+    """
+    workers = compute.workers * (operation.cohorts_at_once or 1)
+    worker = {"CPU": float(compute.cpus_per_worker)} | ({"GPU": 1.0} if compute.device == "cuda" else {})
+    deadline = time.monotonic() + 60 * operation.wait_minutes
+    if _holds(now, workers, worker) or not operation.wait_minutes:
+        return now
+    print(
+        f"the cluster has {now.cpus:g} CPUs and {now.gpus:g} GPUs; asked its autoscaler for {workers} × {worker}, "
+        f"waiting {operation.wait_minutes:g} minutes at most",
+        file=sys.stderr,
+    )
+    request_resources(bundles=[dict(worker) for _ in range(workers)])
+    try:
+        while not _holds(now, workers, worker) and time.monotonic() < deadline:
+            time.sleep(LOOK_SECONDS)
+            now = holdings(ray)
+    finally:
+        request_resources(bundles=[])
+    return now
+
+
+def _holds(now: Holdings, workers: int, worker: dict[str, float]) -> bool:
+    return now.cpus >= workers * worker["CPU"] and now.gpus >= workers * worker.get("GPU", 0.0)

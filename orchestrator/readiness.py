@@ -1,0 +1,88 @@
+"""Everything a worker needs that is not there, said before the first trial: one small task per node looks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import ray
+from ray import cloudpickle
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from distill.errors import UsageError
+from orchestrator import probe
+from orchestrator.config import SweepConfig
+from orchestrator.ledger import Ledger
+from orchestrator.provenance import LIBRARIES
+from orchestrator.run import holder_of
+
+ANSWER_SECONDS = 180.0  # a node that has to fetch the job's code first takes its time
+
+
+def check_nodes(config: SweepConfig, ledger: Ledger) -> None:
+    """Asks every node for packages, and those that can hold a worker for data, device and the run's folder.
+
+    The run's folder must be held: what a node sees of the lock says whether it sees the same folder.
+
+    Raises:
+        UsageError: lists node, what is missing there, and the remedy.
+    """
+    cloudpickle.register_pickle_by_value(probe)  # type: ignore[no-untyped-call]
+    look: Any = ray.remote(num_cpus=0, max_retries=1)(probe.look)
+    asked = {}
+    for node in ray.nodes():  # type: ignore[no-untyped-call]
+        if node["Alive"]:
+            here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            needs = asdict(_needs(config, ledger, node["Resources"]))
+            asked[look.options(scheduling_strategy=here).remote(needs)] = node
+    answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
+    faults = [f"{_name(asked[task])}: {fault}" for task in answered for fault in _faults(task)]
+    faults += [
+        f"{_name(asked[task])}: no answer in {ANSWER_SECONDS:g} s; look at it with `ray status`"
+        for task in silent
+    ]
+    if faults:
+        raise UsageError("the cluster lacks what this sweep needs:\n  " + "\n  ".join(sorted(faults)))
+
+
+def _needs(config: SweepConfig, ledger: Ledger, resources: dict[str, float]) -> probe.Needs:
+    compute, cache = config.compute, config.operation.cache
+    on_gpu = compute.device == "cuda"
+    code = probe.code_hash()
+    assert code is not None  # this very code
+    return probe.Needs(
+        versions=probe.versions_of(LIBRARIES),
+        code=code,
+        readable=tuple(_files(config)),
+        writable=() if cache is None else (cache.folder,),
+        output=ledger.root,
+        holder=holder_of(ledger),
+        trains=resources.get("CPU", 0) >= compute.cpus_per_worker
+        and (not on_gpu or resources.get("GPU", 0) >= 1),
+        gpu=on_gpu,
+    )
+
+
+def _files(config: SweepConfig) -> Iterator[str]:
+    """Files and folders that workers read by themselves."""
+    for data in config.data.values():
+        root = getattr(data, "root", None)
+        if root is not None:
+            yield str(root)
+    for pair in config.pairs:
+        for model in (pair.teacher, pair.student):
+            if isinstance(model.pretrained, str):
+                yield model.pretrained
+
+
+def _faults(task: Any) -> list[str]:
+    try:
+        found: list[str] = ray.get(task)
+    except ray.exceptions.RayError as error:
+        return [f"cannot run a task: {str(error).splitlines()[-1]}"]
+    return found
+
+
+def _name(node: dict[str, Any]) -> str:
+    return f"node {node['NodeManagerAddress']} ({node['NodeID'][:8]})"

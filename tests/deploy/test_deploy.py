@@ -1,0 +1,266 @@
+"""The cluster files against what reads them: ray up's own validation, kubernetes' schemas, shellcheck, hadolint."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from orchestrator.sweep import Options
+from search_spaces import preset_names
+
+ROOT = Path(__file__).parent.parent.parent
+DEPLOY = ROOT / "deploy"
+CLOUDS = ["aws.yaml", "gcp.yaml"]
+
+
+def tool(name: str) -> str:
+    """A linter that comes from PyPI beside this python."""
+    beside = Path(sys.executable).with_name(name)
+    found = str(beside) if beside.is_file() else shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+def documents() -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((DEPLOY / "rayjob.yaml").read_text()))
+
+
+def rayjob() -> dict[str, Any]:
+    [found] = [document for document in documents() if document["kind"] == "RayJob"]
+    return found
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_ray_up_accepts_the_cluster_file(name: str) -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = prepare_config(yaml.safe_load((DEPLOY / name).read_text()))
+    validate_config(config)
+    broken = {**config, "max_wrokers": 3}
+    with pytest.raises(Exception, match="max_wrokers"):
+        validate_config(broken)
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_the_head_trains_nothing_and_workers_are_spot_with_a_gpu_and_a_limit(name: str) -> None:
+    config = yaml.safe_load((DEPLOY / name).read_text())
+    types = config["available_node_types"]
+    assert types[config["head_node_type"]]["resources"] == {"CPU": 0}
+    worker = types["gpu_worker"]
+    assert worker["resources"]["GPU"] == 1
+    assert 0 <= worker["min_workers"] < worker["max_workers"] <= config["max_workers"]
+    assert "spot" in str(worker["node_config"]).lower()
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_every_node_is_installed_by_the_lock_and_started_with_the_token(name: str) -> None:
+    config = yaml.safe_load((DEPLOY / name).read_text())
+    installs = [line for line in config["setup_commands"] if "pip install" in line]
+    assert installs
+    assert all("--constraint ~/heteroakd/constraints.txt" in line for line in installs)
+    assert "~/.ray/auth_token" in config["file_mounts"]
+    for commands in (config["head_start_ray_commands"], config["worker_start_ray_commands"]):
+        [start] = [line for line in commands if "ray start" in line]
+        assert "RAY_AUTH_MODE=token" in start
+        assert "--object-store-memory=" in start
+    for line in [
+        *config["setup_commands"],
+        *config["head_start_ray_commands"],
+        *config["worker_start_ray_commands"],
+    ]:
+        subprocess.run(["bash", "-n", "-c", line], check=True)
+
+
+def test_every_pod_and_object_of_the_rayjob_is_valid_for_kubernetes() -> None:
+    """The pods, the account and the config map by kubernetes' own schemas; unknown keys are faults."""
+    checker = pytest.importorskip("kubernetes_validate")
+    for document in documents():
+        if document["kind"] != "RayJob":
+            checker.validate(document, checker.latest_version(), strict=True)
+    cluster = rayjob()["spec"]["rayClusterSpec"]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    for group in groups:
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, **group["template"]}
+        checker.validate(pod, checker.latest_version(), strict=True)
+        broken = {**pod, "spec": {**pod["spec"], "contaners": []}}
+        with pytest.raises(checker.ValidationError):
+            checker.validate(broken, checker.latest_version(), strict=True)
+
+
+# The fields of KubeRay's v1 API that we use, with their types (ray-operator/apis/ray/v1/*_types.go). Its whole schema is
+# not to be had from PyPI or npm.
+RAYJOB = {
+    "entrypoint": str, "backoffLimit": int, "shutdownAfterJobFinishes": bool, "ttlSecondsAfterFinished": int,
+    "submissionMode": str, "rayClusterSpec": dict,
+}  # fmt: skip
+RAYCLUSTER = {
+    "rayVersion": str, "authOptions": dict, "enableInTreeAutoscaling": bool, "autoscalerOptions": dict,
+    "headGroupSpec": dict, "workerGroupSpecs": list,
+}  # fmt: skip
+GROUP = {
+    "groupName": str, "replicas": int, "minReplicas": int, "maxReplicas": int, "rayStartParams": dict, "template": dict,
+}  # fmt: skip
+
+
+def test_the_rayjob_has_kuberays_fields_and_types_and_starts_what_this_checkout_is() -> None:
+    document = rayjob()
+    assert document["apiVersion"] == "ray.io/v1"
+    spec = document["spec"]
+    cluster = spec["rayClusterSpec"]
+    head, [worker] = cluster["headGroupSpec"], cluster["workerGroupSpecs"]
+    for node, types in ((spec, RAYJOB), (cluster, RAYCLUSTER), (head, GROUP), (worker, GROUP)):
+        assert {key: type(value) for key, value in node.items()} == {key: types[key] for key in node}
+    for group in (head, worker):  # KubeRay wants every value as text
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
+    assert head["rayStartParams"]["num-cpus"] == "0"
+    assert cluster["authOptions"] == {"mode": "token"}
+    assert worker["minReplicas"] <= worker["replicas"] <= worker["maxReplicas"]
+    [lock] = [
+        line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith("ray==")
+    ]
+    assert lock == f"ray=={cluster['rayVersion']}"
+
+
+def test_the_rayjobs_entrypoint_is_a_command_that_the_sweep_understands() -> None:
+    import tyro
+
+    words = shlex.split(rayjob()["spec"]["entrypoint"])
+    assert words[:3] == ["python", "-m", "orchestrator.sweep"]
+    options = tyro.cli(Options, args=words[3:], config=(tyro.conf.FlagCreatePairsOff,))
+    assert options.address == "auto"
+    assert str(options.output).startswith("s3://")
+
+
+def test_shellcheck_finds_nothing_in_the_slurm_script() -> None:
+    script = str(DEPLOY / "slurm.sh")
+    subprocess.run(["bash", "-n", script], check=True)
+    subprocess.run([tool("shellcheck"), script], check=True)
+
+
+STUBS = {
+    "scontrol": 'echo "scontrol $*" >> "$LOG"; [ "$1" = show ] && printf "alpha\\nbeta\\n" || true',
+    "srun": 'while [[ $1 == --* ]]; do case $1 in --nodelist=*) export NODE=${1#*=};; esac; shift; done; exec "$@"',
+    "hostname": "echo 10.0.0.1",
+    "ray": 'echo "ray on ${NODE:-} $* token=$RAY_AUTH_TOKEN mode=$RAY_AUTH_MODE" >> "$LOG"\n'
+           'if [ "$1" = start ]; then trap "echo ended $NODE >> $LOG; exit" TERM; while :; do sleep 0.05; done; fi',
+    "python": '[ "$1" = -c ] && exec python3 "$@"; until [ "$(grep -c " start " "$LOG")" = 2 ]; do sleep 0.05; done\n'
+              'echo "sweep $*" >> "$LOG"; exit "$CODE"',
+}  # fmt: skip
+
+
+def slurm(folder: Path, code: int) -> tuple[int, list[str]]:
+    """The script on an allocation of two nodes whose commands only note what they are told."""
+    stubs = folder / "bin"
+    stubs.mkdir()
+    for name, body in STUBS.items():
+        (stubs / name).write_text(f"#!/bin/bash\n{body}\n")
+        (stubs / name).chmod(0o755)
+    log = folder / "log"
+    environment = {
+        "PATH": f"{stubs}:{os.environ['PATH']}", "VENV": str(folder / "none"), "LOG": str(log), "CODE": str(code),
+        "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "nodes", "SLURM_CPUS_PER_TASK": "8", "SLURM_GPUS_PER_TASK": "1",
+    }  # fmt: skip
+    done = subprocess.run(
+        ["bash", str(DEPLOY / "slurm.sh"), "mine.yaml", "--output", "/shared/run"], env=environment, timeout=60,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done.returncode, log.read_text().splitlines()
+
+
+def test_the_slurm_script_starts_every_node_with_one_token_runs_the_sweep_and_ends_all(
+    tmp_path: Path,
+) -> None:
+    code, log = slurm(tmp_path, 3)
+    assert code == 3
+    starts = {line.split()[2]: line for line in log if " start " in line}
+    assert set(starts) == {"alpha", "beta"}
+    assert "--head --node-ip-address=10.0.0.1" in starts["alpha"]
+    assert "--address=10.0.0.1:20007" in starts["beta"]
+    assert all("--num-cpus=8 --num-gpus=1" in line and "mode=token" in line for line in starts.values())
+    tokens = {re.search(r"token=(\w{64}) ", line)[1] for line in starts.values()}  # type: ignore[index]
+    assert len(tokens) == 1
+    [sweep] = [line for line in log if line.startswith("sweep")]
+    assert sweep.startswith(
+        "sweep -m orchestrator.sweep mine.yaml --output /shared/run --address 10.0.0.1:20007"
+    )
+    assert {line for line in log if line.startswith("ended")} == {"ended alpha", "ended beta"}
+    assert not [line for line in log if "requeue" in line]
+
+
+def test_a_slurm_job_whose_sweep_was_interrupted_is_queued_again(tmp_path: Path) -> None:
+    code, log = slurm(tmp_path, 130)
+    assert code == 130
+    assert "scontrol requeue 7" in log
+
+
+def test_the_image_copies_what_is_there_installs_by_the_lock_and_runs_as_nobody_special() -> None:
+    lines = (DEPLOY / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    for line in lines:
+        if line.startswith("COPY"):
+            for path in line.split()[1:-1]:
+                assert (ROOT / path).exists()
+                assert f"!{path}" in ignored
+        if "pip install" in line:
+            assert "--constraint constraints.txt" in line
+    users = [line.split()[1] for line in lines if line.startswith("USER")]
+    assert users[-1] not in ("0", "root")
+
+
+def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
+    subprocess.run([tool("hadolint"), str(DEPLOY / "Dockerfile")], check=True)
+
+
+def commands_of(page: Path) -> list[str]:
+    """Every sweep command of a page's shell blocks."""
+    blocks = re.findall(r"```(?:sh|console)\n(.*?)```", page.read_text(), re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [line.removeprefix("$ ").strip() for line in lines if "-m orchestrator.sweep " in line]
+
+
+def test_every_sweep_command_of_the_clusters_page_is_one_that_the_sweep_understands() -> None:
+    import tyro
+
+    found = commands_of(ROOT / "docs" / "cluster.md")
+    assert len(found) == 4
+    for line in found:
+        words = shlex.split(line.split(" | ")[0], comments=True)
+        options = tyro.cli(
+            Options,
+            args=words[words.index("orchestrator.sweep") + 1 :],
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
+        assert options.source.endswith(".yaml") or options.source in preset_names()
+
+
+def test_every_yaml_of_the_clusters_page_is_a_part_of_a_sweep_file() -> None:
+    from orchestrator.config import SweepConfig
+
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "cluster.md").read_text(), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        for key, value in yaml.safe_load(block).items():
+            SweepConfig.__pydantic_validator__.validate_assignment(SweepConfig.model_construct(), key, value)
+
+
+def test_the_pages_dry_run_is_what_the_command_prints() -> None:
+    page = (ROOT / "docs" / "cluster.md").read_text()
+    command, printed = re.search(
+        r"```console\n\$ (python -m orchestrator\.sweep [^\n]+)\n(.*?)```", page, re.DOTALL
+    ).groups()  # type: ignore[union-attr]
+    done = subprocess.run(
+        [sys.executable, *shlex.split(command)[1:]], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    # The plan's hash changes with the program; everything else is a promise of the page.
+    told, now = (re.sub(r"plan [0-9a-f]{12}", "plan", text.strip()) for text in (printed, done.stdout))
+    assert now == told
