@@ -228,11 +228,12 @@ def commands_of(page: Path) -> list[str]:
     return [line.removeprefix("$ ").strip() for line in lines if "-m orchestrator.sweep " in line]
 
 
-def test_every_sweep_command_of_the_clusters_page_is_one_that_the_sweep_understands() -> None:
+@pytest.mark.parametrize("page", ["docs/cluster.md", "README.md"])
+def test_every_sweep_command_of_the_pages_is_one_that_the_sweep_understands(page: str) -> None:
     import tyro
 
-    found = commands_of(ROOT / "docs" / "cluster.md")
-    assert len(found) == 4
+    found = commands_of(ROOT / page)
+    assert found
     for line in found:
         words = shlex.split(line.split(" | ")[0], comments=True)
         options = tyro.cli(
