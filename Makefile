@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: sweep test setup lock licences audit clean
+.PHONY: sweep test test-long setup lock licences audit clean
 
 sweep: setup
 	$(BIN)/python -m orchestrator.sweep $(ARGS)
@@ -14,6 +14,12 @@ test: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# The tests that are too slow for every change, a hundred random kills, and fuzzing in depth.
+test-long: setup
+	$(BIN)/python -m pytest -m long
+	$(BIN)/python tests/faults/harness.py --kills 100 --seed 1
+	FUZZ_EXAMPLES=20000 $(BIN)/python -m pytest tests/fuzz --timeout 0
 
 setup: $(VENV)/.installed
 

@@ -8,10 +8,21 @@ from pathlib import Path
 
 import pytest
 from stumbling_store import StumblingStore
-from sweeps import SMALL, Sweep, assert_equal_runs, counted, run
+from sweeps import SMALL, Sweep, assert_equal_runs, run
 
 from distill.errors import UsageError
 from orchestrator.ledger import Ledger
+
+SHORT = ("--set", "methods=[student]", "--set", "search.trials=0", "--set", "final.seeds=[1]")
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The short sweep on a disk without faults."""
+    output = tmp_path_factory.mktemp("local") / "run"
+    sweep = run(SMALL, output, *SHORT)
+    assert sweep.process.returncode == 0, sweep.text()
+    return output
 
 
 def at(address: str) -> str:
@@ -49,16 +60,15 @@ def test_a_store_that_is_never_reached_or_refuses_is_told_in_a_sentence(object_s
 
 @pytest.mark.ray
 @pytest.mark.timeout(900)
-def test_a_sweep_on_a_store_that_stumbles_ends_as_one_on_a_disk(object_store: str, tmp_path: Path) -> None:
-    short = ("--set", "search.trials=2", "--set", "search.bracket=2", "--set", "final.seeds=[1]")
-    local = run(SMALL, tmp_path / "local", *short)
-    assert local.process.returncode == 0, local.text()
+def test_a_sweep_on_a_store_that_stumbles_ends_as_one_on_a_disk(
+    object_store: str, tmp_path: Path, local: Path
+) -> None:
     with StumblingStore(object_store, share=0.05, seed=6) as store:
-        sweep = Sweep(SMALL, at(store.address), *short, log=tmp_path / "sweep.log")
+        sweep = Sweep(SMALL, at(store.address), *SHORT, log=tmp_path / "sweep.log")
         assert sweep.finish(timeout=600) == 0, sweep.text()
         assert sum(store.faults.values()) > 0
         print(f"{dict(store.faults)} of {store.requests} requests")
-    assert_equal_runs(at(object_store), tmp_path / "local")
+    assert_equal_runs(at(object_store), local)
 
 
 @pytest.fixture
@@ -74,28 +84,26 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.ray
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_full_disk_ends_the_sweep_with_a_sentence_and_with_room_it_goes_on(
-    small_disk: Path, tmp_path: Path
+    small_disk: Path, tmp_path: Path, local: Path
 ) -> None:
-    short = ("--set", "search.trials=2", "--set", "search.bracket=2", "--set", "final.seeds=[1]")
     output = small_disk / "run"
     (small_disk / "ballast").write_bytes(b"x" * 600_000)
-    full = Sweep(SMALL, output, *short, log=tmp_path / "full.log")
+    full = Sweep(SMALL, output, *SHORT, log=tmp_path / "full.log")
     assert full.finish() == 2, full.text()
     assert "its disk is full" in full.text()
     assert "make room" in full.text()
     assert "Traceback" not in full.text()
     subprocess.run(["mount", "-o", "remount,size=40m", str(small_disk)], check=True)
-    again = Sweep(SMALL, output, *short, log=tmp_path / "again.log")
+    again = Sweep(SMALL, output, *SHORT, log=tmp_path / "again.log")
     assert again.finish() == 0, again.text()
-    local = run(SMALL, tmp_path / "local", *short)
-    assert local.process.returncode == 0, local.text()
-    assert_equal_runs(output, tmp_path / "local")
+    assert_equal_runs(output, local)
 
 
 def test_a_folder_that_may_not_be_written_is_refused_before_anything_starts(
-    small_disk: Path, tmp_path: Path
+    small_disk: Path, tmp_path: Path, local: Path
 ) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     sweep = Sweep(SMALL, small_disk / "run", log=tmp_path / "sweep.log")
@@ -110,19 +118,3 @@ def test_a_file_where_the_folder_should_be_is_refused(tmp_path: Path) -> None:
     assert sweep.finish() == 2, sweep.text()
     assert "choose another --output" in sweep.text()
     assert (tmp_path / "file").read_text() == "mine"
-
-
-@pytest.mark.ray
-@pytest.mark.timeout(600)
-def test_a_second_command_on_the_same_output_is_told_who_holds_it_and_harms_nothing(tmp_path: Path) -> None:
-    output = tmp_path / "run"
-    first = Sweep("smoke", output, "--set", "search.trials=0", "--set", "final.seeds=[1]")
-    try:
-        first.wait_until(lambda: (output / "lock.json").exists())
-        second = Sweep("smoke", output, log=tmp_path / "second.log")
-        assert second.finish() == 2, second.text()
-        assert f"held by process {first.process.pid}" in second.text()
-        assert first.finish() == 0, first.text()
-    finally:
-        first.end()
-    assert counted(output, phase="final", status="ok") > 0

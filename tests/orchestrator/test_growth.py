@@ -59,6 +59,7 @@ def autoscaling() -> Iterator[tuple[str, dict[str, str]]]:
 
 
 @pytest.mark.ray
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_an_autoscaling_cluster_grows_until_a_cohort_fits(autoscaling: tuple[str, dict[str, str]]) -> None:
     address, env = autoscaling

@@ -19,15 +19,6 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 same = pd.testing.assert_frame_equal
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run nobody disturbed."""
-    output = tmp_path_factory.mktemp("undisturbed") / "run"
-    sweep = run(SMALL, output)
-    assert sweep.process.returncode == 0, sweep.text()
-    return output
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "run"
@@ -64,9 +55,12 @@ def test_the_same_command_again_trains_nothing_and_changes_nothing(undisturbed: 
 def test_a_sweep_stopped_by_ctrl_c_in_the_search_ends_as_one_that_ran_through(
     undisturbed: Path, folder: Path
 ) -> None:
-    """And may go on with other seats at a time, since company changes nothing."""
+    """And may go on with other seats at a time, since company changes nothing. A second command meanwhile is refused."""
     sweep = Sweep(SMALL, folder)
     sweep.wait_until(lambda: counted(folder, phase="search", status="pruned") >= 2)
+    second = Sweep(SMALL, folder, log=folder.with_name("second.log"))
+    assert second.finish() == 2, second.text()
+    assert f"held by process {sweep.process.pid}" in second.text()
     sweep.interrupt()
     assert sweep.finish() == 130, sweep.text()
     assert counted(folder, phase="search", status="ok") < 2
