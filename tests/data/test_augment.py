@@ -116,7 +116,7 @@ def test_labels_are_never_blended_and_colour_leaves_them_alone() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "rule"),
     [
-        ("crop", (0, 8), "at least 1 pixel"),
+        ("crop", (0, 8), "must be from 1 to 16384 pixels"),
         ("scale", (2.0, 0.5), "smallest ≤ largest"),
         ("colour", 1.5, "less than or equal to 1"),
     ],

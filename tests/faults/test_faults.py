@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
-import secrets
-from collections.abc import Iterator
+import socket
+import tempfile
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import ray_nodes
 import yaml
 from harness import PATIENT, Toll, assert_nothing_lost, disturbed_run
-from sweeps import SMALL, Sweep, counted, run, trials
+from sweeps import SMALL, Sweep, counted, descendants, run, trials
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 TROUBLES = Path(__file__).parents[1] / "orchestrator" / "troubles"
@@ -54,52 +57,55 @@ def test_one_of_two_workers_is_killed_and_both_go_on_from_the_checkpoint(tmp_pat
         assert_nothing_lost(tmp_path / "run", tmp_path / "expected")
 
 
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
-    """A head that trains nothing and two nodes that do, each with a raylet of its own, on loopback."""
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    from ray.cluster_utils import Cluster
-
-    small = {"object_store_memory": 80 * 2**20}
-    made = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 0, "node_ip_address": "127.0.0.2", **small}
-    )
-    try:
-        for number in (3, 4):
-            made.add_node(num_cpus=1, node_ip_address=f"127.0.0.{number}", **small)
-        yield made
-    finally:
-        made.shutdown()
-
-
 def test_the_node_that_trains_is_lost_and_another_goes_on(
-    undisturbed: Path, tmp_path: Path, cluster: object
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A head that trains nothing and two nodes that do, with addresses of their own."""
+    env = ray_nodes.environment()
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        monkeypatch.setenv(name, env[name])
     output = tmp_path / "run"
-    sweep = Sweep(SMALL, output, "--address", cluster.address, *PATIENT)
-    try:
-        sweep.wait_until(lambda: counted(output, phase="search", status="pruned") >= 2)
-        lost = next(node for node in cluster.worker_nodes if trains(node))
-        cluster.remove_node(lost, allow_graceful=False)
-        assert sweep.finish(timeout=400) == 0, sweep.text()
-    finally:
-        sweep.end()
+    head = f"127.0.0.2:{ray_nodes.free_port()}"
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        places = {"env": env, "log": tmp_path / "ray.log"}
+        nodes = [
+            ray_nodes.start(
+                "--head", "--num-cpus=0", "--node-ip-address=127.0.0.2", f"--port={head.split(':')[1]}",
+                f"--temp-dir={folder}", **places,
+            )
+        ]  # fmt: skip
+        try:
+            for number in (3, 4):
+                address = f"--node-ip-address=127.0.0.{number}"
+                nodes.append(ray_nodes.start(f"--address={head}", "--num-cpus=1", address, **places))
+            sweep = started(head, output)
+            sweep.wait_until(lambda: counted(output, phase="search", status="pruned") >= 2)
+            (lost,) = [node for node in nodes[1:] if trains(node.pid)]
+            ray_nodes.end([lost])
+            assert sweep.finish(timeout=400) == 0, sweep.text()
+        finally:
+            ray_nodes.end(nodes)
     assert_nothing_lost(output, undisturbed)
 
 
-def trains(node: object) -> bool:
-    """Whether a training worker runs below this node's raylet."""
-    from sweeps import descendants
+def started(head: str, output: Path) -> Sweep:
+    """The sweep on the cluster, once its head answers; it waits for nodes by itself."""
+    port = int(head.split(":")[1])
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.2", port), timeout=1):
+            break
+        time.sleep(0.2)
+    return Sweep(SMALL, output, "--address", head, "--set", "operation.wait_minutes=3", *PATIENT)
 
-    raylets = [process.process.pid for process in node.all_processes["raylet"]]
-    titles = [
-        Path(f"/proc/{pid}/cmdline").read_bytes()
-        for raylet in raylets
-        for pid in descendants(raylet)
-        if Path(f"/proc/{pid}").exists()
-    ]
-    return any(b"RayTrainWorker" in title for title in titles)
+
+def trains(raylet: int) -> bool:
+    """Whether a training worker runs below this process."""
+    for pid in descendants(raylet):
+        with contextlib.suppress(OSError):
+            if b"RayTrainWorker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return True
+    return False
 
 
 def test_trials_that_hang_die_raise_or_want_too_much_memory_fail_alone(

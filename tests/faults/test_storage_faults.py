@@ -59,6 +59,7 @@ def test_a_store_that_is_never_reached_or_refuses_is_told_in_a_sentence(object_s
 
 
 @pytest.mark.ray
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_sweep_on_a_store_that_stumbles_ends_as_one_on_a_disk(
     object_store: str, tmp_path: Path, local: Path

@@ -48,7 +48,10 @@ def test_where_results_come_from_is_told_without_secrets(monkeypatch: pytest.Mon
     assert "--output" in row["command"]
     for secret in (*SECRETS.values(), *IN_ADDRESSES):
         assert secret not in told
-    assert not {*os.environ.values()} & {str(value) for value in row["hardware"].values()}
+    values = {
+        value for value in os.environ.values() if len(value) > 8
+    }  # shorter ones may be a number of cores
+    assert not [value for value in values if value in told]
 
 
 def test_an_address_is_shown_without_its_credentials() -> None:

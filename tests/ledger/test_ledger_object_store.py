@@ -124,6 +124,7 @@ def test_a_leaderboard_is_made_from_and_written_to_an_object_store(object_store:
             "leaderboard.html",
             "leaderboard.json",
             "leaderboard.parquet",
+            "students.json",
         )
     ]
     page = ledger.read_bytes("leaderboard/LEADERBOARD.md").decode()

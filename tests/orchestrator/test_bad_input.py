@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from sweeps import run
 from trees import write_cityscapes_tree
 
 from orchestrator.sweep import USAGE, Options, command
@@ -110,11 +111,11 @@ def test_yaml_that_runs_code_is_refused(capsys: pytest.CaptureFixture[str], tmp_
 
 
 @pytest.mark.ray
-def test_more_workers_than_the_machine_has_is_said_with_both_numbers(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    message = refuse(capsys, tmp_path, set=["compute.workers=4", "compute.cpus_per_worker=1000"])
-    assert "compute.workers is 4: a cohort needs 4000 CPUs" in message
+@pytest.mark.ray
+def test_more_workers_than_the_machine_has_is_said_with_both_numbers(tmp_path: Path) -> None:
+    sweep = run("smoke", tmp_path / "run", "--set", "compute={workers: 4, cpus_per_worker: 1000}")
+    assert sweep.process.returncode == 2, sweep.text()
+    assert "compute.workers is 4: a cohort needs 4000 CPUs" in sweep.text()
 
 
 def cityscapes(tmp_path: Path) -> tuple[str, Path]:

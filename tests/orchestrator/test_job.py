@@ -91,6 +91,7 @@ def wait_for_nodes(cluster: RayStart, count: int, log: Path) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_job_runs_the_sweep_over_both_nodes_and_outlives_the_terminal_that_follows_it(
     cluster: RayStart, tmp_path: Path
@@ -106,7 +107,7 @@ def test_a_job_runs_the_sweep_over_both_nodes_and_outlives_the_terminal_that_fol
         if "worker-hours" in line:
             break
     first.send_signal(signal.SIGINT)
-    rest, _ = first.communicate(timeout=60)
+    rest, _ = first.communicate(timeout=300)
     assert first.returncode == INTERRUPTED, seen + rest
     assert "the job goes on without this terminal" in rest
     again = cluster.sweep(*command)
@@ -121,6 +122,7 @@ def test_a_job_runs_the_sweep_over_both_nodes_and_outlives_the_terminal_that_fol
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_what_a_node_lacks_is_said_by_the_job_with_the_nodes_name_before_the_first_trial(
     cluster: RayStart, tmp_path: Path
 ) -> None:
@@ -137,6 +139,7 @@ def test_what_a_node_lacks_is_said_by_the_job_with_the_nodes_name_before_the_fir
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_a_job_without_the_clusters_token_is_refused_with_the_remedy(
     cluster: RayStart, tmp_path: Path
 ) -> None:

@@ -32,6 +32,7 @@ def trackers(*entries: object) -> OperationChoice:
 
 
 @pytest.mark.ray
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_every_trial_of_a_sweep_stands_in_every_tracker_with_its_numbers_settings_and_tags(
     tmp_path: Path,
