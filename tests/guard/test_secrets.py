@@ -61,6 +61,7 @@ def test_an_address_is_shown_without_its_credentials() -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_after_a_sweep_with_failed_trials_no_file_of_the_run_holds_a_secret(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

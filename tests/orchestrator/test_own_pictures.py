@@ -44,16 +44,13 @@ def test_a_sweep_on_pictures_of_ones_own_skips_one_that_is_broken_in_the_middle(
     assert any((tmp_path / "cache").rglob("*.pixels"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("preset", "write_tree", "recipes", "classes"),
     [
         ("cityscapes", write_cityscapes_tree, ("cityscapes_segformer", "cityscapes_cnn"), 19),
-        pytest.param(
-            *("voc", write_voc_tree, ("transformer_teacher", "crop512_cnn"), 21), marks=pytest.mark.long
-        ),
-        pytest.param(
-            *("ade20k", write_ade20k_tree, ("crop512_segformer", "crop512_cnn"), 150), marks=pytest.mark.long
-        ),
+        ("voc", write_voc_tree, ("transformer_teacher", "crop512_cnn"), 21),
+        ("ade20k", write_ade20k_tree, ("crop512_segformer", "crop512_cnn"), 150),
     ],
 )
 def test_a_preset_of_the_field_trains_its_first_pair_by_every_method_on_a_tree_of_its_layout(
