@@ -142,3 +142,17 @@ def test_trials_that_hang_die_raise_or_want_too_much_memory_fail_alone(
     assert pd.isna(rows.remark["student"])
     told = json.loads(sweep.text()[sweep.text().index('{\n "exit_code"') :].split("\n}\n")[0] + "\n}")
     assert len(told["failures"]) == 4
+
+
+@pytest.mark.long
+def test_a_worker_that_cannot_import_ends_the_sweep_with_the_modules_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "broken" / "albumentations"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ImportError('built for another machine')")
+    monkeypatch.setenv("PYTHONPATH", f"{broken.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    sweep = run(SMALL, tmp_path / "run")
+    assert sweep.process.returncode == 2, sweep.text()
+    assert "cannot import what it needs: built for another machine" in sweep.text()
+    assert "Traceback" not in sweep.text()
