@@ -33,7 +33,6 @@ class Attention:
     def __init__(self, desk: Any, *, leads: bool, limit_seconds: float | None, careful: bool) -> None:
         self._desk = desk
         self._leads = leads
-        self._limit = limit_seconds
         self._careful = careful
         self._at: tuple[Place, float] | None = None
         self._main = threading.get_ident()

@@ -73,9 +73,8 @@ def prepare_environment(address: str) -> None:
             f"--address {address}: a sweep through Ray's client would end with this terminal; submit it as a job: "
             "--address job:http://HOST:8265 (the same as `ray job submit`), or run it on the head with --address auto"
         )
-    if (
-        address == LOCAL
-    ):  # this machine gives no notice before it goes: one process less per start of the workers
+    if address == LOCAL:
+        # This machine gives no notice before it goes: one process less per start of the workers.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     if "RAY_AUTH_MODE" in os.environ:
         return
@@ -127,7 +126,7 @@ def ray_session(address: str, operation: OperationChoice, *, verbose: bool) -> I
         ) from error
     if not verbose:
         _silence_raylet()
-    if address != "local" and not _asks_for_token():
+    if address != LOCAL and not _asks_for_token():
         print(_OPEN_CLUSTER.format(address=address), file=sys.stderr)
     try:
         yield holdings(ray)

@@ -365,7 +365,7 @@ class TrainingFloor:
         self.ledger.write_bytes(f"logs/{seat.trial.trial_id}{suffix}.txt", trace.encode())
         report = Report(
             trial_id=seat.trial.trial_id,
-            step=_step_of(error, seat),
+            step=seat.step_of(error),
             remark=seat.remark,
             status="failed",
             costs=seat.costs,
@@ -405,10 +405,3 @@ class TrainingFloor:
         self.attention.rest()
         self.checkpoints.save(self.wave.index, {seat.trial.trial_id: seat.entry() for seat in self.seats})
         self.attention.got_on((self.wave.index, sum(seat.step for seat in self.seats)))
-
-
-def _step_of(error: Exception, seat: Seat) -> int:
-    """Where it went wrong: the error may know, or the student."""
-    failed_at = seat.student.failed_at if isinstance(seat.student, Student) else None
-    known: int | None = getattr(error, "step", failed_at)
-    return seat.step if known is None else known

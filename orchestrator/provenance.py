@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import yaml
 
 from distill.recipe import digest
 from orchestrator.plan import Plan
+from orchestrator.probe import versions_of
 from orchestrator.redaction import redacted
 from orchestrator.schema import SCHEMA_VERSION
 
@@ -46,23 +46,13 @@ def provenance_row(plan: Plan, arguments: list[str], teacher_sha256: Mapping[str
         "config_yaml": redacted(yaml.safe_dump(plan.config.model_dump(mode="json"), sort_keys=False)),
         "config_hash": digest(plan.config.model_dump(mode="json")),
         "plan_hash": plan.plan_hash,
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": {"python": platform.python_version(), **versions_of(LIBRARIES)},
         "hardware": {"machine": platform.machine(), "system": platform.system(), "cpus": os.cpu_count()},
         "teacher_sha256": dict(teacher_sha256),
         "command": redacted(shlex.join(["python", "-m", "orchestrator.sweep", *arguments])),
         "schema_version": SCHEMA_VERSION,
     }
     return {"provenance_id": digest(row), **row, "created_at": datetime.now(UTC)}
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def commit_of_this_code() -> tuple[str | None, bool | None]:

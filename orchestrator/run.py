@@ -137,10 +137,8 @@ def examine(ledger: Ledger, plan: Plan, *, fresh: bool) -> None:
     Raises:
         UsageError: it holds another plan (says what differs), or something that is no run.
     """
-    for path in _OURS:
-        ledger.exists(
-            path
-        )  # refuses a link that leads out of the folder, before Ray or anything else follows it
+    for path in _OURS:  # refuses a link that leads out of the folder, before Ray or anything else follows it
+        ledger.exists(path)
     if not ledger.exists(_PLAN):
         if foreign := [path for path in ledger.list() if path != _LOCK and not path.startswith(_BEFORE)]:
             raise UsageError(

@@ -45,6 +45,12 @@ class Seat:
         """Whether this step has been reported."""
         return any(report.step == step for report in self.reports)
 
+    def step_of(self, error: Exception) -> int:
+        """Where it went wrong: the error may know, or the student."""
+        failed_at = self.student.failed_at if isinstance(self.student, Student) else None
+        known: int | None = getattr(error, "step", failed_at)
+        return self.step if known is None else known
+
     def entry(self) -> dict[str, Any]:
         """What a checkpoint keeps: plain values and tensors."""
         return {

@@ -35,11 +35,11 @@ def row(number: int) -> list[dict[str, object]]:
 
 
 def test_a_ledger_on_a_store_that_stumbles_holds_what_was_written_and_a_reader_sees_whole_rows(
-    object_store: str,
+    s3_server: str,
 ) -> None:
     """A third of all requests go wrong: slow, refused, reset, cut in the middle of an upload, or done and unanswered."""
-    sound = Ledger(at(object_store))
-    with StumblingStore(object_store, share=0.34, seed=5) as store:
+    sound = Ledger(at(s3_server))
+    with StumblingStore(s3_server, share=0.34, seed=5) as store:
         for number in range(12):
             Ledger(at(store.address)).append("curves", row(number), f"t{number}")
             seen = sound.read("curves").to_pylist()
@@ -53,23 +53,23 @@ def test_a_ledger_on_a_store_that_stumbles_holds_what_was_written_and_a_reader_s
         assert set(store.faults) == {"slow", "error", "reset", "cut", "unanswered"}
 
 
-def test_a_store_that_is_never_reached_or_refuses_is_told_in_a_sentence(object_store: str) -> None:
+def test_a_store_that_is_never_reached_or_refuses_is_told_in_a_sentence(s3_server: str) -> None:
     with pytest.raises(UsageError, match=r"nobucket/run.* (is refused by its store|cannot be)"):
-        Ledger(at(object_store).replace("runs/sweep", "nobucket/run")).write_bytes("a", b"a")
+        Ledger(at(s3_server).replace("runs/sweep", "nobucket/run")).write_bytes("a", b"a")
 
 
 @pytest.mark.ray
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_sweep_on_a_store_that_stumbles_ends_as_one_on_a_disk(
-    object_store: str, tmp_path: Path, local: Path
+    s3_server: str, tmp_path: Path, local: Path
 ) -> None:
-    with StumblingStore(object_store, share=0.05, seed=6) as store:
+    with StumblingStore(s3_server, share=0.05, seed=6) as store:
         sweep = Sweep(SMALL, at(store.address), *SHORT, log=tmp_path / "sweep.log")
         assert sweep.finish(timeout=600) == 0, sweep.text()
         assert sum(store.faults.values()) > 0
         print(f"{dict(store.faults)} of {store.requests} requests")
-    assert_equal_runs(at(object_store), local)
+    assert_equal_runs(at(s3_server), local)
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_a_full_disk_ends_the_sweep_with_a_sentence_and_with_room_it_goes_on(
 
 
 def test_a_folder_that_may_not_be_written_is_refused_before_anything_starts(
-    small_disk: Path, tmp_path: Path, local: Path
+    small_disk: Path, tmp_path: Path
 ) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     sweep = Sweep(SMALL, small_disk / "run", log=tmp_path / "sweep.log")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -29,19 +31,27 @@ def join(address: str, environment: dict[str, str]) -> subprocess.CompletedProce
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
+@contextmanager
+def said_first(program: str, environment: dict[str, str]) -> Iterator[str]:
+    """The first line that a program prints, which then stays alive until its input ends."""
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline()
+        process.communicate("")
+
+
 @pytest.mark.ray
 @pytest.mark.timeout(300)
 def test_only_who_has_the_sweeps_token_can_join_its_ray() -> None:
     stranger = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    with subprocess.Popen(
-        [sys.executable, "-c", SESSION],
-        env=stranger,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as session:
-        assert session.stdout is not None
-        address, token, dashboard = session.stdout.readline().split()
+    with said_first(SESSION, stranger) as line:
+        address, token, dashboard = line.split()
         assert address.startswith("127.")
         assert dashboard == "none"
         refused = join(address, stranger)
@@ -49,7 +59,6 @@ def test_only_who_has_the_sweeps_token_can_join_its_ray() -> None:
         assert "ConnectionError" in refused.stderr
         friend = {**stranger, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
         assert join(address, friend).stdout.startswith("in ")
-        session.communicate("")
 
 
 OPEN = """
@@ -73,19 +82,11 @@ with ray_session(sys.argv[1], OperationChoice(), verbose=False) as holdings:
 def test_joining_a_cluster_warns_where_it_asks_for_no_token(locked: bool) -> None:
     auth = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64} if locked else {"RAY_AUTH_MODE": "disabled"}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | auth
-    with subprocess.Popen(
-        [sys.executable, "-c", OPEN],
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as cluster:
-        assert cluster.stdout is not None
-        address = cluster.stdout.readline().strip()
+    with said_first(OPEN, environment) as line:
+        address = line.strip()
         command = [sys.executable, "-c", JOINED, address]
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=120, check=False
         )
-        cluster.communicate("")
     assert done.stdout == "in 1.0\n", done.stderr
     assert (f"the Ray cluster at {address} does not ask for a token" in done.stderr) == (not locked)
