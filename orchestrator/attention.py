@@ -42,8 +42,7 @@ class Attention:
     def turn_to(self, trial_id: str | None, step: int) -> None:
         """Here the worker is from now on."""
         place = Place(trial_id, step)
-        if self._careful and self._leads and trial_id is not None:
-            ray.get(self._desk.about_to.remote(place))
+        self._tell(place)
         self._at = (place, time.monotonic())
 
     def still_there(self) -> None:
@@ -52,8 +51,14 @@ class Attention:
             self._at = (self._at[0], time.monotonic())
 
     def rest(self) -> None:
-        """The worker waits for others, as long as it takes."""
+        """The worker waits for others, or for the storage, as long as it takes."""
+        self._tell(None)
         self._at = None
+
+    def _tell(self, place: Place | None) -> None:
+        """Where care is needed the desk knows every place, so that no trial is blamed for what all share."""
+        if self._careful and self._leads:
+            ray.get(self._desk.about_to.remote(place))
 
     def got_on(self, position: tuple[int, int]) -> None:
         """A checkpoint stands at this position, further than the last: what killed an earlier attempt lies behind."""

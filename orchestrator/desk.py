@@ -245,7 +245,7 @@ class Desk:
         """The cohort: its workers start, first or again."""
         return self._attempts.begin()
 
-    async def about_to(self, place: Place) -> None:
+    async def about_to(self, place: Place | None) -> None:
         """The cohort, where care is needed: what it is about to do."""
         self._attempts.at = place
 
