@@ -1,7 +1,8 @@
-"""Where trials and a cohort meet: one small asyncio actor per cohort. Applications, reports, decisions.
+"""Where trials and a cohort meet: one small asyncio actor per cohort. Waves, reports, decisions.
 
-The desk computes nothing. It may forget everything: trials apply again, the cohort posts its reports again, and a
-report is known by (trial, step), so that telling twice is telling once.
+The desk computes nothing. It may forget everything: trials ask again, the cohort posts its reports again, and a
+report is known by (trial, step), so that telling twice is telling once. A wave starts as soon as Tune wants its first
+trial: the students need no process of Tune's to train, and find their reports read when it has come up.
 """
 
 from __future__ import annotations
@@ -141,7 +142,6 @@ class Desk:
         self._attempts = Attempts(max_failures)
         self._news = asyncio.Condition()
         self._wave: WaveOrder | None = None
-        self._applied: set[str] = set()
         self._reports: dict[str, list[Report]] = {}
         self._kept: dict[int, set[str]] = {}
         self._closed = False
@@ -149,10 +149,9 @@ class Desk:
         self._progress = Progress()
 
     async def open_wave(self, wave: WaveOrder) -> None:
-        """The sweep: these trials make up the next wave; it starts once all have applied."""
+        """The sweep: these trials make up the next wave."""
         async with self._news:
             self._wave = wave
-            self._applied &= {trial.trial_id for trial in wave.trials}
             self._kept = {}
             self._news.notify_all()
 
@@ -194,12 +193,6 @@ class Desk:
                     )
             self._news.notify_all()
 
-    async def apply(self, trial_id: str) -> None:
-        """A trial: takes its seat."""
-        async with self._news:
-            self._applied.add(trial_id)
-            self._news.notify_all()
-
     async def follow(self, trial_id: str, seen: int) -> list[Report]:
         """A trial: the reports after the first `seen`; waits for some, and may come back with none."""
         return await self._when(lambda: self._reports.get(trial_id, [])[seen:] or None) or []
@@ -212,8 +205,7 @@ class Desk:
                 return "closed"
             wave = self._wave
             if wave is not None and wave.index != finished:
-                members = {trial.trial_id for trial in wave.trials}
-                return wave if members <= self._applied else None
+                return wave
             return "closed" if self._closed else None
 
         return await self._when(ready)

@@ -140,11 +140,13 @@ def _run_cohort(run: Run, cohort: Cohort, desks: Desks, desk_name: str) -> None:
 def _train(run: Run, cohort: Cohort, desk: Any, name: str) -> None:
     """The cohort's Ray Train run. Workers that died are started again; the desk says when that has no sense."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchConfig
+
+    from orchestrator.trainer import CohortTrainer
 
     compute = run.config.compute
     on_gpu = compute.device == "cuda"
-    trainer = TorchTrainer(
+    trainer = CohortTrainer(
         work,
         train_loop_config={"job": CohortJob(run.ledger.root, run.config, cohort, desk)},
         torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),

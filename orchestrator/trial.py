@@ -7,15 +7,17 @@ from typing import Any
 import ray
 from ray import tune
 
+from orchestrator.report import Report
+
 
 def follow_trial(config: dict[str, Any]) -> None:
-    """A Tune trial: applies for a seat, passes its student's reports on, ends when the student ends."""
+    """A Tune trial: passes its student's reports on, ends when the student ends."""
     desk = ray.get_actor(config["desk"])
     trial_id = config["trial_id"]
-    ray.get(desk.apply.remote(trial_id))
     seen = 0
     while True:
-        for report in ray.get(desk.follow.remote(trial_id, seen)):
+        news: list[Report] = ray.get(desk.follow.remote(trial_id, seen))
+        for report in news:
             seen += 1
             tune.report({"tune_miou": report.tune_miou, "student_step": report.step, "report": report})
             if report.status is not None:

@@ -40,12 +40,22 @@ class Sweep:
             *arguments,
         ]
         with self.log.open("a") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={**os.environ, "PYTHONFAULTHANDLER": "1"},
+            )
 
     def finish(self, timeout: float = 240) -> int:
-        """Waits for the exit code."""
+        """Waits for the exit code; where none comes, tells where the command stands."""
         try:
             return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)  # faulthandler prints every thread's stack
+            self.process.wait(30)
+            raise AssertionError(f"no end within {timeout:g} s:\n{self.text()}") from None
         finally:
             self.end()
 
