@@ -55,10 +55,11 @@ def run_phase(
     book = WaveBook(run.config, cohorts, recorded, run.retried)
     ahead = WaveBook(run.config, cohorts, recorded)
     todo = [cohort for cohort in cohorts if ahead.open_next(cohort.cohort_id) is not None]
-    view = PhaseView(name, book, sum(cohort.trials for cohort in cohorts), {})
+    planned = sum(cohort.trials for cohort in cohorts)
     if not todo:
-        watch(view)
+        watch(PhaseView(name, ahead, planned, {}))
         return
+    view = PhaseView(name, book, planned, {})
     desks = Desks(book, {cohort.cohort_id for cohort in todo})
     session = uuid.uuid4().hex[:8]
     over = threading.Event()

@@ -93,9 +93,10 @@ def sweep(options: Options) -> int:
     from orchestrator.ledger import Ledger
     from orchestrator.outcome import show_outcome
     from orchestrator.plan import make_plan
-    from orchestrator.run import CALIBRATION, held
+    from orchestrator.run import CALIBRATION, Run, held
     from orchestrator.submission import submit
     from orchestrator.sweepfile import load_sweep
+    from orchestrator.teachers import anything_left
 
     plan = make_plan(load_sweep(options.source, [*options.set, *_budget(options)]))
     ledger = Ledger(options.output or f"runs/{plan.config.name}")
@@ -108,12 +109,13 @@ def sweep(options: Options) -> int:
     if is_job(options.address):
         return submit(options)
     _check(plan, ledger, fresh=options.fresh)
-    with (
-        held(ledger),  # first, so that a folder that cannot be written is told before Ray is started
-        ray_session(options.address, plan.config.operation, verbose=options.verbose) as holdings,
-    ):
-        at_once = _at_once(options, plan, holdings)
-        run = _carry_out(options, plan, ledger, at_once)
+    with held(ledger):  # first, so that a folder that cannot be written is told before Ray is started
+        run = Run(ledger, plan, retry_failed=options.retry_failed, fail_fast=options.fail_fast)
+        if options.fresh or anything_left(run):
+            with ray_session(options.address, plan.config.operation, verbose=options.verbose) as holdings:
+                _carry_out(options, run, _at_once(options, plan, holdings))
+        else:
+            _carry_out(options, run, 0)
     show = show_calibration if options.calibrate else show_outcome
     return show(run, as_json=options.json, code=_exit_code(run))
 
@@ -141,34 +143,37 @@ def _budget(options: Options) -> list[str]:
     return [f"budget.{key}={value}" for key, value in given.items() if value is not None]
 
 
-def _carry_out(options: Options, plan: Plan, ledger: Ledger, at_once: int) -> Run:
-    """The phases, one after the other, each of which may be asked to leave off; then the board."""
+def _carry_out(options: Options, run: Run, at_once: int) -> None:
+    """The phases, one after the other, each of which may be asked to leave off; then the board.
+
+    Args:
+        at_once: cohorts beside each other; 0 where nothing is left to train and no Ray is there.
+    """
     from rich.console import Console
 
     from orchestrator.calibration import write_calibration
     from orchestrator.cluster import LOCAL
     from orchestrator.gallery import write_gallery
-    from orchestrator.leaderboard.files import write_leaderboard
+    from orchestrator.leaderboard.files import GALLERY, write_leaderboard
     from orchestrator.progress import ProgressView
     from orchestrator.readiness import check_nodes
-    from orchestrator.run import Run, claim
+    from orchestrator.run import claim
 
-    run = Run(ledger, plan, retry_failed=options.retry_failed, fail_fast=options.fail_fast)
+    ledger = run.ledger
     with ProgressView(Console(stderr=options.json)) as view, _stops_at_signals(run, view):
-        if options.address != LOCAL:
-            check_nodes(plan.config, ledger)
-        claim(ledger, plan, fresh=options.fresh)
+        if at_once and options.address != LOCAL:
+            check_nodes(run.config, ledger)
+        claim(ledger, run.plan, fresh=options.fresh)
         _phases(run, at_once, view)
         ledger.delete("ray")  # what Ray Train keeps of its own
         if options.calibrate:
             write_calibration(ledger)
         else:
-            if not run.stopped.is_set():
+            if not run.stopped.is_set() and (at_once or not ledger.exists(f"leaderboard/{GALLERY}")):
                 _, notes = write_gallery(ledger)  # before the board, which links it
                 for note in notes:
                     view.say(note)
             write_leaderboard([ledger])
-    return run
 
 
 def _phases(run: Run, at_once: int, view: ProgressView) -> None:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from orchestrator.ledger import Ledger
 from orchestrator.phases import PhaseView, run_phase
-from orchestrator.plan import Plan, Teacher, teacher_cohort, teacher_weights
+from orchestrator.plan import Cohort, Plan, Teacher, teacher_cohort, teacher_weights
 from orchestrator.run import Run
+from orchestrator.wavebook import WaveBook
 
 if TYPE_CHECKING:
     from distill.models.teachers import ReadTeacher
@@ -30,6 +31,13 @@ def check_teachers(plan: Plan, ledger: Ledger, *, fresh: bool) -> None:
             _read(plan, teacher)
 
 
+def anything_left(run: Run) -> bool:
+    """Whether a teacher's weights are missing, or a planned trial is not recorded."""
+    cohorts = [*_cohorts(run), *run.plan.students]
+    book = WaveBook(run.config, cohorts, run.recorded())
+    return bool(missing_teachers(run)) or any(book.open_next(cohort.cohort_id) for cohort in cohorts)
+
+
 def prepare_teachers(run: Run, *, at_once: int, watch: Callable[[PhaseView], None]) -> None:
     """Afterwards every teacher's weights lie in the run, by id, and its scores in the ledger.
 
@@ -45,13 +53,16 @@ def prepare_teachers(run: Run, *, at_once: int, watch: Callable[[PhaseView], Non
             run.ledger.write_bytes(path, _file_of(_read(run.plan, teacher)))
         elif shared is not None and shared.exists(path):
             run.ledger.write_bytes(path, shared.read_bytes(path))
-    cohorts = [teacher_cohort(run.plan, teacher) for teacher in run.plan.teachers]
-    run_phase(run, "teachers", cohorts, at_once=at_once, watch=watch)
+    run_phase(run, "teachers", _cohorts(run), at_once=at_once, watch=watch)
     if shared is not None:
         for teacher in run.plan.teachers:
             path = teacher_weights(teacher)
             if run.ledger.exists(path) and not shared.exists(path):
                 shared.write_bytes(path, run.ledger.read_bytes(path))
+
+
+def _cohorts(run: Run) -> list[Cohort]:
+    return [teacher_cohort(run.plan, teacher) for teacher in run.plan.teachers]
 
 
 def missing_teachers(run: Run) -> list[Teacher]:
