@@ -96,7 +96,6 @@ def sweep(options: Options) -> int:
     from orchestrator.run import CALIBRATION, Run, held
     from orchestrator.submission import submit
     from orchestrator.sweepfile import load_sweep
-    from orchestrator.teachers import anything_left
 
     plan = make_plan(load_sweep(options.source, [*options.set, *_budget(options)]))
     ledger = Ledger(options.output or f"runs/{plan.config.name}")
@@ -111,13 +110,19 @@ def sweep(options: Options) -> int:
     _check(plan, ledger, fresh=options.fresh)
     with held(ledger):  # first, so that a folder that cannot be written is told before Ray is started
         run = Run(ledger, plan, retry_failed=options.retry_failed, fail_fast=options.fail_fast)
-        if options.fresh or anything_left(run):
+        if options.fresh or _anything_left(run):
             with ray_session(options.address, plan.config.operation, verbose=options.verbose) as holdings:
                 _carry_out(options, run, _at_once(options, plan, holdings))
         else:
             _carry_out(options, run, 0)
     show = show_calibration if options.calibrate else show_outcome
     return show(run, as_json=options.json, code=_exit_code(run))
+
+
+def _anything_left(run: Run) -> bool:
+    from orchestrator.teachers import anything_left  # Ray, which reads the environment when it is imported
+
+    return anything_left(run)
 
 
 def _at_once(options: Options, plan: Plan, now: Holdings) -> int:
