@@ -6,7 +6,7 @@ import logging
 import os
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -32,13 +32,34 @@ LOCAL = "local"
 _WORKERS_READ = ("NO_ALBUMENTATIONS_UPDATE", "RAY_TRAIN_V2_ENABLED")
 
 
+def worker_resources(compute: ComputeChoice, operation: OperationChoice) -> dict[str, float]:
+    """What one training worker takes, in Ray's words."""
+    cpus = {"CPU": float(compute.cpus_per_worker)}
+    return cpus | ({"GPU": operation.gpus_per_worker} if compute.device == "cuda" else {})
+
+
 @dataclass(frozen=True)
 class Holdings:
-    """What the cluster has in all."""
+    """What the cluster has in all, node by node: CPUs and GPUs."""
 
-    cpus: float
-    gpus: float
-    nodes: int
+    nodes: tuple[tuple[float, float], ...]
+
+    @property
+    def cpus(self) -> float:
+        """Of all nodes."""
+        return sum(cpus for cpus, _ in self.nodes)
+
+    @property
+    def gpus(self) -> float:
+        """Of all nodes."""
+        return sum(gpus for _, gpus in self.nodes)
+
+    def workers(self, each: Mapping[str, float]) -> int:
+        """How many training workers fit: a worker lies on one node, so what two nodes have left over adds up to none."""
+        cpu, gpu = each["CPU"], each.get("GPU", 0.0)
+        return sum(
+            int(min(cpus // cpu, _share(gpus, gpu) if gpu else cpus // cpu)) for cpus, gpus in self.nodes
+        )
 
     def cohorts_at_once(self, compute: ComputeChoice, operation: OperationChoice) -> int:
         """How many cohorts fit beside each other.
@@ -46,16 +67,22 @@ class Holdings:
         Raises:
             UsageError: not even one does.
         """
-        per_worker_gpus = 1 if compute.device == "cuda" else 0
-        cpus, gpus = compute.workers * compute.cpus_per_worker, compute.workers * per_worker_gpus
-        if cpus > self.cpus or gpus > self.gpus:
-            need = f"{cpus} CPUs" + (f" and {gpus} GPUs" if gpus else "")
+        each = worker_resources(compute, operation)
+        workers = self.workers(each)
+        fit = workers // compute.workers
+        if not fit:
+            needs = " and ".join(f"{amount:g} {kind}s" for kind, amount in each.items())
             raise UsageError(
-                f"compute.workers is {compute.workers}: a cohort needs {need}, the cluster has {self.cpus:g} CPUs and "
-                f"{self.gpus:g} GPUs; lower compute.workers or compute.cpus_per_worker, or join a larger cluster"
+                f"compute.workers is {compute.workers}, each with {needs}: the cluster has room for {workers} such "
+                f"workers ({self.cpus:g} CPUs and {self.gpus:g} GPUs on {len(self.nodes)} nodes); lower compute.workers or "
+                "compute.cpus_per_worker, or join a larger cluster"
             )
-        fit = int(min(self.cpus // cpus, self.gpus // gpus if gpus else self.cpus // cpus))
         return min(fit, operation.cohorts_at_once or fit)
+
+
+def _share(gpus: float, each: float) -> int:
+    """Workers on a node's GPUs. A worker never takes parts of two."""
+    return int(gpus) * int(1 / each + 1e-9)
 
 
 def prepare_environment(address: str) -> None:
@@ -149,9 +176,8 @@ def _asks_for_token() -> bool:
 
 def holdings(ray: Any) -> Holdings:
     """What the cluster has now."""
-    total = ray.cluster_resources()
-    alive = [node for node in ray.nodes() if node["Alive"]]
-    return Holdings(total.get("CPU", 0.0), total.get("GPU", 0.0), len(alive))
+    each = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return Holdings(tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in each))
 
 
 def _silence_raylet() -> None:

@@ -263,6 +263,12 @@ class OperationChoice(Section):
     seats: int | None = Field(
         default=None, ge=1, le=10_000, description="students in memory at a time; the wave by default"
     )
+    gpus_per_worker: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="a worker's share of a GPU: 0.5 puts two cohorts on one; their memory is not kept apart",
+    )
     loader_workers: int = Field(
         default=0, ge=0, le=1_000, description="loading processes per worker; 0 loads in the worker"
     )

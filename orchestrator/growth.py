@@ -8,7 +8,7 @@ import time
 import ray
 from ray.autoscaler.sdk import request_resources
 
-from orchestrator.cluster import Holdings, holdings
+from orchestrator.cluster import Holdings, holdings, worker_resources
 from orchestrator.config import ComputeChoice, OperationChoice
 
 LOOK_SECONDS = 1.0
@@ -20,9 +20,9 @@ def grown(now: Holdings, compute: ComputeChoice, operation: OperationChoice) -> 
     The wish is withdrawn afterwards: from then on the work itself is what keeps nodes from being idle.
     """
     workers = compute.workers * (operation.cohorts_at_once or 1)
-    worker = {"CPU": float(compute.cpus_per_worker)} | ({"GPU": 1.0} if compute.device == "cuda" else {})
+    worker = worker_resources(compute, operation)
     deadline = time.monotonic() + 60 * operation.wait_minutes
-    if _holds(now, workers, worker) or not operation.wait_minutes:
+    if now.workers(worker) >= workers or not operation.wait_minutes:
         return now
     print(
         f"the cluster has {now.cpus:g} CPUs and {now.gpus:g} GPUs; asked its autoscaler for {workers} × {worker}, "
@@ -31,13 +31,9 @@ def grown(now: Holdings, compute: ComputeChoice, operation: OperationChoice) -> 
     )
     request_resources(bundles=[dict(worker) for _ in range(workers)])
     try:
-        while not _holds(now, workers, worker) and time.monotonic() < deadline:
+        while now.workers(worker) < workers and time.monotonic() < deadline:
             time.sleep(LOOK_SECONDS)
             now = holdings(ray)
     finally:
         request_resources(bundles=[])
     return now
-
-
-def _holds(now: Holdings, workers: int, worker: dict[str, float]) -> bool:
-    return now.cpus >= workers * worker["CPU"] and now.gpus >= workers * worker.get("GPU", 0.0)

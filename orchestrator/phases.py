@@ -12,6 +12,7 @@ from typing import Any
 
 import ray
 
+from orchestrator.cluster import worker_resources
 from orchestrator.cohort_job import CohortJob, work
 from orchestrator.desk import Desk, GivenUpError, Progress
 from orchestrator.plan import Cohort
@@ -147,13 +148,12 @@ def _train(run: Run, cohort: Cohort, desk: Any, name: str) -> None:
 
     compute = run.config.compute
     on_gpu = compute.device == "cuda"
+    each = worker_resources(compute, run.config.operation)
     trainer = CohortTrainer(
         work,
         train_loop_config={"job": CohortJob(run.ledger.root, run.config, cohort, desk)},
         torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=compute.workers, use_gpu=on_gpu, resources_per_worker={"CPU": compute.cpus_per_worker}
-        ),
+        scaling_config=ScalingConfig(num_workers=compute.workers, use_gpu=on_gpu, resources_per_worker=each),
         run_config=RunConfig(
             name=name,
             storage_path=run.ledger.below("ray").root,

@@ -12,6 +12,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from distill.errors import UsageError
 from orchestrator import probe
+from orchestrator.cluster import worker_resources
 from orchestrator.config import SweepConfig
 from orchestrator.ledger import Ledger
 from orchestrator.provenance import LIBRARIES
@@ -47,8 +48,8 @@ def check_nodes(config: SweepConfig, ledger: Ledger) -> None:
 
 
 def _needs(config: SweepConfig, ledger: Ledger, resources: dict[str, float]) -> probe.Needs:
-    compute, cache = config.compute, config.operation.cache
-    on_gpu = compute.device == "cuda"
+    cache = config.operation.cache
+    each = worker_resources(config.compute, config.operation)
     code = probe.code_hash()
     assert code is not None  # this very code
     return probe.Needs(
@@ -58,9 +59,8 @@ def _needs(config: SweepConfig, ledger: Ledger, resources: dict[str, float]) -> 
         writable=() if cache is None else (cache.folder,),
         output=ledger.root,
         holder=holder_of(ledger),
-        trains=resources.get("CPU", 0) >= compute.cpus_per_worker
-        and (not on_gpu or resources.get("GPU", 0) >= 1),
-        gpu=on_gpu,
+        trains=all(resources.get(kind, 0) >= amount for kind, amount in each.items()),
+        gpu=config.compute.device == "cuda",
     )
 
 

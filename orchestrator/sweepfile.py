@@ -282,6 +282,12 @@ def _cross_checks(config: SweepConfig, places: Mapping[Place, str], path: Path) 
                 yield f"{at('methods', i, 'space', *fault['loc'][1:])}: space {key}: {fault['msg'].removeprefix('Value error, ')}"
         except UsageError as error:
             yield f"{at('methods', i, 'config')}: {error}"
+    gpus, compute = config.operation.gpus_per_worker, config.compute
+    if gpus < 1 and compute.workers > 1 and compute.device == "cuda":
+        yield (
+            f"{at('operation', 'gpus_per_worker')}: gpus_per_worker is {gpus:g}, must be 1 where compute.workers is "
+            f"{compute.workers}: NCCL refuses two workers of a cohort on one GPU; set compute.workers to 1"
+        )
     try:
         price_of(config.budget)
     except UsageError as error:

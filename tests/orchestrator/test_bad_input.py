@@ -47,6 +47,8 @@ def refuse(capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str = SWEEP
 @pytest.mark.parametrize(
     ("old", "new", "line", "expected"),
     [
+        ("final: {seeds: [1]}", "compute: {workers: 2, device: cuda}\noperation: {gpus_per_worker: 0.5}",
+         16, "gpus_per_worker is 0.5, must be 1 where compute.workers is 2"),
         ("trials: 2", "trails: 2", 14, "unknown key 'search.trails'; did you mean 'trials'?"),
         ("lr: 0.01", "lr: -0.01", 5, "recipes.short.lr is -0.01, must be greater than 0"),
         ("train: 8, t", "trian: 8, t", 3, "did you mean 'train'?"),
@@ -111,11 +113,10 @@ def test_yaml_that_runs_code_is_refused(capsys: pytest.CaptureFixture[str], tmp_
 
 
 @pytest.mark.ray
-@pytest.mark.ray
 def test_more_workers_than_the_machine_has_is_said_with_both_numbers(tmp_path: Path) -> None:
     sweep = run("smoke", tmp_path / "run", "--set", "compute={workers: 4, cpus_per_worker: 1000}")
     assert sweep.process.returncode == 2, sweep.text()
-    assert "compute.workers is 4: a cohort needs 4000 CPUs" in sweep.text()
+    assert "compute.workers is 4, each with 1000 CPUs: the cluster has room for 0" in sweep.text()
 
 
 def cityscapes(tmp_path: Path) -> tuple[str, Path]:

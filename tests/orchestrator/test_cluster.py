@@ -10,6 +10,10 @@ from contextlib import contextmanager
 
 import pytest
 
+from distill.errors import UsageError
+from orchestrator.cluster import Holdings
+from orchestrator.config import ComputeChoice, OperationChoice
+
 SESSION = """
 import os, sys
 from orchestrator.cluster import ray_session
@@ -90,3 +94,31 @@ def test_joining_a_cluster_warns_where_it_asks_for_no_token(locked: bool) -> Non
         )
     assert done.stdout == "in 1.0\n", done.stderr
     assert (f"the Ray cluster at {address} does not ask for a token" in done.stderr) == (not locked)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "compute", "share", "fit"),
+    [
+        (((4, 0), (4, 0)), {"workers": 2, "cpus_per_worker": 2}, 1.0, 2),
+        (((3, 0), (3, 0)), {"workers": 1, "cpus_per_worker": 2}, 1.0, 2),  # a worker lies on one node
+        (((0, 0), (8, 2)), {"workers": 1, "cpus_per_worker": 2, "device": "cuda"}, 1.0, 2),
+        (((0, 0), (8, 2)), {"workers": 1, "cpus_per_worker": 2, "device": "cuda"}, 0.5, 4),
+        (((3, 2),), {"workers": 1, "cpus_per_worker": 2, "device": "cuda"}, 0.5, 1),
+        (((8, 2),), {"workers": 1, "cpus_per_worker": 1, "device": "cuda"}, 0.4, 4),  # and on one GPU
+    ],
+)  # fmt: skip
+def test_as_many_cohorts_run_at_once_as_their_workers_fit_on_single_nodes_and_gpus(
+    nodes: tuple[tuple[float, float], ...], compute: dict[str, object], share: float, fit: int
+) -> None:
+    found = Holdings(nodes).cohorts_at_once(
+        ComputeChoice.model_validate(compute), OperationChoice(gpus_per_worker=share)
+    )
+    assert found == fit
+
+
+def test_a_cohort_for_which_no_single_node_has_room_is_refused_with_what_there_is() -> None:
+    """The total of CPUs would do; Ray would wait for ever."""
+    with pytest.raises(UsageError, match="each with 2 CPUs: the cluster has room for 1 such workers"):
+        Holdings(((3, 0), (1, 0))).cohorts_at_once(
+            ComputeChoice(workers=2, cpus_per_worker=2), OperationChoice()
+        )

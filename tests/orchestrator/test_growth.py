@@ -77,7 +77,7 @@ def test_an_autoscaling_cluster_grows_until_a_cohort_fits(autoscaling: tuple[str
 
 
 def test_a_cluster_that_is_large_enough_or_need_not_be_waited_for_is_taken_as_it_is() -> None:
-    large, small = Holdings(8, 0, 2), Holdings(1, 0, 1)
+    large, small = Holdings(((4, 0), (4, 0))), Holdings(((1, 0),))
     wait = OperationChoice(wait_minutes=5)
     assert grown(large, ComputeChoice(workers=4), wait) is large
     assert grown(small, ComputeChoice(workers=4), OperationChoice()) is small
