@@ -70,8 +70,8 @@ def test_the_node_that_trains_is_lost_and_another_goes_on(
         places = {"env": env, "log": tmp_path / "ray.log"}
         nodes = [
             ray_nodes.start(
-                "--head", "--num-cpus=0", "--node-ip-address=127.0.0.2", f"--port={head.split(':')[1]}",
-                f"--temp-dir={folder}", **places,
+                "--head", "--num-cpus=0", "--include-dashboard=false", "--node-ip-address=127.0.0.2",
+                f"--port={head.split(':')[1]}", f"--temp-dir={folder}", **places,
             )
         ]  # fmt: skip
         try:
@@ -79,7 +79,12 @@ def test_the_node_that_trains_is_lost_and_another_goes_on(
                 address = f"--node-ip-address=127.0.0.{number}"
                 nodes.append(ray_nodes.start(f"--address={head}", "--num-cpus=1", address, **places))
             sweep = started(head, output)
-            sweep.wait_until(lambda: counted(output, phase="search", status="pruned") >= 2)
+            sweep.wait_until(
+                lambda: (
+                    ray_nodes.all_run(nodes, tmp_path / "ray.log")
+                    and counted(output, phase="search", status="pruned") >= 2
+                )
+            )
             (lost,) = [node for node in nodes[1:] if trains(node.pid)]
             ray_nodes.end([lost])
             assert sweep.finish(timeout=400) == 0, sweep.text()

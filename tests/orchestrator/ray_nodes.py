@@ -26,6 +26,7 @@ def environment() -> dict[str, str]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_raylet_start_wait_time_s": "300",  # 30 by default, too short on two cores that others use
         "PYTHONUNBUFFERED": "1",
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
@@ -42,6 +43,12 @@ def start(*arguments: str, env: dict[str, str], log: Path) -> subprocess.Popen[b
     ]
     with log.open("a") as out:
         return subprocess.Popen([*command, *arguments], env=env, stdout=out, stderr=out)
+
+
+def all_run(nodes: list[subprocess.Popen[bytes]], log: Path) -> bool:
+    """True; or an error that tells why one of the nodes has ended."""
+    assert all(node.poll() is None for node in nodes), f"a node ended:\n{log.read_text()[-3000:]}"
+    return True
 
 
 def end(nodes: list[subprocess.Popen[bytes]]) -> None:
