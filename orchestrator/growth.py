@@ -1,4 +1,4 @@
-"""A joined cluster that is still too small: its autoscaler is asked for what is missing, and the sweep waits a while."""
+"""A joined cluster grows and shrinks: at the start its autoscaler is asked for what is missing, later room is used."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 import ray
 from ray.autoscaler.sdk import request_resources
 
+from distill.errors import UsageError
 from orchestrator.cluster import Holdings, holdings, worker_resources
 from orchestrator.config import ComputeChoice, OperationChoice
 
@@ -37,3 +38,11 @@ def grown(now: Holdings, compute: ComputeChoice, operation: OperationChoice) -> 
     finally:
         request_resources(bundles=[])
     return now
+
+
+def room_now(compute: ComputeChoice, operation: OperationChoice) -> int:
+    """How many cohorts fit on the nodes that are alive; one at least, which waits for a node where none is."""
+    try:
+        return holdings(ray).cohorts_at_once(compute, operation)
+    except UsageError:
+        return 1

@@ -40,13 +40,13 @@ def run_phase(
     name: str,
     cohorts: Sequence[Cohort],
     *,
-    at_once: int,
+    room: Callable[[], int],
     watch: Callable[[PhaseView], None],
 ) -> None:
     """Trains whatever of these cohorts is not recorded; returns when all is recorded or the run must stop.
 
     Args:
-        at_once: cohorts beside each other.
+        room: how many cohorts the cluster holds now beside each other; asked again and again.
         watch: called about once a second, from a thread of its own.
 
     Raises:
@@ -64,30 +64,75 @@ def run_phase(
     desks = Desks(book, {cohort.cohort_id for cohort in todo})
     session = uuid.uuid4().hex[:8]
     over = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(run, desks, view, watch, over), name="watch", daemon=True)
-    pool = ThreadPoolExecutor(max_workers=at_once, thread_name_prefix="cohort")
-    futures = [
-        pool.submit(_run_cohort, run, cohort, desks, f"desk-{session}-{cohort.cohort_id}") for cohort in todo
-    ]
+    crowd = Crowd(run, desks, todo, room, lambda cohort_id: f"desk-{session}-{cohort_id}")
+    watcher = threading.Thread(
+        target=_watch, args=(run, desks, crowd, view, watch, over), name="watch", daemon=True
+    )
+    crowd.fill()
     watcher.start()
     recorder = Recorder(run, book)
     try:
         run_tune(
             desks,
-            lambda cohort_id: f"desk-{session}-{cohort_id}",
+            crowd.desk_name,
             recorder.record,
             run_name=run.config.name,
             followers=followers(run.config.operation.trackers, run.ledger, run.config.name),
         )
     finally:
         desks.stopping = True
-        pool.shutdown(wait=True, cancel_futures=True)
+        crowd.wait()
         over.set()
         watcher.join()
     watch(view)
     if recorder.failure is not None:
         raise recorder.failure
-    _raise_first(futures)
+    crowd.raise_first()
+
+
+class Crowd:
+    """The cohorts of a phase: as many at work as there is room for, each in a thread of the driver.
+
+    Room may grow and shrink while they work. A cohort whose node is taken away waits for another, which a cohort that
+    ends leaves behind; none holds part of what it needs, so none waits for ever.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        desks: Desks,
+        cohorts: Sequence[Cohort],
+        room: Callable[[], int],
+        desk_name: Callable[[str], str],
+    ) -> None:
+        self.desk_name = desk_name
+        self._run = run
+        self._desks = desks
+        self._waiting = list(cohorts)
+        self._room = room
+        self._pool = ThreadPoolExecutor(max_workers=len(cohorts), thread_name_prefix="cohort")
+        self._started: list[Future[None]] = []
+        self._lock = threading.Lock()
+
+    def fill(self) -> None:
+        """Starts cohorts for which there is room; all that still wait where the run stops, as they then end at once."""
+        with self._lock:
+            stops = self._desks.stopping or self._run.stopped.is_set()
+            free = len(self._waiting) if stops else self._room() - sum(not f.done() for f in self._started)
+            for cohort in self._waiting[: max(free, 0)]:
+                name = self.desk_name(cohort.cohort_id)
+                self._started.append(self._pool.submit(_run_cohort, self._run, cohort, self._desks, name))
+            del self._waiting[: max(free, 0)]
+
+    def wait(self) -> None:
+        """Until all that were started have ended."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def raise_first(self) -> None:
+        """The first exception that ended a cohort."""
+        for future in self._started:
+            if not future.cancelled():
+                future.result()
 
 
 class Recorder:
@@ -172,9 +217,14 @@ def _record(run: Run, book: WaveBook, report: Report) -> None:
 
 
 def _watch(
-    run: Run, desks: Desks, view: PhaseView, watch: Callable[[PhaseView], None], over: threading.Event
+    run: Run,
+    desks: Desks,
+    crowd: Crowd,
+    view: PhaseView,
+    watch: Callable[[PhaseView], None],
+    over: threading.Event,
 ) -> None:
-    """Looks at the desks once in a while, shows what it sees, and passes a stop on to them."""
+    """Looks at the desks once in a while, shows what it sees, passes a stop on to them, and has new room used."""
     told = False
     while not over.wait(WATCH_SECONDS):
         reason = run.over_budget()
@@ -191,11 +241,6 @@ def _watch(
             }
         except ray.exceptions.RayError:
             view.progress = {}  # the cohort has just ended
+        crowd.fill()
         run.running_seconds = math.fsum(progress.worker_seconds for progress in view.progress.values())
         watch(view)
-
-
-def _raise_first(futures: Sequence[Future[None]]) -> None:
-    for future in futures:
-        if not future.cancelled():
-            future.result()

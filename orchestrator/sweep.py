@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
@@ -112,9 +113,9 @@ def sweep(options: Options) -> int:
         run = Run(ledger, plan, retry_failed=options.retry_failed, fail_fast=options.fail_fast)
         if options.fresh or _anything_left(run):
             with ray_session(options.address, plan.config.operation, verbose=options.verbose) as holdings:
-                _carry_out(options, run, _at_once(options, plan, holdings))
+                _carry_out(options, run, _room(options, plan, holdings))
         else:
-            _carry_out(options, run, 0)
+            _carry_out(options, run, None)
     show = show_calibration if options.calibrate else show_outcome
     return show(run, as_json=options.json, code=_exit_code(run))
 
@@ -125,16 +126,18 @@ def _anything_left(run: Run) -> bool:
     return anything_left(run)
 
 
-def _at_once(options: Options, plan: Plan, now: Holdings) -> int:
-    """How many cohorts fit, once a joined cluster has grown as far as it was asked to."""
+def _room(options: Options, plan: Plan, now: Holdings) -> Callable[[], int]:
+    """How many cohorts fit: at first once a joined cluster has grown as far as it was asked to, then as it is."""
     from orchestrator.cluster import LOCAL
 
     compute, operation = plan.config.compute, plan.config.operation
-    if options.address != LOCAL:
-        from orchestrator.growth import grown
+    if options.address == LOCAL:
+        fit = now.cohorts_at_once(compute, operation)
+        return lambda: fit
+    from orchestrator.growth import grown, room_now
 
-        now = grown(now, compute, operation)
-    return now.cohorts_at_once(compute, operation)
+    grown(now, compute, operation).cohorts_at_once(compute, operation)
+    return lambda: room_now(compute, operation)
 
 
 def _budget(options: Options) -> list[str]:
@@ -148,11 +151,11 @@ def _budget(options: Options) -> list[str]:
     return [f"budget.{key}={value}" for key, value in given.items() if value is not None]
 
 
-def _carry_out(options: Options, run: Run, at_once: int) -> None:
+def _carry_out(options: Options, run: Run, room: Callable[[], int] | None) -> None:
     """The phases, one after the other, each of which may be asked to leave off; then the board.
 
     Args:
-        at_once: cohorts beside each other; 0 where nothing is left to train and no Ray is there.
+        room: how many cohorts fit beside each other now; None where nothing is left to train and no Ray is there.
     """
     from rich.console import Console
 
@@ -166,22 +169,22 @@ def _carry_out(options: Options, run: Run, at_once: int) -> None:
 
     ledger = run.ledger
     with ProgressView(Console(stderr=options.json)) as view, _stops_at_signals(run, view):
-        if at_once and options.address != LOCAL:
+        if room is not None and options.address != LOCAL:
             check_nodes(run.config, ledger)
         claim(ledger, run.plan, fresh=options.fresh)
-        _phases(run, at_once, view)
+        _phases(run, room or int, view)
         ledger.delete("ray")  # what Ray Train keeps of its own
         if options.calibrate:
             write_calibration(ledger)
         else:
-            if not run.stopped.is_set() and (at_once or not ledger.exists(f"leaderboard/{GALLERY}")):
+            if not run.stopped.is_set() and (room is not None or not ledger.exists(f"leaderboard/{GALLERY}")):
                 _, notes = write_gallery(ledger)  # before the board, which links it
                 for note in notes:
                     view.say(note)
             write_leaderboard([ledger])
 
 
-def _phases(run: Run, at_once: int, view: ProgressView) -> None:
+def _phases(run: Run, room: Callable[[], int], view: ProgressView) -> None:
     from orchestrator.phases import run_phase
     from orchestrator.provenance import arguments_of_this_command, provenance_row
     from orchestrator.teachers import missing_teachers, prepare_teachers, teacher_hashes
@@ -192,11 +195,11 @@ def _phases(run: Run, at_once: int, view: ProgressView) -> None:
         run.provenance_id = row["provenance_id"]
 
     note_provenance()
-    prepare_teachers(run, at_once=at_once, watch=view.watch)
+    prepare_teachers(run, room=room, watch=view.watch)
     if run.stopped.is_set() or missing_teachers(run):
         return
     note_provenance()
-    run_phase(run, "students", run.plan.students, at_once=at_once, watch=view.watch)
+    run_phase(run, "students", run.plan.students, room=room, watch=view.watch)
 
 
 def _check(plan: Plan, ledger: Ledger, *, fresh: bool) -> None:

@@ -38,7 +38,7 @@ def anything_left(run: Run) -> bool:
     return bool(missing_teachers(run)) or any(book.open_next(cohort.cohort_id) for cohort in cohorts)
 
 
-def prepare_teachers(run: Run, *, at_once: int, watch: Callable[[PhaseView], None]) -> None:
+def prepare_teachers(run: Run, *, room: Callable[[], int], watch: Callable[[PhaseView], None]) -> None:
     """Afterwards every teacher's weights lie in the run, by id, and its scores in the ledger.
 
     A teacher of the same id in the shared folder (`operation.teachers`) is taken from there, and a newly trained one
@@ -53,7 +53,7 @@ def prepare_teachers(run: Run, *, at_once: int, watch: Callable[[PhaseView], Non
             run.ledger.write_bytes(path, _file_of(_read(run.plan, teacher)))
         elif shared is not None and shared.exists(path):
             run.ledger.write_bytes(path, shared.read_bytes(path))
-    run_phase(run, "teachers", _cohorts(run), at_once=at_once, watch=watch)
+    run_phase(run, "teachers", _cohorts(run), room=room, watch=watch)
     if shared is not None:
         for teacher in run.plan.teachers:
             path = teacher_weights(teacher)

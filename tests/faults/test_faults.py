@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
-import socket
-import tempfile
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +12,7 @@ import pytest
 import ray_nodes
 import yaml
 from harness import PATIENT, Toll, assert_nothing_lost, disturbed_run
-from sweeps import SMALL, Sweep, counted, descendants, run, trials
+from sweeps import SMALL, Sweep, counted, run, trials
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 TROUBLES = Path(__file__).parents[1] / "orchestrator" / "troubles"
@@ -65,52 +61,18 @@ def test_the_node_that_trains_is_lost_and_another_goes_on(
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
         monkeypatch.setenv(name, env[name])
     output = tmp_path / "run"
-    head = f"127.0.0.2:{ray_nodes.free_port()}"
-    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
-        places = {"env": env, "log": tmp_path / "ray.log"}
-        nodes = [
-            ray_nodes.start(
-                "--head", "--num-cpus=0", "--include-dashboard=false", "--node-ip-address=127.0.0.2",
-                f"--port={head.split(':')[1]}", f"--temp-dir={folder}", **places,
-            )
-        ]  # fmt: skip
-        try:
-            for number in (3, 4):
-                address = f"--node-ip-address=127.0.0.{number}"
-                nodes.append(ray_nodes.start(f"--address={head}", "--num-cpus=1", address, **places))
-            sweep = started(head, output)
-            sweep.wait_until(
-                lambda: (
-                    ray_nodes.all_run(nodes, tmp_path / "ray.log")
-                    and counted(output, phase="search", status="pruned") >= 2
-                )
-            )
-            (lost,) = [node for node in nodes[1:] if trains(node.pid)]
-            ray_nodes.end([lost])
-            assert sweep.finish(timeout=400) == 0, sweep.text()
-        finally:
-            ray_nodes.end(nodes)
+    with ray_nodes.Cluster(tmp_path, env) as cluster:
+        cluster.add()
+        cluster.add()
+        cluster.wait_for_head()
+        address = ("--address", cluster.address, "--set", "operation.wait_minutes=3")
+        sweep = Sweep(SMALL, output, *address, *PATIENT)
+        sweep.wait_until(
+            lambda: cluster.runs() and counted(output, phase="search", status="pruned") >= 2, timeout=400
+        )
+        cluster.lose_one_that_trains()
+        assert sweep.finish(timeout=400) == 0, sweep.text()
     assert_nothing_lost(output, undisturbed)
-
-
-def started(head: str, output: Path) -> Sweep:
-    """The sweep on the cluster, once its head answers; it waits for nodes by itself."""
-    port = int(head.split(":")[1])
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.2", port), timeout=1):
-            break
-        time.sleep(0.2)
-    return Sweep(SMALL, output, "--address", head, "--set", "operation.wait_minutes=3", *PATIENT)
-
-
-def trains(raylet: int) -> bool:
-    """Whether a training worker runs below this process."""
-    for pid in descendants(raylet):
-        with contextlib.suppress(OSError):
-            if b"RayTrainWorker" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                return True
-    return False
 
 
 def test_trials_that_hang_die_raise_or_want_too_much_memory_fail_alone(

@@ -1,0 +1,63 @@
+"""The same command on clusters of several Ray nodes with addresses of their own, which come and go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import ray_nodes
+from sweeps import Sweep, assert_equal_runs, counted, run
+
+pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(1800)]
+
+
+@pytest.fixture
+def env(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What nodes and command share: the token."""
+    env = ray_nodes.environment()
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        monkeypatch.setenv(name, env[name])
+    return env
+
+
+def test_smoke_on_one_two_and_four_nodes_gives_the_same_board(env: dict[str, str], tmp_path: Path) -> None:
+    found = []
+    for count in (1, 2, 4):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        with ray_nodes.Cluster(folder, env) as cluster:
+            for _ in range(count):
+                cluster.add()
+            cluster.wait_for_head()
+            at_once = f"operation.cohorts_at_once={min(count, 2)}"  # what the command waits for
+            sweep = Sweep(
+                "smoke", folder / "run", "--address", cluster.address, "--set", "operation.wait_minutes=5",
+                "--set", at_once,
+            )  # fmt: skip
+            assert sweep.finish(timeout=600) == 0, sweep.text()
+        found.append(folder / "run")
+    for other in found[1:]:
+        assert_equal_runs(other, found[0])
+
+
+def test_nodes_join_and_leave_until_the_cluster_is_one_worker_too_small_for_what_runs_on_it(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    """Two cohorts of two workers: there is room for one, then for both, then for one and a half."""
+    two = ("--set", "compute.workers=2", "--set", "recipes.student.steps=1200", "--set", "search.trials=0")
+    output = tmp_path / "run"
+    with ray_nodes.Cluster(tmp_path, env) as cluster:
+        cluster.add()
+        cluster.add()
+        cluster.wait_for_head()
+        address = ("--address", cluster.address, "--set", "operation.wait_minutes=5")
+        sweep = Sweep("smoke", output, *address, *two)
+        sweep.wait_until(lambda: cluster.runs() and counted(output, phase="teacher") >= 1, timeout=400)
+        cluster.add()
+        cluster.add()
+        sweep.wait_until(lambda: cluster.runs() and cluster.workers() == 4, timeout=400)
+        cluster.lose_one_that_trains()
+        assert sweep.finish(timeout=900) == 0, sweep.text()
+    expected = run("smoke", tmp_path / "expected", *two)
+    assert expected.process.returncode == 0, expected.text()
+    assert_equal_runs(output, tmp_path / "expected")
