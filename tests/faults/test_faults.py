@@ -61,15 +61,9 @@ def test_the_node_that_trains_is_lost_and_another_goes_on(
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
         monkeypatch.setenv(name, env[name])
     output = tmp_path / "run"
-    with ray_nodes.Cluster(tmp_path, env) as cluster:
-        cluster.add()
-        cluster.add()
-        cluster.wait_for_head()
-        address = ("--address", cluster.address, "--set", "operation.wait_minutes=3")
-        sweep = Sweep(SMALL, output, *address, *PATIENT)
-        sweep.wait_until(
-            lambda: cluster.runs() and counted(output, phase="search", status="pruned") >= 2, timeout=400
-        )
+    with ray_nodes.Cluster(tmp_path, env, nodes=2) as cluster:
+        sweep = Sweep(SMALL, output, "--address", cluster.address, *PATIENT)
+        sweep.wait_until(lambda: counted(output, phase="search", status="pruned") >= 2)
         cluster.lose_one_that_trains()
         assert sweep.finish(timeout=400) == 0, sweep.text()
     assert_nothing_lost(output, undisturbed)

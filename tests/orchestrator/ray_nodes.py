@@ -30,7 +30,6 @@ def environment() -> dict[str, str]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_raylet_start_wait_time_s": "300",  # 30 by default, too short on two cores that others use
         "PYTHONUNBUFFERED": "1",
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
@@ -60,21 +59,27 @@ def end(nodes: list[subprocess.Popen[bytes]]) -> None:
 
 
 class Cluster:
-    """A head that trains nothing, and nodes of one CPU; each has an address of its own on this machine."""
+    """A head that trains nothing, and nodes of one CPU; each has an address of its own on this machine.
 
-    def __init__(self, folder: Path, env: dict[str, str]) -> None:
+    Args:
+        nodes: how many join before anything else happens.
+    """
+
+    def __init__(self, folder: Path, env: dict[str, str], nodes: int) -> None:
         self.address = f"127.0.0.2:{free_port()}"
         self.nodes: list[subprocess.Popen[bytes]] = []
-        self._env, self._log = env, folder / "ray.log"
+        self._folder, self._env, self._number = folder, env, 2
         self._temporary = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
-        self._head = self._start(
-            "--head", "--num-cpus=0", "--include-dashboard=false", "--node-ip-address=127.0.0.2",
-            f"--port={self.address.split(':')[1]}", f"--temp-dir={self._temporary.name}",
-        )  # fmt: skip
-        self._added = 0
-
-    def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        return start(*arguments, env=self._env, log=self._log)
+        port = self.address.split(":")[1]
+        self._head = self._joined(
+            "--head",
+            "--num-cpus=0",
+            "--include-dashboard=false",
+            f"--port={port}",
+            f"--temp-dir={self._temporary.name}",
+        )
+        for _ in range(nodes):
+            self.add()
 
     def __enter__(self) -> Self:
         return self
@@ -83,24 +88,23 @@ class Cluster:
         end([self._head, *self.nodes])
         self._temporary.cleanup()
 
-    def wait_for_head(self) -> None:
-        """Until it answers; nodes may join later."""
-        deadline = time.monotonic() + 180
-        while self.runs() and time.monotonic() < deadline:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.2", self._port), timeout=1):
-                return
-            time.sleep(0.2)
-        raise AssertionError(f"the head does not answer:\n{self._log.read_text()[-3000:]}")
-
-    @property
-    def _port(self) -> int:
-        return int(self.address.split(":")[1])
-
     def add(self) -> None:
-        """One more node."""
-        self._added += 1
-        address = f"--node-ip-address=127.0.0.{2 + self._added}"
-        self.nodes.append(self._start(f"--address={self.address}", "--num-cpus=1", address))
+        """One more node; returns once it has joined."""
+        self.nodes.append(self._joined(f"--address={self.address}", "--num-cpus=1"))
+
+    def _joined(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """A node that runs. One that does not within 30 s gives up, which busy cores bring about: it gets another try."""
+        address = f"--node-ip-address=127.0.0.{self._number}"
+        self._number += 1
+        for attempt in range(4):
+            log = self._folder / f"node{self._number}-{attempt}.log"
+            node = start(address, *arguments, env=self._env, log=log)
+            while node.poll() is None:
+                if "Ray runtime started" in log.read_text():
+                    return node
+                time.sleep(0.1)
+            end([node])
+        raise AssertionError(f"no node could be started:\n{log.read_text()[-3000:]}")
 
     def lose_one_that_trains(self) -> None:
         """A node with a training worker is gone from one moment to the next."""
@@ -111,12 +115,6 @@ class Cluster:
     def workers(self) -> int:
         """Training workers on all nodes."""
         return sum(workers_below(node.pid) for node in self.nodes)
-
-    def runs(self) -> bool:
-        """True; or an error that tells why one of the nodes has ended."""
-        ended = any(node.poll() is not None for node in [self._head, *self.nodes])
-        assert not ended, f"a node ended:\n{self._log.read_text()[-3000:]}"
-        return True
 
 
 def workers_below(raylet: int) -> int:

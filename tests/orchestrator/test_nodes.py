@@ -25,15 +25,8 @@ def test_smoke_on_one_two_and_four_nodes_gives_the_same_board(env: dict[str, str
     for count in (1, 2, 4):
         folder = tmp_path / str(count)
         folder.mkdir()
-        with ray_nodes.Cluster(folder, env) as cluster:
-            for _ in range(count):
-                cluster.add()
-            cluster.wait_for_head()
-            at_once = f"operation.cohorts_at_once={min(count, 2)}"  # what the command waits for
-            sweep = Sweep(
-                "smoke", folder / "run", "--address", cluster.address, "--set", "operation.wait_minutes=5",
-                "--set", at_once,
-            )  # fmt: skip
+        with ray_nodes.Cluster(folder, env, nodes=count) as cluster:
+            sweep = Sweep("smoke", folder / "run", "--address", cluster.address)
             assert sweep.finish(timeout=600) == 0, sweep.text()
         found.append(folder / "run")
     for other in found[1:]:
@@ -46,16 +39,12 @@ def test_nodes_join_and_leave_until_the_cluster_is_one_worker_too_small_for_what
     """Two cohorts of two workers: there is room for one, then for both, then for one and a half."""
     two = ("--set", "compute.workers=2", "--set", "recipes.student.steps=1200", "--set", "search.trials=0")
     output = tmp_path / "run"
-    with ray_nodes.Cluster(tmp_path, env) as cluster:
+    with ray_nodes.Cluster(tmp_path, env, nodes=2) as cluster:
+        sweep = Sweep("smoke", output, "--address", cluster.address, *two)
+        sweep.wait_until(lambda: counted(output, phase="teacher") >= 1, timeout=400)
         cluster.add()
         cluster.add()
-        cluster.wait_for_head()
-        address = ("--address", cluster.address, "--set", "operation.wait_minutes=5")
-        sweep = Sweep("smoke", output, *address, *two)
-        sweep.wait_until(lambda: cluster.runs() and counted(output, phase="teacher") >= 1, timeout=400)
-        cluster.add()
-        cluster.add()
-        sweep.wait_until(lambda: cluster.runs() and cluster.workers() == 4, timeout=400)
+        sweep.wait_until(lambda: cluster.workers() == 4, timeout=400)
         cluster.lose_one_that_trains()
         assert sweep.finish(timeout=900) == 0, sweep.text()
     expected = run("smoke", tmp_path / "expected", *two)
