@@ -11,7 +11,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "performance.md"
-COUNTED, NOT_COUNTED, OF_BOUND, MEMORY, OVERHEAD = 5.0, 3.5, 0.85, 1 / 3, 1.5
+HEAVY, COUNTED, NOT_COUNTED, OF_BOUND, MEMORY, OVERHEAD = 4.0, 5.0, 3.5, 0.85, 1 / 3, 1.5
 
 Aims = list[tuple[str, float, bool]]
 Rows = Sequence[Mapping[str, Any]]
@@ -42,12 +42,14 @@ _INTRODUCTION = """# What a trial costs
 Everything on this page is written by two commands, from what they measured:
 
 ```sh
-python benchmarks/sweep.py    # the same sweep three ways; 15 minutes on two cores
+python benchmarks/sweep.py    # the same sweep three ways
 python benchmarks/scale.py    # book-keeping for many trials beside bare Ray Tune; --trials 10000 for the largest
 ```
 
 Figures are medians, with the smallest and the largest of the repeats in brackets. Ratios are taken within a repeat, whose
-sides follow each other, and then their median.
+sides follow each other, and then their median. A load average before the start that is not near 0 means that other work
+was running: such figures are worth little.
+
 """.splitlines()
 
 
@@ -59,13 +61,14 @@ def _sides(sweep: Mapping[str, Any], aims: Aims) -> list[str]:
         "",
         f"{sweep['trials']} trials of one pair, {sweep['steps']} steps of {sweep['batch']} pictures of 64×64 each: the student alone, and "
         f"distillation under {sweep['trials'] - 1} settings; nothing is searched or pruned. The student is `{sweep['student']}`. {machine['cpus']} "
-        f"{machine['machine']} cores, no GPU, {sweep['repeats']} repeat(s), Ray {versions['ray']}, torch {versions['torch']}.",
+        f"{machine['machine']} cores, no GPU, load average {machine['load_before']:g} before the start, {_count(sweep['repeats'], 'repeat')}, "
+        f"{sweep['minutes']:g} minutes in all, Ray {versions['ray']}, torch {versions['torch']}.",
         "",
         "* **plain**: the pattern of Ray's documentation, [benchmarks/plain_sweep.py](../benchmarks/plain_sweep.py): a Tune trial makes a `TorchTrainer` "
         "with a loader and a teacher of its own; one CPU and one thread each, as many at once as there are cores.",
         f"* **ours**: `python -m orchestrator.sweep`, {_count(sweep['workers'], 'worker')} of {_count(sweep['threads'], 'thread')}.",
         f"* **bound**: nothing but the students' steps, in one process of {_count(sweep['workers'] * sweep['threads'], 'thread')}, batches and teacher outputs "
-        "in memory ([benchmarks/bound.py](../benchmarks/bound.py)).",
+        "in memory ([benchmarks/bound.py](../benchmarks/bound.py)). Students on cores of their own may be faster than one on several threads.",
         "",
         "Start-up counted: the whole command, which for ours scores the teacher and makes gallery and board too. Not counted: from the first "
         "student's first step to the last one's scores (plain: the trials' own spans, over how many train at once).",
@@ -100,6 +103,10 @@ def _sides(sweep: Mapping[str, Any], aims: Aims) -> list[str]:
              _range(memory)]
         )  # fmt: skip
         if pair == "heavy":
+            teacher = _teacher_ratio(sides["bound"])
+            aims.append(
+                ("heavy pair: teacher's forward / student's step, at least 4", teacher, teacher >= HEAVY)
+            )
             _at_least(aims, f"{pair} pair: ours / plain, start-up counted, at least 5", counted, COUNTED)
             _at_least(
                 aims,
@@ -221,7 +228,7 @@ def _scale(scale: Mapping[str, Any], aims: Aims) -> list[str]:
         "",
         "The sweep's own book-keeping (searcher, scheduler, wave book, desk, ledger, progress), with a cohort that answers every wave at once; "
         "beside it Ray Tune with a function that returns at once, as many at a time, which records nothing. "
-        f"{machine['cpus']} {machine['machine']} cores; Ray's start is left out.",
+        f"{machine['cpus']} {machine['machine']} cores, load average {machine['load_before']:g} before the start; Ray's start is left out.",
         "",
         *_table(header, table),
         "",

@@ -38,11 +38,13 @@ PICTURES, CLASSES = 20, 9
 
 def ours(count: int, root: Path) -> dict[str, Any]:
     """Plan → phase → ledger → board, with a cohort that trains nothing."""
+    from orchestrator.cluster import LOCAL, prepare_environment, ray_session
+
+    prepare_environment(LOCAL)  # before anything imports ray
     import ray
     from rich.console import Console
 
     from orchestrator import phases
-    from orchestrator.cluster import LOCAL, ray_session
     from orchestrator.config import SweepConfig
     from orchestrator.ledger import Ledger
     from orchestrator.plan import make_plan
@@ -213,6 +215,7 @@ def main() -> None:
             measure = ours if options.side == "ours" else bare
             print(json.dumps(measure(options.trials[0], Path(folder))))
         return
+    load = os.getloadavg()[0]
     rows = []
     for _ in range(options.repeats):
         for count in options.trials:
@@ -228,6 +231,7 @@ def main() -> None:
         "system": platform.system(),
         "machine": platform.machine(),
         "cpus": len(os.sched_getaffinity(0)),
+        "load_before": round(load, 1),
     }
     options.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
     import performance

@@ -1,6 +1,6 @@
 """What a trial of a sweep costs, beside Ray's own pattern and beside the least that it can cost.
 
-    python benchmarks/sweep.py [--repeats 3] [--steps 60] [--pairs light heavy] [--workers 1] [--threads N]
+    python benchmarks/sweep.py [--repeats 2] [--steps 60] [--pairs light heavy] [--workers 1] [--threads N]
 
 One sweep of 8 trials of one pair (the student alone, which every sweep has, and knowledge distillation under 7 settings
 given by hand, the same on every side; no search, nobody pruned, the teacher loaded) is run three ways, in turns,
@@ -33,6 +33,7 @@ import platform
 import shutil
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--pairs", nargs="+", choices=list(TEACHERS), default=list(TEACHERS))
     parser.add_argument("--taught", nargs="*", type=int, default=TAUGHT)
@@ -202,6 +203,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument("--page", type=Path, default=HERE.parent / "docs" / "performance.md")
     options = parser.parse_args()
+    began, load = time.monotonic(), os.getloadavg()[0]
     threads = options.threads or max(1, _cpus() // options.workers)
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), options.pairs, options.steps, options.workers, threads)
@@ -224,7 +226,13 @@ def main() -> None:
             }
             print(taught, "taught", curve[str(taught)], flush=True)
     report = {
-        "machine": {"system": platform.system(), "machine": platform.machine(), "cpus": _cpus()},
+        "machine": {
+            "system": platform.system(),
+            "machine": platform.machine(),
+            "cpus": _cpus(),
+            "load_before": round(load, 1),
+        },
+        "minutes": round((time.monotonic() - began) / 60, 1),
         "versions": _versions(),
         "trials": TRIALS,
         "steps": options.steps,
