@@ -233,7 +233,6 @@ def _scale(scale: Mapping[str, Any], aims: Aims) -> list[str]:
         *_table(header, table),
         "",
         *_growth(by_side),
-        "",
         *_table(
             ("trials planned", "planning (s)", "files of the ledger", "its size (MiB)", "reading it to resume (s)", "board (s)"), keeping
         ),
@@ -255,7 +254,7 @@ def _growth(by_side: Mapping[str, Mapping[int, Rows]]) -> list[str]:
         lines.append(
             f"{name}: from {sizes[0]} to {sizes[-1]} trials the time grows as trials^{exponent:.2f}, the driver's memory by {each:.0f} KiB a trial."
         )
-    return ["  \n".join(lines)] if lines else []
+    return ["  \n".join(lines), ""] if lines else []
 
 
 def _by_size(rows: Rows, side: str) -> dict[int, list[Mapping[str, Any]]]:
