@@ -1,0 +1,243 @@
+"""What the sweep's book-keeping costs for many trials, beside bare Ray Tune: `python benchmarks/scale.py`.
+
+    python benchmarks/scale.py [--trials 250 500 1000 2000] [--repeats 1]
+
+`--trials 10000` is the largest that is asked about. Two sides, each in a process of its own, the machine to itself:
+
+* ours: a phase of the sweep as it is (planner, searcher, scheduler, wave book, desk, ledger, progress), in which a cohort
+  answers every wave at once instead of training it. Five studies share the trials, by Sobol, 16 in a wave, nobody is
+  pruned; with a final run of each study at the end. Then the ledger is read as a resumed command reads it, and
+  `python -m orchestrator.leaderboard` makes the board.
+* bare: a Tuner with a function that reports once and returns, random search over two numbers, `reuse_actors`, 16 trials at
+  once, placed as ours are. It keeps nothing but Tune's own snapshot.
+
+Start-up of Ray is left out. The first and the last tenth of the trials, by when they ended, tell what grows. Memory is
+the driver's own. Writes `benchmarks/scale.json` and, from it and `benchmarks/sweep.json`, `docs/performance.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import platform
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+METHODS = ("student", "kd", "cwd", "at", "dist")
+AT_ONCE = 16
+PICTURES, CLASSES = 20, 9
+
+
+def ours(count: int, root: Path) -> dict[str, Any]:
+    """Plan → phase → ledger → board, with a cohort that trains nothing."""
+    from orchestrator.cluster import LOCAL, prepare_environment, ray_session
+
+    prepare_environment(LOCAL)  # before anything imports ray
+    import ray
+    from rich.console import Console
+
+    from orchestrator import phases
+    from orchestrator.config import SweepConfig
+    from orchestrator.ledger import Ledger
+    from orchestrator.plan import make_plan
+    from orchestrator.progress import ProgressView
+    from orchestrator.provenance import provenance_row
+    from orchestrator.run import Run, claim
+
+    recipe = {"steps": 1, "batch_size": 1, "augmentation": {"crop": 32}, "lr": 0.1}
+    document = {
+        "name": "scale",
+        "data": {"scenes": {"kind": "scenes", "size": 32, "classes": CLASSES}},
+        "recipes": {"recipe": recipe},
+        "pairs": [
+            {
+                "teacher": {"model": "segformer-test_vit", "recipe": "recipe"},
+                "student": {"model": "deeplabv3-test_resnet", "recipe": "recipe"},
+                "data": "scenes",
+            }
+        ],
+        "methods": METHODS,
+        "search": {"trials": count // len(METHODS), "rungs": [], "wave": AT_ONCE},
+        "final": {"seeds": [1]},
+    }
+
+    def instead_of_training(run: Run, cohort: Any, desk: Any, name: str) -> None:
+        ray.get(ray.remote(answer_waves).options(num_cpus=0).remote(desk, run.ledger.root))
+
+    phases._train = instead_of_training  # the one seam: all around it is the real thing
+    began = time.perf_counter()
+    plan = make_plan(SweepConfig.model_validate(document))
+    planned = time.perf_counter() - began
+    ledger = Ledger(root)
+    run = Run(ledger, plan)
+    claim(ledger, plan, fresh=False)
+    row = provenance_row(plan, [], {})
+    ledger.append("provenance", [row], row["provenance_id"])
+    run.provenance_id = row["provenance_id"]
+    with (
+        ray_session(LOCAL, plan.config.operation, verbose=False),
+        ProgressView(Console(file=io.StringIO())) as view,
+    ):
+        base = memory("VmRSS")
+        began = time.perf_counter()
+        phases.run_phase(run, "students", plan.students, room=lambda: 1, watch=view.watch)
+        seconds = time.perf_counter() - began
+        peak = memory("VmHWM")
+    ended = sorted(
+        row["finished_at"].timestamp() for row in ledger.read("trials", ["finished_at"]).to_pylist()
+    )
+    again = Run(ledger, plan)
+    _, resume = timed(again.recorded)
+    board = [sys.executable, "-m", "orchestrator.leaderboard", str(root)]
+    _, making = timed(lambda: subprocess.run(board, check=True, capture_output=True))
+    files = [path for path in (root / "tables").rglob("*") if path.is_file()]
+    return {
+        **told(ended, seconds, base, peak),
+        "plan_seconds": planned,
+        "resume_seconds": resume,
+        "board_seconds": making,
+        "ledger_files": len(files),
+        "ledger_mib": sum(path.stat().st_size for path in files) / 2**20,
+    }  # fmt: skip
+
+
+def answer_waves(desk: Any, root: str) -> None:
+    """A cohort that trains nothing: a score by the trial's name, as soon as a wave is seated."""
+    import numpy as np
+    import ray
+
+    from orchestrator.ledger import Ledger
+    from orchestrator.report import Report
+    from orchestrator.rows import counts_table
+
+    ledger, finished = Ledger(root), -1
+    while True:
+        order = ray.get(desk.next_wave.remote(finished))
+        if order == "closed":
+            return
+        if order is None:
+            continue
+        reports = []
+        for trial in order.trials:
+            score, final = random.Random(trial.trial_id).random(), trial.phase == "final"
+            if final:
+                tp = np.full((PICTURES, CLASSES), int(1000 * score))
+                table = counts_table(trial.trial_id, "test", range(PICTURES), tp, 1000 - tp, 1000 - tp, None)
+                ledger.append("counts", table, trial.trial_id)
+            now = time.time()
+            reports.append(
+                Report(
+                    trial.trial_id, trial.recipe.steps, status="ok", tune_miou=score,
+                    test_miou=score if final else None, started_at=now, finished_at=now,
+                )
+            )  # fmt: skip
+        ray.get(desk.post.remote(reports))
+        finished = order.index
+
+
+def bare(count: int, root: Path) -> dict[str, Any]:
+    """Ray Tune alone."""
+    from orchestrator.cluster import LOCAL, ray_session
+    from orchestrator.config import OperationChoice
+
+    with ray_session(LOCAL, OperationChoice(), verbose=False):
+        from ray import tune
+
+        from orchestrator.search import BESIDE_THE_DRIVER
+
+        tuner = tune.Tuner(
+            tune.with_resources(report_once, tune.PlacementGroupFactory([BESIDE_THE_DRIVER])),
+            param_space={"weight": tune.loguniform(0.1, 10), "temperature": tune.uniform(1, 8)},
+            tune_config=tune.TuneConfig(num_samples=count, reuse_actors=True, max_concurrent_trials=AT_ONCE),
+            run_config=tune.RunConfig(name="bare", storage_path=str(root), verbose=0),
+        )
+        base = memory("VmRSS")
+        began = time.perf_counter()
+        results = tuner.fit()
+        seconds = time.perf_counter() - began
+        peak = memory("VmHWM")
+    return told(sorted(result.metrics["ended"] for result in results), seconds, base, peak)
+
+
+def report_once(config: dict[str, Any]) -> None:
+    """A trial that returns at once."""
+    from ray import tune
+
+    tune.report({"tune_miou": config["weight"], "ended": time.time()})
+
+
+def told(ended: list[float], seconds: float, base: float, peak: float) -> dict[str, Any]:
+    """What both sides tell: seconds per trial in all, and in the first and the last tenth; memory of the driver."""
+    tenth = max(1, len(ended) // 10)
+    return {
+        "trials": len(ended),
+        "seconds": seconds,
+        "ms_per_trial": 1000 * seconds / len(ended),
+        "ms_first_tenth": 1000 * (ended[tenth] - ended[0]) / tenth,
+        "ms_last_tenth": 1000 * (ended[-1] - ended[-1 - tenth]) / tenth,
+        "driver_start_mib": base,
+        "driver_peak_mib": peak,
+    }
+
+
+def memory(field: str) -> float:
+    """MiB of this process: VmRSS now, VmHWM at most so far."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
+
+
+def timed(once: Callable[[], Any]) -> tuple[Any, float]:
+    began = time.perf_counter()
+    return once(), time.perf_counter() - began
+
+
+def main() -> None:
+    """Writes one line per side and size, results and page."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--trials", nargs="+", type=int, default=[250, 500, 1000, 2000])
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--json", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--page", type=Path, default=Path(__file__).parent.parent / "docs" / "performance.md")
+    parser.add_argument("--side", choices=["ours", "bare"], help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.side:
+        with tempfile.TemporaryDirectory() as folder:
+            measure = ours if options.side == "ours" else bare
+            print(json.dumps(measure(options.trials[0], Path(folder))))
+        return
+    load = os.getloadavg()[0]
+    rows = []
+    for _ in range(options.repeats):
+        for count in options.trials:
+            for side in ("bare", "ours"):
+                command = [sys.executable, __file__, "--side", side, "--trials", str(count)]
+                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+                found = json.loads(done.stdout.splitlines()[-1])
+                rows.append({"side": side, "planned": count}
+                            | {key: float(f"{value:.4g}") if isinstance(value, float) else value
+                               for key, value in found.items()})  # fmt: skip
+                print(rows[-1], flush=True)
+    machine = {
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cpus": len(os.sched_getaffinity(0)),
+        "load_before": round(load, 1),
+    }
+    options.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+    import performance
+
+    performance.write(options.page, scale=options.json)
+
+
+if __name__ == "__main__":
+    main()

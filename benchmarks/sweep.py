@@ -1,0 +1,271 @@
+"""What a trial of a sweep costs, beside Ray's own pattern and beside the least that it can cost.
+
+    python benchmarks/sweep.py [--repeats 2] [--steps 60] [--pairs light heavy] [--workers 1] [--threads N]
+
+One sweep of 8 trials of one pair (the student alone, which every sweep has, and knowledge distillation under 7 settings
+given by hand, the same on every side; no search, nobody pruned, the teacher loaded) is run three ways, in turns,
+`--repeats` times:
+
+* plain: as Ray's documentation has it, `benchmarks/plain_sweep.py`: a TorchTrainer per trial, one CPU each, as many at
+  once as there are CPUs;
+* ours: the command, `python -m orchestrator.sweep`, by default with one worker of as many threads as there are
+  CPUs (`--workers 2` shares them among data-parallel workers);
+* bound: the students' own steps in one process of as many threads, batches and teacher outputs in memory already
+  (`benchmarks/bound.py`).
+
+Every side trains each student for the same steps of the same batch size. Plain and ours score each on the splits tune
+and test and keep its weights. Samples per second are trials × steps × batch over seconds: of the whole command,
+start-up counted (ours scores the teacher, draws a gallery and makes a board within it, the plain sweep does not); and
+of the training alone, which is for ours from when the first student is built to the last one's score, for plain the
+same of each trial, summed, over the trials at once. Memory is the highest sum of PSS over all processes of the command.
+
+Then, once, ours and bound with 1 to 16 taught students beside the student alone, for the last of `--pairs`. Writes
+`benchmarks/sweep.json` and, from it and `benchmarks/scale.json`, `docs/performance.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import performance
+import yaml
+from processes import Taken, run
+
+from orchestrator.ledger import Ledger
+
+HERE = Path(__file__).parent
+TRIALS, BATCH = 8, 8
+TAUGHT = (1, 2, 4, 8, 16)
+STUDENT = {"model": "deeplabv3-test_resnet", "head_channels": 16, "recipe": "student"}
+TEACHERS: dict[str, dict[str, Any]] = {
+    "light": {"model": "segformer-test_vit", "head_channels": 16},
+    "heavy": {"model": "segformer-mit_b2"},
+}
+SETTINGS = list(itertools.product((0.5, 1.0, 2.0, 4.0), (1.0, 2.0, 4.0, 8.0)))  # weight, temperature
+
+
+class Bench:
+    """A folder with a teacher of each pair, in which sweeps are run."""
+
+    def __init__(self, root: Path, pairs: list[str], steps: int, workers: int, threads: int) -> None:
+        self.root, self.steps, self.workers, self.threads = root, steps, workers, threads
+        self._number = itertools.count()
+        for pair in pairs:
+            self._ours(pair, 2, 2)  # trains the teacher, and warms the machine's caches
+
+    def _file(self, pair: str, trials: int, steps: int) -> Path:
+        recipe = {
+            "batch_size": BATCH,
+            "augmentation": {"crop": 64, "scale": [1.0, 1.5]},
+            "optimizer": "adamw",
+            "lr": 1e-3,
+        }
+        methods = ["student"] + [
+            {
+                "name": "kd",
+                "label": f"kd_{weight:g}_{temperature:g}",
+                "config": {"kd_weight": weight, "temperature": temperature},
+            }
+            for weight, temperature in SETTINGS[: trials - 1]
+        ]
+        document = {
+            "name": f"bench-{pair}",
+            "data": {"scenes": {"kind": "scenes", "size": 64, "train": 64, "teacher_train": 64, "tune": 32, "test": 32}},
+            "recipes": {"teacher": {**recipe, "steps": 2}, "student": {**recipe, "steps": steps}},
+            "pairs": [{"name": pair, "teacher": {**TEACHERS[pair], "recipe": "teacher"}, "student": STUDENT, "data": "scenes"}],
+            "methods": methods,
+            "search": {"trials": 0},
+            "final": {"seeds": [1]},
+            "compute": {"workers": self.workers, "cpus_per_worker": self.threads},
+            "operation": {"teachers": str(self.root / "teachers")},
+        }  # fmt: skip
+        path = self.root / f"{pair}-{trials}-{steps}.yaml"
+        path.write_text(yaml.safe_dump(document))
+        return path
+
+    def _folder(self) -> Path:
+        return self.root / f"run-{next(self._number)}"
+
+    def _teacher(self, pair: str) -> Path:
+        from orchestrator.plan import make_plan, teacher_weights
+        from orchestrator.sweepfile import load_sweep
+
+        [teacher] = make_plan(load_sweep(str(self._file(pair, 2, 2)))).teachers
+        return self.root / "teachers" / teacher_weights(teacher)
+
+    def ours(self, pair: str, trials: int) -> dict[str, Any]:
+        """One sweep by the command, and where its time went."""
+        return self._ours(pair, trials, self.steps)
+
+    def _ours(self, pair: str, trials: int, steps: int) -> dict[str, Any]:
+        output = self._folder()
+        command = [sys.executable, "-m", "orchestrator.sweep", str(self._file(pair, trials, steps))]
+        taken = run([*command, "--output", str(output)], self.root / "ours.log")
+        rows = Ledger(output).read("trials").to_pylist()
+        shutil.rmtree(output)
+        students = [row for row in rows if row["phase"] == "final"]
+        [teacher] = [row for row in rows if row["phase"] == "teacher"]
+        if [row["status"] for row in students] != ["ok"] * trials:
+            raise SystemExit(f"not all trials of {pair} ended well")
+        began, ended = (
+            choose(row[key] for row in students).timestamp()
+            for choose, key in ((min, "started_at"), (max, "finished_at"))
+        )
+        in_students, shared = (
+            sum(row[key] for row in students) for key in ("student_seconds", "shared_seconds")
+        )
+        in_teacher = max(
+            row["teacher_seconds"] for row in students
+        )  # each has all of it, as if it were alone
+        until_teacher, until_scored = (
+            teacher[key].timestamp() - taken.began for key in ("started_at", "finished_at")
+        )
+        return {
+            **self._rates(taken, trials, steps, ended - began),
+            "parts": {
+                "start of Ray, of the teacher's workers": until_teacher,
+                "score of the teacher": until_scored - until_teacher,
+                "start of the students' workers": began - taken.began - until_scored,
+                "students' steps": in_students,
+                "teacher's passes": in_teacher,
+                "batches": shared - in_teacher,
+                "building, scores, weights, exchanges": ended - began - in_students - shared,
+                "gallery, board, shut-down": taken.ended - ended,
+            },
+        }
+
+    def plain(self, pair: str) -> dict[str, Any]:
+        """One sweep by Ray's own pattern."""
+        output = self._folder()
+        script = [sys.executable, str(HERE / "plain_sweep.py"), str(self._file(pair, TRIALS, self.steps))]
+        taken = run([*script, str(self._teacher(pair)), str(output)], self.root / "plain.log")
+        rows = json.loads((output / "trials.json").read_text())
+        shutil.rmtree(output)
+        spans = [row["ended"] - row["began"] for row in rows]
+        at_once = min(_cpus(), TRIALS)
+        found = self._rates(taken, TRIALS, self.steps, sum(spans) / at_once)
+        return {
+            **found,
+            "at_once": at_once,
+            "start_seconds_per_trial": (taken.seconds - sum(spans) / at_once) * at_once / TRIALS,
+        }
+
+    def bound(self, pair: str, trials: int) -> dict[str, Any]:
+        """The students' steps alone."""
+        output = self.root / "bound.json"
+        script = [sys.executable, str(HERE / "bound.py"), str(self._file(pair, trials, self.steps))]
+        arguments = [str(self._teacher(pair)), str(output), "--threads", str(self.workers * self.threads)]
+        run([*script, *arguments], self.root / "bound.log")
+        found: dict[str, Any] = json.loads(output.read_text())
+        return found
+
+    @staticmethod
+    def _rates(taken: Taken, trials: int, steps: int, training_seconds: float) -> dict[str, Any]:
+        samples = trials * steps * BATCH
+        return {
+            "seconds": taken.seconds,
+            "training_seconds": training_seconds,
+            "samples_per_second": samples / taken.seconds,
+            "samples_per_second_training": samples / training_seconds,
+            "peak_mib": taken.peak_mib,
+            "sampling_seconds": taken.sampling_seconds,
+            "processes": taken.groups,
+        }
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def main() -> None:
+    """Measures, prints each result as it comes, writes results and page."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--pairs", nargs="+", choices=list(TEACHERS), default=list(TEACHERS))
+    parser.add_argument("--taught", nargs="*", type=int, default=TAUGHT)
+    parser.add_argument("--workers", type=int, default=1, help="data-parallel workers of ours")
+    parser.add_argument(
+        "--threads", type=int, help="of each worker; by default as many as there are CPUs for it"
+    )
+    parser.add_argument("--json", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--page", type=Path, default=HERE.parent / "docs" / "performance.md")
+    options = parser.parse_args()
+    began, load = time.monotonic(), os.getloadavg()[0]
+    threads = options.threads or max(1, _cpus() // options.workers)
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), options.pairs, options.steps, options.workers, threads)
+        pairs: dict[str, dict[str, list[Any]]] = {
+            pair: {"plain": [], "ours": [], "bound": []} for pair in options.pairs
+        }
+        for _, pair in itertools.product(range(options.repeats), options.pairs):
+            for side, measure in (
+                ("bound", lambda pair: bench.bound(pair, TRIALS)),
+                ("plain", bench.plain),
+                ("ours", lambda pair: bench.ours(pair, TRIALS)),
+            ):
+                pairs[pair][side].append(rounded(measure(pair)))
+                print(pair, side, pairs[pair][side][-1], flush=True)
+        curve: dict[str, Any] = {}
+        for taught in options.taught:
+            curve[str(taught)] = {
+                side: rounded(measure(options.pairs[-1], taught + 1))
+                for side, measure in (("bound", bench.bound), ("ours", bench.ours))
+            }
+            print(taught, "taught", curve[str(taught)], flush=True)
+    report = {
+        "machine": {
+            "system": platform.system(),
+            "machine": platform.machine(),
+            "cpus": _cpus(),
+            "load_before": round(load, 1),
+        },
+        "minutes": round((time.monotonic() - began) / 60, 1),
+        "versions": _versions(),
+        "trials": TRIALS,
+        "steps": options.steps,
+        "batch": BATCH,
+        "workers": options.workers,
+        "threads": threads,
+        "repeats": options.repeats,
+        "student": STUDENT["model"],
+        "teachers": {pair: TEACHERS[pair]["model"] for pair in options.pairs},
+        "pairs": pairs,
+        "curve": {"pair": options.pairs[-1], "taught": curve},
+    }
+    options.json.write_text(json.dumps(report, indent=1) + "\n")
+    performance.write(options.page, sweep=options.json)
+
+
+def rounded(found: dict[str, Any]) -> dict[str, Any]:
+    """Figures to four digits."""
+    return {
+        key: rounded(value)
+        if isinstance(value, dict)
+        else float(f"{value:.4g}")
+        if isinstance(value, float)
+        else value
+        for key, value in found.items()
+    }
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("ray", "torch")}
+
+
+if __name__ == "__main__":
+    main()
