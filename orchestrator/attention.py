@@ -36,6 +36,7 @@ class Attention:
         self._careful = careful
         self._at: tuple[Place, float] | None = None
         self._main = threading.get_ident()
+        self._left = threading.Event()
         if limit_seconds is not None:
             threading.Thread(target=self._watch, args=(limit_seconds,), name="attention", daemon=True).start()
 
@@ -55,6 +56,11 @@ class Attention:
         self._tell(None)
         self._at = None
 
+    def leave(self) -> None:
+        """The cohort is over; what the worker does next another looks after."""
+        self._at = None
+        self._left.set()
+
     def _tell(self, place: Place | None) -> None:
         """Where care is needed the desk knows every place, so that no trial is blamed for what all share."""
         if self._careful and self._leads:
@@ -66,12 +72,13 @@ class Attention:
             self._careful = bool(ray.get(self._desk.got_on.remote(position)))
 
     def _watch(self, limit: float) -> None:
-        while True:
+        while not self._left.is_set():
             faulthandler.dump_traceback_later(2 * limit + 60, exit=True)
-            time.sleep(limit / 4)
+            self._left.wait(limit / 4)
             at = self._at
             if at is not None and time.monotonic() - at[1] > limit:
                 self._give_up(at[0], limit)
+        faulthandler.cancel_dump_traceback_later()
 
     def _give_up(self, place: Place, limit: float) -> None:
         frame = sys._current_frames().get(self._main)

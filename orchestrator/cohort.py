@@ -1,4 +1,4 @@
-"""A cohort's Ray Train run: one teacher pass, many students. Waves, rungs, reports, checkpoints, resume.
+"""A cohort in its workers: one teacher pass, many students. Waves, rungs, reports, checkpoints, resume.
 
 Every worker runs `train_cohort`. Rank 0 talks to the desk and tells the others; all decide alike, since all see the
 same reduced losses. A trial's numbers depend on its configuration and the stream alone: not on who sits beside it,
@@ -43,7 +43,7 @@ class LeaveOffError(Exception):
 
 
 def train_cohort(job: CohortJob, beginning: Beginning | None) -> None:
-    """The loop of one Ray Train worker: wave after wave until the desk is closed or asks to leave off.
+    """A worker's part in a cohort: wave after wave until the desk is closed or asks to leave off.
 
     Args:
         job: the cohort's work.
@@ -59,6 +59,9 @@ def train_cohort(job: CohortJob, beginning: Beginning | None) -> None:
             floor.run_wave(wave)
     except LeaveOffError:
         return
+    finally:
+        floor.attention.leave()
+        workers.free_memory()
 
 
 class TrainingFloor:

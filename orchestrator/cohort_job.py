@@ -46,15 +46,28 @@ class CohortJob:
 
 
 def work(config: dict[str, Any]) -> None:
-    """What Ray Train calls in every worker, at first and after each death of one; imports no torch before it must.
+    """What Ray Train calls in every worker, at first and after each death of one: cohort after cohort of its crew."""
+    import ray
+    import ray.train
+
+    crew, assignments = config["crew"], config["assignments"]
+    leads = ray.train.get_context().get_world_rank() == 0
+    done: str | None = None
+    while (job := ray.get(assignments.current.remote(crew, done))) != "closed":
+        if job is not None:
+            _train(job, leads)
+            done = job.cohort.cohort_id
+            if leads:
+                ray.get(assignments.finish.remote(crew))
+
+
+def _train(job: CohortJob, leads: bool) -> None:
+    """One cohort; imports no torch before it must.
 
     What no new start mends (bad data, a module that is missing) is told to the desk, and a new start then ends at once.
     """
     import ray
-    import ray.train
 
-    job: CohortJob = config["job"]
-    leads = ray.train.get_context().get_world_rank() == 0
     if ray.get(job.desk.fatal.remote()) is not None:
         return
     beginning = ray.get(job.desk.begin.remote()) if leads else None

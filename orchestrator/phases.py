@@ -1,4 +1,4 @@
-"""A phase: its cohorts, each one Ray Train run, beside one Tune run whose trials hold the seats."""
+"""A phase: its cohorts, each trained by a crew, beside one Tune run whose trials hold the seats."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 
 import ray
 
-from orchestrator.cluster import worker_resources
-from orchestrator.cohort_job import CohortJob, work
+from orchestrator.cohort_job import CohortJob
+from orchestrator.crew import Crews
 from orchestrator.desk import Desk, GivenUpError, Progress
 from orchestrator.plan import Cohort
 from orchestrator.report import Report
@@ -40,13 +40,15 @@ def run_phase(
     name: str,
     cohorts: Sequence[Cohort],
     *,
-    room: Callable[[], int],
+    crews: Crews,
     watch: Callable[[PhaseView], None],
+    later: int = 0,
 ) -> None:
     """Trains whatever of these cohorts is not recorded; returns when all is recorded or the run must stop.
 
     Args:
-        room: how many cohorts the cluster holds now beside each other; asked again and again.
+        crews: who trains them.
+        later: cohorts of the phases that follow, for which crews are kept.
         watch: called about once a second, from a thread of its own.
 
     Raises:
@@ -64,7 +66,7 @@ def run_phase(
     desks = Desks(book, {cohort.cohort_id for cohort in todo})
     session = uuid.uuid4().hex[:8]
     over = threading.Event()
-    crowd = Crowd(run, desks, todo, room, lambda cohort_id: f"desk-{session}-{cohort_id}")
+    crowd = Crowd(run, desks, todo, crews, later, lambda cohort_id: f"desk-{session}-{cohort_id}")
     watcher = threading.Thread(
         target=_watch, args=(run, desks, crowd, view, watch, over), name="watch", daemon=True
     )
@@ -102,14 +104,16 @@ class Crowd:
         run: Run,
         desks: Desks,
         cohorts: Sequence[Cohort],
-        room: Callable[[], int],
+        crews: Crews,
+        later: int,
         desk_name: Callable[[str], str],
     ) -> None:
         self.desk_name = desk_name
         self._run = run
         self._desks = desks
         self._waiting = list(cohorts)
-        self._room = room
+        self._crews = crews
+        self._later = later
         self._pool = ThreadPoolExecutor(max_workers=len(cohorts), thread_name_prefix="cohort")
         self._started: list[Future[None]] = []
         self._lock = threading.Lock()
@@ -118,11 +122,49 @@ class Crowd:
         """Starts cohorts for which there is room; all that still wait where the run stops, as they then end at once."""
         with self._lock:
             stops = self._desks.stopping or self._run.stopped.is_set()
-            free = len(self._waiting) if stops else self._room() - sum(not f.done() for f in self._started)
+            free = (
+                len(self._waiting) if stops else self._crews.room() - sum(not f.done() for f in self._started)
+            )
             for cohort in self._waiting[: max(free, 0)]:
                 name = self.desk_name(cohort.cohort_id)
-                self._started.append(self._pool.submit(_run_cohort, self._run, cohort, self._desks, name))
+                self._started.append(self._pool.submit(self._carry_out, cohort, name))
             del self._waiting[: max(free, 0)]
+
+    def _wanted(self) -> int:
+        """Crews for which there will be work."""
+        return len(self._waiting) + self._later
+
+    def _carry_out(self, cohort: Cohort, desk_name: str) -> None:
+        """One cohort from its first wave to its last, in a thread of the driver."""
+        run, desks = self._run, self._desks
+        if run.stopped.is_set():
+            desks.pending.discard(cohort.cohort_id)
+            return
+        desk: Any = ray.remote(Desk)
+        # Beside the driver, whose end is the sweep's: a node that is taken away must not take the desk along.
+        desk = desk.options(name=desk_name, num_cpus=0, max_restarts=0, resources=BESIDE_THE_DRIVER).remote(
+            run.config.operation.max_failures
+        )
+        desks.handles[cohort.cohort_id] = desk
+        desks.pending.discard(cohort.cohort_id)
+        error: str | None = None
+        try:
+            job = CohortJob(run.ledger.root, run.config, cohort, desk)
+            self._crews.train(job, desk_name.replace("desk", "crew", 1), self._wanted)
+            fatal = ray.get(desk.fatal.remote())
+            if isinstance(fatal, GivenUpError):
+                error = f"cohort {cohort.cohort_id} was given up: {fatal}"
+                run.given_up.append(error)
+            elif fatal is not None:
+                raise fatal
+            elif not run.stopped.is_set():  # every trial is recorded: nothing is left to go on with
+                run.ledger.delete(f"checkpoints/{cohort.cohort_id}")
+        except BaseException as failure:
+            error = str(failure)
+            raise
+        finally:
+            desks.handles.pop(cohort.cohort_id, None)
+            ray.get(desk.end_all.remote("stopped", error))
 
     def wait(self) -> None:
         """Until all that were started have ended."""
@@ -151,63 +193,6 @@ class Recorder:
         except Exception as error:
             self.failure = error
             self._run.stop("the ledger cannot be written")
-
-
-def _run_cohort(run: Run, cohort: Cohort, desks: Desks, desk_name: str) -> None:
-    """One cohort from its first wave to its last, in a thread of the driver."""
-    if run.stopped.is_set():
-        desks.pending.discard(cohort.cohort_id)
-        return
-    desk: Any = ray.remote(Desk)
-    # Beside the driver, whose end is the sweep's: a node that is taken away must not take the desk along.
-    desk = desk.options(name=desk_name, num_cpus=0, max_restarts=0, resources=BESIDE_THE_DRIVER).remote(
-        run.config.operation.max_failures
-    )
-    desks.handles[cohort.cohort_id] = desk
-    desks.pending.discard(cohort.cohort_id)
-    error: str | None = None
-    try:
-        _train(run, cohort, desk, desk_name)
-        fatal = ray.get(desk.fatal.remote())
-        if isinstance(fatal, GivenUpError):
-            error = f"cohort {cohort.cohort_id} was given up: {fatal}"
-            run.given_up.append(error)
-        elif fatal is not None:
-            raise fatal
-        elif not run.stopped.is_set():  # every trial is recorded: nothing is left to go on with
-            run.ledger.delete(f"checkpoints/{cohort.cohort_id}")
-    except BaseException as failure:
-        error = str(failure)
-        raise
-    finally:
-        desks.handles.pop(cohort.cohort_id, None)
-        ray.get(desk.end_all.remote("stopped", error))
-
-
-def _train(run: Run, cohort: Cohort, desk: Any, name: str) -> None:
-    """The cohort's Ray Train run. Workers that died are started again; the desk says when that has no sense."""
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig
-
-    from orchestrator.trainer import CohortTrainer
-
-    compute = run.config.compute
-    on_gpu = compute.device == "cuda"
-    each = worker_resources(compute, run.config.operation)
-    trainer = CohortTrainer(
-        work,
-        train_loop_config={"job": CohortJob(run.ledger.root, run.config, cohort, desk)},
-        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
-        scaling_config=ScalingConfig(num_workers=compute.workers, use_gpu=on_gpu, resources_per_worker=each),
-        run_config=RunConfig(
-            name=name,
-            storage_path=run.ledger.below("ray").root,
-            failure_config=FailureConfig(  # type: ignore[call-arg]  # the V2 class is what is imported
-                max_failures=-1, controller_failure_limit=10
-            ),
-        ),
-    )
-    trainer.fit()
 
 
 def _record(run: Run, book: WaveBook, report: Report) -> None:

@@ -17,6 +17,7 @@ import tyro
 
 if TYPE_CHECKING:
     from orchestrator.cluster import Holdings
+    from orchestrator.crew import Crews
     from orchestrator.ledger import Ledger
     from orchestrator.plan import Plan
     from orchestrator.progress import ProgressView
@@ -161,6 +162,7 @@ def _carry_out(options: Options, run: Run, room: Callable[[], int] | None) -> No
 
     from orchestrator.calibration import write_calibration
     from orchestrator.cluster import LOCAL
+    from orchestrator.crew import Crews
     from orchestrator.gallery import write_gallery
     from orchestrator.leaderboard.files import GALLERY, write_leaderboard
     from orchestrator.progress import ProgressView
@@ -172,7 +174,11 @@ def _carry_out(options: Options, run: Run, room: Callable[[], int] | None) -> No
         if room is not None and options.address != LOCAL:
             check_nodes(run.config, ledger)
         claim(ledger, run.plan, fresh=options.fresh)
-        _phases(run, room or int, view)
+        crews = Crews(run, room or int)
+        try:
+            _phases(run, crews, view)
+        finally:
+            crews.close()
         ledger.delete("ray")  # what Ray Train keeps of its own
         if options.calibrate:
             write_calibration(ledger)
@@ -184,7 +190,7 @@ def _carry_out(options: Options, run: Run, room: Callable[[], int] | None) -> No
             write_leaderboard([ledger])
 
 
-def _phases(run: Run, room: Callable[[], int], view: ProgressView) -> None:
+def _phases(run: Run, crews: Crews, view: ProgressView) -> None:
     from orchestrator.phases import run_phase
     from orchestrator.provenance import arguments_of_this_command, provenance_row
     from orchestrator.teachers import missing_teachers, prepare_teachers, teacher_hashes
@@ -195,11 +201,11 @@ def _phases(run: Run, room: Callable[[], int], view: ProgressView) -> None:
         run.provenance_id = row["provenance_id"]
 
     note_provenance()
-    prepare_teachers(run, room=room, watch=view.watch)
+    prepare_teachers(run, crews=crews, watch=view.watch)
     if run.stopped.is_set() or missing_teachers(run):
         return
     note_provenance()
-    run_phase(run, "students", run.plan.students, room=room, watch=view.watch)
+    run_phase(run, "students", run.plan.students, crews=crews, watch=view.watch)
 
 
 def _check(plan: Plan, ledger: Ledger, *, fresh: bool) -> None:

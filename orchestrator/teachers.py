@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.crew import Crews
 from orchestrator.ledger import Ledger
 from orchestrator.phases import PhaseView, run_phase
 from orchestrator.plan import Cohort, Plan, Teacher, teacher_cohort, teacher_weights
@@ -38,7 +39,7 @@ def anything_left(run: Run) -> bool:
     return bool(missing_teachers(run)) or any(book.open_next(cohort.cohort_id) for cohort in cohorts)
 
 
-def prepare_teachers(run: Run, *, room: Callable[[], int], watch: Callable[[PhaseView], None]) -> None:
+def prepare_teachers(run: Run, *, crews: Crews, watch: Callable[[PhaseView], None]) -> None:
     """Afterwards every teacher's weights lie in the run, by id, and its scores in the ledger.
 
     A teacher of the same id in the shared folder (`operation.teachers`) is taken from there, and a newly trained one
@@ -53,7 +54,7 @@ def prepare_teachers(run: Run, *, room: Callable[[], int], watch: Callable[[Phas
             run.ledger.write_bytes(path, _file_of(_read(run.plan, teacher)))
         elif shared is not None and shared.exists(path):
             run.ledger.write_bytes(path, shared.read_bytes(path))
-    run_phase(run, "teachers", _cohorts(run), room=room, watch=watch)
+    run_phase(run, "teachers", _cohorts(run), crews=crews, watch=watch, later=len(run.plan.students))
     if shared is not None:
         for teacher in run.plan.teachers:
             path = teacher_weights(teacher)

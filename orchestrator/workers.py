@@ -31,6 +31,7 @@ class Workers:
         if compute.device == "cuda":
             self.device = ray.train.torch.get_device()
             torch.backends.cudnn.benchmark = True
+            torch.cuda.reset_peak_memory_stats(self.device)  # an earlier cohort's
         else:
             self.device = torch.device("cpu")
             torch.use_deterministic_algorithms(True, warn_only=True)

@@ -1,0 +1,157 @@
+"""Crews: the workers of one Ray Train run train one cohort after the other, teachers first.
+
+To start workers takes long beside what a small cohort costs: Ray's processes, torch, the device. So a crew that has
+trained its cohort is not sent home while another waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Literal
+
+import ray
+
+from orchestrator.cluster import worker_resources
+from orchestrator.cohort_job import CohortJob, work
+from orchestrator.run import Run
+from orchestrator.search import BESIDE_THE_DRIVER
+
+POLL_SECONDS = 10.0  # how long a call waits for news before it comes back with none
+
+
+class Assignments:
+    """Which cohort each crew trains: one small asyncio actor per sweep; `ray.remote` is made below."""
+
+    def __init__(self) -> None:
+        self._news = asyncio.Condition()
+        self._jobs: dict[str, CohortJob] = {}
+        self._closed: set[str] = set()
+
+    async def assign(self, crew: str, job: CohortJob) -> None:
+        """The sweep: what this crew trains now."""
+        async with self._news:
+            self._jobs[crew] = job
+            self._news.notify_all()
+
+    async def close(self, crew: str) -> None:
+        """The sweep: nothing follows for this crew."""
+        async with self._news:
+            self._closed.add(crew)
+            self._news.notify_all()
+
+    async def current(self, crew: str, done: str | None) -> CohortJob | Literal["closed"] | None:
+        """A worker, who has `done` this cohort: what its crew trains now; None while there is no news."""
+
+        def given() -> CohortJob | None:
+            job = self._jobs.get(crew)
+            return None if job is None or job.cohort.cohort_id == done else job
+
+        await self._wait(lambda: crew in self._closed or given() is not None)
+        return given() or ("closed" if crew in self._closed else None)
+
+    async def finish(self, crew: str) -> None:
+        """The crew: its cohort is trained, or there is no sense in going on with it."""
+        async with self._news:
+            self._jobs.pop(crew, None)
+            self._news.notify_all()
+
+    async def is_over(self, crew: str) -> bool:
+        """The sweep: whether the crew has nothing to do; waits a while for it."""
+        await self._wait(lambda: crew not in self._jobs)
+        return crew not in self._jobs
+
+    async def _wait(self, until: Callable[[], bool]) -> None:
+        async with self._news:
+            try:
+                await asyncio.wait_for(self._news.wait_for(until), POLL_SECONDS)
+            except TimeoutError:
+                return
+
+
+class Crews:
+    """The crews of a sweep.
+
+    Args:
+        run: the sweep's.
+        room: how many crews the cluster holds now beside each other.
+    """
+
+    def __init__(self, run: Run, room: Callable[[], int]) -> None:
+        self.room = room
+        self._run = run
+        self._assignments: Any = None
+        self._idle: list[str] = []
+        self._runs: dict[str, Future[None]] = {}
+        self._lock = threading.Lock()
+
+    def train(self, job: CohortJob, name: str, wanted: Callable[[], int]) -> None:
+        """Has a crew train this cohort, one that waits or a new one; returns when it is over.
+
+        Args:
+            job: the cohort's work.
+            name: what a new crew is called.
+            wanted: how many cohorts are still to come; a crew for which there is none goes home.
+
+        Raises:
+            Exception: what ended Ray's run for good.
+        """
+        with self._lock:
+            if self._assignments is None:
+                actor: Any = ray.remote(Assignments)
+                # Beside the driver, whose end is the sweep's, as the desks are.
+                self._assignments = actor.options(num_cpus=0, resources=BESIDE_THE_DRIVER).remote()
+            crew = self._idle.pop() if self._idle else name
+            ray.get(self._assignments.assign.remote(crew, job))
+            if crew not in self._runs:
+                self._runs[crew] = _in_a_thread(lambda: self._start(crew))
+        while not ray.get(self._assignments.is_over.remote(crew)):
+            if self._runs[crew].done():
+                self._runs.pop(crew).result()
+                raise RuntimeError(f"the Ray Train run of {crew} ended before its cohort was trained")
+        with self._lock:
+            self._idle.append(crew)
+            while len(self._idle) > wanted():
+                self._assignments.close.remote(self._idle.pop())
+
+    def close(self) -> None:
+        """Sends all home and waits until they are gone."""
+        for crew in self._runs:
+            self._assignments.close.remote(crew)
+        for ended in self._runs.values():
+            ended.result()
+
+    def _start(self, crew: str) -> None:
+        """The crew's Ray Train run. Workers that died are started again; the desk says when that has no sense."""
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchConfig
+
+        from orchestrator.trainer import CohortTrainer
+
+        compute = self._run.config.compute
+        on_gpu = compute.device == "cuda"
+        each = worker_resources(compute, self._run.config.operation)
+        CohortTrainer(
+            work,
+            train_loop_config={"crew": crew, "assignments": self._assignments},
+            torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=compute.workers, use_gpu=on_gpu, resources_per_worker=each
+            ),
+            run_config=RunConfig(
+                name=crew,
+                storage_path=self._run.ledger.below("ray").root,
+                failure_config=FailureConfig(  # type: ignore[call-arg]  # the V2 class is what is imported
+                    max_failures=-1, controller_failure_limit=10
+                ),
+            ),
+        ).fit()
+
+
+def _in_a_thread(work: Callable[[], None]) -> Future[None]:
+    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="crew")
+    future = pool.submit(work)
+    pool.shutdown(wait=False)
+    return future
