@@ -8,10 +8,11 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import yaml
-from buckets import at, read_train, remove, upload
+from buckets import at, changed_later, read_train, remove, upload
 from stumbling_store import StumblingStore
 from trees import write_cityscapes_tree, write_folder_tree, write_voc_tree
 
@@ -115,8 +116,12 @@ def test_a_changed_object_is_fetched_anew_and_one_changed_under_a_reader_is_brok
     before = build_dataset(mine(address), "test", copies=copies)
     old = before[0].image_hw3.copy()
     one, other = (root / f"images/clip0/test{number}" for number in (0, 1))
-    one.with_suffix(".jpg").write_bytes(other.with_suffix(".png").read_bytes())
+    size = one.with_suffix(".jpg").stat().st_size
+    cv2.imwrite(str(one.with_suffix(".jpg")), 255 - old[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 50])
+    one.with_suffix(".jpg").write_bytes(one.with_suffix(".jpg").read_bytes().ljust(size, b"\0"))
     upload(s3_server, root)
+    assert one.with_suffix(".jpg").stat().st_size == size
+    changed_later("data/images/clip0/test0.jpg")
     assert (before[0].image_hw3 == old).all()
     after = build_dataset(mine(address), "test", copies=copies)
     assert (after[0].image_hw3 == build_dataset(mine(root), "test")[0].image_hw3).all()
