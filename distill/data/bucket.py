@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple, TypeVar
 
 from distill.address import below, opened, shown
 from distill.data.copies import Copies, CopiesConfig
+from distill.errors import UsageError
 from distill.patience import Advice, patiently
 from distill.redaction import redacted
 
@@ -41,6 +42,7 @@ class _Bucket:
         self.address = address
         self._listed: dict[str, tuple[tuple[str, Known], ...]] = {}
         self._texts: dict[str, bytes] = {}
+        self._lost: str | None = None
 
     def __reduce__(self) -> tuple[object, ...]:
         return _Bucket, (self.address,)
@@ -71,7 +73,7 @@ class _Bucket:
 
         if folder not in self._listed:
             try:
-                self._listed[folder] = self._patiently(folder, find)
+                self._listed[folder] = self._or_lost(lambda: self._patiently(folder, find))
             except FileNotFoundError:
                 self._listed[folder] = ()
         return self._listed[folder]
@@ -102,8 +104,18 @@ class _Bucket:
     def read_once(self, path: str) -> bytes:
         """A small file's bytes, which this process keeps."""
         if path not in self._texts:
-            self._texts[path] = self.read(path)
+            self._texts[path] = self._or_lost(lambda: self.read(path))
         return self._texts[path]
+
+    def _or_lost(self, action: Callable[[], T]) -> T:
+        """The action's outcome; a store that failed once is not waited for again, folder by folder."""
+        if self._lost is not None:
+            raise UsageError(self._lost)
+        try:
+            return action()
+        except UsageError as error:
+            self._lost = str(error)
+            raise
 
 
 class BucketPath:

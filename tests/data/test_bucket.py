@@ -266,6 +266,18 @@ def test_a_bucket_that_is_not_there_is_one_sentence_of_the_check(
         assert "check bucket, region and credentials" in told
 
 
+def test_a_store_that_failed_is_not_asked_again_folder_by_folder(
+    s3_server: str, copies: CopiesConfig
+) -> None:
+    with StumblingStore(s3_server, share=0, seed=0) as proxy:
+        config = VocConfig.model_validate({"root": at(proxy.address, bucket="nowhere")})
+        with pytest.raises(
+            UsageError, match=r"^s3://nowhere/data/JPEGImages is refused by its store [^\n]*$"
+        ):
+            check_dataset(config, copies=copies)
+        assert proxy.requests == 1
+
+
 def test_a_folder_or_picture_that_is_missing_is_named_with_what_lies_beside_it(
     s3_server: str, tmp_path: Path, copies: CopiesConfig
 ) -> None:
