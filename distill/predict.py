@@ -29,7 +29,7 @@ class Options:
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """A model file of ours: models/*.safetensors of a run, or an exported .safetensors or .onnx."""
     pictures: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PICTURE [PICTURE ...]")]
-    """Files, folders (with all below them) or globs."""
+    """Files, folders (with all below them) or globs; or files and folders of a bucket, such as s3://bucket/folder."""
     output: Path = Path("predictions")
     """Folder to write into."""
     whole: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False

@@ -17,12 +17,13 @@ import ray
 import torch
 from torch import Tensor
 
-from distill.data import Role, build_dataset
+from distill.data import Role
 from distill.data.stream import HostBatch, normalise, stream
 from distill.models import Output
 from distill.models.teachers import Teacher
 from distill.random_state import RandomState
 from distill.recipe import digest
+from distill.redaction import redacted
 from distill.training import Batch, State, Student, StudentSpec, teacher_output
 from orchestrator.attention import Attention
 from orchestrator.checkpoints import CohortCheckpoints, load_weights
@@ -30,7 +31,6 @@ from orchestrator.cohort_job import SKIPPED_PICTURES, CohortJob
 from orchestrator.desk import Beginning, Progress, WaveOrder
 from orchestrator.ledger import Ledger
 from orchestrator.plan import teacher_weights, trial_weights
-from orchestrator.redaction import redacted
 from orchestrator.report import Costs, Report
 from orchestrator.scoring import LoadedTeacher, Scorer
 from orchestrator.seat import BlamedError, Seat, explained, is_out_of_memory
@@ -79,11 +79,8 @@ class TrainingFloor:
         self.cohort = job.cohort
         self.workers = workers
         self.ledger = Ledger(job.run)
-        data = job.config.data[job.cohort.data]
         role: Role = "teacher" if job.cohort.teacher is None else "student"
-        self.train = build_dataset(
-            data, "train", protocol=job.config.protocol, role=role, cache=job.picture_cache()
-        )
+        self.train = job.dataset("train", role)
         self.scorer = Scorer(job, workers, self.ledger, self.attention.still_there)
         self.teacher: Teacher | None = None
         if job.cohort.teacher is not None:

@@ -12,7 +12,7 @@ from orchestrator.config import ComputeChoice, OperationChoice, SweepConfig
 from orchestrator.plan import Cohort
 
 if TYPE_CHECKING:
-    from distill.data.cache import PictureCache
+    from distill.data import Role, SegmentationDataset, Split
 
 SKIPPED_PICTURES = "logs/skipped"
 """Where a run keeps, one a file, what is wrong with pictures that could not be read."""
@@ -37,12 +37,22 @@ class CohortJob:
         """Seats, rounds, checkpoints."""
         return self.config.operation
 
-    def picture_cache(self) -> PictureCache | None:
-        """Where this cohort's workers keep decoded pictures."""
+    def dataset(self, split: Split, role: Role = "student") -> SegmentationDataset:
+        """The cohort's pictures that one role may see in one split, read as the sweep says."""
+        from distill.data import build_dataset
         from distill.data.cache import PictureCache
 
         choice = self.operation.cache
-        return None if choice is None else PictureCache(Path(choice.folder), int(choice.gigabytes * 10**9))
+        return build_dataset(
+            self.config.data[self.cohort.data],
+            split,
+            protocol=self.config.protocol,
+            role=role,
+            cache=None
+            if choice is None
+            else PictureCache(Path(choice.folder), int(choice.gigabytes * 10**9)),
+            copies=self.operation.copies,
+        )
 
 
 def work(config: dict[str, Any]) -> None:

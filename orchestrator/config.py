@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from distill.data.config import DataConfig
+from distill.data.copies import CopiesConfig
 from distill.recipe import Recipe
 from distill.teacher_source import ProgramSource, RunSource, TeacherSource, WrittenClassMap
 
@@ -274,6 +275,9 @@ class OperationChoice(Section):
     )
     cache: CacheChoice | None = Field(
         default=None, description="keep decoded pictures; by default every picture is decoded every time"
+    )
+    copies: CopiesConfig = Field(
+        default_factory=CopiesConfig, description="where a node keeps what it fetched from a bucket"
     )
     round_steps: int = Field(
         default=20, ge=1, le=1_000_000, description="steps between two exchanges with the desk"

@@ -77,7 +77,9 @@ def predict_exhibit(ledger: Ledger, exhibit: Exhibit, config_yaml: str) -> Predi
     pair = next(pair for pair in config.pairs if pair.label == exhibit.pair.pair)
     recipe = config.recipes[pair.student.recipe]
     teachers = recipe if pair.teacher.recipe is None else config.recipes[pair.teacher.recipe]
-    dataset = build_dataset(config.data[pair.data], "test", protocol=config.protocol)
+    dataset = build_dataset(
+        config.data[pair.data], "test", protocol=config.protocol, copies=config.operation.copies
+    )
     samples = [dataset[chosen.picture] for chosen in exhibit.pictures]
     device = "cuda" if config.compute.device == "cuda" and torch.cuda.is_available() else "cpu"
     teacher_id = exhibit.method.teacher_id or exhibit.alone.teacher_id

@@ -29,9 +29,9 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
 
+from distill.address import below, is_uri, opened, shown
 from distill.errors import UsageError, reading
-from orchestrator.patience import patiently
-from orchestrator.redaction import redacted
+from distill.patience import Advice, patiently
 from orchestrator.rows import (
     arrange,
     checked,
@@ -47,6 +47,7 @@ _COMPACTED = "compacted-"
 _SUFFIX = ".parquet"
 # A reader starts anew each time a compaction passes it; a hundred in a row is a fault, not bad luck.
 _RESTARTS = 100
+_ADVICE = Advice("choose another --output", "What is recorded stays; the same command goes on")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
 
 T = TypeVar("T")
@@ -67,8 +68,7 @@ class Ledger:
         text = os.fspath(root)
         if not text:
             raise UsageError("the run's folder is empty, must be a path or a URI such as s3://bucket/run")
-        is_uri = "://" in text
-        self.root = text.rstrip("/") if is_uri else str(Path(text).expanduser().absolute())
+        self.root = text.rstrip("/") if is_uri(text) else str(Path(text).expanduser().absolute())
         self._replaced: dict[str, frozenset[str]] = {}
 
     def __repr__(self) -> str:
@@ -79,19 +79,7 @@ class Ledger:
 
     @cached_property
     def _opened(self) -> tuple[Any, str]:
-        uri = self.root
-        if "://" not in uri:
-            return pyarrow.fs.LocalFileSystem(), uri
-        if uri.startswith("s3://") and "allow_delayed_open" not in uri:
-            # Small objects then go out as one PUT instead of a multipart upload of three requests.
-            uri += ("&" if "?" in uri else "?") + "allow_delayed_open=true"
-        try:
-            filesystem, path = pyarrow.fs.FileSystem.from_uri(uri)
-        except (pa.ArrowInvalid, ValueError) as error:
-            raise UsageError(
-                f"'{self.place()}' cannot be opened: {redacted(str(error))}. Use a local path, s3://bucket/folder or gs://bucket/folder."
-            ) from error
-        return filesystem, path.rstrip("/")
+        return opened(self.root, _ADVICE)
 
     @property
     def _is_local(self) -> bool:
@@ -116,18 +104,14 @@ class Ledger:
 
     def place(self, path: str = "") -> str:
         """Where the run, or a file in it, lies, for people: without a URI's credentials and options."""
-        root = self.root
-        if "://" in root:
-            root = re.sub(r"^(\w+://)[^/@]*@", r"\1", root.split("?")[0])
-        return f"{root}/{path}" if path else root
+        return shown(self.root, path)
 
     def below(self, folder: str) -> Ledger:
         """The ledger whose root is a folder inside this one's."""
-        root, mark, options = self.root.partition("?") if "://" in self.root else (self.root, "", "")
-        return Ledger(f"{root}/{folder}{mark}{options}")
+        return Ledger(below(self.root, folder))
 
     def _patiently(self, path: str, action: Callable[[], T]) -> T:
-        return patiently(action, place=self.place(path), is_local=self._is_local)
+        return patiently(action, place=self.place(path), is_local=self._is_local, advice=_ADVICE)
 
     # --- Small files
 
@@ -136,7 +120,7 @@ class Ledger:
 
         Raises:
             FileNotFoundError: nothing is there.
-            UsageError: the storage cannot be used; see `orchestrator.patience`, which stands behind all methods here.
+            UsageError: the storage cannot be used; see `distill.patience`, which stands behind all methods here.
         """
 
         def read() -> bytes:

@@ -27,6 +27,7 @@ class Needs:
     versions: dict[str, str]
     code: str
     readable: tuple[str, ...]
+    buckets: tuple[str, ...]
     writable: tuple[str, ...]
     output: str
     holder: dict[str, object]
@@ -75,10 +76,11 @@ def _missing(needs: Needs) -> Iterator[str]:
             yield f"{path} cannot be read; copy it there, or mount a folder that all nodes share"
     for path in needs.writable:
         try:
-            os.makedirs(path, exist_ok=True)
+            os.makedirs(os.path.expanduser(path), exist_ok=True)
         except OSError as error:
             yield f"{path} cannot be made ({error.strerror}); choose another folder"
     if not packages:
+        yield from _buckets(needs)
         yield from _output(needs)
 
 
@@ -102,6 +104,19 @@ def _sees_gpu() -> bool:
     environment = {key: value for key, value in os.environ.items() if key != "CUDA_VISIBLE_DEVICES"}
     question = "import sys, torch; sys.exit(not torch.cuda.is_available())"
     return subprocess.run([sys.executable, "-c", question], env=environment, check=False).returncode == 0
+
+
+def _buckets(needs: Needs) -> Iterator[str]:
+    """Whether each bucket answers this node, with the rights that it has here."""
+    from distill.data.bucket import BucketPath
+
+    for address in needs.buckets:
+        root = BucketPath(address)
+        try:
+            if not root.is_dir():
+                yield f"{root} does not exist; put the data there, or give the node's role the right to list it"
+        except Exception as error:
+            yield f"{root} cannot be read ({error}); give the node's role the right to"
 
 
 def _output(needs: Needs) -> Iterator[str]:

@@ -16,9 +16,9 @@ from typing import Any
 import yaml
 
 from distill.recipe import digest
+from distill.redaction import redacted
 from orchestrator.plan import Plan
 from orchestrator.probe import versions_of
-from orchestrator.redaction import redacted
 from orchestrator.schema import SCHEMA_VERSION
 
 COMMIT_FILE = "commit.json"

@@ -10,6 +10,8 @@ import ray
 from ray import cloudpickle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from distill.data.config import ScenesConfig
+from distill.data.roots import is_far, written_root
 from distill.errors import UsageError
 from orchestrator import probe
 from orchestrator.cluster import worker_resources
@@ -23,6 +25,8 @@ ANSWER_SECONDS = 180.0  # a node that has to fetch the job's code first takes it
 
 def check_nodes(config: SweepConfig, ledger: Ledger) -> None:
     """Asks every node for packages, and those that can hold a worker for data, device and the run's folder.
+
+    Of data in a bucket each of these nodes says whether the bucket answers it.
 
     The run's folder must be held: what a node sees of the lock says whether it sees the same folder.
 
@@ -50,13 +54,17 @@ def check_nodes(config: SweepConfig, ledger: Ledger) -> None:
 def _needs(config: SweepConfig, ledger: Ledger, resources: dict[str, float]) -> probe.Needs:
     cache = config.operation.cache
     each = worker_resources(config.compute, config.operation)
+    roots = [data.root for data in config.data.values() if not isinstance(data, ScenesConfig)]
+    buckets = [root for root in roots if is_far(root)]
+    kept = [] if cache is None else [cache.folder]
     code = probe.code_hash()
     assert code is not None  # this very code
     return probe.Needs(
         versions=probe.versions_of(LIBRARIES),
         code=code,
-        readable=tuple(_files(config)),
-        writable=() if cache is None else (cache.folder,),
+        readable=(*(str(root) for root in roots if not is_far(root)), *_weights(config)),
+        buckets=tuple(map(written_root, buckets)),
+        writable=(*kept, *([config.operation.copies.folder] if buckets else [])),
         output=ledger.root,
         holder=holder_of(ledger),
         trains=all(resources.get(kind, 0) >= amount for kind, amount in each.items()),
@@ -64,12 +72,8 @@ def _needs(config: SweepConfig, ledger: Ledger, resources: dict[str, float]) -> 
     )
 
 
-def _files(config: SweepConfig) -> Iterator[str]:
-    """Files and folders that workers read by themselves."""
-    for data in config.data.values():
-        root = getattr(data, "root", None)
-        if root is not None:
-            yield str(root)
+def _weights(config: SweepConfig) -> Iterator[str]:
+    """Files of weights that workers read by themselves."""
     for pair in config.pairs:
         for model in (pair.teacher, pair.student):
             if isinstance(model.pretrained, str):

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from distill.redaction import redacted
 from orchestrator.plan import Cohort, Trial
-from orchestrator.redaction import redacted
 from orchestrator.report import Report
 
 if TYPE_CHECKING:

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distill.errors import UsageError, reading
+from distill.redaction import redacted
 from orchestrator.choices import method_family
 from orchestrator.config import SweepConfig
 from orchestrator.ledger import Ledger
 from orchestrator.plan import Cohort, Plan
 from orchestrator.prices import price_of
 from orchestrator.records import curve_rows, trial_row
-from orchestrator.redaction import redacted
 from orchestrator.report import Report
 from orchestrator.wavebook import Recorded, WaveBook
 
@@ -148,7 +148,7 @@ def examine(ledger: Ledger, plan: Plan, *, fresh: bool) -> None:
     theirs = _read_json(ledger, _PLAN, {"plan_hash": str, "config": dict})
     if not fresh and theirs["plan_hash"] != plan.plan_hash:
         found = _differences(theirs["config"], plan.config.decisive())
-        lines = [f"  {key}: there {old!r}, here {new!r}" for key, old, new in found]
+        lines = [redacted(f"  {key}: there {old!r}, here {new!r}") for key, old, new in found]
         raise UsageError(
             f"{ledger.place()} holds another plan:\n"
             + "\n".join(lines or ["  made by another version of this program"])

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
-from distill.data import SegmentationDataset, build_dataset, licence_of
+from distill.data import SegmentationDataset, licence_of
 from distill.errors import UsageError
 from distill.evaluation import Counts, evaluate, merge_counts, task_metrics
 from distill.models import SegmentationModel
@@ -58,12 +58,7 @@ class Scorer:
     ) -> None:
         self._on_batch = on_batch
         self._data = job.config.data[job.cohort.data]
-        self._build = partial(
-            build_dataset,
-            self._data,
-            protocol=job.config.protocol,
-            cache=job.picture_cache(),
-        )
+        self._build = job.dataset
         self._recipe = job.cohort.recipe
         self._workers = workers
         self._ledger = ledger

@@ -216,7 +216,7 @@ def _check(plan: Plan, ledger: Ledger, *, fresh: bool) -> None:
     from orchestrator.trackers import check_trackers
 
     for config in plan.config.data.values():
-        check_dataset(config, skip_broken=True)
+        check_dataset(config, skip_broken=True, copies=plan.config.operation.copies)
     refuse_if_held(ledger)
     examine(ledger, plan, fresh=fresh)
     check_trackers(plan.config.operation.trackers, ledger)

@@ -86,7 +86,10 @@ def _read(plan: Plan, teacher: Teacher) -> ReadTeacher:
     from distill.models.teachers import read_teacher
 
     assert teacher.checkpoint is not None  # callers ask for loaded teachers only
-    test = build_dataset(plan.config.data[teacher.data], "test", protocol=plan.config.protocol)
+    config = plan.config
+    test = build_dataset(
+        config.data[teacher.data], "test", protocol=config.protocol, copies=config.operation.copies
+    )
     taught = [study for study in plan.studies if study.teacher.teacher_id == teacher.teacher_id]
     height, width = test[0].image_hw3.shape[:2]
     sizes = dict.fromkeys([*(study.recipe.augmentation.crop for study in taught), (height, width)])

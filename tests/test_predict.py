@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from backbone_families import K, build
+from buckets import at, upload
 from PIL import Image
 
 from distill.data import FolderConfig
@@ -110,13 +111,37 @@ def test_a_broken_picture_is_named_and_skipped_and_none_at_all_is_an_error(
     assert "3 skipped that could not be read" in told.out
     for name, why in (
         ("cut.jpg", "runcated"),
-        ("text.png", "cannot identify"),
+        ("text.png", "no image of a known kind"),
         ("deep.png", "must hold 8 bits"),
     ):
         assert any(name in line and why in line for line in told.err.splitlines()), told.err
     assert files(tmp_path / "out") == {"good.mask.png", "good.overlay.jpg", "classes.csv"}
     assert run(model, tmp_path / "none", tmp_path / "in" / "cut.jpg") == 2
     assert "none of 1 pictures could be read" in capsys.readouterr().err
+
+
+def test_pictures_of_a_bucket_are_predicted_as_those_of_a_folder(
+    model: Path,
+    tmp_path: Path,
+    s3_server: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    write(tmp_path / "in/a/street.jpg", seed=1)
+    write(tmp_path / "in/b/street.png", seed=2)
+    (tmp_path / "in/b/note.jpg").write_text("no picture")
+    (tmp_path / "in/b/list.txt").write_text("street")
+    assert run(model, tmp_path / "near", tmp_path / "in") == 0
+    assert run(model, tmp_path / "far", upload(s3_server, tmp_path / "in")) == 0
+    assert "skipped: s3://runs/data/b/note.jpg cannot be read: it is no image" in capsys.readouterr().err
+    assert files(tmp_path / "far") == files(tmp_path / "near")
+    for name in files(tmp_path / "near"):
+        assert (tmp_path / "far" / name).read_bytes() == (tmp_path / "near" / name).read_bytes()
+    assert run(model, tmp_path / "one", at(s3_server, "data/a/street.jpg")) == 0
+    assert "street.mask.png" in files(tmp_path / "one")
+    with pytest.raises(UsageError, match="'s3://runs/nothing' holds no pictures"):
+        run(model, tmp_path / "none", at(s3_server, "nothing"))
 
 
 def test_a_picture_is_turned_as_its_camera_noted_and_grey_and_clear_ones_are_read(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from distill.data.check import check_dataset
 from distill.data.config import AnyDataConfig, DataConfig
+from distill.data.copies import CopiesConfig
 from distill.documents import parse_yaml
 from distill.errors import UsageError, nearest
 
@@ -33,13 +36,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     status = 0
     try:
-        configs = read_configs(options.config)
+        configs, copies = read_configs(options.config)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     for name, config in configs.items():
         try:
-            report = check_dataset(config, full=options.full)
+            report = check_dataset(config, full=options.full, copies=copies)
         except UsageError as error:
             print(f"error: data set '{name}': {error}", file=sys.stderr)
             status = 2
@@ -48,8 +51,10 @@ def main(arguments: list[str] | None = None) -> int:
     return status
 
 
-def read_configs(path: Path) -> dict[str, AnyDataConfig]:
+def read_configs(path: Path) -> tuple[dict[str, AnyDataConfig], CopiesConfig]:
     """The data configs in a YAML file, by name: the file itself is one, or has them under `data`.
+
+    Beside them where a bucket's pictures are copied to: a sweep file's `operation.copies`.
 
     Raises:
         UsageError: the file cannot be read, or a config in it is wrong; names file, line and key.
@@ -62,34 +67,47 @@ def read_configs(path: Path) -> dict[str, AnyDataConfig]:
         ) from error
     content, tree = parse_yaml(data, str(path))
     if isinstance(content, dict) and "kind" in content:
-        return {path.stem: _validated(content, path, tree, ())}
+        return {path.stem: _validated(content, path, tree, ())}, CopiesConfig()
     section = content.get("data") if isinstance(content, dict) else None
     if not isinstance(section, dict) or not section:
         raise UsageError(
             f"{path} holds no data config, must have a 'kind' key ({', '.join(KINDS)}), "
             "or a 'data' section of names, each with a config"
         )
+    operation = content.get("operation")
+    written = operation.get("copies", {}) if isinstance(operation, dict) else {}
+    with _placed(path, tree, ("operation", "copies")):
+        copies = CopiesConfig.model_validate(written)
     if isinstance(section.get("kind"), str):
-        return {"data": _validated(section, path, tree, ("data",))}
-    return {str(name): _validated(value, path, tree, ("data", name)) for name, value in section.items()}
+        return {"data": _validated(section, path, tree, ("data",))}, copies
+    return {
+        str(name): _validated(value, path, tree, ("data", name)) for name, value in section.items()
+    }, copies
 
 
 def _validated(value: object, path: Path, tree: Any, place: tuple[Any, ...]) -> AnyDataConfig:
-    try:
+    with _placed(path, tree, place):
         config: AnyDataConfig = TypeAdapter(DataConfig).validate_python(value)
+    return config
+
+
+@contextmanager
+def _placed(path: Path, tree: Any, place: tuple[Any, ...]) -> Iterator[None]:
+    """What a config below some keys of a file lacks, as one error that names file, line and key."""
+    try:
+        yield
     except ValidationError as error:
         messages = []
         for problem in error.errors():
             # a discriminated union puts the kind in front of the field's name
             keys = place + tuple(key for key in problem["loc"] if key not in KINDS)
-            known = KINDS[problem["loc"][0]].model_fields if problem["loc"][:1] else ()
-            close = nearest(str(keys[-1]), known) if problem["type"] == "extra_forbidden" else []
+            kind = KINDS.get(problem["loc"][0], CopiesConfig) if problem["loc"] else CopiesConfig
+            close = nearest(str(keys[-1]), kind.model_fields) if problem["type"] == "extra_forbidden" else []
             hint = f"; did you mean {close[0]}?" if close else ""
             message = problem["msg"].removeprefix("Value error, ")
             where = ".".join(str(key) for key in keys) or "the file"
             messages.append(f"{path}:{_line(tree, keys)}: {where}: {message}{hint}")
         raise UsageError("\n  ".join(messages)) from error
-    return config
 
 
 def _line(tree: Any, keys: tuple[Any, ...]) -> int:

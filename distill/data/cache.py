@@ -7,15 +7,10 @@ many of their pages in memory as it can. What stands in the cache are the very b
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import mmap
-import os
-import re
 import struct
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +19,10 @@ from numpy.typing import NDArray
 from distill.data.dataset import Sample
 from distill.data.labels import LabelMap
 from distill.data.layout import Pair
+from distill.data.shelf import Shelf
 
 _HEADER = struct.Struct("<8sQQ40x")  # 64 bytes, so that pixels start on a cache line
 _MAGIC = b"pixels-1"
-_PART = re.compile(r"^(\d+)-[0-9a-f]{32}\.part$")
 
 
 class PictureCache:
@@ -40,7 +35,7 @@ class PictureCache:
     def __init__(self, folder: Path, limit_bytes: int) -> None:
         self.folder = folder
         self.limit_bytes = limit_bytes
-        self._opened = False
+        self._shelf = Shelf(folder, limit_bytes, ".pixels", makes_room=False)
 
     def __reduce__(self) -> tuple[object, ...]:
         return PictureCache, (self.folder, self.limit_bytes)
@@ -51,87 +46,28 @@ class PictureCache:
         A pair whose files were changed since is another pair. The arrays of a cached sample cannot be written to.
         """
         try:
-            path = self._path(pair, label_map)
+            name = _name(pair, label_map)
         except OSError:
             return decode()  # which says what is wrong with the file
-        found = _read(path, pair.key)
+        found = _read(self._shelf.path(name), pair.key)
         if found is not None:
             return found
         sample = decode()
-        self._write(path, sample)
+        self._shelf.put(name, _pieces(sample))
         return sample
 
-    def _path(self, pair: Pair, label_map: LabelMap) -> Path:
-        digest = hashlib.sha256(label_map.digest_bytes())
-        for file in (pair.image, pair.labels):
-            known = file.stat()
-            digest.update(f"{file.absolute()}\0{known.st_size}\0{known.st_mtime_ns}\0".encode())
-        name = digest.hexdigest()[:32]
-        return self.folder / name[:2] / f"{name}.pixels"
 
-    def _write(self, path: Path, sample: Sample) -> None:
-        """Writes a sample whole or not at all; a full disk is as good as a full cache."""
-        size = _HEADER.size + sample.image_hw3.nbytes + sample.labels_hw.nbytes
-        part = self.folder / f"{os.getpid()}-{uuid.uuid4().hex}.part"
-        try:
-            if not self._reserve(part, size):
-                return
-            path.parent.mkdir(exist_ok=True)
-            with part.open("r+b", buffering=0) as file:
-                file.write(_HEADER.pack(_MAGIC, *sample.labels_hw.shape))
-                file.write(np.ascontiguousarray(sample.image_hw3).data)
-                file.write(np.ascontiguousarray(sample.labels_hw).data)
-                os.fsync(file.fileno())  # or a power cut could leave the name of a file without its pixels
-            part.replace(path)
-        except OSError:
-            part.unlink(missing_ok=True)
-
-    def _reserve(self, part: Path, size: int) -> bool:
-        """Whether `size` more bytes fit; if so they are taken, as a file of that size."""
-        with self._locked() as total:
-            held = total.read() if self._opened else self._count()
-            fits = held + size <= self.limit_bytes
-            total.write(held + size if fits else held)
-            self._opened = True
-            if fits:
-                with part.open("wb") as file:
-                    file.truncate(size)
-        return fits
-
-    def _count(self) -> int:
-        """Bytes in the folder, without what processes that are no more began to write."""
-        held = 0
-        for parent, _, names in os.walk(self.folder):
-            for name in names:
-                begun = _PART.match(name)
-                if begun and not _is_running(int(begun[1])):
-                    Path(parent, name).unlink(missing_ok=True)
-                elif begun or name.endswith(".pixels"):
-                    with contextlib.suppress(FileNotFoundError):
-                        held += Path(parent, name).stat().st_size
-        return held
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[_Total]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "total").open("a+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
-            yield _Total(file.fileno())
+def _name(pair: Pair, label_map: LabelMap) -> str:
+    digest = hashlib.sha256(label_map.digest_bytes())
+    for file in (pair.image, pair.labels):
+        known = file.stat()
+        digest.update(f"{file.absolute().as_uri()}\0{known.st_size}\0{known.st_mtime_ns}\0".encode())
+    return digest.hexdigest()[:32]
 
 
-class _Total:
-    """The bytes held, as all processes know them."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-
-    def read(self) -> int:
-        return int(os.pread(self._descriptor, 20, 0) or b"0")
-
-    def write(self, value: int) -> None:
-        # a file opened for appending takes every write at its end: empty it first
-        os.ftruncate(self._descriptor, 0)
-        os.write(self._descriptor, str(value).encode())
+def _pieces(sample: Sample) -> tuple[bytes | memoryview, ...]:
+    arrays = (np.ascontiguousarray(array) for array in (sample.image_hw3, sample.labels_hw))
+    return _HEADER.pack(_MAGIC, *sample.labels_hw.shape), *(array.data.cast("B") for array in arrays)
 
 
 def _read(path: Path, key: str) -> Sample | None:
@@ -151,13 +87,3 @@ def _read(path: Path, key: str) -> Sample | None:
     return Sample(
         values[: 3 * pixels].reshape(height, width, 3), values[3 * pixels :].reshape(height, width), key
     )
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

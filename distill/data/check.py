@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from distill.data.bucket import fetched_ahead
 from distill.data.config import AnyDataConfig, DiskConfig, ScenesConfig
+from distill.data.copies import CopiesConfig
 from distill.data.dataset import build_dataset
+from distill.data.roots import File, is_far
 from distill.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from distill.data.splits import Splits
 
 SAMPLE = 200
-"""Label maps decoded when not all are."""
+"""Label maps decoded when not all are; of a bucket, all that is fetched then."""
 
 _SHOWN = 10
 
@@ -74,21 +76,29 @@ class DatasetReport:
         return "\n".join(lines + [f"note      {note}" for note in self.notes])
 
 
-def check_dataset(config: AnyDataConfig, *, full: bool = False, skip_broken: bool = False) -> DatasetReport:
+def check_dataset(
+    config: AnyDataConfig,
+    *,
+    full: bool = False,
+    skip_broken: bool = False,
+    copies: CopiesConfig | None = None,
+) -> DatasetReport:
     """Checks folders, pairs, image headers, sizes and label values, and counts what is there.
 
     Args:
         config: the data set.
         full: decode every picture and label map; otherwise all headers and `SAMPLE` label maps, spread
-            evenly over the data set.
+            evenly over the data set. Of a bucket all names are looked at in any case, and the files of these
+            `SAMPLE` pairs alone.
         skip_broken: let pass what a run would skip: unreadable train pictures, up to the config's `broken_share`.
+        copies: where pictures that are fetched from a bucket are kept on this node; by default as `CopiesConfig` has it.
 
     Raises:
         UsageError: something is missing or wrong; names up to ten files, each with value, rule and remedy.
     """
     if isinstance(config, ScenesConfig):
         return _check_scenes(config, full)
-    return _check_disk(config, full, skip_broken)
+    return _check_disk(config, full, skip_broken, copies)
 
 
 def _check_scenes(config: ScenesConfig, full: bool) -> DatasetReport:
@@ -126,14 +136,17 @@ class _Found:
         (self.skipped if skip else self.problems).append(str(problem))
 
 
-def _check_disk(config: DiskConfig, full: bool, skip_broken: bool) -> DatasetReport:
+def _check_disk(
+    config: DiskConfig, full: bool, skip_broken: bool, copies: CopiesConfig | None
+) -> DatasetReport:
     from distill.data.splits import Splits
 
-    splits, found = Splits(config), _Found()
+    splits, found = Splits(config, copies), _Found()
     pairs = _listed(splits, found)
     if skip_broken and not found.problems:
         found.skippable = {pair.key for pair in splits.select("train", role="teacher")}
-    sizes, sound = _sound_headers(pairs, found)
+    sampled = is_far(config.root) and not full
+    sizes, sound = _sound_headers([pairs[i] for i in _spread(len(pairs))] if sampled else pairs, found)
     chosen = range(len(sound)) if full else _spread(len(sound))
     label_map = splits.layout.label_map
     pixels = _histogram(
@@ -147,7 +160,8 @@ def _check_disk(config: DiskConfig, full: bool, skip_broken: bool) -> DatasetRep
     notes += _extra_files(splits, pairs)
     if not full:
         notes.append(
-            f"no picture was decoded, and {len(chosen)} of {len(sound)} label maps; --full decodes everything"
+            f"no picture was decoded, and {len(chosen)} of {len(pairs) if sampled else len(sound)} label maps"
+            f"{', and no other file was fetched' if sampled else ''}; --full decodes everything"
         )
     images = {
         "train (student)": len(splits.select("train")),
@@ -179,7 +193,7 @@ def _sound_headers(pairs: list[Pair], found: _Found) -> tuple[Counter[tuple[int,
 
     sizes: Counter[tuple[int, int]] = Counter()
     sound: list[Pair] = []
-    for pair in pairs:
+    for pair in fetched_ahead((pair, (pair.image, pair.labels)) for pair in pairs):
         try:
             image, labels = read_header(pair.image), read_header(pair.labels)
             refuse_colours(pair.labels, labels.mode)
@@ -215,9 +229,9 @@ def _in_two_splits(splits: Splits) -> list[str]:
     files = {name: {pair.image for pair in getattr(splits, name)} for name in ("train", "tune", "test")}
     problems = []
     for one, other in (("train", "tune"), ("train", "test"), ("tune", "test")):
-        if both := sorted(files[one] & files[other]):
+        if both := files[one] & files[other]:
             problems.append(
-                f"{len(both)} pictures are in {one} and in {other} (first: {both[0]}), must be in one; "
+                f"{len(both)} pictures are in {one} and in {other} (first: {min(both, key=str)}), must be in one; "
                 "take them out of one list"
             )
     return problems
@@ -228,7 +242,7 @@ def _extra_files(splits: Splits, pairs: list[Pair]) -> list[str]:
     from distill.data.layout import count_files
 
     sources = [s for s in (splits.layout.train, splits.layout.tune, splits.layout.test) if s is not None]
-    root = splits.config.root
+    root = splits.root
     images = sum(count_files(root, *place) for place in {(s.images, s.image_suffixes) for s in sources})
     labels = sum(count_files(root, *place) for place in {(s.labels, (s.label_suffix,)) for s in sources})
     spare_images = images - len({pair.image for pair in pairs})
@@ -272,7 +286,7 @@ def _histogram(label_maps: Iterable[NDArray[np.uint8]], classes: int) -> NDArray
     return np.append(counts[:classes], counts[classes:].sum())
 
 
-def _collected(root: Path, found: list[str]) -> UsageError:
+def _collected(root: File, found: list[str]) -> UsageError:
     problems = list(dict.fromkeys(found))
     if len(problems) == 1:
         return UsageError(problems[0])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from distill.errors import is_plain
+from distill.data.roots import File, Root, as_root
+from distill.errors import UsageError, is_plain
 
 SCENE_CLASSES = (
     "sky",
@@ -98,10 +99,10 @@ class ScenesConfig(_Config):
 
 
 class DiskConfig(_Config):
-    """A data set read from disk as its publisher packs it; nothing is ever downloaded."""
+    """A data set read from a folder or bucket as its publisher packs it; nothing else is ever downloaded."""
 
     kind: str
-    root: Path = Field(description="the folder that holds the data set")
+    root: Root = Field(description="the folder that holds the data set, or its address: s3://…, gs://…")
     student_images: int | None = Field(
         None, ge=1, description="labelled images the student has, drawn by tune_seed; the teacher has all"
     )
@@ -279,8 +280,9 @@ class FolderConfig(CutConfig):
         if not isinstance(data, dict):
             return data
         written = data.get("classes")
-        if isinstance(written, str) and isinstance(data.get("root"), (str, Path)):
-            return {**data, "classes": read_class_table(Path(data["root"]) / written)}
+        if isinstance(written, str) and "root" in data:
+            root = as_root(data["root"])
+            return {**data, "root": root, "classes": read_class_table(root / written)}
         if isinstance(written, dict):
             return {**data, "classes": [{"value": value, "name": name} for value, name in written.items()]}
         if isinstance(written, (list, tuple)) and written and all(isinstance(name, str) for name in written):
@@ -309,15 +311,16 @@ class FolderConfig(CutConfig):
         return group
 
 
-def read_class_table(path: Path) -> list[dict[str, Any]]:
+def read_class_table(path: File) -> list[dict[str, Any]]:
     """The rows of a CSV file with the columns value, name and perhaps red, green, blue.
 
     Raises:
         ValueError: the file is not there or lacks a column; pydantic turns it into a message with a place.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline="")))
+    except UsageError:
+        raise
     except (OSError, ValueError, csv.Error) as error:
         raise ValueError(
             f"class table {path} cannot be read: {getattr(error, 'strerror', None) or error}; it must be a CSV file with the columns "
@@ -334,7 +337,7 @@ def read_class_table(path: Path) -> list[dict[str, Any]]:
     return table
 
 
-def _lines(path: Path) -> int:
+def _lines(path: File) -> int:
     """Names in a list, for an estimate: a list that cannot be read counts for none, and the check of data says why."""
     try:
         return sum(1 for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from distill.data.config import AnyDataConfig, ScenesConfig
+from distill.data.copies import CopiesConfig
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,6 +77,7 @@ def build_dataset(
     protocol: Protocol = "clean",
     role: Role = "student",
     cache: PictureCache | None = None,
+    copies: CopiesConfig | None = None,
 ) -> SegmentationDataset:
     """The pictures that one role may see in one split.
 
@@ -85,11 +87,11 @@ def build_dataset(
         protocol: `clean` cuts tune out of the training pictures; `paper` trains on all of them, and its tune
             split is the test split (not free of leakage).
         role: the teacher may have more labelled training pictures than the student.
-
         cache: where decoded pictures of a data set on disk are kept; None decodes them every time.
+        copies: where pictures that are fetched from a bucket are kept on this node; by default as `CopiesConfig` has it.
 
     Raises:
-        UsageError: files are missing, or the split would be empty.
+        UsageError: files are missing, the split would be empty, or a bucket cannot be read.
     """
     if isinstance(config, ScenesConfig):
         from distill.data.scenes import ScenesDataset
@@ -97,7 +99,7 @@ def build_dataset(
         return ScenesDataset(config, split, protocol=protocol, role=role)
     from distill.data.disk import DiskDataset
 
-    return DiskDataset(config, split, protocol=protocol, role=role, cache=cache)
+    return DiskDataset(config, split, protocol=protocol, role=role, cache=cache, copies=copies)
 
 
 def licence_of(config: AnyDataConfig) -> str | None:

@@ -1,9 +1,10 @@
-"""Labelled pictures on disk, whatever their layout, decoded when asked for."""
+"""Labelled pictures on disk or in a bucket, whatever their layout, decoded when asked for."""
 
 from __future__ import annotations
 
 from distill.data.cache import PictureCache
 from distill.data.config import DiskConfig
+from distill.data.copies import CopiesConfig
 from distill.data.dataset import IGNORE_INDEX, Protocol, Role, Sample, Split
 from distill.data.images import read_image, read_values
 from distill.data.labels import Colour, LabelMap
@@ -25,8 +26,9 @@ class DiskDataset:
         protocol: Protocol = "clean",
         role: Role = "student",
         cache: PictureCache | None = None,
+        copies: CopiesConfig | None = None,
     ) -> None:
-        splits = Splits(config)
+        splits = Splits(config, copies)
         self.name = config.kind
         self.pairs = splits.select(split, protocol=protocol, role=role)
         self.label_map = splits.layout.label_map
@@ -75,5 +77,5 @@ def size_mismatch(pair: Pair, image: tuple[int, ...], labels: tuple[int, ...]) -
     """The message for a picture and a label map of different sizes (height, width)."""
     return (
         f"{pair.image} is {image[0]}×{image[1]} and {pair.labels} is {labels[0]}×{labels[1]}, "
-        "must be of one size; unpack both again"
+        "must be of one size; unpack or upload both again"
     )

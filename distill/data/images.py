@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, NamedTuple
 
 import cv2
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from distill.data.roots import File
 from distill.errors import UsageError
 
 _FORMATS = ("PNG", "JPEG")
@@ -32,7 +32,7 @@ class Header(NamedTuple):
     mode: str
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: File) -> Header:
     """Size and mode without the pixels; a PNG must also have its end.
 
     Raises:
@@ -42,13 +42,15 @@ def read_header(path: Path) -> Header:
         picture = _open(path, file)
         header = Header(picture.height, picture.width, picture.mode)
         if picture.format == "PNG":
-            file.seek(-min(len(_PNG_END), path.stat().st_size), 2)
+            file.seek(-min(len(_PNG_END), file.seek(0, 2)), 2)
             if file.read() != _PNG_END:
-                raise BrokenFileError(f"{path} ends too early, must end as a PNG image does; unpack it again")
+                raise BrokenFileError(
+                    f"{path} ends too early, must end as a PNG image does; unpack or upload it again"
+                )
     return header
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
+def read_image(path: File) -> NDArray[np.uint8]:
     """An RGB picture, `H×W×3`, as stored: not turned by a camera's note of its orientation, as no label map is.
 
     Raises:
@@ -56,18 +58,18 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         UsageError: it holds more than 8 bits per channel.
     """
     # decoded from memory: cv2.imread only warns, and cannot tell a missing file from a broken one
-    with _decoding(path):
-        data = np.fromfile(path, np.uint8)
+    with _decoding(path), path.open("rb") as file:
+        data = np.frombuffer(file.read(), np.uint8)
         decoded = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if len(data) else None
     if decoded is None:
         raise BrokenFileError(
-            f"{path} is not an image ({len(data)} bytes), must be a PNG or JPEG; unpack it again"
+            f"{path} is not an image ({len(data)} bytes), must be a PNG or JPEG; unpack or upload it again"
         )
     picture: NDArray[np.uint8] = np.asarray(decoded, np.uint8)
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=picture), np.uint8)
 
 
-def read_values(path: Path) -> NDArray[np.uint8]:
+def read_values(path: File) -> NDArray[np.uint8]:
     """The values in a label file, `H×W`: grey levels, or indices where it has a palette.
 
     Raises:
@@ -81,7 +83,7 @@ def read_values(path: Path) -> NDArray[np.uint8]:
     return values  # noqa: RET504 - inside the block a type checker would see a way past the return
 
 
-def refuse_colours(path: Path, mode: str) -> None:
+def refuse_colours(path: File, mode: str) -> None:
     """Raises `UsageError` where a label file's mode says that it holds no class values."""
     if mode in _LABEL_MODES:
         return
@@ -94,27 +96,29 @@ def refuse_colours(path: Path, mode: str) -> None:
 
 
 @contextmanager
-def _decoding(path: Path) -> Iterator[None]:
+def _decoding(path: File) -> Iterator[None]:
     """Whatever a decoder raises over a file, the file is named: Pillow and OpenCV promise no kind of error."""
     try:
         yield
     except UsageError:
         raise
     except OSError as error:
-        raise BrokenFileError(f"{path} cannot be read: {error.strerror or error}; unpack it again") from error
+        raise BrokenFileError(
+            f"{path} cannot be read: {error.strerror or error}; unpack or upload it again"
+        ) from error
     except Exception as error:
         first_line = str(error).partition("\n")[0]
         raise BrokenFileError(
-            f"{path} cannot be decoded: {type(error).__name__}: {first_line}; unpack it again, or save it as a "
+            f"{path} cannot be decoded: {type(error).__name__}: {first_line}; unpack or upload it again, or save it as a "
             "plain 8-bit PNG"
         ) from error
 
 
-def _open(path: Path, file: IO[bytes]) -> Image.Image:
+def _open(path: File, file: IO[bytes]) -> Image.Image:
     try:
         return Image.open(file, formats=_FORMATS)
     except (UnidentifiedImageError, SyntaxError) as error:
         file.seek(0)
         raise BrokenFileError(
-            f"{path} is not a PNG or JPEG image (it starts with {file.read(8)!r}); unpack it again"
+            f"{path} is not a PNG or JPEG image (it starts with {file.read(8)!r}); unpack or upload it again"
         ) from error

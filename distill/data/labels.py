@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.data.dataset import IGNORE_INDEX
+from distill.data.roots import File
 from distill.errors import UsageError
 
 Colour = tuple[int, int, int]
@@ -59,7 +59,7 @@ class LabelMap:
         """Colours by label."""
         return tuple(label.colour for label in self.classes)
 
-    def labels(self, values_hw: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
+    def labels(self, values_hw: NDArray[np.uint8], path: File) -> NDArray[np.uint8]:
         """Labels `H×W` of the values in a file. Raises `UsageError` naming file, value and what is allowed."""
         labels_hw: NDArray[np.uint8] = np.asarray(cv2.LUT(values_hw, self._table), np.uint8)
         if (labels_hw == _WRONG).any():

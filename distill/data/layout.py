@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from distill.data.labels import LabelMap
+from distill.data.roots import File, files_below
 from distill.errors import UsageError
 
 _SHOWN = 8
@@ -67,14 +67,14 @@ class Layout:
 
 
 class Pair(NamedTuple):
-    """A picture and its label file on disk."""
+    """A picture and its label file."""
 
-    image: Path
-    labels: Path
+    image: File
+    labels: File
     key: str
 
 
-def find_pairs(root: Path, layout: Layout, source: Source) -> list[Pair]:
+def find_pairs(root: File, layout: Layout, source: Source) -> list[Pair]:
     """All labelled pictures of a source, by key.
 
     Raises:
@@ -99,12 +99,12 @@ def find_pairs(root: Path, layout: Layout, source: Source) -> list[Pair]:
     return [Pair(images[key], labels[key], key) for key in sorted(keys)]
 
 
-def count_files(root: Path, folder: str, suffixes: tuple[str, ...]) -> int:
+def count_files(root: File, folder: str, suffixes: tuple[str, ...]) -> int:
     """Files of these suffixes below a folder; 0 where there is none."""
-    return sum(name.endswith(suffixes) for _, _, names in os.walk(root / folder) for name in names)
+    return sum(1 for _ in files_below(root / folder, suffixes))
 
 
-def read_keys(path: Path, suffixes: tuple[str, ...]) -> list[str]:
+def read_keys(path: File, suffixes: tuple[str, ...]) -> list[str]:
     """The keys in a list: a name a line, with or without the picture's suffix.
 
     Raises:
@@ -112,6 +112,8 @@ def read_keys(path: Path, suffixes: tuple[str, ...]) -> list[str]:
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UsageError:
+        raise
     except (OSError, ValueError) as error:
         raise UsageError(
             f"list {path} cannot be read: {getattr(error, 'strerror', None) or error}; it must be UTF-8 text with a "
@@ -127,35 +129,34 @@ def read_keys(path: Path, suffixes: tuple[str, ...]) -> list[str]:
     return list(keys)
 
 
-def _files(root: Path, folder: str, suffixes: tuple[str, ...], layout: Layout) -> dict[str, Path]:
+def _files(root: File, folder: str, suffixes: tuple[str, ...], layout: Layout) -> dict[str, File]:
     """Files below a folder by key."""
-    place = root / folder
-    for level in (
-        root,
-        *(root / Path(*Path(folder).parts[:n]) for n in range(1, len(Path(folder).parts) + 1)),
-    ):
+    found: dict[str, File] = {}
+    for name, file in files_below(root / folder, suffixes):
+        key = _without_suffix(name, suffixes)
+        if key in found:
+            raise UsageError(
+                f"{file} and {found[key]} are one picture by name, must be told apart; rename or remove one"
+            )
+        found[key] = file
+    if not found:
+        _refuse_missing(root, folder, layout)
+    return found
+
+
+def _refuse_missing(root: File, folder: str, layout: Layout) -> None:
+    """Raises `UsageError` naming the first level of a folder that is not there."""
+    parts = PurePosixPath(folder).parts
+    for level in (root, *(root / "/".join(parts[:n]) for n in range(1, len(parts) + 1))):
         if not level.is_dir():
             raise UsageError(f"folder {level} does not exist; {_neighbours(level.parent)}. {_remedy(layout)}")
-    found: dict[str, Path] = {}
-    for parent, _, names in os.walk(place, followlinks=True):
-        below = Path(parent).relative_to(place)
-        for name in names:
-            if name.endswith(suffixes):
-                key = (below / _without_suffix(name, suffixes)).as_posix()
-                if key in found:
-                    raise UsageError(
-                        f"{Path(parent) / name} and {found[key]} are one picture by name, must be told apart; "
-                        "rename or remove one"
-                    )
-                found[key] = Path(parent, name)
-    return found
 
 
 def _without_suffix(name: str, suffixes: tuple[str, ...]) -> str:
     return next((name.removesuffix(suffix) for suffix in suffixes if name.endswith(suffix)), name)
 
 
-def _neighbours(parent: Path) -> str:
+def _neighbours(parent: File) -> str:
     if not parent.is_dir():
         return f"{parent} does not exist either"
     found = sorted(child.name for child in parent.iterdir())
@@ -166,8 +167,8 @@ def _remedy(layout: Layout) -> str:
     return f"Expected {layout.title} as {layout.expected}"
 
 
-def _unpaired(root: Path, source: Source, unlabelled: list[str], unseen: list[str]) -> str:
-    split = source.listed or Path(source.images).name
+def _unpaired(root: File, source: Source, unlabelled: list[str], unseen: list[str]) -> str:
+    split = source.listed or PurePosixPath(source.images).name
     parts = []
     for keys, have, lack, folder, suffix in (
         (unlabelled, "pictures", "label map", source.labels, source.label_suffix),
@@ -176,4 +177,4 @@ def _unpaired(root: Path, source: Source, unlabelled: list[str], unseen: list[st
         if keys:
             first = root / folder / f"{keys[0]}{suffix}"
             parts.append(f"{len(keys)} {have} of {split} have no {lack} (first: {first} is missing)")
-    return "; ".join(parts) + ". Unpack the archives again, or remove what has no partner."
+    return "; ".join(parts) + ". Unpack the archives or upload them again, or remove what has no partner."

@@ -7,15 +7,17 @@ import glob
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
+from distill.address import is_uri
 from distill.data.images import BrokenFileError
 from distill.data.labels import Colour
+from distill.data.roots import File, as_root, files_below
 from distill.errors import UsageError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -29,23 +31,26 @@ _OPACITY = 0.55
 class Task(NamedTuple):
     """A picture, and where its label map and overlay are written."""
 
-    picture: Path
+    picture: File
     mask: Path
     overlay: Path
 
 
-def find_pictures(given: Sequence[str], output: Path) -> list[Path]:
-    """The pictures of files, folders (with all below them) and globs, each once, in the order given.
+def find_pictures(given: Sequence[str], output: Path) -> list[File]:
+    """The pictures of files, folders (with all below them), globs, and files and folders of a bucket, each once.
 
     What lies below `output` is left out of folders and globs: it was written by an earlier command.
 
     Raises:
-        UsageError: something given does not exist, or holds no picture.
+        UsageError: something given does not exist, or holds no picture, or a bucket cannot be read.
     """
     if not given:
         raise UsageError("no picture is given, must be at least one file, folder or glob")
-    found: dict[Path, None] = {}
+    found: dict[File, None] = {}
     for name in given:
+        if is_uri(name):
+            found |= dict.fromkeys(_in_bucket(as_root(name)))
+            continue
         place = Path(name).expanduser()
         if place.is_file():
             mine = [place]
@@ -64,12 +69,22 @@ def find_pictures(given: Sequence[str], output: Path) -> list[Path]:
     return list(found)
 
 
+def _in_bucket(place: File) -> list[File]:
+    if place.name.lower().endswith(SUFFIXES) and not place.is_dir():
+        return [place]  # one that is not there is told when its turn comes, as any that cannot be read
+    found = [file for _, file in sorted(files_below(place, ("",)), key=lambda pair: pair[0])]
+    pictures = [file for file in found if file.name.lower().endswith(SUFFIXES)]
+    if not pictures:
+        raise UsageError(f"'{place}' holds no pictures, must hold one of {', '.join(SUFFIXES)}")
+    return pictures
+
+
 def _outside(output: Path, pictures: Iterable[Path]) -> list[Path]:
     folder = output.resolve()
     return [p for p in pictures if p.is_file() and folder not in p.resolve().parents]
 
 
-def place_outputs(pictures: Sequence[Path], output: Path) -> list[Task]:
+def place_outputs(pictures: Sequence[File], output: Path) -> list[Task]:
     """Where everything is written: below `output` as the pictures lie below the folder that they share.
 
     `a/street.jpg` and `b/street.jpg` stay apart by their folders, and `street.jpg` and `street.png` keep their
@@ -78,8 +93,9 @@ def place_outputs(pictures: Sequence[Path], output: Path) -> list[Task]:
     Raises:
         UsageError: a mask would take the place of a picture.
     """
-    shared = Path(os.path.commonpath([picture.parent for picture in pictures]))
-    below = [picture.relative_to(shared) for picture in pictures]
+    places = [_place(picture) for picture in pictures]
+    shared = os.path.commonpath([place.parent for place in places])
+    below = [place.relative_to(shared) for place in places]
     # file systems that do not tell A from a would put two into one
     stems = Counter(str(path.with_suffix("")).casefold() for path in below)
     taken: Counter[str] = Counter()
@@ -90,7 +106,7 @@ def place_outputs(pictures: Sequence[Path], output: Path) -> list[Task]:
             name += "_"
         taken[name.casefold()] += 1
         tasks.append(Task(picture, output / f"{name}{MASK}", output / f"{name}{OVERLAY}"))
-    inputs = {picture.resolve() for picture in pictures}
+    inputs = {picture.resolve() for picture in pictures if isinstance(picture, Path)}
     for task in tasks:
         for written in (task.mask, task.overlay):
             if written.resolve() in inputs:
@@ -100,23 +116,31 @@ def place_outputs(pictures: Sequence[Path], output: Path) -> list[Task]:
     return tasks
 
 
-def read_picture(path: Path) -> NDArray[np.uint8]:
+def _place(picture: File) -> PurePath:
+    return picture if isinstance(picture, Path) else PurePosixPath(f"/{picture}")
+
+
+def read_picture(path: File) -> NDArray[np.uint8]:
     """An RGB picture, `H×W×3`, upright: turned as the camera noted, as every viewer shows it.
 
     Raises:
         BrokenFileError: the file cannot be read or decoded, or has more than 8 bits per channel.
+        UsageError: it lies in a bucket that cannot be read.
     """
     try:
-        with Image.open(path) as file:
+        with path.open("rb") as stored, Image.open(stored) as file:
             if file.mode not in _EIGHT_BIT:
                 raise BrokenFileError(
                     f"{path} holds values of mode {file.mode}, must hold 8 bits per channel"
                 )
             return np.array(ImageOps.exif_transpose(file).convert("RGB"), np.uint8)
-    except BrokenFileError:
+    except UsageError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BrokenFileError(f"{path} cannot be read: {error}") from error
+        told = getattr(error, "strerror", None) or error
+        if isinstance(error, UnidentifiedImageError):  # its own words name the copy on this node
+            told = "it is no image of a known kind"
+        raise BrokenFileError(f"{path} cannot be read: {told}") from error
 
 
 def write_mask(path: Path, labels_hw: NDArray[np.uint8], palette: Sequence[Colour]) -> None:

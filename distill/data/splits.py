@@ -8,18 +8,21 @@ from collections import Counter
 from collections.abc import Mapping
 
 from distill.data.config import CutConfig, DiskConfig
+from distill.data.copies import CopiesConfig
 from distill.data.dataset import Protocol, Role, Split
 from distill.data.layout import Layout, Pair, Source, find_pairs
 from distill.data.layouts import layout_of
 from distill.data.randomness import permutation
+from distill.data.roots import with_copies
 from distill.errors import UsageError, unknown
 
 
 class Splits:
     """The splits of one data set; its folders are listed once, when first asked for."""
 
-    def __init__(self, config: DiskConfig) -> None:
+    def __init__(self, config: DiskConfig, copies: CopiesConfig | None = None) -> None:
         self.config = config
+        self.root = with_copies(config.root, copies)
         self.layout = layout_of(config)
 
     @functools.cached_property
@@ -38,7 +41,7 @@ class Splits:
         return self._published(self.layout.test)
 
     def _published(self, source: Source) -> list[Pair]:
-        return find_pairs(self.config.root, self.layout, source)
+        return find_pairs(self.root, self.layout, source)
 
     def select(self, split: Split, *, protocol: Protocol = "clean", role: Role = "student") -> list[Pair]:
         """The pictures of one split.

@@ -116,6 +116,26 @@ def _collate(views: list[_View]) -> _Share:
     )
 
 
+class _Told(torch.utils.data.Dataset[_View | UsageError]):
+    """Views for a loading process: what ends it is handed over, since torch would wrap a trace around its sentence."""
+
+    def __init__(self, views: _Views) -> None:
+        self._views = views
+
+    def __getitem__(self, number: int) -> _View | UsageError:
+        try:
+            return self._views[number]
+        except UsageError as error:
+            return UsageError(str(error))
+
+
+def _collate_told(views: list[_View | UsageError]) -> _Share | UsageError:
+    sound = [view for view in views if isinstance(view, _View)]
+    return (
+        _collate(sound) if len(sound) == len(views) else next(v for v in views if isinstance(v, UsageError))
+    )
+
+
 class _Skipped:
     """The pictures that could not be read so far, each told once; too many end the stream."""
 
@@ -205,17 +225,19 @@ def _batches(
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__])
         loader = DataLoader(
-            views,
+            _Told(views),
             batch_sampler=numbers,
             num_workers=loader_workers,
-            collate_fn=_collate,
+            collate_fn=_collate_told,
             worker_init_fn=_prepare_worker,
             multiprocessing_context=context,
             generator=torch.Generator(),  # else the loader draws its base seed from the global state
         )
-        shares: Iterator[_Share] = iter(loader)
+        shares: Iterator[_Share | UsageError] = iter(loader)
     else:
         shares = (_collate([views[number] for number in share]) for share in numbers)
     for step, share in enumerate(shares, start_step):
+        if isinstance(share, UsageError):
+            raise share
         skipped.note(share.skipped)
         yield HostBatch(share.images_bhw3.permute(0, 3, 1, 2), share.labels_bhw, share.pictures, step)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from trees import write_folder_tree
+from trees import write_folder_tree, write_labels
 
 from distill.data import AugmentationConfig, FolderConfig, ScenesConfig, build_dataset
 from distill.data.stream import HostBatch, normalise, stream
@@ -152,6 +152,15 @@ def test_more_broken_pictures_than_the_share_end_the_stream_with_their_names(tmp
     source = stream(dataset, VIEWS, batch_size=7, seed=3, on_skipped=lambda message: None)
     with pytest.raises(UsageError, match="(?s)2 of 7 pictures .* at most 1 .*" + ".*".join(sorted(broken))):
         next(source)
+
+
+def test_what_ends_a_loading_process_is_told_in_its_own_words(tmp_path: Path) -> None:
+    root = write_folder_tree(tmp_path)
+    for mask in (root / "masks").rglob("*.png"):
+        write_labels(mask, np.full((40, 56), 5, np.uint8))
+    config = FolderConfig.model_validate({"root": root, "classes": "classes.csv"})
+    with pytest.raises(UsageError, match=r"^[^\n]*png holds label 5, must be one of [^\n]*$"):
+        next(stream(build_dataset(config, "train"), VIEWS, batch_size=2, seed=3, loader_workers=1))
 
 
 def test_normalised_bytes_have_imagenet_mean_zero_and_deviation_one() -> None:

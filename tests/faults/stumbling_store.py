@@ -25,6 +25,7 @@ class StumblingStore:
     def __init__(self, upstream: str, *, share: float, seed: int) -> None:
         self.faults: Counter[str] = Counter()
         self.requests = 0
+        self.asked: list[tuple[str, str]] = []  # verb and path of every request
         choose, lock = random.Random(seed), threading.Lock()
         store = self
 
@@ -37,6 +38,7 @@ class StumblingStore:
             def answer(self) -> None:
                 with lock:
                     store.requests += 1
+                    store.asked.append((self.command, self.path))
                     fault = choose.choice(FAULTS) if choose.random() < share else None
                 if fault == "cut" and self.command != "PUT":
                     fault = "reset"

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from sweeps import Sweep
 
+from distill.redaction import redacted
 from orchestrator.ledger import Ledger
 from orchestrator.plan import make_plan
 from orchestrator.provenance import provenance_row
-from orchestrator.redaction import redacted
 from orchestrator.sweepfile import load_sweep
 
 SECRETS = {

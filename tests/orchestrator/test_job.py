@@ -173,7 +173,7 @@ def needs(ledger: Ledger, **changes: object) -> dict[str, object]:
     code = probe.code_hash()
     assert code is not None
     asked = probe.Needs(
-        probe.versions_of(LIBRARIES), code, (), (), ledger.root, holder_of(ledger), True, False
+        probe.versions_of(LIBRARIES), code, (), (), (), ledger.root, holder_of(ledger), True, False
     )
     return {**asdict(asked), **changes}
 
@@ -198,6 +198,19 @@ def test_versions_code_data_and_folder_are_each_named_when_they_differ(tmp_path:
         [another] = probe.look(needs(ledger, holder={"host": "someone", "pid": 1}))
         assert "is another one" in another
         assert probe.look(needs(ledger, output="/elsewhere", readable=("/none",), trains=False)) == []
+
+
+def test_a_node_says_whether_a_bucket_of_pictures_answers_it(s3_server: str, tmp_path: Path) -> None:
+    here, nowhere = (
+        f"s3://{bucket}/data?scheme=http&endpoint_override={s3_server}&region=us-east-1"
+        for bucket in ("runs", "nowhere")
+    )
+    Ledger(here).write_bytes("images/a.png", b"a")
+    with held(ledger := Ledger(tmp_path)):
+        assert probe.look(needs(ledger, buckets=(here,))) == []
+        [missing] = probe.look(needs(ledger, buckets=(here, nowhere)))
+        assert missing.startswith("s3://nowhere/data does not exist; put the data there, or give the node's")
+        assert probe.look(needs(ledger, buckets=(nowhere,), trains=False)) == []
 
 
 def test_a_node_where_our_code_is_not_installed_can_still_be_asked(tmp_path: Path) -> None:

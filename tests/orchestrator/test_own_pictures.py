@@ -1,15 +1,18 @@
-"""The whole command on data sets on disk: pictures of one's own, and the field's presets on its layouts."""
+"""The whole command on data sets on disk and in a bucket: pictures of one's own, and the field's presets on its layouts."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+from buckets import at, upload
+from stumbling_store import StumblingStore
 from sweep_files import TINY_RECIPE
-from sweeps import run, trials
+from sweeps import Sweep, run, trials
 from trees import write_ade20k_tree, write_cityscapes_tree, write_folder_tree, write_voc_tree
 
 from orchestrator.ledger import Ledger
@@ -42,6 +45,42 @@ def test_a_sweep_on_pictures_of_ones_own_skips_one_that_is_broken_in_the_middle(
     assert "1 pictures could not be read and were skipped" in sweep.text()
     assert "train5.png is not an image" in sweep.text()
     assert any((tmp_path / "cache").rglob("*.pixels"))
+
+
+def test_a_sweep_with_pictures_and_results_in_a_bucket_fetches_every_file_once_and_draws_a_gallery(
+    s3_server: str, tmp_path: Path
+) -> None:
+    tree = write_folder_tree(tmp_path / "mine")
+    upload(s3_server, tree)
+    model = {"model": "deeplabv3-test_resnet", "head_channels": 8, "recipe": "short"}
+    with StumblingStore(s3_server, share=0, seed=0) as store:
+        document = {
+            "name": "far",
+            "data": {"mine": {"kind": "folder", "root": at(store.address), "classes": "classes.csv"}},
+            "recipes": {"short": {**TINY_RECIPE, "steps": 6}},
+            "pairs": [{"teacher": dict(model), "student": dict(model), "data": "mine"}],
+            "methods": ["student", "kd"],
+            "search": {"trials": 0},
+            "final": {"seeds": [1]},
+            "operation": {"copies": {"folder": str(tmp_path / "copies"), "gigabytes": 0.1}},
+        }
+        file = tmp_path / "far.yaml"
+        file.write_text(yaml.safe_dump(document))
+        sweep = Sweep(file, at(s3_server, "run"), log=tmp_path / "sweep.log")
+        assert sweep.finish() == 0, sweep.text()
+        files = {
+            path.relative_to(tree).as_posix()
+            for kind in ("images", "masks")
+            for path in (tree / kind).rglob("*.*")
+        }
+        fetched = Counter(
+            path for verb, path in store.asked if verb == "GET" and path.endswith((".png", ".jpg"))
+        )
+    assert fetched == Counter(f"/runs/data/{name}" for name in files)
+    assert len(list((tmp_path / "copies").rglob("*.copy"))) == len(files)
+    ledger = Ledger(at(s3_server, "run"))
+    assert ledger.exists("leaderboard/gallery.html")
+    assert {row["dataset"] for row in ledger.read("trials").to_pylist()} == {"mine"}
 
 
 @pytest.mark.long

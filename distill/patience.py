@@ -6,9 +6,10 @@ import errno
 import random
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from distill.errors import UsageError
+from distill.redaction import redacted
 
 T = TypeVar("T")
 
@@ -25,16 +26,30 @@ _REFUSED = (
     "INVALID_ACCESS_KEY_ID",
     "SIGNATURE_DOES_NOT_MATCH",
     "EXPIRED_TOKEN",
+    "' not found",  # said of a bucket whose region is looked for
 )
 
 
-def patiently(action: Callable[[], T], *, place: str, is_local: bool) -> T:
+class Advice(NamedTuple):
+    """What a person can do about storage that cannot be used.
+
+    Attributes:
+        elsewhere: how to choose another place, such as "choose another --output".
+        after: how it goes on once the storage is seen to, as a sentence without its full stop.
+    """
+
+    elsewhere: str
+    after: str = ""
+
+
+def patiently(action: Callable[[], T], *, place: str, is_local: bool, advice: Advice) -> T:
     """Runs an action on storage, again where it may have stumbled; the action must be safe to repeat.
 
     Args:
         action: reads or writes one file whole, or lists or deletes.
         place: the file, for the message.
         is_local: a disk or a network folder, whose errors tell what they are; an object store's do not.
+        advice: what to do about it, for the message.
 
     Raises:
         FileNotFoundError: nothing is there.
@@ -46,7 +61,7 @@ def patiently(action: Callable[[], T], *, place: str, is_local: bool) -> T:
         except FileNotFoundError:
             raise
         except OSError as error:
-            sentence = _hopeless(error, place)
+            sentence = _hopeless(error, place, advice.elsewhere)
             passing = not is_local or error.errno in _PASSING
             if sentence is None and not passing:
                 raise
@@ -55,19 +70,19 @@ def patiently(action: Callable[[], T], *, place: str, is_local: bool) -> T:
                     f"{place} was not reached in {TRIES} tries ({_first_line(error)}); see to the storage"
                 )
             if sentence is not None:
-                raise UsageError(f"{sentence}. What is recorded stays; the same command goes on") from error
+                raise UsageError(". ".join(filter(None, (sentence, advice.after)))) from error
             time.sleep(FIRST_WAIT * 2**attempt * random.uniform(0.75, 1.25))
     raise AssertionError("the last try either returns or raises")
 
 
-def _hopeless(error: OSError, place: str) -> str | None:
+def _hopeless(error: OSError, place: str, elsewhere: str) -> str | None:
     """What to say of an error that no further try mends; None for others."""
     if error.errno in _FULL:
         return f"{place} cannot be written, its disk is full ({_first_line(error)}); make room"
     if error.errno in _FORBIDDEN:
-        return f"{place} cannot be read or written ({_first_line(error)}); give access to it, or choose another --output"
+        return f"{place} cannot be read or written ({_first_line(error)}); give access to it, or {elsewhere}"
     if error.errno in _MISPLACED or isinstance(error, FileExistsError):
-        return f"{place} cannot be there ({_first_line(error)}); choose another --output"
+        return f"{place} cannot be there ({_first_line(error)}); {elsewhere}"
     if any(word in str(error) for word in _REFUSED):
         return f"{place} is refused by its store ({_first_line(error)}); check bucket, region and credentials"
     return None
@@ -75,4 +90,4 @@ def _hopeless(error: OSError, place: str) -> str | None:
 
 def _first_line(error: OSError) -> str:
     text = str(error).strip().splitlines() or [type(error).__name__]
-    return text[0]
+    return redacted(text[0])

@@ -1,0 +1,69 @@
+"""Where a data set may lie: in a folder of this machine, or in a bucket. Whoever reads one need not know which."""
+
+from __future__ import annotations
+
+import os
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import PlainSerializer, PlainValidator
+
+from distill.address import is_uri
+from distill.data.bucket import BucketPath
+from distill.data.copies import CopiesConfig
+
+File = Path | BucketPath
+"""A file or folder of a data set."""
+
+
+def as_root(written: object) -> File:
+    """What a config says of where its data lies: a path, or an address such as s3://bucket/folder.
+
+    Raises:
+        ValueError: it is neither; pydantic turns it into a message with a place.
+    """
+    if isinstance(written, File):
+        return written
+    if not isinstance(written, str) or not written:
+        raise ValueError(f"is {written!r}, must be a folder, or an address such as s3://bucket/folder")
+    if not is_uri(written):
+        return Path(written)
+    if written.startswith("file://"):
+        return Path(urllib.parse.unquote(urllib.parse.urlsplit(written).path))
+    return BucketPath(written)
+
+
+def written_root(root: File) -> str:
+    """The text of which `as_root` makes this root, credentials included."""
+    return root.address if isinstance(root, BucketPath) else str(root)
+
+
+Root = Annotated[
+    File, PlainValidator(as_root), PlainSerializer(written_root, return_type=str, when_used="json")
+]
+"""A config's field for where its data lies."""
+
+
+def with_copies(root: File, copies: CopiesConfig | None) -> File:
+    """The root, of which a bucket's pictures are copied to this folder of the node."""
+    return root.keeping(copies) if isinstance(root, BucketPath) and copies is not None else root
+
+
+def is_far(root: File) -> bool:
+    """Whether every look at a file costs a fetch."""
+    return isinstance(root, BucketPath)
+
+
+def files_below(folder: File, suffixes: tuple[str, ...]) -> Iterator[tuple[str, File]]:
+    """Files of these suffixes, each with its path below the folder; none where there is no folder."""
+    if isinstance(folder, BucketPath):
+        yield from ((name, file) for name, file in folder.files() if name.endswith(suffixes))
+        return
+    for parent, _, names in os.walk(folder, followlinks=True):
+        place = Path(parent)
+        below = "" if place == folder else f"{place.relative_to(folder).as_posix()}/"
+        for name in names:
+            if name.endswith(suffixes):
+                yield below + name, place / name
