@@ -47,6 +47,7 @@ def test_a_sweep_on_pictures_of_ones_own_skips_one_that_is_broken_in_the_middle(
     assert any((tmp_path / "cache").rglob("*.pixels"))
 
 
+@pytest.mark.long
 def test_a_sweep_with_pictures_and_results_in_a_bucket_fetches_every_file_once_and_draws_a_gallery(
     s3_server: str, tmp_path: Path
 ) -> None:
