@@ -134,6 +134,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert "--dry-run" in done.stdout
 
 
+@pytest.mark.long
 def test_every_method_and_a_combination_run_in_both_directions_and_stand_on_the_board(folder: Path) -> None:
     methods = [*sorted(load_catalogue().methods), "kd+cwd"]
     sweep = Sweep("smoke", folder, "--set", f"methods={json.dumps(methods)}", "--set", "search.trials=0",
