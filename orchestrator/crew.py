@@ -113,7 +113,12 @@ class Crews:
                 raise RuntimeError(f"the Ray Train run of {crew} ended before its cohort was trained")
         with self._lock:
             self._idle.append(crew)
-            while len(self._idle) > wanted():
+        self.keep(wanted())
+
+    def keep(self, most: int) -> None:
+        """Sends home those that wait, but for so many."""
+        with self._lock:
+            while len(self._idle) > most:
                 self._assignments.close.remote(self._idle.pop())
 
     def close(self) -> None:

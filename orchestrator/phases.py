@@ -70,6 +70,7 @@ def run_phase(
     watcher = threading.Thread(
         target=_watch, args=(run, desks, crowd, view, watch, over), name="watch", daemon=True
     )
+    crews.keep(len(todo) + later)
     crowd.fill()
     watcher.start()
     recorder = Recorder(run, book)
@@ -147,6 +148,8 @@ class Crowd:
         )
         desks.handles[cohort.cohort_id] = desk
         desks.pending.discard(cohort.cohort_id)
+        if run.stopped.is_set():  # since the look above: whoever told the desks did not see this one
+            desk.stop.remote()
         error: str | None = None
         try:
             job = CohortJob(run.ledger.root, run.config, cohort, desk)
