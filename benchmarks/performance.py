@@ -22,15 +22,18 @@ def write(page: Path, sweep: Path = HERE / "sweep.json", scale: Path = HERE / "s
     page.write_text(performance_page(_read(sweep), _read(scale)), encoding="utf-8")
 
 
-def _read(path: Path) -> dict[str, Any]:
-    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return report
+def _read(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def performance_page(sweep: Mapping[str, Any], scale: Mapping[str, Any]) -> str:
-    """The page's text; the same results give the same text."""
+def performance_page(sweep: Mapping[str, Any] | None, scale: Mapping[str, Any] | None) -> str:
+    """The page's text; the same results give the same text. What was not measured is left out."""
     aims: Aims = []
-    body = [*_sides(sweep, aims), *_parts(sweep), *_memory(sweep), *_curve(sweep), *_scale(scale, aims)]
+    body: list[str] = []
+    if sweep is not None:
+        body += [*_sides(sweep, aims), *_parts(sweep), *_memory(sweep), *_curve(sweep)]
+    if scale is not None:
+        body += _scale(scale, aims)
     verdicts = _table(
         ("aim", "came out", "met"), ([text, f"{value:.2f}", "yes" if met else "no"] for text, value, met in aims)
     )  # fmt: skip
