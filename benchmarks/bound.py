@@ -9,19 +9,17 @@ teacher pass, the making of one batch, one student's step.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import torch
-from plain_sweep import planned_trials
+from plain_sweep import parser_of, planned_trials
 
 from distill.data import build_dataset
 from distill.data.stream import normalise, stream
@@ -34,12 +32,7 @@ WARM_UP = 3
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("file")
-    parser.add_argument("teacher", type=Path)
-    parser.add_argument("output", type=Path)
+    parser = parser_of(__doc__)
     parser.add_argument("--threads", type=int, required=True)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -127,14 +127,17 @@ def drive_trial(settings: dict[str, Any]) -> None:
     ).fit()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parser_of(what: str | None) -> argparse.ArgumentParser:
+    """What every way to train a sweep file's trials is told: the file, the teacher, where results go."""
+    parser = argparse.ArgumentParser(description=what, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file")
     parser.add_argument("teacher", type=Path)
     parser.add_argument("output", type=Path)
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    options = parser_of(__doc__).parse_args()
     config, trials = load_sweep(options.file), planned_trials(options.file)
     options.output.mkdir(parents=True)
     with ray_session(LOCAL, config.operation, verbose=False) as holdings:

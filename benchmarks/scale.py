@@ -21,7 +21,6 @@ import argparse
 import io
 import json
 import os
-import platform
 import random
 import subprocess
 import sys
@@ -30,6 +29,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import performance
 
 METHODS = ("student", "kd", "cwd", "at", "dist")
 AT_ONCE = 16
@@ -75,7 +76,10 @@ def ours(count: int, root: Path) -> dict[str, Any]:
         def room(self) -> int:
             return 1
 
-        def train(self, job: Any, name: str, wanted: Callable[[], int]) -> None:
+        def keep(self, most: int) -> None:
+            """It waits for nothing."""
+
+        def train(self, job: Any, wanted: Callable[[], int]) -> None:
             ray.get(ray.remote(answer_waves).options(num_cpus=0).remote(job.desk, str(root)))
 
     began = time.perf_counter()
@@ -228,19 +232,10 @@ def main() -> None:
                 command = [sys.executable, __file__, "--side", side, "--trials", str(count)]
                 done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
                 found = json.loads(done.stdout.splitlines()[-1])
-                rows.append({"side": side, "planned": count}
-                            | {key: float(f"{value:.4g}") if isinstance(value, float) else value
-                               for key, value in found.items()})  # fmt: skip
+                rows.append({"side": side, "planned": count} | performance.rounded(found))
                 print(rows[-1], flush=True)
-    machine = {
-        "system": platform.system(),
-        "machine": platform.machine(),
-        "cpus": len(os.sched_getaffinity(0)),
-        "load_before": round(load, 1),
-    }
-    options.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
-    import performance
-
+    report = {"machine": performance.machine(load), "rows": rows}
+    options.json.write_text(json.dumps(report, indent=1) + "\n")
     performance.write(options.page, scale=options.json)
 
 

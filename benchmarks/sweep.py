@@ -29,7 +29,6 @@ import argparse
 import itertools
 import json
 import os
-import platform
 import shutil
 import sys
 import tempfile
@@ -135,7 +134,7 @@ class Bench:
             "parts": {
                 "start of Ray, of the teacher's workers": until_teacher,
                 "score of the teacher": until_scored - until_teacher,
-                "start of the students' workers": began - taken.began - until_scored,
+                "from there to the first student": began - taken.began - until_scored,
                 "students' steps": in_students,
                 "teacher's passes": in_teacher,
                 "batches": shared - in_teacher,
@@ -152,7 +151,7 @@ class Bench:
         rows = json.loads((output / "trials.json").read_text())
         shutil.rmtree(output)
         spans = [row["ended"] - row["began"] for row in rows]
-        at_once = min(_cpus(), TRIALS)
+        at_once = min(performance.cpus(), TRIALS)
         found = self._rates(taken, TRIALS, self.steps, sum(spans) / at_once)
         return {
             **found,
@@ -183,10 +182,6 @@ class Bench:
         }
 
 
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0))
-
-
 def main() -> None:
     """Measures, prints each result as it comes, writes results and page."""
     parser = argparse.ArgumentParser(
@@ -204,7 +199,7 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=HERE.parent / "docs" / "performance.md")
     options = parser.parse_args()
     began, load = time.monotonic(), os.getloadavg()[0]
-    threads = options.threads or max(1, _cpus() // options.workers)
+    threads = options.threads or max(1, performance.cpus() // options.workers)
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), options.pairs, options.steps, options.workers, threads)
         pairs: dict[str, dict[str, list[Any]]] = {
@@ -216,22 +211,17 @@ def main() -> None:
                 ("plain", bench.plain),
                 ("ours", lambda pair: bench.ours(pair, TRIALS)),
             ):
-                pairs[pair][side].append(rounded(measure(pair)))
+                pairs[pair][side].append(performance.rounded(measure(pair)))
                 print(pair, side, pairs[pair][side][-1], flush=True)
         curve: dict[str, Any] = {}
         for taught in options.taught:
             curve[str(taught)] = {
-                side: rounded(measure(options.pairs[-1], taught + 1))
+                side: performance.rounded(measure(options.pairs[-1], taught + 1))
                 for side, measure in (("bound", bench.bound), ("ours", bench.ours))
             }
             print(taught, "taught", curve[str(taught)], flush=True)
     report = {
-        "machine": {
-            "system": platform.system(),
-            "machine": platform.machine(),
-            "cpus": _cpus(),
-            "load_before": round(load, 1),
-        },
+        "machine": performance.machine(load),
         "minutes": round((time.monotonic() - began) / 60, 1),
         "versions": _versions(),
         "trials": TRIALS,
@@ -247,18 +237,6 @@ def main() -> None:
     }
     options.json.write_text(json.dumps(report, indent=1) + "\n")
     performance.write(options.page, sweep=options.json)
-
-
-def rounded(found: dict[str, Any]) -> dict[str, Any]:
-    """Figures to four digits."""
-    return {
-        key: rounded(value)
-        if isinstance(value, dict)
-        else float(f"{value:.4g}")
-        if isinstance(value, float)
-        else value
-        for key, value in found.items()
-    }
 
 
 def _versions() -> dict[str, str]:

@@ -56,9 +56,10 @@ class Holdings:
 
     def workers(self, each: Mapping[str, float]) -> int:
         """How many training workers fit: a worker lies on one node, so what two nodes have left over adds up to none."""
-        cpu, gpu = each["CPU"], each.get("GPU", 0.0)
+        cpu, gpu = each["CPU"], each.get("GPU")
         return sum(
-            int(min(cpus // cpu, _share(gpus, gpu) if gpu else cpus // cpu)) for cpus, gpus in self.nodes
+            int(cpus // cpu) if gpu is None else min(int(cpus // cpu), _share(gpus, gpu))
+            for cpus, gpus in self.nodes
         )
 
     def cohorts_at_once(self, compute: ComputeChoice, operation: OperationChoice) -> int:

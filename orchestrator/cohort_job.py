@@ -43,14 +43,13 @@ class CohortJob:
         from distill.data.cache import PictureCache
 
         choice = self.operation.cache
+        cache = None if choice is None else PictureCache(Path(choice.folder), int(choice.gigabytes * 10**9))
         return build_dataset(
             self.config.data[self.cohort.data],
             split,
             protocol=self.config.protocol,
             role=role,
-            cache=None
-            if choice is None
-            else PictureCache(Path(choice.folder), int(choice.gigabytes * 10**9)),
+            cache=cache,
             copies=self.operation.copies,
         )
 

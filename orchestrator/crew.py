@@ -6,8 +6,8 @@ trained its cohort is not sent home while another waits.
 
 from __future__ import annotations
 
-import asyncio
 import threading
+import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal
@@ -16,59 +16,48 @@ import ray
 
 from orchestrator.cluster import worker_resources
 from orchestrator.cohort_job import CohortJob, work
+from orchestrator.news import News
 from orchestrator.run import Run
 from orchestrator.search import BESIDE_THE_DRIVER
-
-POLL_SECONDS = 10.0  # how long a call waits for news before it comes back with none
 
 
 class Assignments:
     """Which cohort each crew trains: one small asyncio actor per sweep; `ray.remote` is made below."""
 
     def __init__(self) -> None:
-        self._news = asyncio.Condition()
+        self._news = News()
         self._jobs: dict[str, CohortJob] = {}
         self._closed: set[str] = set()
 
     async def assign(self, crew: str, job: CohortJob) -> None:
         """The sweep: what this crew trains now."""
-        async with self._news:
+        async with self._news.told():
             self._jobs[crew] = job
-            self._news.notify_all()
 
     async def close(self, crew: str) -> None:
         """The sweep: nothing follows for this crew."""
-        async with self._news:
+        async with self._news.told():
             self._closed.add(crew)
-            self._news.notify_all()
 
     async def current(self, crew: str, done: str | None) -> CohortJob | Literal["closed"] | None:
         """A worker, who has `done` this cohort: what its crew trains now; None while there is no news."""
 
-        def given() -> CohortJob | None:
+        def given() -> CohortJob | Literal["closed"] | None:
             job = self._jobs.get(crew)
-            return None if job is None or job.cohort.cohort_id == done else job
+            if job is not None and job.cohort.cohort_id != done:
+                return job
+            return "closed" if crew in self._closed else None
 
-        await self._wait(lambda: crew in self._closed or given() is not None)
-        return given() or ("closed" if crew in self._closed else None)
+        return await self._news.when(given)
 
     async def finish(self, crew: str) -> None:
         """The crew: its cohort is trained, or there is no sense in going on with it."""
-        async with self._news:
+        async with self._news.told():
             self._jobs.pop(crew, None)
-            self._news.notify_all()
 
     async def is_over(self, crew: str) -> bool:
         """The sweep: whether the crew has nothing to do; waits a while for it."""
-        await self._wait(lambda: crew not in self._jobs)
-        return crew not in self._jobs
-
-    async def _wait(self, until: Callable[[], bool]) -> None:
-        async with self._news:
-            try:
-                await asyncio.wait_for(self._news.wait_for(until), POLL_SECONDS)
-            except TimeoutError:
-                return
+        return bool(await self._news.when(lambda: crew not in self._jobs or None))
 
 
 class Crews:
@@ -87,12 +76,11 @@ class Crews:
         self._runs: dict[str, Future[None]] = {}
         self._lock = threading.Lock()
 
-    def train(self, job: CohortJob, name: str, wanted: Callable[[], int]) -> None:
+    def train(self, job: CohortJob, wanted: Callable[[], int]) -> None:
         """Has a crew train this cohort, one that waits or a new one; returns when it is over.
 
         Args:
             job: the cohort's work.
-            name: what a new crew is called.
             wanted: how many cohorts are still to come; a crew for which there is none goes home.
 
         Raises:
@@ -103,7 +91,7 @@ class Crews:
                 actor: Any = ray.remote(Assignments)
                 # Beside the driver, whose end is the sweep's, as the desks are.
                 self._assignments = actor.options(num_cpus=0, resources=BESIDE_THE_DRIVER).remote()
-            crew = self._idle.pop() if self._idle else name
+            crew = self._idle.pop() if self._idle else f"crew-{uuid.uuid4().hex[:8]}"
             ray.get(self._assignments.assign.remote(crew, job))
             if crew not in self._runs:
                 self._runs[crew] = _in_a_thread(lambda: self._start(crew))

@@ -7,17 +7,15 @@ trial: the students need no process of Tune's to train, and find their reports r
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Literal
 
+from orchestrator.news import News
 from orchestrator.plan import Trial, Wave
 from orchestrator.report import Report, Status
 
-T = TypeVar("T")
-POLL_SECONDS = 10.0  # how long a call waits for news before it comes back with none
 DEATHS = 2  # seen at one step of one trial before it is that trial's fault
 
 
@@ -140,7 +138,7 @@ class Desk:
 
     def __init__(self, max_failures: int) -> None:
         self._attempts = Attempts(max_failures)
-        self._news = asyncio.Condition()
+        self._news = News()
         self._wave: WaveOrder | None = None
         self._reports: dict[str, list[Report]] = {}
         self._kept: dict[int, set[str]] = {}
@@ -150,30 +148,26 @@ class Desk:
 
     async def open_wave(self, wave: WaveOrder) -> None:
         """The sweep: these trials make up the next wave."""
-        async with self._news:
+        async with self._news.told():
             self._wave = wave
             self._kept = {}
-            self._news.notify_all()
 
     async def close(self) -> None:
         """The sweep: no wave follows."""
-        async with self._news:
+        async with self._news.told():
             self._closed = True
-            self._news.notify_all()
 
     async def stop(self) -> None:
         """The sweep: leave off at the next exchange, with a checkpoint."""
-        async with self._news:
+        async with self._news.told():
             self._stopping = True
-            self._news.notify_all()
 
     async def decide(self, rung: int, keep: Sequence[str], drop: Sequence[str]) -> None:
         """The scheduler: who goes on beyond a rung; those dropped end here."""
-        async with self._news:
+        async with self._news.told():
             self._kept.setdefault(rung, set()).update(keep)
             for trial_id in drop:
                 self._end(trial_id, rung)
-            self._news.notify_all()
 
     def _end(self, trial_id: str, rung: int) -> None:
         at_rung = [report for report in self._reports.get(trial_id, []) if report.step == rung]
@@ -184,18 +178,17 @@ class Desk:
 
     async def end_all(self, status: Status, error: str | None) -> None:
         """The sweep: the cohort is gone; every trial that still waits for it ends."""
-        async with self._news:
+        async with self._news.told():
             for trial in self._wave.trials if self._wave else ():
                 told = self._reports.get(trial.trial_id, [])
                 if not told or told[-1].status is None:
                     self._add(
                         Report(trial.trial_id, told[-1].step if told else 0, status=status, error=error)
                     )
-            self._news.notify_all()
 
     async def follow(self, trial_id: str, seen: int) -> list[Report]:
         """A trial: the reports after the first `seen`; waits for some, and may come back with none."""
-        return await self._when(lambda: self._reports.get(trial_id, [])[seen:] or None) or []
+        return await self._news.when(lambda: self._reports.get(trial_id, [])[seen:] or None) or []
 
     async def next_wave(self, finished: int) -> WaveOrder | Literal["closed"] | None:
         """The cohort: the wave to train, `closed` when none follows, None when there is no news yet."""
@@ -208,14 +201,13 @@ class Desk:
                 return wave
             return "closed" if self._closed else None
 
-        return await self._when(ready)
+        return await self._news.when(ready)
 
     async def post(self, reports: Sequence[Report]) -> None:
         """The cohort: reports, in order; those already told are passed over."""
-        async with self._news:
+        async with self._news.told():
             for report in reports:
                 self._add(report)
-            self._news.notify_all()
 
     def _add(self, report: Report) -> None:
         told = self._reports.setdefault(report.trial_id, [])
@@ -231,7 +223,7 @@ class Desk:
             kept = self._kept.get(rung, set())
             return [t for t in trial_ids if t in kept - ended] if wanted <= kept | ended else None
 
-        return await self._when(decided)
+        return await self._news.when(decided)
 
     async def begin(self) -> Beginning:
         """The cohort: its workers start, first or again."""
@@ -273,12 +265,3 @@ class Desk:
     async def progress(self) -> Progress:
         """The sweep: where the cohort stands."""
         return self._progress
-
-    async def _when(self, look: Callable[[], T | None]) -> T | None:
-        """What `look` finds, as soon as it finds something; None after a while, so that no caller hangs on us."""
-        async with self._news:
-            try:
-                await asyncio.wait_for(self._news.wait_for(lambda: look() is not None), POLL_SECONDS)
-            except TimeoutError:
-                return None
-            return look()

@@ -57,7 +57,7 @@ def run_phase(
     recorded = run.recorded()
     book = WaveBook(run.config, cohorts, recorded, run.retried)
     ahead = WaveBook(run.config, cohorts, recorded)
-    todo = [cohort for cohort in cohorts if ahead.open_next(cohort.cohort_id) is not None]
+    todo = ahead.open_first()
     planned = sum(cohort.trials for cohort in cohorts)
     if not todo:
         watch(PhaseView(name, ahead, planned, {}))
@@ -153,7 +153,7 @@ class Crowd:
         error: str | None = None
         try:
             job = CohortJob(run.ledger.root, run.config, cohort, desk)
-            self._crews.train(job, desk_name.replace("desk", "crew", 1), self._wanted)
+            self._crews.train(job, self._wanted)
             fatal = ray.get(desk.fatal.remote())
             if isinstance(fatal, GivenUpError):
                 error = f"cohort {cohort.cohort_id} was given up: {fatal}"

@@ -137,7 +137,7 @@ def _room(options: Options, plan: Plan, now: Holdings) -> Callable[[], int]:
         return lambda: fit
     from orchestrator.growth import grown, room_now
 
-    grown(now, compute, operation).cohorts_at_once(compute, operation)
+    grown(now, compute, operation).cohorts_at_once(compute, operation)  # refuses a cluster that is too small
     return lambda: room_now(compute, operation)
 
 
@@ -174,7 +174,7 @@ def _carry_out(options: Options, run: Run, room: Callable[[], int] | None) -> No
         if room is not None and options.address != LOCAL:
             check_nodes(run.config, ledger)
         claim(ledger, run.plan, fresh=options.fresh)
-        crews = Crews(run, room or int)
+        crews = Crews(run, room or (lambda: 0))
         try:
             _phases(run, crews, view)
         finally:

@@ -35,8 +35,7 @@ def check_teachers(plan: Plan, ledger: Ledger, *, fresh: bool) -> None:
 def anything_left(run: Run) -> bool:
     """Whether a teacher's weights are missing, or a planned trial is not recorded."""
     cohorts = [*_cohorts(run), *run.plan.students]
-    book = WaveBook(run.config, cohorts, run.recorded())
-    return bool(missing_teachers(run)) or any(book.open_next(cohort.cohort_id) for cohort in cohorts)
+    return bool(missing_teachers(run) or WaveBook(run.config, cohorts, run.recorded()).open_first())
 
 
 def prepare_teachers(run: Run, *, crews: Crews, watch: Callable[[PhaseView], None]) -> None:

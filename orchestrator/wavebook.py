@@ -87,6 +87,10 @@ class WaveBook:
         self._open.pop(cohort_id, None)
         return None
 
+    def open_first(self) -> list[Cohort]:
+        """Opens each cohort's next wave; returns those cohorts that have one, in which a trial is left to train."""
+        return [cohort for cohort in self.cohorts.values() if self.open_next(cohort.cohort_id) is not None]
+
     def _members(self, cohort: Cohort, wave: int, bracket: Bracket) -> list[Trial]:
         study_id = bracket.study.study_id
         before = [s.status for s in self.trials.values() if s.trial.study_id == study_id and s.wave < wave]

@@ -60,3 +60,14 @@ def s3_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     )
     yield f"{host}:{port}"
     server.stop()
+
+
+@pytest.fixture
+def nodes_env(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The environment of Ray nodes, whose token this process, and every command it starts, has too."""
+    import ray_nodes
+
+    env = ray_nodes.environment()
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        monkeypatch.setenv(name, env[name])
+    return env

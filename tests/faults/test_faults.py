@@ -54,14 +54,11 @@ def test_one_of_two_workers_is_killed_and_both_go_on_from_the_checkpoint(tmp_pat
 
 
 def test_the_node_that_trains_is_lost_and_another_goes_on(
-    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    undisturbed: Path, tmp_path: Path, nodes_env: dict[str, str]
 ) -> None:
     """A head that trains nothing and two nodes that do, with addresses of their own."""
-    env = ray_nodes.environment()
-    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
-        monkeypatch.setenv(name, env[name])
     output = tmp_path / "run"
-    with ray_nodes.Cluster(tmp_path, env, nodes=2) as cluster:
+    with ray_nodes.Cluster(tmp_path, nodes_env, nodes=2) as cluster:
         sweep = Sweep(SMALL, output, "--address", cluster.address, *PATIENT)
         sweep.wait_until(lambda: counted(output, phase="search", status="pruned") >= 2)
         cluster.lose_one_that_trains()

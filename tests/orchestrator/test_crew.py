@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from orchestrator import crew
+from orchestrator import news
 from orchestrator.crew import Assignments
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crew, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(news, "POLL_SECONDS", 0.05)
 
 
 def job(name: str) -> Any:

@@ -11,21 +11,14 @@ from sweeps import Sweep, assert_equal_runs, counted
 pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(1800)]
 
 
-@pytest.fixture
-def env(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """What nodes and command share: the token."""
-    env = ray_nodes.environment()
-    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
-        monkeypatch.setenv(name, env[name])
-    return env
-
-
-def test_smoke_on_one_two_and_four_nodes_gives_the_same_board(env: dict[str, str], tmp_path: Path) -> None:
+def test_smoke_on_one_two_and_four_nodes_gives_the_same_board(
+    nodes_env: dict[str, str], tmp_path: Path
+) -> None:
     found = []
     for count in (1, 2, 4):
         folder = tmp_path / str(count)
         folder.mkdir()
-        with ray_nodes.Cluster(folder, env, nodes=count) as cluster:
+        with ray_nodes.Cluster(folder, nodes_env, nodes=count) as cluster:
             sweep = Sweep("smoke", folder / "run", "--address", cluster.address)
             assert sweep.finish(timeout=600) == 0, sweep.text()
         found.append(folder / "run")
@@ -34,12 +27,12 @@ def test_smoke_on_one_two_and_four_nodes_gives_the_same_board(env: dict[str, str
 
 
 def test_nodes_join_and_leave_until_the_cluster_is_one_worker_too_small_for_what_runs_on_it(
-    env: dict[str, str], tmp_path: Path
+    nodes_env: dict[str, str], tmp_path: Path
 ) -> None:
     """Two cohorts of two workers: there is room for one, then for both, then for one and a half."""
     two = ("--set", "compute.workers=2", "--set", "recipes.student.steps=1200", "--set", "search.trials=0")
     output = tmp_path / "run"
-    with ray_nodes.Cluster(tmp_path, env, nodes=2) as cluster:
+    with ray_nodes.Cluster(tmp_path, nodes_env, nodes=2) as cluster:
         sweep = Sweep("smoke", output, "--address", cluster.address, *two)
         sweep.wait_until(lambda: counted(output, phase="teacher") >= 1, timeout=400)
         cluster.add()
