@@ -29,13 +29,14 @@ Entries = dict[str, dict[str, Any]]
 
 
 class CohortCheckpoints:
-    """The newest sound checkpoints of one cohort, under `checkpoints/<cohort>/` of the run."""
+    """The newest sound checkpoints of the wave that a crew trains, under `checkpoints/<cohort>/<wave>/` of the run."""
 
     def __init__(
         self, ledger: Ledger, cohort_id: str, workers: Workers, kept: int, interval_seconds: float
     ) -> None:
         self._ledger = ledger
-        self._folder = f"checkpoints/{cohort_id}"
+        self._cohort = f"checkpoints/{cohort_id}"
+        self._folder: str | None = None
         self._workers = workers
         self._kept = kept
         self._interval = interval_seconds
@@ -46,7 +47,7 @@ class CohortCheckpoints:
         """Whether the last checkpoint is older than the interval."""
         return time.monotonic() - self._written_at >= self._interval
 
-    def save(self, wave: int, entries: Entries) -> None:
+    def save(self, entries: Entries) -> None:
         """Writes every worker's part, then the manifest; deletes what is too old. All workers call it together."""
         buffer = io.BytesIO()
         torch.save(entries, buffer)
@@ -55,16 +56,22 @@ class CohortCheckpoints:
         self._ledger.write_bytes(f"{folder}/rank{self._workers.rank}.pt", data)
         hashes = self._workers.gathered(hashlib.sha256(data).hexdigest())
         if self._workers.leads:
-            manifest = {"wave": wave, "world_size": self._workers.world_size, "sha256": hashes}
+            manifest = {"world_size": self._workers.world_size, "sha256": hashes}
             self._ledger.write_bytes(f"{folder}/manifest.json", json.dumps(manifest).encode())
             for old in self._numbers()[: -self._kept]:
                 self._ledger.delete(f"{self._folder}/{old:08d}")
         self._number += 1
         self._written_at = time.monotonic()
 
-    def load(self, wave: int) -> Entries:
-        """This worker's entries of the newest sound checkpoint of a wave; empty where there is none."""
-        found = self._workers.told(lambda: self._newest(wave))
+    def turn_to(self, wave: int) -> Entries:
+        """A wave begins: this worker's entries of its newest sound checkpoint; empty where there is none.
+
+        Those of the wave before are deleted: a wave begins when all of that one is recorded.
+        """
+        if self._folder is not None and self._workers.leads:
+            self._ledger.delete(self._folder)
+        self._folder = f"{self._cohort}/{wave:04d}"
+        found = self._workers.told(self._newest)
         numbers = self._workers.told(self._numbers)
         self._number = numbers[-1] + 1 if numbers else 0
         if found is None:
@@ -77,12 +84,11 @@ class CohortCheckpoints:
             )
         return entries
 
-    def _newest(self, wave: int) -> int | None:
+    def _newest(self) -> int | None:
         for number in reversed(self._numbers()):
             manifest = self._manifest(number)
-            if manifest is None or manifest["world_size"] != self._workers.world_size:
-                continue
-            return number if manifest["wave"] == wave else None
+            if manifest is not None and manifest["world_size"] == self._workers.world_size:
+                return number
         return None
 
     def _manifest(self, number: int) -> dict[str, Any] | None:
@@ -98,7 +104,7 @@ class CohortCheckpoints:
         return manifest
 
     def _numbers(self) -> list[int]:
-        paths = self._ledger.list(self._folder)
+        paths = self._ledger.list(str(self._folder))
         return sorted({int(path.split("/")[-2]) for path in paths if path.split("/")[-2].isdigit()})
 
 

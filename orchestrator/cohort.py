@@ -133,7 +133,7 @@ class TrainingFloor:
 
     def _seat(self, order: WaveOrder) -> None:
         """Seats the wave's trials, each where the newest sound checkpoint has it, else at step 0."""
-        saved = self.checkpoints.load(order.index)
+        saved = self.checkpoints.turn_to(order.index)
         self.seats = []
         for trial in order.trials:
             entry = saved.get(trial.trial_id)
@@ -403,5 +403,5 @@ class TrainingFloor:
 
     def _checkpoint(self) -> None:
         self.attention.rest()
-        self.checkpoints.save(self.wave.index, {seat.trial.trial_id: seat.entry() for seat in self.seats})
+        self.checkpoints.save({seat.trial.trial_id: seat.entry() for seat in self.seats})
         self.attention.got_on((self.wave.index, sum(seat.step for seat in self.seats)))

@@ -20,12 +20,13 @@ SKIPPED_PICTURES = "logs/skipped"
 
 @dataclass(frozen=True)
 class CohortJob:
-    """One cohort's work. `run` is the root of the ledger, `desk` the handle of the cohort's desk."""
+    """A crew's part in one cohort. `run` is the root of the ledger, `desk` the handle of the crew's desk."""
 
     run: str
     config: SweepConfig
     cohort: Cohort
     desk: Any
+    desk_name: str
 
     @property
     def compute(self) -> ComputeChoice:
@@ -65,7 +66,7 @@ def work(config: dict[str, Any]) -> None:
     while (job := ray.get(assignments.current.remote(crew, done))) != "closed":
         if job is not None:
             _train(job, leads)
-            done = job.cohort.cohort_id
+            done = job.desk_name
             if leads:
                 ray.get(assignments.finish.remote(crew))
 

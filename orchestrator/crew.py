@@ -40,11 +40,11 @@ class Assignments:
             self._closed.add(crew)
 
     async def current(self, crew: str, done: str | None) -> CohortJob | Literal["closed"] | None:
-        """A worker, who has `done` this cohort: what its crew trains now; None while there is no news."""
+        """A worker, who has left this desk (`done`): what its crew trains now; None while there is no news."""
 
         def given() -> CohortJob | Literal["closed"] | None:
             job = self._jobs.get(crew)
-            if job is not None and job.cohort.cohort_id != done:
+            if job is not None and job.desk_name != done:
                 return job
             return "closed" if crew in self._closed else None
 

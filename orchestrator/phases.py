@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import statistics
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from orchestrator.desk import Desk, GivenUpError, Progress
 from orchestrator.plan import Cohort
 from orchestrator.report import Report
 from orchestrator.run import Run
-from orchestrator.search import BESIDE_THE_DRIVER, Desks, run_tune
+from orchestrator.search import BESIDE_THE_DRIVER, DeskAtWork, Desks, run_tune
 from orchestrator.trackers import followers
 from orchestrator.wavebook import WaveBook
 
@@ -63,27 +65,26 @@ def run_phase(
         watch(PhaseView(name, ahead, planned, {}))
         return
     view = PhaseView(name, book, planned, {})
-    desks = Desks(book, {cohort.cohort_id for cohort in todo})
-    session = uuid.uuid4().hex[:8]
+    desks = Desks(book)
     over = threading.Event()
-    crowd = Crowd(run, desks, todo, crews, later, lambda cohort_id: f"desk-{session}-{cohort_id}")
+    crowd = Crowd(run, desks, todo, crews, later)
     watcher = threading.Thread(
         target=_watch, args=(run, desks, crowd, view, watch, over), name="watch", daemon=True
     )
     crews.keep(len(todo) + later)
-    crowd.fill()
+    crowd.fill({})
     watcher.start()
     recorder = Recorder(run, book)
     try:
         run_tune(
             desks,
-            crowd.desk_name,
             recorder.record,
             run_name=run.config.name,
             followers=followers(run.config.operation.trackers, run.ledger, run.config.name),
         )
     finally:
         desks.stopping = True
+        crowd.leave_off()
         crowd.wait()
         over.set()
         watcher.join()
@@ -97,77 +98,109 @@ class Crowd:
     """The cohorts of a phase: as many at work as there is room for, each in a thread of the driver.
 
     Room may grow and shrink while they work. A cohort whose node is taken away waits for another, which a cohort that
-    ends leaves behind; none holds part of what it needs, so none waits for ever.
+    ends leaves behind; none holds part of what it needs, so none waits for ever. Where there is room for more crews
+    than there are cohorts, those at work get a second one, a third, as long as that ends the phase sooner.
     """
 
-    def __init__(
-        self,
-        run: Run,
-        desks: Desks,
-        cohorts: Sequence[Cohort],
-        crews: Crews,
-        later: int,
-        desk_name: Callable[[str], str],
-    ) -> None:
-        self.desk_name = desk_name
+    def __init__(self, run: Run, desks: Desks, cohorts: Sequence[Cohort], crews: Crews, later: int) -> None:
         self._run = run
         self._desks = desks
-        self._waiting = list(cohorts)
+        self._session = uuid.uuid4().hex[:8]
+        self._waiting = [(cohort, 1) for cohort in cohorts]
         self._crews = crews
         self._later = later
-        self._pool = ThreadPoolExecutor(max_workers=len(cohorts), thread_name_prefix="cohort")
+        most = sum(len(cohort.waves) for cohort in cohorts)
+        self._pool = ThreadPoolExecutor(max_workers=most, thread_name_prefix="cohort")
         self._started: list[Future[None]] = []
+        self._crews_of: Counter[str] = Counter()
+        self._given_up: set[str] = set()
+        self._start_seconds: list[float] = []
         self._lock = threading.Lock()
+        for cohort, number in self._waiting:
+            desks.expect(self._desk_name(cohort, number))
 
-    def fill(self) -> None:
-        """Starts cohorts for which there is room; all that still wait where the run stops, as they then end at once."""
+    def _desk_name(self, cohort: Cohort, number: int) -> str:
+        return f"desk-{self._session}-{cohort.cohort_id}-{number}"
+
+    def fill(self, seen: Mapping[str, Progress]) -> None:
+        """Starts crews for which there is room and work; all that still wait where the run stops, as they then end at once.
+
+        Args:
+            seen: where the desks at work stand, by name.
+        """
         with self._lock:
             stops = self._desks.stopping or self._run.stopped.is_set()
-            free = (
-                len(self._waiting) if stops else self._crews.room() - sum(not f.done() for f in self._started)
-            )
-            for cohort in self._waiting[: max(free, 0)]:
-                name = self.desk_name(cohort.cohort_id)
-                self._started.append(self._pool.submit(self._carry_out, cohort, name))
-            del self._waiting[: max(free, 0)]
+            at_work = sum(not future.done() for future in self._started)
+            free = len(self._waiting) if stops else max(self._crews.room() - at_work, 0)
+            self._start_seconds += self._desks.look(seen)
+            if free and not stops and not self._waiting:
+                self._waiting += self._further()
+            for cohort, number in self._waiting[:free]:
+                self._started.append(self._pool.submit(self._carry_out, cohort, number))
+                self._crews_of[cohort.cohort_id] += 1
+            del self._waiting[:free]
+
+    def _further(self) -> list[tuple[Cohort, int]]:
+        """One more crew for the cohort that has most left to do, where it is then done sooner."""
+        if not self._start_seconds:
+            return []
+        outlooks = {c: self._desks.outlook(c) for c in self._desks.book.cohorts if c not in self._given_up}
+        start = statistics.median(self._start_seconds)
+        gains = [(o.seconds(), c) for c, o in outlooks.items() if o is not None and o.ends_sooner(start)]
+        if not gains:
+            return []
+        cohort = self._desks.book.cohorts[max(gains)[1]]
+        number = 1 + self._crews_of[cohort.cohort_id]
+        return [(cohort, number)] if self._desks.expect(self._desk_name(cohort, number)) else []
 
     def _wanted(self) -> int:
         """Crews for which there will be work."""
-        return len(self._waiting) + self._later
+        book = self._desks.book
+        unopened = sum(book.unopened(cohort_id) for cohort_id in book.cohorts)
+        return max(len(self._waiting), unopened) + self._later
 
-    def _carry_out(self, cohort: Cohort, desk_name: str) -> None:
-        """One cohort from its first wave to its last, in a thread of the driver."""
-        run, desks = self._run, self._desks
+    def _carry_out(self, cohort: Cohort, number: int) -> None:
+        """A crew's part in a cohort, wave after wave, in a thread of the driver."""
+        run, desks, name = self._run, self._desks, self._desk_name(cohort, number)
         if run.stopped.is_set():
-            desks.pending.discard(cohort.cohort_id)
+            desks.came(name, None)
             return
         desk: Any = ray.remote(Desk)
         # Beside the driver, whose end is the sweep's: a node that is taken away must not take the desk along.
-        desk = desk.options(name=desk_name, num_cpus=0, max_restarts=0, resources=BESIDE_THE_DRIVER).remote(
+        desk = desk.options(name=name, num_cpus=0, max_restarts=0, resources=BESIDE_THE_DRIVER).remote(
             run.config.operation.max_failures
         )
-        desks.handles[cohort.cohort_id] = desk
-        desks.pending.discard(cohort.cohort_id)
-        if run.stopped.is_set():  # since the look above: whoever told the desks did not see this one
+        desks.came(name, DeskAtWork(name, cohort.cohort_id, desk, number))
+        if (
+            run.stopped.is_set() or desks.stopping
+        ):  # since the look above: whoever told the desks did not see this one
             desk.stop.remote()
         error: str | None = None
         try:
-            job = CohortJob(run.ledger.root, run.config, cohort, desk)
+            job = CohortJob(run.ledger.root, run.config, cohort, desk, name)
             self._crews.train(job, self._wanted)
             fatal = ray.get(desk.fatal.remote())
             if isinstance(fatal, GivenUpError):
+                self._given_up.add(cohort.cohort_id)
                 error = f"cohort {cohort.cohort_id} was given up: {fatal}"
                 run.given_up.append(error)
             elif fatal is not None:
                 raise fatal
-            elif not run.stopped.is_set():  # every trial is recorded: nothing is left to go on with
+            elif desks.book.is_done(
+                cohort.cohort_id
+            ):  # every trial is recorded: nothing is left to go on with
                 run.ledger.delete(f"checkpoints/{cohort.cohort_id}")
         except BaseException as failure:
             error = str(failure)
             raise
         finally:
-            desks.handles.pop(cohort.cohort_id, None)
+            desks.left(name)
             ray.get(desk.end_all.remote("stopped", error))
+
+    def leave_off(self) -> None:
+        """Asks whoever still is at work to leave off."""
+        for desk in list(self._desks.at_work.values()):
+            desk.handle.stop.remote()
 
     def wait(self) -> None:
         """Until all that were started have ended."""
@@ -218,17 +251,17 @@ def _watch(
         reason = run.over_budget()
         if reason is not None:
             run.stop(reason)
-        handles = dict(desks.handles)
+        at_work = list(desks.at_work.values())
         if run.stopped.is_set() and not told:
             desks.stopping = told = True
-            for desk in handles.values():
-                desk.stop.remote()
+            crowd.leave_off()
+        seen: dict[str, Progress] = {}
         try:
-            view.progress = {
-                name: ray.get(desk.progress.remote(), timeout=5) for name, desk in handles.items()
-            }
+            for desk in at_work:
+                seen[desk.name] = ray.get(desk.handle.progress.remote(), timeout=5)
         except ray.exceptions.RayError:
-            view.progress = {}  # the cohort has just ended
-        crowd.fill()
-        run.running_seconds = math.fsum(progress.worker_seconds for progress in view.progress.values())
+            seen = {}  # a cohort has just ended
+        view.progress = {desk.label: seen[desk.name] for desk in at_work if desk.name in seen}
+        crowd.fill(seen)
+        run.running_seconds = math.fsum(progress.worker_seconds for progress in seen.values())
         watch(view)

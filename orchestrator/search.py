@@ -6,7 +6,10 @@ The state is in the wave book; the searcher and the scheduler below are its two 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ray import tune
@@ -14,7 +17,8 @@ from ray.tune import Callback, PlacementGroupFactory
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from orchestrator.desk import WaveOrder
+from orchestrator.desk import Progress, WaveOrder
+from orchestrator.outlook import Outlook, Sight, outlook
 from orchestrator.plan import Trial
 from orchestrator.report import Report
 from orchestrator.trackers import Follower, tracked
@@ -27,58 +31,135 @@ _PLACE = PlacementGroupFactory([BESIDE_THE_DRIVER])
 _PROCESSES_KEPT = 1000  # as many as any wave has
 
 
-class Desks:
-    """The desks of the cohorts that are at work, by cohort; `pending` names the cohorts yet to start."""
+@dataclass
+class DeskAtWork:
+    """A desk at which a crew trains waves of a cohort; other waves of that cohort may be trained at other desks."""
 
-    def __init__(self, book: WaveBook, pending: set[str]) -> None:
-        self.book = book
-        self.handles: dict[str, Any] = {}
-        self.pending = pending
-        self.stopping = False
+    name: str
+    cohort_id: str
+    handle: Any
+    number: int = 1  # among the cohort's desks
+    came_at: float = field(default_factory=time.monotonic)
+    trains: bool = False  # whether it was ever seen to train
+    wave: int = -1
+    opened_at: float = 0.0
+    sight: Sight | None = None  # of the wave at work
 
     @property
-    def finished(self) -> bool:
-        """Whether no wave will be opened any more."""
-        return self.stopping or not (self.pending or self.handles)
+    def label(self) -> str:
+        """What a person calls it."""
+        return self.cohort_id if self.number == 1 else f"{self.cohort_id} ({self.number})"
 
-    def open_waves(self) -> list[tuple[str, WaveOrder]]:
-        """Opens a wave at every desk that has none running; closes the desks for which none is left."""
-        opened = []
-        for cohort_id, desk in list(self.handles.items()):
-            if self.stopping or self.book.running(cohort_id):
-                continue
-            wave = self.book.open_next(cohort_id)
-            if wave is None:
-                desk.close.remote()
-                del self.handles[cohort_id]
-            else:
-                desk.open_wave.remote(wave)
-                opened.append((cohort_id, wave))
-        return opened
+
+class Desks:
+    """The desks at work, by name, and how many are yet to come.
+
+    Args:
+        book: the phase's waves.
+    """
+
+    def __init__(self, book: WaveBook) -> None:
+        self.book = book
+        self.at_work: dict[str, DeskAtWork] = {}
+        self._wave_seconds: dict[str, list[float]] = {}  # of the waves that are over, by cohort
+        self.stopping = False
+        self._expected: set[str] = set()
+        self._over = False
+        self._lock = threading.RLock()
+
+    def expect(self, name: str) -> bool:
+        """A desk of this name will come; returns False where no wave will be opened any more."""
+        with self._lock:
+            if not self._over:
+                self._expected.add(name)
+            return not self._over
+
+    def came(self, name: str, desk: DeskAtWork | None) -> None:
+        """The desk that was expected is there, or will not come."""
+        with self._lock:
+            self._expected.discard(name)
+            if desk is not None:
+                self.at_work[name] = desk
+
+    def left(self, name: str) -> None:
+        """Nobody is at this desk any more."""
+        with self._lock:
+            self.at_work.pop(name, None)
+
+    def finish(self) -> bool:
+        """Whether no wave will be opened any more; from then on no further desk is expected."""
+        with self._lock:
+            self._over = self._over or self.stopping or not (self._expected or self.at_work)
+            return self._over
+
+    def open_waves(self) -> list[tuple[DeskAtWork, WaveOrder]]:
+        """Opens a wave at every desk that has none running; closes those of a cohort for which none is left."""
+        with self._lock:
+            free = [d for d in self.at_work.values() if not self.book.running(d.cohort_id, d.wave)]
+            waves = {} if self.stopping else {desk.name: self._open_wave(desk) for desk in free}
+            return [(desk, wave) for desk in free if (wave := waves.get(desk.name)) is not None]
+
+    def _open_wave(self, desk: DeskAtWork) -> WaveOrder | None:
+        now = time.monotonic()
+        if desk.sight is not None:
+            took = now - desk.opened_at - desk.sight.since
+            self._wave_seconds.setdefault(desk.cohort_id, []).append(took)
+        wave = self.book.open_next(desk.cohort_id)
+        desk.wave, desk.opened_at, desk.sight = -1 if wave is None else wave.index, now, None
+        if wave is not None:
+            desk.handle.open_wave.remote(wave)
+        elif not self.book.unopened(desk.cohort_id):
+            desk.handle.close.remote()
+            del self.at_work[desk.name]
+        return wave
+
+    def look(self, seen: Mapping[str, Progress]) -> list[float]:
+        """Takes in where the desks stand, by name; returns how long those took to start that now were first seen to train."""
+        with self._lock:
+            return [seconds for desk in self.at_work.values() if (seconds := _look(desk, seen)) is not None]
+
+    def outlook(self, cohort_id: str) -> Outlook | None:
+        """What a cohort at work still has to train; None while that is unknown, or one of its crews has nothing to do."""
+        mine = [desk for desk in list(self.at_work.values()) if desk.cohort_id == cohort_id]
+        sights = [desk.sight for desk in mine if desk.sight is not None]
+        if not mine or len(sights) < len(mine):
+            return None
+        return outlook(sights, self._wave_seconds.get(cohort_id, ()), self.book.unopened(cohort_id))
+
+
+def _look(desk: DeskAtWork, seen: Mapping[str, Progress]) -> float | None:
+    progress = seen.get(desk.name)
+    if progress is None or progress.wave != desk.wave or not progress.step:
+        return None
+    now = time.monotonic()
+    at = now - desk.opened_at
+    first = desk.sight or Sight(at, progress.step, progress.steps, at, progress.step)
+    desk.sight = replace(first, seconds=at, step=progress.step)
+    started, desk.trains = not desk.trains, True
+    return now - desk.came_at if started else None
 
 
 class WaveSearcher(Searcher):
     """Hands out the trials of the open waves, of every study."""
 
-    def __init__(self, desks: Desks, desk_name: Callable[[str], str]) -> None:
+    def __init__(self, desks: Desks) -> None:
         super().__init__(metric="tune_miou", mode="max")
         self._desks = desks
-        self._desk_name = desk_name
         self._waiting: list[tuple[str, Trial]] = []
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial of an open wave; None while there is none, FINISHED when none will follow."""
-        for cohort_id, wave in self._desks.open_waves():
-            self._waiting += [(cohort_id, trial) for trial in wave.trials]
+        for desk, wave in self._desks.open_waves():
+            self._waiting += [(desk.name, trial) for trial in wave.trials]
         if self._waiting:
-            cohort_id, trial = self._waiting.pop(0)
+            desk_name, trial = self._waiting.pop(0)
             return {
-                "desk": self._desk_name(cohort_id),
+                "desk": desk_name,
                 "trial_id": trial.trial_id,
                 "study": trial.study_id,
                 "params": dict(trial.params),
             }
-        return Searcher.FINISHED if self._desks.finished else None
+        return Searcher.FINISHED if self._desks.finish() else None
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -126,9 +207,10 @@ class WaveHalving(FIFOScheduler):
         report = result["report"]
         if self._desks.book.take(report) and report.status is not None:
             self._record(report)
-        for cohort_id, desk in list(self._desks.handles.items()):
-            for decision in self._desks.book.decisions(cohort_id):
-                desk.decide.remote(decision.rung, decision.keep, decision.drop)
+        for decision in self._desks.book.decisions():
+            for desk in list(self._desks.at_work.values()):
+                if (desk.cohort_id, desk.wave) == (decision.cohort_id, decision.wave):
+                    desk.handle.decide.remote(decision.rung, decision.keep, decision.drop)
         return str(TrialScheduler.CONTINUE)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -177,7 +259,6 @@ class Tracking(Callback):
 
 def run_tune(
     desks: Desks,
-    desk_name: Callable[[str], str],
     record: Callable[[Report], None],
     *,
     run_name: str,
@@ -188,7 +269,7 @@ def run_tune(
         tuner = tune.Tuner(
             tune.with_resources(follow_trial, _PLACE),
             tune_config=tune.TuneConfig(
-                search_alg=WaveSearcher(desks, desk_name),
+                search_alg=WaveSearcher(desks),
                 scheduler=WaveHalving(desks, record),
                 num_samples=-1,
                 reuse_actors=True,

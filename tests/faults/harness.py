@@ -70,7 +70,7 @@ def unsaved_seconds(sweep: Sweep, worker: int) -> float:
 
 def manifests(sweep: Sweep) -> list[Path]:
     """Those of the checkpoints that are there."""
-    return list(sweep.output.glob("checkpoints/*/*/manifest.json"))
+    return list(sweep.output.glob("checkpoints/*/*/*/manifest.json"))
 
 
 def kill(sweep: Sweep, kind: str, choose: random.Random, toll: Toll) -> bool:

@@ -18,7 +18,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def job(name: str) -> Any:
-    return SimpleNamespace(cohort=SimpleNamespace(cohort_id=name))
+    return SimpleNamespace(desk_name=name)
 
 
 def test_a_worker_that_is_done_with_a_cohort_is_not_given_it_again_before_the_first_of_them_says_it_is_over() -> (

@@ -27,7 +27,7 @@ def test_tune_keeps_the_processes_of_ended_trials_once_a_trial_was_suggested() -
     controller = TrialRunnerWrapper(SimpleNamespace(_actor_cache=store), trial_executor=None)
     kept = [store.cache_object(_PLACE, number) for number in range(3)]
     assert kept == [True, False, False]  # by itself: one, whatever may follow
-    scheduler = WaveHalving(Desks(None, set()), print)
+    scheduler = WaveHalving(Desks(None), print)
     for _ in range(2):
         scheduler.on_trial_add(controller, None)
     assert all(store.cache_object(_PLACE, number) for number in range(3, 20))

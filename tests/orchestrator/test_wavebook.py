@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sweep_files import tiny_sweep
 
+from orchestrator.config import SweepConfig
+from orchestrator.desk import WaveOrder
 from orchestrator.plan import make_plan
 from orchestrator.report import Report
 from orchestrator.wavebook import Recorded, WaveBook
@@ -24,13 +28,23 @@ def score(trial_id: str, step: int) -> float:
     return random.Random(f"{trial_id}{step}").random()
 
 
+@dataclass
+class AtWork:
+    """A desk: its wave, who still trains, and where it stops next."""
+
+    wave: WaveOrder
+    alive: list[str]
+    stops: list[int]
+
+
 def play(order: random.Random, cut_after: int | None = None, recorded: dict[str, Recorded] | None = None,
-         fails: frozenset[str] = frozenset()) -> tuple[WaveBook, dict[str, Recorded], set[str]]:  # fmt: skip
-    """A cohort in miniature: trains waves, reports in a random order, obeys decisions.
+         fails: frozenset[str] = frozenset(), desks: int = 1, config: SweepConfig = CONFIG,
+         ) -> tuple[WaveBook, dict[str, Recorded], set[str]]:  # fmt: skip
+    """A cohort in miniature: trains waves at so many desks, reports in a random order, obeys decisions.
 
     Returns the book, what a ledger would hold after `cut_after` ended trials, and who was handed out.
     """
-    book = WaveBook(CONFIG, [COHORT], recorded or {})
+    book = WaveBook(config, [COHORT], recorded or {})
     ledger: dict[str, Recorded] = dict(recorded or {})
     handed: set[str] = set()
     ended = 0
@@ -42,36 +56,44 @@ def play(order: random.Random, cut_after: int | None = None, recorded: dict[str,
         ended += 1
         return cut_after is not None and ended >= cut_after
 
-    while (wave := book.open_next(COHORT.cohort_id)) is not None:
-        alive = [t.trial_id for t in wave.trials]
-        handed |= set(alive)
-        for stop in (*wave.wave.rungs, STEPS):
-            order.shuffle(alive)
-            for trial_id in list(alive):
-                if trial_id in fails:
-                    alive.remove(trial_id)
-                    if end(Report(trial_id, stop - 1, status="failed")):
-                        return book, ledger, handed
-                    continue
-                last = stop == STEPS
-                report = Report(
-                    trial_id, stop, status="ok" if last else None, tune_miou=score(trial_id, stop)
-                )
-                if last:
-                    if end(report):
-                        return book, ledger, handed
-                else:
-                    book.take(report)
-            for decision in book.decisions(COHORT.cohort_id):
-                assert decision.rung >= stop  # ahead of the clock only where all of a bracket are recorded
-                for trial_id in decision.drop:
-                    if trial_id not in alive:
-                        continue
-                    alive.remove(trial_id)
-                    if end(Report(trial_id, stop, status="pruned", tune_miou=score(trial_id, stop))):
-                        return book, ledger, handed
-        assert not book.running(COHORT.cohort_id)
-    return book, ledger, handed
+    at_work: list[AtWork] = []
+    while True:
+        while len(at_work) < desks and (wave := book.open_next(COHORT.cohort_id)) is not None:
+            alive = [t.trial_id for t in wave.trials]
+            assert not handed & set(alive)
+            handed |= set(alive)
+            at_work.append(AtWork(wave, alive, [*wave.wave.rungs, STEPS]))
+        if not at_work:
+            assert not book.unopened(COHORT.cohort_id)
+            return book, ledger, handed
+        desk = order.choice(at_work)
+        stop = desk.stops.pop(0)
+        order.shuffle(desk.alive)
+        for trial_id in list(desk.alive):
+            if trial_id in fails:
+                desk.alive.remove(trial_id)
+                if end(Report(trial_id, stop - 1, status="failed")):
+                    return book, ledger, handed
+                continue
+            last = stop == STEPS
+            report = Report(trial_id, stop, status="ok" if last else None, tune_miou=score(trial_id, stop))
+            if last:
+                if end(report):
+                    return book, ledger, handed
+            else:
+                book.take(report)
+        for decision in book.decisions():
+            (asked,) = (other for other in at_work if other.wave.index == decision.wave)
+            if asked is desk:  # of another desk only where all of a bracket are recorded
+                assert decision.rung >= stop
+            for trial_id in set(decision.drop) & set(asked.alive):
+                asked.alive.remove(trial_id)
+                scored = score(trial_id, decision.rung)
+                if end(Report(trial_id, decision.rung, status="pruned", tune_miou=scored)):
+                    return book, ledger, handed
+        if not desk.stops:
+            assert not book.running(COHORT.cohort_id, desk.wave.index)
+            at_work.remove(desk)
 
 
 def outcome(ledger: dict[str, Recorded]) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -84,6 +106,29 @@ def test_decisions_do_not_depend_on_who_reports_first(seed: int) -> None:
     _, expected, _ = play(random.Random(0))
     _, found, _ = play(random.Random(seed))
     assert outcome(found) == outcome(expected)
+
+
+@pytest.mark.parametrize("sampler", ["sobol", "tpe"])
+@given(
+    seed=st.integers(0, 10**6),
+    desks=st.integers(2, 4),
+    doomed=st.sets(st.integers(0, 17)),
+    cut=st.integers(1, 30),
+)
+@settings(max_examples=40, deadline=None)
+def test_waves_trained_beside_each_other_end_as_one_after_the_other(
+    sampler: str, seed: int, desks: int, doomed: set[int], cut: int
+) -> None:
+    """Whoever fails, and wherever the run is cut: neither who trains nor with which parameters changes."""
+    config = tiny_sweep(search__trials=6, search__bracket=4, search__wave=8, search__sampler=sampler)
+    whole, _, _ = play(random.Random(0), config=config)
+    fails = frozenset(t for number, t in enumerate(whole.trials) if number in doomed)
+    _, expected, _ = play(random.Random(0), fails=fails, config=config)
+    _, found, _ = play(random.Random(seed), fails=fails, desks=desks, config=config)
+    assert outcome(found) == outcome(expected)
+    _, ledger, _ = play(random.Random(seed), cut, fails=fails, desks=desks, config=config)
+    _, resumed, _ = play(random.Random(seed + 1), recorded=ledger, fails=fails, desks=desks, config=config)
+    assert outcome(resumed) == outcome(expected)
 
 
 @given(seed=st.integers(0, 10**6), cut=st.integers(1, 23))
