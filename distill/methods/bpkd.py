@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 from distill.methods.config import MethodConfig
 from distill.methods.cwd import channel_kl
 from distill.methods.kd import pixel_kl
-from distill.methods.pixels import IGNORE_INDEX, grid, resize_labels, valid_pixels
+from distill.methods.pixels import IGNORE_INDEX, valid_pixels
 from distill.methods.registry import Card, Method, register
 
 if TYPE_CHECKING:
@@ -29,9 +30,19 @@ def class_edges(labels: Tensor, kernel: int = 7) -> Tensor:
     """
     valid_bhw = valid_pixels(labels)
     padding = kernel // 2
-    largest = F.max_pool2d(labels.float().masked_fill(~valid_bhw, -1.0), kernel, 1, padding)
-    smallest = -F.max_pool2d(-labels.float().masked_fill(~valid_bhw, IGNORE_INDEX + 1.0), kernel, 1, padding)
-    return valid_bhw & (largest > smallest)
+    # One pooling finds both: the largest label, and minus the smallest. A window is a row of columns.
+    signed = torch.stack(
+        (labels.masked_fill(~valid_bhw, -1), -labels.masked_fill(~valid_bhw, IGNORE_INDEX + 1)), dim=1
+    ).float()
+    tall = F.max_pool2d(signed, (kernel, 1), 1, (padding, 0))
+    largest, minus_smallest = F.max_pool2d(tall, (1, kernel), 1, (0, padding)).unbind(1)
+    return valid_bhw & (largest > -minus_smallest)
+
+
+def edge_and_body(labels: Tensor, kernel: int = 7) -> tuple[Tensor, Tensor]:
+    """The valid pixels, `B×H×W` bool, parted: `class_edges`, and those that are none."""
+    edges = class_edges(labels, kernel)
+    return edges, valid_pixels(labels) & ~edges
 
 
 def boundary_kl(
@@ -50,15 +61,14 @@ def boundary_kl(
     Returns:
         A 0-dim float32 tensor with a gradient to the student only.
     """
-    return pixel_kl(student_logits, teacher_logits, temperature, class_edges(labels, kernel))
+    return pixel_kl(student_logits, teacher_logits, temperature, edge_and_body(labels, kernel)[0])
 
 
 def body_kl(
     student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, kernel: int = 7, temperature: float = 1.0
 ) -> Tensor:
     """`channel_kl` on the valid pixels that are no edge; arguments as for `boundary_kl`."""
-    body = valid_pixels(labels) & ~class_edges(labels, kernel)
-    return channel_kl(student_logits, teacher_logits, temperature, resize_labels(body, grid(student_logits)))
+    return channel_kl(student_logits, teacher_logits, temperature, edge_and_body(labels, kernel)[1])
 
 
 class BPKDConfig(MethodConfig):
@@ -99,9 +109,9 @@ class BPKD(Method):
     def forward(self, student: Output, teacher: Output | None, labels: Tensor) -> dict[str, Tensor]:
         """Terms `edge` and `body`."""
         taught, terms = self.taught(teacher).logits, {}
-        kernel, temperature = 2 * self.config.kernel_radius + 1, self.config.temperature
+        edge, body = edge_and_body(labels, 2 * self.config.kernel_radius + 1)
         if self.wanted("edge"):
-            terms["edge"] = boundary_kl(student.logits, taught, labels, kernel, temperature)
+            terms["edge"] = pixel_kl(student.logits, taught, self.config.temperature, edge)
         if self.wanted("body"):
-            terms["body"] = body_kl(student.logits, taught, labels, kernel, temperature)
+            terms["body"] = channel_kl(student.logits, taught, self.config.temperature, body)
         return terms

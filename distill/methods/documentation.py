@@ -239,6 +239,5 @@ def _cost(root: Path) -> str:
         "kernels that read or write a tensor at least as large as the student's map, beside the fewest that the formula "
         "needs (counted by hand in that script, with the reasons). × KL is the time of a softmax-KL over maps of that "
         "size, which is `kd` on logits. Channels are K for logits, 256 for features.\n\n"
-        "What passes do not show: `skd`, `cirkd` and `af_dcd` multiply positions with positions (`skd` in blocks of rows, each "
-        "of which counts), and `bpkd` finds the edges of each class, which weighs more where K is small.\n\n"
+        "What passes do not show: `cirkd` and `af_dcd` multiply positions with positions, and `skd` channels with channels.\n\n"
     ) + _table(header, rows, frozenset(header[1:]))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
 from distill.methods.config import MethodConfig
 from distill.methods.kd import WithKD, WithKDConfig
-from distill.methods.pixels import grid, in_float32, keep_valid, resize, valid_on, valid_pixels
+from distill.methods.pixels import grid, in_float32, resize, valid_on, valid_pixels
 from distill.methods.registry import Card, register
 from distill.methods.relations import max_pool_valid, sum_over_row_blocks, unit_channels
 from distill.methods.taps import Tap, tap_features
@@ -35,21 +36,40 @@ def pairwise_similarity(
         A 0-dim float32 tensor with a gradient to the student only.
     """
     valid_bhw = valid_on(valid, student_features)
-    teacher_bchw = keep_valid(resize(teacher_features.detach(), grid(student_features)), valid_bhw)
-    student_pooled, pooled_valid = max_pool_valid(keep_valid(student_features, valid_bhw), valid_bhw, pool)
+    teacher_bchw = resize(teacher_features.detach(), grid(student_features))
+    student_pooled, pooled_valid = max_pool_valid(student_features, valid_bhw, pool)
     teacher_pooled, _ = max_pool_valid(teacher_bchw, valid_bhw, pool)
     # Positions without valid pixels are zero vectors, alike to nothing on both sides: they add nothing.
     student_bcn = unit_channels(student_pooled).flatten(2)
     teacher_bcn = unit_channels(teacher_pooled).flatten(2)
+
+    pairs = pooled_valid.flatten(1).sum(1).square().sum().clamp(min=1)
+    return _squared_differences(student_bcn, teacher_bcn) / pairs
+
+
+def _squared_differences(student_bcn: Tensor, teacher_bcn: Tensor) -> Tensor:
+    """Σ (SᵀS − TᵀT)² over images and pairs of positions, without holding all pairs, nor forming more than need be.
+
+    ‖SᵀS − TᵀT‖² = ‖SSᵀ‖² − 2‖STᵀ‖² + ‖TTᵀ‖² (Frobenius): products of channels with channels, N/C times less work than
+    pairs of positions. Where there are fewer positions than channels the pairs are formed, and it is they that are less.
+    """
+    batch, _, positions = student_bcn.shape
+    if positions > max(student_bcn.shape[1], teacher_bcn.shape[1]):
+        products = (
+            (student_bcn, student_bcn, 1),
+            (student_bcn, teacher_bcn, -2),
+            (teacher_bcn, teacher_bcn, 1),
+        )
+        # The three nearly cancel where the student has learned: their sums are kept in float64.
+        parts = [k * (a @ b.transpose(1, 2)).double().square().sum() for a, b, k in products]
+        return torch.stack(parts).sum().to(student_bcn.dtype)
 
     def squares(rows: slice) -> Tensor:
         student_brn = student_bcn[:, :, rows].transpose(1, 2) @ student_bcn
         teacher_brn = teacher_bcn[:, :, rows].transpose(1, 2) @ teacher_bcn
         return (student_brn - teacher_brn).square().sum()
 
-    batch, _, positions = student_bcn.shape
-    pairs = pooled_valid.flatten(1).sum(1).square().sum().clamp(min=1)
-    return sum_over_row_blocks(squares, positions, batch * positions) / pairs
+    return sum_over_row_blocks(squares, positions, batch * positions)
 
 
 class SKDConfig(WithKDConfig):

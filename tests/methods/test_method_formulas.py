@@ -260,6 +260,25 @@ def test_relations_in_blocks_give_the_same_value_and_gradient(formula, monkeypat
     torch.testing.assert_close(*results)
 
 
+def test_pairwise_similarity_is_as_exact_where_student_and_teacher_nearly_agree():
+    """More positions than channels: the sum over pairs is a difference of sums that nearly cancel."""
+    torch.manual_seed(0)
+    teacher = torch.randn(2, 16, 24, 40).relu()
+    student = (teacher + 0.05 * torch.randn_like(teacher)).requires_grad_()
+    ours = pairwise_similarity(student, teacher, 1)
+    ours.backward()
+    exact = student.detach().double().requires_grad_()
+    unit = torch.nn.functional.normalize
+    mine, theirs = unit(exact).flatten(2), unit(teacher.double()).flatten(2)
+    expected = (mine.transpose(1, 2) @ mine - theirs.transpose(1, 2) @ theirs).square().mean()
+    expected.backward()
+    assert float(expected.detach()) < 1e-3
+    torch.testing.assert_close(ours.double(), expected, rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        student.grad.double(), exact.grad, rtol=1e-3, atol=1e-3 * exact.grad.abs().max().item()
+    )
+
+
 def test_a_feature_of_zero_gets_no_gradient_however_unlike_its_teacher():
     """A division by a vanishing length would blow up a whole step."""
     student, teacher, _ = make_case(1, 3, 4, 4, 1.0, 0, 2).tensors()
