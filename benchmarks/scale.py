@@ -118,8 +118,8 @@ def ours(count: int, root: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def answer_waves(desk: Any, root: str) -> None:
-    """A cohort that trains nothing: a score by the trial's name, as soon as a wave is seated."""
+def answer_waves(desk: Any, root: str, seconds: float = 0.0) -> None:
+    """A cohort that trains nothing: a score by the trial's name, so many seconds after a wave is seated."""
     import numpy as np
     import ray
 
@@ -134,6 +134,7 @@ def answer_waves(desk: Any, root: str) -> None:
             return
         if order is None:
             continue
+        time.sleep(seconds)
         reports = []
         for trial in order.trials:
             score, final = random.Random(trial.trial_id).random(), trial.phase == "final"

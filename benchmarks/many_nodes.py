@@ -1,0 +1,208 @@
+"""A plan on a cluster larger than this machine: `python benchmarks/many_nodes.py [--nodes 64] [--cohorts 100]`.
+
+Ray's own daemons, one set for each node, on one machine; the nodes say that they have 4 CPUs and a GPU each, which nobody
+checks. Planner, searcher, scheduler, desks, crews, placement and ledger are those of a sweep; only that a crew's workers
+answer each wave after `--seconds` instead of training it. There are more cohorts than nodes, each on a GPU of its own: the
+plan has to queue, use every node, and come to its end. Tells how many cohorts worked at once, on how many nodes, what a
+trial cost, and how long a place stood empty between one cohort and the next. Writes `benchmarks/many_nodes.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import itertools
+import json
+import os
+import secrets
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import performance
+from scale import answer_waves, memory
+
+METHODS = ("student", "kd")
+EVERY = {"node_ip_address": "127.0.0.2", "object_store_memory": 80 * 2**20}  # nobody else reaches it
+NODE = {**EVERY, "num_cpus": 4, "num_gpus": 1}
+HEAD = {**EVERY, "num_cpus": 0, "include_dashboard": False}
+
+
+def sweep(cohorts: int, trials: int) -> dict[str, Any]:
+    """A sweep file's content: each pair has a teacher of its own, and so a cohort of its own."""
+    recipe = {"steps": 1, "batch_size": 1, "augmentation": {"crop": 32}, "lr": 0.1}
+    teachers = [
+        {"model": "segformer-test_vit", "head_channels": 8 + number, "recipe": "recipe"}
+        for number in range(cohorts)
+    ]
+    student = {"model": "deeplabv3-test_resnet", "recipe": "recipe"}
+    return {
+        "name": "many_nodes",
+        "data": {"scenes": {"kind": "scenes", "size": 32, "classes": 9}},
+        "recipes": {"recipe": recipe},
+        "pairs": [
+            {"name": f"pair{number}", "teacher": teacher, "student": student, "data": "scenes"}
+            for number, teacher in enumerate(teachers)
+        ],
+        "methods": METHODS,
+        "search": {"trials": trials // (cohorts * len(METHODS)) - 1, "rungs": [], "wave": 16},
+        "final": {"seeds": [1]},
+        "compute": {"device": "cuda", "workers": 1, "cpus_per_worker": 4},
+    }
+
+
+def answer_jobs(crew: str, assignments: Any, root: str, seconds: float, notes: str) -> None:
+    """What a crew's worker does, as `orchestrator.cohort_job.work`, but that it trains nothing; notes when and where."""
+    import ray
+
+    done: str | None = None
+    while (job := ray.get(assignments.current.remote(crew, done))) != "closed":
+        if job is None:
+            continue
+        began = time.time()
+        answer_waves(job.desk, root, seconds)
+        note = {"began": began, "ended": time.time(), "node": ray.get_runtime_context().get_node_id()}
+        Path(notes, f"{job.desk_name}.json").write_text(json.dumps(note))
+        done = job.desk_name
+        ray.get(assignments.finish.remote(crew))
+
+
+def main() -> None:
+    """Starts the nodes, runs the phase, writes what was seen."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--nodes", type=int, default=64)
+    parser.add_argument("--cohorts", type=int, default=100)
+    parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--json", type=Path, default=Path(__file__).with_suffix(".json"))
+    options = parser.parse_args()
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as folder:
+        found = performance.rounded(measure(options, Path(folder)))
+    print(json.dumps(found, indent=1))
+    report = {"machine": performance.machine(load), **found}
+    options.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """One phase on so many nodes."""
+    from orchestrator.cluster import prepare_environment
+
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    prepare_environment("auto")  # before anything imports ray
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args=HEAD)
+    try:
+        began = time.monotonic()
+        for _ in range(options.nodes):
+            cluster.add_node(wait=False, **NODE)
+        cluster.wait_for_nodes(timeout=1200)
+        started = time.monotonic() - began
+        return {
+            "nodes": options.nodes,
+            "start_seconds": started,
+            **carry_out(options, folder, cluster.address),
+        }
+    finally:
+        cluster.shutdown()
+
+
+def carry_out(options: argparse.Namespace, folder: Path, address: str) -> dict[str, Any]:
+    """The phase, on a cluster that runs."""
+    import ray
+    from ray.util.placement_group import placement_group, remove_placement_group
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+    from rich.console import Console
+
+    from orchestrator import phases
+    from orchestrator.cluster import ray_session, worker_resources
+    from orchestrator.config import SweepConfig
+    from orchestrator.crew import Crews
+    from orchestrator.growth import room_now
+    from orchestrator.ledger import Ledger
+    from orchestrator.plan import make_plan
+    from orchestrator.progress import ProgressView
+    from orchestrator.provenance import provenance_row
+    from orchestrator.run import Run, claim
+
+    plan = make_plan(SweepConfig.model_validate(sweep(options.cohorts, options.trials)))
+    compute, operation = plan.config.compute, plan.config.operation
+    root, notes = folder / "run", folder / "notes"
+    notes.mkdir()
+    ledger = Ledger(root)
+    run = Run(ledger, plan)
+    claim(ledger, plan, fresh=False)
+    row = provenance_row(plan, [], {})
+    ledger.append("provenance", [row], row["provenance_id"])
+    run.provenance_id = row["provenance_id"]
+
+    class AnsweringCrews(Crews):
+        """Places its workers as a Ray Train run does; they answer instead of training."""
+
+        def _start(self, crew: str) -> None:
+            bundles = [dict(worker_resources(compute, operation)) for _ in range(compute.workers)]
+            place = placement_group(bundles, strategy="PACK")
+            ray.get(place.ready())
+            strategy = PlacementGroupSchedulingStrategy(place)
+            worker = ray.remote(answer_jobs).options(
+                num_cpus=bundles[0]["CPU"], num_gpus=bundles[0]["GPU"], scheduling_strategy=strategy
+            )
+            ray.get(worker.remote(crew, self._assignments, str(root), options.seconds, str(notes)))
+            remove_placement_group(place)
+
+    with (
+        ray_session(address, operation, verbose=False) as holdings,
+        ProgressView(Console(file=io.StringIO())) as view,
+    ):
+        crews = AnsweringCrews(run, lambda: room_now(compute, operation))
+        base, began = memory("VmRSS"), time.monotonic()
+        phases.run_phase(run, "students", plan.students, crews=crews, watch=view.watch)
+        crews.close()
+        seconds = time.monotonic() - began
+    rows = ledger.read("trials", ["status"]).to_pylist()
+    assert all(row["status"] == "ok" for row in rows)
+    seen = [json.loads(path.read_text()) for path in notes.iterdir()]
+    work = sum(note["ended"] - note["began"] for note in seen)
+    return {
+        "cluster": {"cpus": holdings.cpus, "gpus": holdings.gpus},
+        "cohorts": len(seen),
+        "trials": len(rows),
+        "seconds": seconds,
+        "seconds_if_nothing_cost_anything": ideal(seen, options),
+        "ms_per_trial": 1000 * seconds / len(rows),
+        "cohorts_at_once": at_once(seen),
+        "nodes_used": len({note["node"] for note in seen}),
+        "share_of_time_at_work": work / (options.nodes * seconds),
+        "seconds_between_cohorts": statistics.median(gaps(seen) or [0.0]),
+        "driver_start_mib": base,
+        "driver_peak_mib": memory("VmHWM"),
+    }
+
+
+def ideal(seen: list[dict[str, Any]], options: argparse.Namespace) -> float:
+    """Rounds of cohorts × waves of each × seconds of a wave."""
+    waves = 2  # one of the search's trials, one final
+    return -(-len(seen) // options.nodes) * waves * options.seconds
+
+
+def at_once(seen: list[dict[str, Any]]) -> int:
+    """The most cohorts that worked at one time."""
+    return max(sum(n["began"] <= note["began"] < n["ended"] for n in seen) for note in seen)
+
+
+def gaps(seen: list[dict[str, Any]]) -> list[float]:
+    """Seconds between the end of a cohort on a node and the beginning of the next one there."""
+    found = []
+    for node in {note["node"] for note in seen}:
+        mine = sorted((note for note in seen if note["node"] == node), key=lambda note: note["began"])
+        found += [after["began"] - before["ended"] for before, after in itertools.pairwise(mine)]
+    return found
+
+
+if __name__ == "__main__":
+    main()
