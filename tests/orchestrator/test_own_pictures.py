@@ -45,6 +45,10 @@ def test_a_sweep_on_pictures_of_ones_own_skips_one_that_is_broken_in_the_middle(
     assert "1 pictures could not be read and were skipped" in sweep.text()
     assert "train5.png is not an image" in sweep.text()
     assert any((tmp_path / "cache").rglob("*.pixels"))
+    strict = run(file, tmp_path / "strict", "--set", "data.mine.broken_share=0")
+    assert strict.process.returncode == 2, strict.text()
+    assert "train5.png is not an image" in strict.text()
+    assert "broken_share" in strict.text()
 
 
 @pytest.mark.long
