@@ -205,6 +205,24 @@ class MethodConformance:
         without = [n for n, p in method.named_parameters() if p.requires_grad and p.grad is None]
         assert not without, f"no gradient for {without}"
 
+    def test_of_the_teacher_only_what_the_card_names_is_read(
+        self, pair: Pair, config: dict[str, Any]
+    ) -> None:
+        """The rest may be missing: it is empty where a teacher's output was kept on disk."""
+        method = self.build(pair, config)
+        student, teacher = random_output(pair[1], seed=1), random_output(pair[0], seed=2)
+        needs, nothing = method.card.needs, torch.empty(0)
+        named = Output(
+            stages=teacher.stages if "stages" in needs else (nothing, nothing, nothing, nothing),
+            fused=teacher.fused if "fused" in needs else nothing,
+            logits=teacher.logits if "logits" in needs else nothing,
+        )
+        whole = self.run(method, student, teacher, random_labels())
+        found = self.run(self.build(pair, config), student, named, random_labels())
+        assert {name: term.item() for name, term in found.items()} == {
+            name: term.item() for name, term in whole.items()
+        }
+
     def test_losses_stay_finite_under_bfloat16_autocast(self, pair: Pair, config: dict[str, Any]) -> None:
         """Terms are float32 there, gradients finite, for large logits too."""
         method = self.build(pair, config)

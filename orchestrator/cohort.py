@@ -20,21 +20,21 @@ from torch import Tensor
 from distill.data import Role
 from distill.data.stream import HostBatch, normalise, stream
 from distill.models import Output
-from distill.models.teachers import Teacher
 from distill.random_state import RandomState
 from distill.recipe import digest
 from distill.redaction import redacted
-from distill.training import Batch, State, Student, StudentSpec, teacher_output
+from distill.training import Batch, State, Student, StudentSpec
 from orchestrator.attention import Attention
 from orchestrator.checkpoints import CohortCheckpoints, load_weights
 from orchestrator.cohort_job import SKIPPED_PICTURES, CohortJob
 from orchestrator.desk import Beginning, Progress, WaveOrder
 from orchestrator.ledger import Ledger
-from orchestrator.plan import teacher_weights, trial_weights
+from orchestrator.plan import trial_weights
 from orchestrator.report import Costs, Report
 from orchestrator.scoring import LoadedTeacher, Scorer
 from orchestrator.seat import BlamedError, Seat, explained, is_out_of_memory
 from orchestrator.stopwatch import Stopwatch
+from orchestrator.teaching import Teaching
 from orchestrator.workers import Workers
 
 
@@ -60,7 +60,7 @@ def train_cohort(job: CohortJob, beginning: Beginning | None) -> None:
     except LeaveOffError:
         return
     finally:
-        floor.attention.leave()
+        floor.close()
         workers.free_memory()
 
 
@@ -82,11 +82,9 @@ class TrainingFloor:
         role: Role = "teacher" if job.cohort.teacher is None else "student"
         self.train = job.dataset("train", role)
         self.scorer = Scorer(job, workers, self.ledger, self.attention.still_there)
-        self.teacher: Teacher | None = None
+        self.teacher: Teaching | None = None
         if job.cohort.teacher is not None:
-            weights, program = teacher_weights(job.cohort.teacher), job.cohort.teacher.sha256
-            self.teacher = load_weights(self.ledger, weights, program).to(workers.device)
-            self.teacher.eval().requires_grad_(False)
+            self.teacher = Teaching(job, job.cohort.teacher, self.ledger, workers.device)
         self.checkpoints = CohortCheckpoints(
             self.ledger,
             job.cohort.cohort_id,
@@ -96,6 +94,12 @@ class TrainingFloor:
         )
         self.seats: list[Seat] = []
         self._prepared: dict[str, tuple[dict[str, Tensor], float]] = {}
+
+    def close(self) -> None:
+        """Nothing more is to be trained."""
+        self.attention.leave()
+        if self.teacher is not None:
+            self.teacher.close()
 
     def waves(self) -> Iterator[WaveOrder]:
         """The waves that the desk hands out, until it closes."""
@@ -189,7 +193,7 @@ class TrainingFloor:
         ):
             self.attention.still_there()
             images, labels = self._on_device(host)
-            yield teacher_output(self.teacher, images, recipe.precision), labels
+            yield self.teacher.computed(images), labels
 
     def _on_device(self, host: HostBatch) -> tuple[Tensor, Tensor]:
         images = normalise(host.images_b3hw.to(self.workers.device, non_blocking=True))
@@ -237,8 +241,9 @@ class TrainingFloor:
                 images, labels = self._on_device(host)
             output = None
             if needs_teacher and self.teacher is not None:
+                needs = {need for seat in group if not seat.ended for need in seat.needs}
                 with watch.measure("teacher"):
-                    output = teacher_output(self.teacher, images, self.cohort.recipe.precision)
+                    output = self.teacher.output(host, images, needs)
             batch = Batch.shared(images, labels, host.index, output, self.workers.reduce)
             for seat in group:
                 if not seat.ended and seat.step == step and isinstance(seat.student, Student):
@@ -272,6 +277,7 @@ class TrainingFloor:
         seconds = watch.read()
         seated = [seat for seat in group if not seat.ended and seat.step == step]
         teacher, data = seconds.pop("teacher", 0.0), seconds.pop("data", 0.0)
+        saved = 0.0 if self.teacher is None else self.teacher.take_saved()
         for seat in seated:
             own = seconds.get(seat.trial.trial_id, 0.0)
             needs = seat.needs_teacher
@@ -279,7 +285,7 @@ class TrainingFloor:
             seat.costs = Costs(
                 student_seconds=seat.costs.student_seconds + own,
                 shared_seconds=seat.costs.shared_seconds + share,
-                teacher_seconds=seat.costs.teacher_seconds + (teacher if needs else 0.0),
+                teacher_seconds=seat.costs.teacher_seconds + (teacher + saved if needs else 0.0),
                 wall_seconds=time.time() - seat.started_at,
                 peak_memory_bytes=max(seat.costs.peak_memory_bytes, self.workers.peak_memory()),
             )

@@ -212,6 +212,17 @@ class CacheChoice(Section):
     )
 
 
+class OutputsChoice(Section):
+    """A teacher's outputs for the batches it has seen, kept for all processes of a machine; changes no result."""
+
+    folder: str = Field(
+        min_length=1, description="a folder of each machine's own: in memory (/dev/shm/...) or on a fast disk"
+    )
+    gigabytes: float = Field(
+        gt=0, le=1e6, description="most that the folder holds; what does not fit is computed anew"
+    )
+
+
 class MlflowTracker(Section):
     """MLflow."""
 
@@ -275,6 +286,9 @@ class OperationChoice(Section):
     )
     cache: CacheChoice | None = Field(
         default=None, description="keep decoded pictures; by default every picture is decoded every time"
+    )
+    teacher_outputs: OutputsChoice | None = Field(
+        default=None, description="keep what teachers say of batches; by default they are asked every time"
     )
     copies: CopiesConfig = Field(
         default_factory=CopiesConfig, description="where a node keeps what it fetched from a bucket"

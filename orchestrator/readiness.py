@@ -52,11 +52,11 @@ def check_nodes(config: SweepConfig, ledger: Ledger) -> None:
 
 
 def _needs(config: SweepConfig, ledger: Ledger, resources: dict[str, float]) -> probe.Needs:
-    cache = config.operation.cache
-    each = worker_resources(config.compute, config.operation)
+    operation = config.operation
+    each = worker_resources(config.compute, operation)
     roots = [data.root for data in config.data.values() if not isinstance(data, ScenesConfig)]
     buckets = [root for root in roots if is_far(root)]
-    kept = [] if cache is None else [cache.folder]
+    kept = [choice.folder for choice in (operation.cache, operation.teacher_outputs) if choice is not None]
     code = probe.code_hash()
     assert code is not None  # this very code
     return probe.Needs(
@@ -64,7 +64,7 @@ def _needs(config: SweepConfig, ledger: Ledger, resources: dict[str, float]) -> 
         code=code,
         readable=(*(str(root) for root in roots if not is_far(root)), *_weights(config)),
         buckets=tuple(map(written_root, buckets)),
-        writable=(*kept, *([config.operation.copies.folder] if buckets else [])),
+        writable=(*kept, *([operation.copies.folder] if buckets else [])),
         output=ledger.root,
         holder=holder_of(ledger),
         trains=all(resources.get(kind, 0) >= amount for kind, amount in each.items()),

@@ -37,9 +37,14 @@ class Seat:
         return bool(self.reports) and self.reports[-1].status is not None
 
     @property
+    def needs(self) -> frozenset[str]:
+        """What this student's loss reads, in the words of its method's card."""
+        return frozenset(self.student.method.card.needs if isinstance(self.student, Student) else ())
+
+    @property
     def needs_teacher(self) -> bool:
         """Whether this student's loss reads the teacher's output."""
-        return isinstance(self.student, Student) and "teacher" in self.student.method.card.needs
+        return "teacher" in self.needs
 
     def reported_at(self, step: int) -> bool:
         """Whether this step has been reported."""

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import re
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,13 +25,18 @@ class Shelf:
         limit_bytes: most that they take together.
         suffix: how their names end.
         makes_room: whether a full shelf gives up what was longest unused; otherwise it takes nothing more.
+        spares_own: it gives up nothing that was used since this object was made. Who reads in a circle would
+            otherwise always lose what comes next.
     """
 
-    def __init__(self, folder: Path, limit_bytes: int, suffix: str, *, makes_room: bool) -> None:
+    def __init__(
+        self, folder: Path, limit_bytes: int, suffix: str, *, makes_room: bool, spares_own: bool = False
+    ) -> None:
         self.folder = folder
         self.limit_bytes = limit_bytes
         self._suffix = suffix
         self._makes_room = makes_room
+        self._spared_since = time.time_ns() if spares_own else None
         self._opened = False
 
     def path(self, name: str) -> Path:
@@ -102,13 +108,16 @@ class Shelf:
         for path in self.folder.rglob(f"*{self._suffix}"):
             with contextlib.suppress(FileNotFoundError):
                 known = path.stat()
-                found.append((known.st_mtime_ns, path, known.st_size))
+                if self._spared_since is None or known.st_mtime_ns < self._spared_since:
+                    found.append((known.st_mtime_ns, path, known.st_size))
         wanted = min(self.limit_bytes - size, int(_FULL * self.limit_bytes))
         for _, path, freed in sorted(found):
             if held <= wanted:
                 break
             path.unlink(missing_ok=True)
             held -= freed
+        # All that is left is in use: the folder need not be looked through again.
+        self._makes_room = self._spared_since is None or held <= wanted
         return held
 
     @contextlib.contextmanager

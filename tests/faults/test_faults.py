@@ -23,7 +23,11 @@ def test_a_run_whose_processes_are_killed_at_random_ends_as_the_one_nobody_distu
 ) -> None:
     toll = Toll()
     kinds = ["teacher", "trial", "command", "worker", "machine", "damage"]
-    assert disturbed_run(SMALL, tmp_path / "run", kinds, random.Random(1), toll, span=2.0) == len(kinds)
+    folder = tmp_path / "outputs"  # what a teacher said before a kill is read after it
+    kept = ("--set", f"operation.teacher_outputs={{folder: {folder}, gigabytes: 0.1}}")
+    struck = disturbed_run(SMALL, tmp_path / "run", kinds, random.Random(1), toll, span=2.0, arguments=kept)
+    assert struck == len(kinds)
+    assert any(folder.rglob("*.outputs"))
     assert_nothing_lost(tmp_path / "run", undisturbed)
     print(toll.sentence())
 

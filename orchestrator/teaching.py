@@ -1,0 +1,72 @@
+"""A cohort's frozen teacher in a worker: loaded once, asked once for each batch, or not even that."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Set
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from distill.data.stream import HostBatch
+from distill.kept_outputs import KeptOutputs
+from distill.models import ModelInfo, Output
+from distill.training import teacher_output
+from orchestrator.checkpoints import load_weights
+from orchestrator.cohort_job import CohortJob
+from orchestrator.ledger import Ledger
+from orchestrator.plan import Teacher, teacher_weights
+
+
+class Teaching:
+    """The teacher, on the worker's device; with `operation.teacher_outputs` what it said before is read."""
+
+    def __init__(self, job: CohortJob, teacher: Teacher, ledger: Ledger, device: torch.device) -> None:
+        weights = teacher_weights(teacher)
+        self._precision = job.cohort.recipe.precision
+        self._model = load_weights(ledger, weights, teacher.sha256).to(device)
+        self._model.eval().requires_grad_(False)
+        self._kept: KeptOutputs | None = None
+        choice = job.operation.teacher_outputs
+        if choice is not None:
+            self._kept = KeptOutputs(
+                Path(choice.folder),
+                int(choice.gigabytes * 10**9),
+                teacher=hashlib.sha256(ledger.read_bytes(weights)).hexdigest(),
+                precision=self._precision,
+                device=device,
+            )
+
+    @property
+    def info(self) -> ModelInfo:
+        """What a method may know of the teacher beforehand."""
+        return self._model.info
+
+    def computed(self, images: Tensor) -> Output:
+        """What the teacher says of these pictures."""
+        return teacher_output(self._model, images, self._precision)
+
+    def output(self, host: HostBatch, images: Tensor, needs: Set[str]) -> Output:
+        """What the teacher says of a batch.
+
+        Args:
+            host: the batch as it came out of the stream. images: the same, as networks see it.
+            needs: which parts of the output the methods look at.
+        """
+        if self._kept is None:
+            return self.computed(images)
+        return self._kept.output(host, images, needs, partial(self.computed, images))
+
+    def take_saved(self) -> float:
+        """Seconds of computing that reading has saved since the last time: alone a student would pay for them."""
+        if self._kept is None:
+            return 0.0
+        saved, self._kept.saved_seconds = self._kept.saved_seconds, 0.0
+        return saved
+
+    def close(self) -> None:
+        """Waits until what is to be kept is written."""
+        if self._kept is not None:
+            self._kept.close()
