@@ -59,10 +59,11 @@ class Bench:
     def __init__(self, root: Path, pairs: list[str], steps: int, workers: int, threads: int) -> None:
         self.root, self.steps, self.workers, self.threads = root, steps, workers, threads
         self._number = itertools.count()
+        self._filled: set[str] = set()
         for pair in pairs:
             self._ours(pair, 2, 2)  # trains the teacher, and warms the machine's caches
 
-    def _file(self, pair: str, trials: int, steps: int) -> Path:
+    def _file(self, pair: str, trials: int, steps: int, *, keeps: bool = False) -> Path:
         recipe = {
             "batch_size": BATCH,
             "augmentation": {"crop": 64, "scale": [1.0, 1.5]},
@@ -88,7 +89,9 @@ class Bench:
             "compute": {"workers": self.workers, "cpus_per_worker": self.threads},
             "operation": {"teachers": str(self.root / "teachers")},
         }  # fmt: skip
-        path = self.root / f"{pair}-{trials}-{steps}.yaml"
+        if keeps:
+            document["operation"]["teacher_outputs"] = {"folder": str(self.root / "outputs"), "gigabytes": 10}
+        path = self.root / f"{pair}-{trials}-{steps}{'-keeps' if keeps else ''}.yaml"
         path.write_text(yaml.safe_dump(document))
         return path
 
@@ -106,9 +109,19 @@ class Bench:
         """One sweep by the command, and where its time went."""
         return self._ours(pair, trials, self.steps)
 
-    def _ours(self, pair: str, trials: int, steps: int) -> dict[str, Any]:
+    def again(self, pair: str) -> dict[str, Any]:
+        """The same once more on a machine that kept what the teacher said in an earlier run."""
+        if pair not in self._filled:
+            self._ours(pair, TRIALS, self.steps, keeps=True)
+            self._filled.add(pair)
+        found = self._ours(pair, TRIALS, self.steps, keeps=True)
+        del found["parts"]  # they say what a teacher costs that computes
+        return found
+
+    def _ours(self, pair: str, trials: int, steps: int, *, keeps: bool = False) -> dict[str, Any]:
         output = self._folder()
-        command = [sys.executable, "-m", "orchestrator.sweep", str(self._file(pair, trials, steps))]
+        file = self._file(pair, trials, steps, keeps=keeps)
+        command = [sys.executable, "-m", "orchestrator.sweep", str(file)]
         taken = run([*command, "--output", str(output)], self.root / "ours.log")
         rows = Ledger(output).read("trials").to_pylist()
         shutil.rmtree(output)
@@ -203,13 +216,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), options.pairs, options.steps, options.workers, threads)
         pairs: dict[str, dict[str, list[Any]]] = {
-            pair: {"plain": [], "ours": [], "bound": []} for pair in options.pairs
+            pair: {"plain": [], "ours": [], "again": [], "bound": []} for pair in options.pairs
         }
         for _, pair in itertools.product(range(options.repeats), options.pairs):
             for side, measure in (
                 ("bound", lambda pair: bench.bound(pair, TRIALS)),
                 ("plain", bench.plain),
                 ("ours", lambda pair: bench.ours(pair, TRIALS)),
+                ("again", bench.again),
             ):
                 pairs[pair][side].append(performance.rounded(measure(pair)))
                 print(pair, side, pairs[pair][side][-1], flush=True)
