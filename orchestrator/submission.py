@@ -15,6 +15,7 @@ import shlex
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ _PACKAGES = ("orchestrator", "distill", "search_spaces")
 _LOCK = ("constraints.txt", "pyproject.toml")
 _LOST_AT_MOST = 5  # connections to the log in a row that break before we give up
 _STOPPED, _UNKNOWN = 130, 1
+_NOT_YET = "No available agent to submit job"
+_READY_SECONDS = 60.0
 
 
 def submit(options: Any) -> int:
@@ -45,7 +48,8 @@ def submit(options: Any) -> int:
     if job is None:
         with tempfile.TemporaryDirectory(prefix="job-") as folder:
             source = stage(Path(folder), options.source)
-            job = client.submit_job(
+            job = _submitted(
+                client,
                 entrypoint=shlex.join(
                     ["python", "-m", "orchestrator.sweep", source, *arguments, "--address", "auto"]
                 ),
@@ -60,6 +64,18 @@ def submit(options: Any) -> int:
     else:
         print(f"job {job} runs this command already; following it", file=sys.stderr)
     return _follow(client, job)
+
+
+def _submitted(client: Any, **what: Any) -> str:
+    """The new job's name. A cluster that has just started has nobody yet to run it: waits for that a while."""
+    deadline = time.monotonic() + _READY_SECONDS
+    while True:
+        try:
+            return str(client.submit_job(**what))
+        except RuntimeError as error:
+            if _NOT_YET not in str(error) or time.monotonic() > deadline:
+                raise UsageError(f"the cluster did not take the job: {str(error).strip()}") from error
+            time.sleep(1)
 
 
 def stage(folder: Path, source: str) -> str:

@@ -40,13 +40,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def s3_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An S3 server on a free port of this machine with a bucket `runs`; gives host:port."""
     import boto3
+    from buckets import S3_ENVIRONMENT
     from moto.server import ThreadedMotoServer
 
-    for name, value in (
-        ("AWS_ACCESS_KEY_ID", "k"),
-        ("AWS_SECRET_ACCESS_KEY", "s"),
-        ("AWS_EC2_METADATA_DISABLED", "true"),
-    ):
+    for name, value in S3_ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()

@@ -7,6 +7,13 @@ from pathlib import Path
 
 import boto3
 
+S3_ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "k",
+    "AWS_SECRET_ACCESS_KEY": "s",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+"""What a process needs to be let in by the tests' server."""
+
 
 def at(server: str, prefix: str = "data", bucket: str = "runs") -> str:
     """The address of a folder in the bucket, by way of host:port."""

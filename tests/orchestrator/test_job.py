@@ -18,6 +18,7 @@ import pytest
 import ray.cloudpickle
 import ray_nodes
 import tyro
+from buckets import S3_ENVIRONMENT, at
 from ray_nodes import free_port
 
 from orchestrator import probe
@@ -61,7 +62,7 @@ class RayStart:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RayStart]:
     pytest.importorskip("aiohttp", reason="the job client comes with ray[default]")
-    port, dashboard, env = free_port(), free_port(), ray_nodes.environment()
+    port, dashboard, env = free_port(), free_port(), {**ray_nodes.environment(), **S3_ENVIRONMENT}
     found = RayStart(f"127.0.0.2:{port}", f"http://127.0.0.1:{dashboard}", env)
     nodes = []
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
@@ -93,12 +94,12 @@ def wait_for_nodes(cluster: RayStart, count: int, log: Path) -> None:
 @pytest.mark.ray
 @pytest.mark.long
 @pytest.mark.timeout(600)
-def test_a_job_runs_the_sweep_over_both_nodes_and_outlives_the_terminal_that_follows_it(
-    cluster: RayStart, tmp_path: Path
+def test_a_job_runs_the_sweep_over_both_nodes_into_a_bucket_and_outlives_the_terminal_that_follows_it(
+    cluster: RayStart, s3_server: str
 ) -> None:
-    run = tmp_path / "run"
+    run = at(s3_server, "run")
     commit, _ = commit_of_this_code()
-    command = ["smoke", "--output", str(run), "--address", f"job:{cluster.dashboard}"]
+    command = ["smoke", "--output", run, "--address", f"job:{cluster.dashboard}"]
     first = cluster.sweep(*command)
     assert first.stdout is not None
     seen = ""
@@ -117,7 +118,7 @@ def test_a_job_runs_the_sweep_over_both_nodes_and_outlives_the_terminal_that_fol
     ledger = Ledger(run)
     planned = sum(cohort.trials for cohort in make_plan(load_sweep("smoke")).students)
     assert sum(row["phase"] != "teacher" for row in ledger.read("trials", ["phase"]).to_pylist()) == planned
-    assert (run / "leaderboard" / "LEADERBOARD.md").is_file()
+    assert ledger.exists("leaderboard/LEADERBOARD.md")
     assert {row["commit"] for row in ledger.read("provenance").to_pylist()} == {commit}
 
 
