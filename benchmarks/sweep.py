@@ -57,6 +57,7 @@ class Bench:
     """A folder with a teacher of each pair, in which sweeps are run."""
 
     def __init__(self, root: Path, pairs: list[str], steps: int, workers: int, threads: int) -> None:
+        root.mkdir(exist_ok=True)
         self.root, self.steps, self.workers, self.threads = root, steps, workers, threads
         self._number = itertools.count()
         self._filled: set[str] = set()
