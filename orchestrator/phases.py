@@ -171,9 +171,8 @@ class Crowd:
             run.config.operation.max_failures
         )
         desks.came(name, DeskAtWork(name, cohort.cohort_id, desk, number))
-        if (
-            run.stopped.is_set() or desks.stopping
-        ):  # since the look above: whoever told the desks did not see this one
+        # Since the look above: whoever told the desks did not see this one.
+        if run.stopped.is_set() or desks.stopping:
             desk.stop.remote()
         error: str | None = None
         try:
@@ -186,9 +185,7 @@ class Crowd:
                 run.given_up.append(error)
             elif fatal is not None:
                 raise fatal
-            elif desks.book.is_done(
-                cohort.cohort_id
-            ):  # every trial is recorded: nothing is left to go on with
+            elif desks.book.is_done(cohort.cohort_id):  # nothing is left to go on with
                 run.ledger.delete(f"checkpoints/{cohort.cohort_id}")
         except BaseException as failure:
             error = str(failure)
