@@ -21,7 +21,8 @@ import tyro
 from buckets import S3_ENVIRONMENT, at
 from ray_nodes import free_port
 
-from orchestrator import probe
+from distill.errors import UsageError
+from orchestrator import probe, submission
 from orchestrator.ledger import Ledger
 from orchestrator.plan import make_plan
 from orchestrator.provenance import LIBRARIES, commit_of_this_code
@@ -168,6 +169,28 @@ def test_an_address_that_cannot_work_says_what_to_type_instead(
 ) -> None:
     assert command(options) == USAGE
     assert re.search(said, capsys.readouterr().err, re.DOTALL)
+
+
+class Head:
+    """A head's job client that refuses so often before it takes a job."""
+
+    def __init__(self, refusals: int, answer: str) -> None:
+        self.refusals, self.answer = refusals, answer
+
+    def submit_job(self, **what: object) -> str:
+        self.refusals -= 1
+        if self.refusals >= 0:
+            raise RuntimeError(f"Request failed with status code 500: {self.answer}")
+        return "raysubmit_1"
+
+
+def test_a_cluster_that_has_just_started_is_asked_again_and_another_refusal_is_told() -> None:
+    assert (
+        submission._submitted(Head(1, f"{submission._NOT_YET}, please try again later."), entrypoint="")
+        == "raysubmit_1"
+    )
+    with pytest.raises(UsageError, match="did not take the job.*no space left"):
+        submission._submitted(Head(1, "no space left on device"), entrypoint="")
 
 
 def needs(ledger: Ledger, **changes: object) -> dict[str, object]:
