@@ -189,7 +189,7 @@ def test_a_cluster_that_has_just_started_is_asked_again_and_another_refusal_is_t
         submission._submitted(Head(1, f"{submission._NOT_YET}, please try again later."), entrypoint="")
         == "raysubmit_1"
     )
-    with pytest.raises(UsageError, match="did not take the job.*no space left"):
+    with pytest.raises(UsageError, match=r"did not take the job.*no space left"):
         submission._submitted(Head(1, "no space left on device"), entrypoint="")
 
 
