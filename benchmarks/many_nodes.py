@@ -4,7 +4,7 @@ Ray's own daemons, one set for each node, on one machine; the nodes say that the
 checks. Planner, searcher, scheduler, desks, crews, placement and ledger are those of a sweep; only that a crew's workers
 answer each wave after `--seconds` instead of training it. There are more cohorts than nodes, each on a GPU of its own: the
 plan has to queue, use every node, and come to its end. Tells how many cohorts worked at once, on how many nodes, what a
-trial cost, and how long a place stood empty between one cohort and the next. Writes `benchmarks/many_nodes.json`.
+trial cost, and how long a place stood empty between one cohort and the next. Writes `benchmarks/many_nodes.json` and the page `docs/performance.md`.
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--json", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--page", type=Path, default=performance.PAGE)
     options = parser.parse_args()
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
@@ -86,6 +87,7 @@ def main() -> None:
     print(json.dumps(found, indent=1))
     report = {"machine": performance.machine(load), **found}
     options.json.write_text(json.dumps(report, indent=1) + "\n")
+    performance.write(options.page, many_nodes=options.json)
 
 
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`docs/performance.md` out of `benchmarks/sweep.json` and `benchmarks/scale.json`: `python benchmarks/performance.py`."""
+"""`docs/performance.md` out of what the benchmarks beside it wrote: `python benchmarks/performance.py`."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ import math
 import os
 import platform
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "performance.md"
-HEAVY, COUNTED, NOT_COUNTED, OF_BOUND, MEMORY, OVERHEAD = 4.0, 5.0, 3.5, 0.85, 1 / 3, 1.5
+HEAVY, COUNTED, NOT_COUNTED, OF_BOUND, MEMORY, OVERHEAD, START = 4.0, 5.0, 3.5, 0.85, 1 / 3, 1.5, 1.5
 
 Aims = list[tuple[str, float, bool]]
 Rows = Sequence[Mapping[str, Any]]
 
 
-def write(page: Path, sweep: Path = HERE / "sweep.json", scale: Path = HERE / "scale.json") -> None:
-    """Writes the page."""
-    page.write_text(performance_page(_read(sweep), _read(scale)), encoding="utf-8")
+def write(page: Path, **reports: Path) -> None:
+    """Writes the page. A report that is not given is the one beside this file, if there is one."""
+    found = {name: _read(reports.get(name, HERE / f"{name}.json")) for name in SECTIONS}
+    page.write_text(performance_page(found), encoding="utf-8")
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -55,14 +56,14 @@ def rounded(found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def performance_page(sweep: Mapping[str, Any] | None, scale: Mapping[str, Any] | None) -> str:
+def performance_page(reports: Mapping[str, Mapping[str, Any] | None]) -> str:
     """The page's text; the same results give the same text. What was not measured is left out."""
     aims: Aims = []
     body: list[str] = []
-    if sweep is not None:
-        body += [*_sides(sweep, aims), *_parts(sweep), *_memory(sweep), *_curve(sweep)]
-    if scale is not None:
-        body += _scale(scale, aims)
+    for name, section in SECTIONS.items():
+        report = reports.get(name)
+        if report is not None:
+            body += section(report, aims)
     verdicts = _table(
         ("aim", "came out", "met"), ([text, f"{value:.2f}", "yes" if met else "no"] for text, value, met in aims)
     )  # fmt: skip
@@ -71,11 +72,14 @@ def performance_page(sweep: Mapping[str, Any] | None, scale: Mapping[str, Any] |
 
 _INTRODUCTION = """# What a trial costs
 
-Everything on this page is written by two commands, from what they measured:
+Everything on this page is written by commands, from what they measured:
 
 ```sh
-python benchmarks/sweep.py    # the same sweep three ways
-python benchmarks/scale.py    # book-keeping for many trials beside bare Ray Tune; --trials 10000 for the largest
+python benchmarks/sweep.py        # the same sweep three ways
+python benchmarks/dead_time.py    # before the first step, and between waves
+python benchmarks/workers.py      # two data-parallel workers beside one
+python benchmarks/scale.py        # book-keeping for many trials beside bare Ray Tune; --trials 10000 for the largest
+python benchmarks/many_nodes.py   # a plan larger than a cluster of 64 nodes that only say what they have
 ```
 
 Figures are medians, with the smallest and the largest of the repeats in brackets. Ratios are taken within a repeat, whose
@@ -83,6 +87,10 @@ sides follow each other, and then their median. A load average before the start 
 was running: such figures are worth little.
 
 """.splitlines()
+
+
+def _sweep(sweep: Mapping[str, Any], aims: Aims) -> list[str]:
+    return [*_sides(sweep, aims), *_parts(sweep), *_memory(sweep), *_curve(sweep)]
 
 
 def _sides(sweep: Mapping[str, Any], aims: Aims) -> list[str]:
@@ -236,6 +244,70 @@ def _curve(sweep: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _dead_time(found: Mapping[str, Any], aims: Aims) -> list[str]:
+    start, between = found["start"], found["between_waves"]
+    aims.append(
+        ("from the command to the first training step, over what starting Ray, a TorchTrainer, torch and timm takes, at most 1.5",
+         start["ratio"], start["ratio"] <= START)
+    )  # fmt: skip
+    lines = [
+        "## Time in which nothing is trained",
+        "",
+        f"{_where(found['machine'])} From the command to the first trial's seat: {_range(start['seconds'], 1)} s; Ray, one `TorchTrainer` of one worker, "
+        f"torch and timm there, and nothing else: {_range(start['bare_seconds'], 1)} s.",
+        "",
+    ]
+    if between is not None:
+        waited = between["to_last_seat"]
+        aims.append(
+            ("seconds from the end of a wave to the last seat of the next, at most 1", waited, waited <= 1)
+        )
+        lines += [
+            f"Between two waves of a cohort, median of {between['waves']} in a run of the preset `scenes`, 15 or 16 students each: {between['to_first_seat']:.2f} s "
+            f"until the first of the next wave has its seat, {waited:.2f} s until the last one has.",
+            "",
+        ]
+    return lines
+
+
+def _workers(found: Mapping[str, Any], aims: Aims) -> list[str]:
+    table = [
+        [pair, _range(sides["training_seconds"]["1"], 1), _range(sides["training_seconds"]["2"], 1),
+         _range(sides["speed_up"]), f"{sides['efficiency']:.2f}"]
+        for pair, sides in found["pairs"].items()
+    ]  # fmt: skip
+    return [
+        "## A second data-parallel worker",
+        "",
+        f"The sweep above, {found['steps']} steps, by one worker of one thread and by two with half of each batch. {_where(found['machine'])}",
+        "",
+        *_table(("pair", "1 worker, seconds", "2 workers, seconds", "speed-up", "efficiency"), table),
+        "",
+    ]
+
+
+def _many_nodes(found: Mapping[str, Any], aims: Aims) -> list[str]:
+    return [
+        "## A plan larger than the cluster",
+        "",
+        f"{found['nodes']} nodes of 4 CPUs and a GPU each, all of them Ray daemons on one machine and none with what it says. {found['cohorts']} cohorts of one "
+        f"GPU, {found['trials']} trials, placed as a sweep places them; a wave is answered after some seconds and not trained. {_where(found['machine'])}",
+        "",
+        *_table(
+            ("cohorts at once, at most", "nodes used", "seconds", "if nothing cost anything", "ms per trial",
+             "a node between two cohorts (s)", "driver's memory (MiB)"),
+            [[str(found["cohorts_at_once"]), str(found["nodes_used"]), f"{found['seconds']:.0f}",
+              f"{found['seconds_if_nothing_cost_anything']:.0f}", f"{found['ms_per_trial']:.0f}",
+              f"{found['seconds_between_cohorts']:.1f}", f"{found['driver_start_mib']:.0f} → {found['driver_peak_mib']:.0f}"]],
+        ),
+        "",
+    ]  # fmt: skip
+
+
+def _where(machine: Mapping[str, Any]) -> str:
+    return f"{machine['cpus']} {machine['machine']} cores, load average {machine['load_before']:g} before the start."
+
+
 def _scale(scale: Mapping[str, Any], aims: Aims) -> list[str]:
     by_side = {side: _by_size(scale["rows"], side) for side in ("bare", "ours")}
     table = []
@@ -335,6 +407,16 @@ def _count(number: int, what: str) -> str:
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
+
+
+SECTIONS: dict[str, Callable[[Mapping[str, Any], Aims], list[str]]] = {
+    "sweep": _sweep,
+    "dead_time": _dead_time,
+    "workers": _workers,
+    "scale": _scale,
+    "many_nodes": _many_nodes,
+}
+"""What stands on the page, by the name of its report, in order."""
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@
   once, placed as ours are. It keeps nothing but Tune's own snapshot.
 
 Start-up of Ray is left out. The first and the last tenth of the trials, by when they ended, tell what grows. Memory is
-the driver's own. Writes `benchmarks/scale.json` and, from it and `benchmarks/sweep.json`, `docs/performance.md`.
+the driver's own. Writes `benchmarks/scale.json` and the page `docs/performance.md`.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ def main() -> None:
     parser.add_argument("--trials", nargs="+", type=int, default=[250, 500, 1000, 2000])
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--json", type=Path, default=Path(__file__).with_suffix(".json"))
-    parser.add_argument("--page", type=Path, default=Path(__file__).parent.parent / "docs" / "performance.md")
+    parser.add_argument("--page", type=Path, default=performance.PAGE)
     parser.add_argument("--side", choices=["ours", "bare"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:

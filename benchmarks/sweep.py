@@ -20,7 +20,7 @@ of the training alone, which is for ours from when the first student is built to
 same of each trial, summed, over the trials at once. Memory is the highest sum of PSS over all processes of the command.
 
 Then, once, ours and bound with 1 to 16 taught students beside the student alone, for the last of `--pairs`. Writes
-`benchmarks/sweep.json` and, from it and `benchmarks/scale.json`, `docs/performance.md`.
+`benchmarks/sweep.json` and the page `docs/performance.md`.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ TEACHERS: dict[str, dict[str, Any]] = {
     "light": {"model": "segformer-test_vit", "head_channels": 16},
     "heavy": {"model": "segformer-mit_b2"},
 }
+START = "start of Ray, of the teacher's workers"
 SETTINGS = list(itertools.product((0.5, 1.0, 2.0, 4.0), (1.0, 2.0, 4.0, 8.0)))  # weight, temperature
 
 
@@ -146,7 +147,7 @@ class Bench:
         return {
             **self._rates(taken, trials, steps, ended - began),
             "parts": {
-                "start of Ray, of the teacher's workers": until_teacher,
+                START: until_teacher,
                 "score of the teacher": until_scored - until_teacher,
                 "from there to the first student": began - taken.began - until_scored,
                 "students' steps": in_students,
@@ -210,7 +211,7 @@ def main() -> None:
         "--threads", type=int, help="of each worker; by default as many as there are CPUs for it"
     )
     parser.add_argument("--json", type=Path, default=Path(__file__).with_suffix(".json"))
-    parser.add_argument("--page", type=Path, default=HERE.parent / "docs" / "performance.md")
+    parser.add_argument("--page", type=Path, default=performance.PAGE)
     options = parser.parse_args()
     began, load = time.monotonic(), os.getloadavg()[0]
     threads = options.threads or max(1, performance.cpus() // options.workers)

@@ -2,7 +2,7 @@
 
 The sweep of `benchmarks/sweep.py`, eight trials of one pair, by one worker of one thread and by two: the same pictures, half
 of each batch to each worker. Start-up is not counted: from the first student's first step to the last one's scores. Tells
-the speed-up and, over the number of workers, the efficiency. Writes `benchmarks/workers.json`.
+the speed-up and, over the number of workers, the efficiency. Writes `benchmarks/workers.json` and the page `docs/performance.md`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--pairs", nargs="+", choices=list(TEACHERS), default=list(TEACHERS))
     parser.add_argument("--json", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--page", type=Path, default=performance.PAGE)
     options = parser.parse_args()
     load = os.getloadavg()[0]
     found: dict[str, dict[str, object]] = {}
@@ -52,6 +53,7 @@ def main() -> None:
             print(pair, "speed-up", [round(ratio, 2) for ratio in gained])
     report = {"machine": performance.machine(load), "steps": options.steps, "pairs": found}
     options.json.write_text(json.dumps(report, indent=1) + "\n")
+    performance.write(options.page, workers=options.json)
 
 
 if __name__ == "__main__":
