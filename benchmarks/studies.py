@@ -5,6 +5,10 @@
 prints gains along a knob: a Markdown table of a run whose pairs are named `<pair>.<setting>`, a column per setting. For
 each pair the teacher's and the student's test mIoU, and each method's gain over the equally tuned student alone.
 
+    python benchmarks/studies.py differences runs/scenes kd+heteroakd:kd heteroakd:kd
+
+prints what one method has over another, a row each, a column per pair and their mean.
+
     python benchmarks/studies.py longer runs/scenes --methods kd heteroakd cwd --output runs/equal_time.yaml
     python -m orchestrator.sweep runs/equal_time.yaml --set operation.teachers=runs/scenes
     python benchmarks/studies.py equal-time runs/scenes runs/equal_time
@@ -39,8 +43,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("knob", "longer", "equal-time"):
+    for name in ("knob", "differences", "longer", "equal-time"):
         commands.add_parser(name).add_argument("run", type=Path)
+    commands.choices["differences"].add_argument("methods", nargs="+", metavar="METHOD:OTHER")
     commands.choices["longer"].add_argument("--methods", nargs="+", default=["kd", "heteroakd", "cwd"])
     commands.choices["longer"].add_argument("--output", type=Path, default=Path("runs/equal_time.yaml"))
     commands.choices["equal-time"].add_argument("longer", type=Path)
@@ -49,6 +54,8 @@ def main() -> None:
         config, trials = _read(options.run)
         if options.command == "knob":
             print("\n".join(knob_table(config, trials)))
+        elif options.command == "differences":
+            print("\n".join(differences_table(trials, options.methods)))
         elif options.command == "longer":
             document = longer_students(config, step_costs(trials), options.methods)
             options.output.parent.mkdir(parents=True, exist_ok=True)
@@ -87,6 +94,28 @@ def knob_table(config: dict[str, Any], trials: pd.DataFrame) -> list[str]:
         for (pair, method), cells in told.items()
     ]
     return [f"| pair | method | {' | '.join(settings)} |", "| --- | --- |" + " --- |" * len(settings), *rows]
+
+
+def differences_table(trials: pd.DataFrame, wanted: list[str]) -> list[str]:
+    """Markdown: a row per `METHOD:OTHER`, what the first has over the other on each pair and on average.
+
+    Raises:
+        UsageError: the run has no final run of a method.
+    """
+    scores = _scores(trials)
+    pairs = list(scores.columns.get_level_values("pair").unique())
+    lines = [f"| | {' | '.join(pairs)} | all |", "| --- |" + " --- |" * (len(pairs) + 1)]
+    for both in wanted:
+        first, _, other = both.partition(":")
+        for method in (first, other):
+            if any((pair, method) not in scores.columns for pair in pairs):
+                raise UsageError(
+                    f"the run has no final run of {method!r} on every pair; it has {sorted(set(scores.columns.get_level_values('method')))}"
+                )
+        gains = [scores[pair, first] - scores[pair, other] for pair in pairs]
+        cells = [_told(points, "{:+.1f}") for points in (*gains, sum(gains) / len(gains))]
+        lines.append(f"| {first} over {other} | {' | '.join(cells)} |")
+    return lines
 
 
 def step_costs(trials: pd.DataFrame) -> pd.Series:

@@ -136,3 +136,18 @@ def test_the_page_says_which_published_rows_the_presets_would_reproduce_as_the_s
     monkeypatch.setattr("sys.argv", ["published.py"])
     script("published").main()
     assert capsys.readouterr().out in (BENCHMARKS.parent / "docs/benchmark/README.md").read_text()
+
+
+def test_differences_are_paired_by_seed_and_averaged_over_pairs(studies: ModuleType) -> None:
+    trials = pd.concat(
+        [
+            final_runs("a", "kd", 1, [0.50, 0.60]),
+            final_runs("a", "student", 1, [0.49, 0.59]),
+            final_runs("b", "kd", 1, [0.40, 0.42]),
+            final_runs("b", "student", 1, [0.37, 0.39]),
+        ]
+    )
+    *_, row = studies.differences_table(trials, ["kd:student"])
+    assert row == "| kd over student | +1.0 [+1.0, +1.0] | +3.0 [+3.0, +3.0] | +2.0 [+2.0, +2.0] |"
+    with pytest.raises(UsageError, match="no final run of 'cwd'"):
+        studies.differences_table(trials, ["cwd:kd"])
