@@ -131,7 +131,8 @@ class Crowd:
         with self._lock:
             stops = self._desks.stopping or self._run.stopped.is_set()
             at_work = sum(not future.done() for future in self._started)
-            free = len(self._waiting) if stops else max(self._crews.room() - at_work, 0)
+            room = self._crews.room()
+            free = len(self._waiting) if stops else max(room - at_work, 0)
             self._start_seconds += self._desks.look(seen)
             if free and not stops and not self._waiting:
                 self._waiting += self._further()
@@ -139,6 +140,8 @@ class Crowd:
                 self._started.append(self._pool.submit(self._carry_out, cohort, number))
                 self._crews_of[cohort.cohort_id] += 1
             del self._waiting[:free]
+            # A crew that waits for work must not hold the machine that one at work has lost.
+            self._crews.keep(max(room - at_work, 0))
 
     def _further(self) -> list[tuple[Cohort, int]]:
         """One more crew for the cohort that has most left to do, where it is then done sooner."""

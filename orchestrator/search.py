@@ -93,7 +93,7 @@ class Desks:
             return self._over
 
     def open_waves(self) -> list[tuple[DeskAtWork, WaveOrder]]:
-        """Opens a wave at every desk that has none running; closes those of a cohort for which none is left."""
+        """Opens a wave at every desk that has none running; closes those for which there is none now."""
         with self._lock:
             free = [d for d in self.at_work.values() if not self.book.running(d.cohort_id, d.wave)]
             waves = {} if self.stopping else {desk.name: self._open_wave(desk) for desk in free}
@@ -108,10 +108,15 @@ class Desks:
         desk.wave, desk.opened_at, desk.sight = -1 if wave is None else wave.index, now, None
         if wave is not None:
             desk.handle.open_wave.remote(wave)
-        elif not self.book.unopened(desk.cohort_id):
+        elif not self.book.unopened(desk.cohort_id) or self._has_company(desk):
+            # Nobody waits with a machine in hand for a wave that depends on another's: that one may lack the machine.
             desk.handle.close.remote()
             del self.at_work[desk.name]
         return wave
+
+    def _has_company(self, desk: DeskAtWork) -> bool:
+        others = (other for other in self.at_work.values() if other is not desk)
+        return any(other.cohort_id == desk.cohort_id for other in others)
 
     def look(self, seen: Mapping[str, Progress]) -> list[float]:
         """Takes in where the desks stand, by name; returns how long those took to start that now were first seen to train."""
