@@ -142,13 +142,13 @@ class Alone:
 def test_a_pickle_is_executed_from_no_checkpoint_of_a_strangers_run(mark: Path, tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "run")
     for number, bomb in enumerate(bombs(mark, tmp_path / "bomb")):
-        folder = f"checkpoints/c/{number:08d}"
+        folder = f"checkpoints/c/0000/{number:08d}"
         ledger.write_bytes(f"{folder}/rank0.pt", bomb)
-        manifest = {"wave": 0, "world_size": 1, "sha256": [hashlib.sha256(bomb).hexdigest()]}
+        manifest = {"world_size": 1, "sha256": [hashlib.sha256(bomb).hexdigest()]}
         ledger.write_bytes(f"{folder}/manifest.json", json.dumps(manifest).encode())
         checkpoints = CohortCheckpoints(ledger, "c", Alone(), 2, 1.0)  # type: ignore[arg-type]
         with pytest.raises(UsageError, match=r"cannot be read: .*; delete this checkpoint"):
-            checkpoints.load(0)
+            checkpoints.turn_to(0)
         assert not mark.exists()
 
 
