@@ -1,7 +1,8 @@
 """Time in which nothing is trained: `python benchmarks/dead_time.py [--run RUN]`.
 
-* **Start**: from the command to the moment at which the first trial, a teacher, has its seat and begins, beside what starting Ray, one `TorchTrainer` of one worker and
-  importing torch and timm there take: two commands in turns, each in a process of its own.
+* **Start**: from the command to the moment at which the first trial, a teacher, has its seat and begins, beside what
+  starting Ray, one `TorchTrainer` of one worker and importing torch and timm there take: two commands in turns, each in
+  a process of its own.
 * **Between waves**: from the last report of a wave to the moment at which the first trial of the next has its seat, and
   until the last one has, by the tables of a run (`--run`), of cohorts whose waves one crew trained. Tune wants its trials
   as soon as the wave before is over.
@@ -23,6 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import measured
 import performance
 from sweep import START, Bench
 
@@ -109,7 +111,7 @@ def main() -> None:
             print(f"bare {least[-1]:.1f} s, ours {ours[-1]:.1f} s", flush=True)
     ratios = [mine / bare for mine, bare in zip(ours, least, strict=True)]
     report = {
-        "machine": performance.machine(load),
+        "machine": measured.machine(load),
         "start": {"bare_seconds": least, "seconds": ours, "ratio": statistics.median(ratios)},
         "between_waves": between_waves(options.run) if options.run else None,
     }

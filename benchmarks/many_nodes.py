@@ -4,7 +4,8 @@ Ray's own daemons, one set for each node, on one machine; the nodes say that the
 checks. Planner, searcher, scheduler, desks, crews, placement and ledger are those of a sweep; only that a crew's workers
 answer each wave after `--seconds` instead of training it. There are more cohorts than nodes, each on a GPU of its own: the
 plan has to queue, use every node, and come to its end. Tells how many cohorts worked at once, on how many nodes, what a
-trial cost, and how long a place stood empty between one cohort and the next. Writes `benchmarks/many_nodes.json` and the page `docs/performance.md`.
+trial cost, and how long a place stood empty between one cohort and the next. Writes `benchmarks/many_nodes.json` and the
+page `docs/performance.md`.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import measured
 import performance
-from scale import answer_waves, memory
+from scale import answer_waves, begun_run, memory
 
 METHODS = ("student", "kd")
 EVERY = {"node_ip_address": "127.0.0.2", "object_store_memory": 80 * 2**20}  # nobody else reaches it
@@ -83,9 +85,9 @@ def main() -> None:
     options = parser.parse_args()
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
-        found = performance.rounded(measure(options, Path(folder)))
+        found = measured.rounded(measure(options, Path(folder)))
     print(json.dumps(found, indent=1))
-    report = {"machine": performance.machine(load), **found}
+    report = {"machine": measured.machine(load), **found}
     options.json.write_text(json.dumps(report, indent=1) + "\n")
     performance.write(options.page, many_nodes=options.json)
 
@@ -126,22 +128,15 @@ def carry_out(options: argparse.Namespace, folder: Path, address: str) -> dict[s
     from orchestrator.config import SweepConfig
     from orchestrator.crew import Crews
     from orchestrator.growth import room_now
-    from orchestrator.ledger import Ledger
     from orchestrator.plan import make_plan
     from orchestrator.progress import ProgressView
-    from orchestrator.provenance import provenance_row
-    from orchestrator.run import Run, claim
 
     plan = make_plan(SweepConfig.model_validate(sweep(options.cohorts, options.trials)))
     compute, operation = plan.config.compute, plan.config.operation
     root, notes = folder / "run", folder / "notes"
     notes.mkdir()
-    ledger = Ledger(root)
-    run = Run(ledger, plan)
-    claim(ledger, plan, fresh=False)
-    row = provenance_row(plan, [], {})
-    ledger.append("provenance", [row], row["provenance_id"])
-    run.provenance_id = row["provenance_id"]
+    run = begun_run(plan, root)
+    ledger = run.ledger
 
     class AnsweringCrews(Crews):
         """Places its workers as a Ray Train run does; they answer instead of training."""

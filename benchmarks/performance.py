@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import platform
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -27,33 +25,6 @@ def write(page: Path, **reports: Path) -> None:
 
 def _read(path: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
-def cpus() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
-def machine(load: float) -> dict[str, Any]:
-    """What a report says of where it was measured; `load` is the load average before."""
-    return {
-        "system": platform.system(),
-        "machine": platform.machine(),
-        "cpus": cpus(),
-        "load_before": round(load, 1),
-    }
-
-
-def rounded(found: dict[str, Any]) -> dict[str, Any]:
-    """Figures to four digits."""
-    return {
-        key: rounded(value)
-        if isinstance(value, dict)
-        else float(f"{value:.4g}")
-        if isinstance(value, float)
-        else value
-        for key, value in found.items()
-    }
 
 
 def performance_page(reports: Mapping[str, Mapping[str, Any] | None]) -> str:

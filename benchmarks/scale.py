@@ -30,6 +30,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import measured
 import performance
 
 METHODS = ("student", "kd", "cwd", "at", "dist")
@@ -47,11 +48,9 @@ def ours(count: int, root: Path) -> dict[str, Any]:
 
     from orchestrator import phases
     from orchestrator.config import SweepConfig
-    from orchestrator.ledger import Ledger
     from orchestrator.plan import make_plan
     from orchestrator.progress import ProgressView
-    from orchestrator.provenance import provenance_row
-    from orchestrator.run import Run, claim
+    from orchestrator.run import Run
 
     recipe = {"steps": 1, "batch_size": 1, "augmentation": {"crop": 32}, "lr": 0.1}
     document = {
@@ -85,12 +84,8 @@ def ours(count: int, root: Path) -> dict[str, Any]:
     began = time.perf_counter()
     plan = make_plan(SweepConfig.model_validate(document))
     planned = time.perf_counter() - began
-    ledger = Ledger(root)
-    run = Run(ledger, plan)
-    claim(ledger, plan, fresh=False)
-    row = provenance_row(plan, [], {})
-    ledger.append("provenance", [row], row["provenance_id"])
-    run.provenance_id = row["provenance_id"]
+    run = begun_run(plan, root)
+    ledger = run.ledger
     with (
         ray_session(LOCAL, plan.config.operation, verbose=False),
         ProgressView(Console(file=io.StringIO())) as view,
@@ -116,6 +111,20 @@ def ours(count: int, root: Path) -> dict[str, Any]:
         "ledger_files": len(files),
         "ledger_mib": sum(path.stat().st_size for path in files) / 2**20,
     }  # fmt: skip
+
+
+def begun_run(plan: Any, root: Path) -> Any:
+    """A run of a plan, in a ledger that is claimed for it and says where it comes from."""
+    from orchestrator.ledger import Ledger
+    from orchestrator.provenance import provenance_row
+    from orchestrator.run import Run, claim
+
+    run = Run(Ledger(root), plan)
+    claim(run.ledger, plan, fresh=False)
+    row = provenance_row(plan, [], {})
+    run.ledger.append("provenance", [row], row["provenance_id"])
+    run.provenance_id = row["provenance_id"]
+    return run
 
 
 def answer_waves(desk: Any, root: str, seconds: float = 0.0) -> None:
@@ -233,9 +242,9 @@ def main() -> None:
                 command = [sys.executable, __file__, "--side", side, "--trials", str(count)]
                 done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
                 found = json.loads(done.stdout.splitlines()[-1])
-                rows.append({"side": side, "planned": count} | performance.rounded(found))
+                rows.append({"side": side, "planned": count} | measured.rounded(found))
                 print(rows[-1], flush=True)
-    report = {"machine": performance.machine(load), "rows": rows}
+    report = {"machine": measured.machine(load), "rows": rows}
     options.json.write_text(json.dumps(report, indent=1) + "\n")
     performance.write(options.page, scale=options.json)
 

@@ -36,6 +36,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import measured
 import performance
 import yaml
 from processes import Taken, run
@@ -166,7 +167,7 @@ class Bench:
         rows = json.loads((output / "trials.json").read_text())
         shutil.rmtree(output)
         spans = [row["ended"] - row["began"] for row in rows]
-        at_once = min(performance.cpus(), TRIALS)
+        at_once = min(measured.cpus(), TRIALS)
         found = self._rates(taken, TRIALS, self.steps, sum(spans) / at_once)
         return {
             **found,
@@ -214,7 +215,7 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=performance.PAGE)
     options = parser.parse_args()
     began, load = time.monotonic(), os.getloadavg()[0]
-    threads = options.threads or max(1, performance.cpus() // options.workers)
+    threads = options.threads or max(1, measured.cpus() // options.workers)
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), options.pairs, options.steps, options.workers, threads)
         pairs: dict[str, dict[str, list[Any]]] = {
@@ -227,17 +228,17 @@ def main() -> None:
                 ("ours", lambda pair: bench.ours(pair, TRIALS)),
                 ("again", bench.again),
             ):
-                pairs[pair][side].append(performance.rounded(measure(pair)))
+                pairs[pair][side].append(measured.rounded(measure(pair)))
                 print(pair, side, pairs[pair][side][-1], flush=True)
         curve: dict[str, Any] = {}
         for taught in options.taught:
             curve[str(taught)] = {
-                side: performance.rounded(measure(options.pairs[-1], taught + 1))
+                side: measured.rounded(measure(options.pairs[-1], taught + 1))
                 for side, measure in (("bound", bench.bound), ("ours", bench.ours))
             }
             print(taught, "taught", curve[str(taught)], flush=True)
     report = {
-        "machine": performance.machine(load),
+        "machine": measured.machine(load),
         "minutes": round((time.monotonic() - began) / 60, 1),
         "versions": _versions(),
         "trials": TRIALS,

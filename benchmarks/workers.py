@@ -2,7 +2,8 @@
 
 The sweep of `benchmarks/sweep.py`, eight trials of one pair, by one worker of one thread and by two: the same pictures, half
 of each batch to each worker. Start-up is not counted: from the first student's first step to the last one's scores. Tells
-the speed-up and, over the number of workers, the efficiency. Writes `benchmarks/workers.json` and the page `docs/performance.md`.
+the speed-up and, over the number of workers, the efficiency. Writes `benchmarks/workers.json` and the page
+`docs/performance.md`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
+import measured
 import performance
 from sweep import TEACHERS, TRIALS, Bench
 
@@ -51,7 +53,7 @@ def main() -> None:
                 "efficiency": statistics.median(gained) / 2,
             }
             print(pair, "speed-up", [round(ratio, 2) for ratio in gained])
-    report = {"machine": performance.machine(load), "steps": options.steps, "pairs": found}
+    report = {"machine": measured.machine(load), "steps": options.steps, "pairs": found}
     options.json.write_text(json.dumps(report, indent=1) + "\n")
     performance.write(options.page, workers=options.json)
 

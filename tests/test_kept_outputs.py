@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from distill.data.stream import HostBatch
 from distill.kept_outputs import PROBES, KeptOutputs
 from distill.models import Output
+from distill.testing import maps_of
 
 CPU = torch.device("cpu")
 ALL = frozenset({"teacher", "labels", "logits", "fused", "stages"})
@@ -59,10 +59,6 @@ def ask(teacher: Teacher, *hosts: HostBatch, **how: object) -> Teacher:
         teacher(host, **how)  # type: ignore[arg-type]
     teacher.kept.close()
     return teacher
-
-
-def maps_of(output: Output) -> list[Tensor]:
-    return [*output.stages, output.fused, output.logits]
 
 
 def test_what_is_read_is_what_was_computed_in_bits_types_and_layout(tmp_path: Path) -> None:

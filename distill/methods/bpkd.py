@@ -61,7 +61,7 @@ def boundary_kl(
     Returns:
         A 0-dim float32 tensor with a gradient to the student only.
     """
-    return pixel_kl(student_logits, teacher_logits, temperature, edge_and_body(labels, kernel)[0])
+    return pixel_kl(student_logits, teacher_logits, temperature, class_edges(labels, kernel))
 
 
 def body_kl(
