@@ -1,11 +1,12 @@
 """What the studies beside the preset `scenes` say, out of their runs' tables.
 
-    python benchmarks/studies.py knob runs/knob
+    python benchmarks/studies.py knob runs/scenes runs/knob
 
-prints gains along a knob: a Markdown table of a run whose pairs are named `<pair>.<setting>`, a column per setting. For
-each pair the teacher's and the student's test mIoU, and each method's gain over the equally tuned student alone.
+prints gains along the knob `context` of generated scenes: a Markdown table with a column per setting, whose pairs are named
+alike up to a first dot (`<pair>` or `<pair>.<setting>`). For each pair the teacher's and the student's test mIoU, and each
+method's gain over the equally tuned student alone, of the methods that were trained at every setting.
 
-    python benchmarks/studies.py differences runs/scenes kd+heteroakd:kd heteroakd:kd
+    python benchmarks/studies.py differences runs/scenes runs/ablations --methods kd+heteroakd:kd no_kmm:heteroakd
 
 prints what one method has over another, a row each, a column per pair and their mean.
 
@@ -43,26 +44,32 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("knob", "differences", "longer", "equal-time"):
+    for name in ("knob", "differences"):
+        commands.add_parser(name).add_argument("runs", type=Path, nargs="+")
+    for name in ("longer", "equal-time"):
         commands.add_parser(name).add_argument("run", type=Path)
-    commands.choices["differences"].add_argument("methods", nargs="+", metavar="METHOD:OTHER")
+    commands.choices["differences"].add_argument(
+        "--methods", nargs="+", metavar="METHOD:OTHER", required=True
+    )
     commands.choices["longer"].add_argument("--methods", nargs="+", default=["kd", "heteroakd", "cwd"])
     commands.choices["longer"].add_argument("--output", type=Path, default=Path("runs/equal_time.yaml"))
     commands.choices["equal-time"].add_argument("longer", type=Path)
     options = parser.parse_args()
     try:
-        config, trials = _read(options.run)
         if options.command == "knob":
-            print("\n".join(knob_table(config, trials)))
+            configs, trials = zip(*map(_read, options.runs), strict=True)
+            print("\n".join(knob_table(list(configs), together(list(trials)))))
         elif options.command == "differences":
+            trials = together([_read(run)[1] for run in options.runs])
             print("\n".join(differences_table(trials, options.methods)))
         elif options.command == "longer":
+            config, trials = _read(options.run)
             document = longer_students(config, step_costs(trials), options.methods)
             options.output.parent.mkdir(parents=True, exist_ok=True)
             options.output.write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
             print(options.output)
         else:
-            print("\n".join(equal_time_table(trials, _read(options.longer)[1])))
+            print("\n".join(equal_time_table(_read(options.run)[1], _read(options.longer)[1])))
     except UsageError as error:
         parser.exit(2, f"error: {error}\n")
 
@@ -73,27 +80,54 @@ def _read(run: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     return json.loads((run / "plan.json").read_text())["config"], Ledger(run).read("trials").to_pandas()
 
 
-def knob_table(config: dict[str, Any], trials: pd.DataFrame) -> list[str]:
-    """Markdown: a row per pair and method, a column per setting; settings without final runs are left out."""
-    told: dict[tuple[str, str], dict[str, str]] = {}
-    order = [pair["name"] for pair in config["pairs"]]
+def together(runs: list[pd.DataFrame]) -> pd.DataFrame:
+    """The trials of several runs; one that two runs have trained alike stands once.
+
+    Raises:
+        UsageError: two runs have trained other things under one name.
+    """
+    trials = pd.concat(runs, ignore_index=True).drop_duplicates("trial_id")
+    final = trials[trials.phase == "final"]
+    twice = final[final.duplicated(["pair", "method", "seed"])]
+    if len(twice):
+        raise UsageError(
+            f"final runs of {twice.method.iloc[0]} on {twice.pair.iloc[0]} differ between these runs; give runs of one plan's search"
+        )
+    return trials
+
+
+def knob_table(configs: list[dict[str, Any]], trials: pd.DataFrame) -> list[str]:
+    """Markdown: a row per pair and method, a column per setting of `context`; what lacks a setting is left out."""
+    told: dict[tuple[str, str], dict[float, str]] = {}
+    settings = {
+        pair["name"]: float(config["data"][pair["data"]]["context"])
+        for config in configs
+        for pair in config["pairs"]
+    }
     final = trials[(trials.phase == "final") & trials.test_miou.notna()]
-    found = {name: final[final.pair == name] for name in order if len(final[final.pair == name])}
-    for name, runs in found.items():
-        pair, _, setting = name.partition(".")
+    for name in sorted(set(final.pair), key=lambda name: settings[name]):
+        runs = final[final.pair == name]
+        pair, setting = name.partition(".")[0], settings[name]
         scores = 100 * runs.pivot(index="seed", columns="method", values="test_miou")
         teacher = trials[(trials.phase == "teacher") & (trials.study_id == runs.teacher_id.iloc[0])].test_miou
-        told.setdefault((pair, "teacher"), {})[setting] = f"{100 * teacher.max():.1f}" if len(teacher) else ""
-        for method in scores.columns if "student" in scores else ():
+        if len(teacher):
+            told.setdefault((pair, "teacher"), {})[setting] = f"{100 * teacher.max():.1f}"
+        first = [method for method in scores.columns if method == "student"]
+        for method in [*first, *(method for method in scores.columns if first and method != "student")]:
             points = scores[method] if method == "student" else scores[method] - scores["student"]
             cell = _told(points, "{:.1f}" if method == "student" else "{:+.1f}")
             told.setdefault((pair, method), {})[setting] = cell
-    settings = list(dict.fromkeys(name.partition(".")[2] for name in found))
+    columns = sorted({setting for cells in told.values() for setting in cells})
     rows = [
-        f"| {pair} | {method} | " + " | ".join(cells.get(setting, "") for setting in settings) + " |"
-        for (pair, method), cells in told.items()
+        f"| {pair} | {method} | " + " | ".join(cells[setting] for setting in columns) + " |"
+        for (pair, method), cells in sorted(told.items(), key=lambda item: item[0][0])
+        if len(cells) == len(columns)
     ]
-    return [f"| pair | method | {' | '.join(settings)} |", "| --- | --- |" + " --- |" * len(settings), *rows]
+    return [
+        f"| pair | method | {' | '.join(f'context {setting:g}' for setting in columns)} |",
+        "| --- | --- |" + " --- |" * len(columns),
+        *rows,
+    ]
 
 
 def differences_table(trials: pd.DataFrame, wanted: list[str]) -> list[str]:

@@ -45,6 +45,7 @@ def final_runs(
             "pair": pair, "method": method, "phase": "final", "status": "ok", "seed": range(len(miou)),
             "test_miou": miou, "steps_planned": 100, "steps_done": 100, "student_seconds": 100 * seconds,
             "teacher_seconds": 100 * teacher, "teacher_id": "t", "study_id": f"{pair}.{method}",
+            "trial_id": [f"{pair}.{method}.{seed}.{seconds}" for seed in range(len(miou))],
         }
     )  # fmt: skip
 
@@ -56,26 +57,37 @@ def test_every_study_can_be_planned_and_its_cost_is_known(file: Path) -> None:
     assert found["methods"][0] == "student"
 
 
-def test_the_studies_have_the_teachers_of_the_preset_scenes() -> None:
+def test_studies_of_the_method_have_the_teachers_of_the_preset_scenes() -> None:
     wanted = {teacher.teacher_id for teacher in make_plan(load_sweep("scenes")).teachers}
     for file in STUDIES:
-        assert wanted <= {teacher.teacher_id for teacher in make_plan(load_sweep(str(file))).teachers}, file
+        if file.stem != "knob":
+            assert wanted == {teacher.teacher_id for teacher in make_plan(load_sweep(str(file))).teachers}, (
+                file
+            )
 
 
 def test_the_knob_changes_the_share_of_far_context_and_nothing_else() -> None:
-    data = load_sweep(str(BENCHMARKS / "studies/knob.yaml")).data
-    assert [config.model_dump()["context"] for config in data.values()] == [0.0, 0.25, 0.5, 0.75, 1.0]
-    assert len({config.model_copy(update={"context": 0.5}) for config in data.values()}) == 1
+    middle = load_sweep("scenes")
+    knob = load_sweep(str(BENCHMARKS / "studies/knob.yaml"))
+    assert [config.model_dump()["context"] for config in knob.data.values()] == [0.0, 1.0]
+    assert {config.model_copy(update={"context": 0.5}) for config in knob.data.values()} == {
+        *middle.data.values()
+    }
+    assert (knob.search, knob.final) == (middle.search, middle.final)
+    assert all(method in middle.methods for method in knob.methods)
 
 
-def test_an_ablation_turns_one_switch_and_keeps_its_search_space() -> None:
-    methods = {m.title: m for m in load_sweep(str(BENCHMARKS / "studies/ablations.yaml")).methods}
-    base = methods["heteroakd"]
-    variants = [m for m in methods.values() if m.name == "heteroakd" and m is not base]
+def test_an_ablation_turns_one_switch_and_keeps_the_search_of_the_method_in_the_preset_scenes() -> None:
+    whole = load_sweep("scenes")
+    base = next(method for method in whole.methods if method.title == "heteroakd")
+    ablations = load_sweep(str(BENCHMARKS / "studies/ablations.yaml"))
+    student, *variants = ablations.methods
+    assert student in whole.methods
+    assert (ablations.search, ablations.final) == (whole.search, whole.final)
     assert {m.title for m in variants} == {
         "no_kmm", "no_kem", "projection_only", "axis_space", "no_relu", "stable", "tap_stage4"
     }  # fmt: skip
-    assert all(m.space == base.space and m.config != base.config for m in variants)
+    assert all(m.name == "heteroakd" and m.space == base.space and m.config != base.config for m in variants)
 
 
 def test_the_student_is_given_as_many_more_steps_as_the_methods_step_is_dearer(
@@ -115,19 +127,37 @@ def test_the_gain_at_equal_seconds_is_over_the_student_that_was_trained_longer(s
 def test_gains_along_the_knob_stand_by_setting_beside_the_teacher_and_the_student(
     studies: ModuleType,
 ) -> None:
-    teacher = pd.DataFrame({"pair": ["p.low"], "phase": ["teacher"], "study_id": ["t"], "test_miou": [0.9]})
-    trials = pd.concat(
-        [teacher, final_runs("p.low", "student", 1, [0.5, 0.6]), final_runs("p.low", "kd", 1, [0.6, 0.7]),
-         final_runs("p.high", "student", 1, [0.5, np.nan]).assign(teacher_id="other"), final_runs("p.high", "kd", 1, [0.4, np.nan]).assign(teacher_id="other")]
+    teacher = pd.DataFrame(
+        {"pair": ["p"] * 2, "phase": ["teacher"] * 2, "study_id": ["t", "other"], "test_miou": [0.9, 0.8], "trial_id": ["t", "other"]}
     )  # fmt: skip
-    config = {"pairs": [{"name": "p.low"}, {"name": "p.high"}, {"name": "p.unfinished"}]}
-    assert studies.knob_table(config, trials) == [
-        "| pair | method | low | high |",
+    ends = pd.concat(
+        [final_runs("p.high", "student", 1, [0.5, np.nan]), final_runs("p.high", "kd", 1, [0.4, np.nan])]
+    ).assign(teacher_id="other")
+    middle = pd.concat(
+        [final_runs("p", "student", 1, [0.5, 0.6]), final_runs("p", "kd", 1, [0.6, 0.7]), final_runs("p", "cwd", 1, [0.6, 0.7])]
+    )  # fmt: skip
+    configs = [
+        {"pairs": [{"name": "p.high", "data": "far"}, {"name": "p.unfinished", "data": "far"}], "data": {"far": {"context": 1}}},
+        {"pairs": [{"name": "p", "data": "scenes"}], "data": {"scenes": {"context": 0.5}}},
+    ]  # fmt: skip
+    assert studies.knob_table(configs, studies.together([teacher, ends, middle])) == [
+        "| pair | method | context 0.5 | context 1 |",
         "| --- | --- | --- | --- |",
-        "| p | teacher | 90.0 |  |",
-        "| p | kd | +10.0 [+10.0, +10.0] | −10.0 [–, –] |",
+        "| p | teacher | 90.0 | 80.0 |",
         "| p | student | 55.0 [−8.5, 118.5] | 50.0 [–, –] |",
+        "| p | kd | +10.0 [+10.0, +10.0] | −10.0 [–, –] |",
     ]
+
+
+def test_what_two_runs_have_trained_alike_is_read_once_and_what_differs_is_refused(
+    studies: ModuleType,
+) -> None:
+    student = final_runs("p", "student", 1, [0.5, 0.6])
+    both = studies.together([student, pd.concat([student, final_runs("p", "no_kmm", 1, [0.51, 0.61])])])
+    *_, row = studies.differences_table(both, ["no_kmm:student"])
+    assert row.startswith("| no_kmm over student | +1.0 ")
+    with pytest.raises(UsageError, match="student on p differ"):
+        studies.together([student, final_runs("p", "student", 2, [0.5, 0.6])])
 
 
 def test_the_page_says_which_published_rows_the_presets_would_reproduce_as_the_script_prints_them(
