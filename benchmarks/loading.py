@@ -55,7 +55,11 @@ TRAIN_ID[[label.value for label in LABEL_CLASSES]] = np.arange(len(LABEL_CLASSES
 
 
 def write_pictures(root: Path, count: int) -> None:
-    """Generated scenes in Cityscapes' layout, blurred until a PNG takes about the 2 MB that Cityscapes' take."""
+    """Generated scenes in Cityscapes' layout, blurred until a PNG takes about the 2 MB that Cityscapes' take.
+
+    Label maps are written by Pillow with its defaults, as Cityscapes' own script (json2labelImg) writes them: the filter
+    that an encoder chooses for a row decides how fast it is undone, by every decoder.
+    """
     config = ScenesConfig(size=SIZE)
     values = np.array([label.value for label in LABEL_CLASSES], np.uint8)
     for split, cities in (("train", ("a", "b")), ("val", ("c",))):
@@ -67,7 +71,7 @@ def write_pictures(root: Path, count: int) -> None:
                 image_hw3, labels_hw = draw_scene(config, "train", number)
                 blurred = cv2.GaussianBlur(image_hw3[..., ::-1], (0, 0), 1.5)
                 cv2.imwrite(str(images / f"{number}_leftImg8bit.png"), blurred)
-                cv2.imwrite(str(labels / f"{number}_gtFine_labelIds.png"), values[labels_hw])
+                Image.fromarray(values[labels_hw]).save(labels / f"{number}_gtFine_labelIds.png")
 
 
 class TorchvisionPictures(Dataset[tuple[torch.Tensor, torch.Tensor]]):
