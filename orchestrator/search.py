@@ -61,6 +61,7 @@ class Desks:
     def __init__(self, book: WaveBook) -> None:
         self.book = book
         self.at_work: dict[str, DeskAtWork] = {}
+        self._left: list[DeskAtWork] = []
         self._wave_seconds: dict[str, list[float]] = {}  # of the waves that are over, by cohort
         self.stopping = False
         self._expected: set[str] = set()
@@ -82,9 +83,14 @@ class Desks:
                 self.at_work[name] = desk
 
     def left(self, name: str) -> None:
-        """Nobody is at this desk any more."""
+        """Nobody trains at this desk any more. It stays while trials have yet to learn there that they have ended."""
         with self._lock:
-            self.at_work.pop(name, None)
+            desk = self.at_work.pop(name, None)
+            if desk is not None:
+                self._left.append(desk)
+
+    def _awaited(self, desk: DeskAtWork) -> bool:
+        return bool(self.book.running(desk.cohort_id, desk.wave))
 
     def finish(self) -> bool:
         """Whether no wave will be opened any more; from then on no further desk is expected."""
@@ -95,7 +101,8 @@ class Desks:
     def open_waves(self) -> list[tuple[DeskAtWork, WaveOrder]]:
         """Opens a wave at every desk that has none running; closes those for which there is none now."""
         with self._lock:
-            free = [d for d in self.at_work.values() if not self.book.running(d.cohort_id, d.wave)]
+            self._left = [desk for desk in self._left if self._awaited(desk)]
+            free = [desk for desk in self.at_work.values() if not self._awaited(desk)]
             waves = {} if self.stopping else {desk.name: self._open_wave(desk) for desk in free}
             return [(desk, wave) for desk in free if (wave := waves.get(desk.name)) is not None]
 

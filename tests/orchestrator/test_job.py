@@ -71,13 +71,14 @@ def cluster() -> Iterator[RayStart]:
         try:
             nodes += [ray_nodes.start(
                 "--head", "--num-cpus=1", "--node-ip-address=127.0.0.2", f"--port={port}", f"--temp-dir={folder}",
-                "--include-dashboard=true", f"--dashboard-port={dashboard}", env=env, log=log,
+                "--include-dashboard=true", f"--dashboard-port={dashboard}",
+                f"--dashboard-agent-listen-port={free_port()}", env=env, log=log,
             )]  # fmt: skip
             wait_for_nodes(found, 1, log)
             # A folder of its own, as on a machine of its own: a job's code is laid out there.
             nodes += [ray_nodes.start(
                 f"--address={found.gcs}", "--num-cpus=1", "--node-ip-address=127.0.0.3", f"--temp-dir={folder}/2",
-                env=env, log=log,
+                f"--dashboard-agent-listen-port={free_port()}", env=env, log=log,
             )]  # fmt: skip
             wait_for_nodes(found, 2, log)
             yield found
