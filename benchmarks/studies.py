@@ -19,7 +19,7 @@ asks for equal seconds beside equal steps: is a method better than the student a
 needs it, the teacher's forward, the median over final runs, as the board's "training cost" has it. Then it writes a sweep
 in which the student alone, tuned as in the run, trains (method's step) / (student's step) times as many steps, one pair
 for each pair and method; methods that come to the same steps share one. `equal-time` prints the gain over the student at
-equal steps and at equal seconds. All in points, with paired 95 % t intervals over seeds.
+equal steps and at equal seconds (within 5 %, for every method that comes so near). All in points, with paired 95 % t intervals over seeds.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from orchestrator.leaderboard.statistics import t_interval
 from orchestrator.ledger import Ledger
 
 ROUND_TO = 10
+CLOSE = 0.05  # of the seconds: so far may a student's be from a method's that stand for equal
 
 
 def main() -> None:
@@ -185,22 +186,38 @@ def longer_students(config: dict[str, Any], costs: pd.Series, methods: list[str]
 
 
 def equal_time_table(trials: pd.DataFrame, longer: pd.DataFrame) -> list[str]:
-    """Markdown: a row per pair and method whose student of equal seconds was trained."""
+    """Markdown: a row per pair and method for whose seconds, within `CLOSE`, a student was trained; the nearest counts.
+
+    A method that has such a student on every pair has a row of their mean as well.
+    """
     scores, longer_scores = _scores(trials), _scores(longer)
     costs = step_costs(trials)
     planned = trials[trials.phase == "final"].groupby("pair").steps_planned.first()
+    lengths = longer[longer.phase == "final"].groupby("pair").steps_planned.first()
     lines = [
         "| pair | method | cost | student's steps | gain at equal steps | gain at equal seconds |",
         "| --- |" + " --- |" * 5,
     ]
+    gains: dict[str, list[tuple[pd.Series, pd.Series]]] = {}
     for pair, method in costs.index:
-        steps = _equal_steps(planned[pair], costs, pair, method)
-        if method == "student" or (_longer(pair, steps), "student") not in longer_scores.columns:
+        ratio = costs[pair, method] / costs[pair, "student"]
+        off = {
+            steps: abs(steps / (ratio * planned[pair]) - 1)
+            for name, steps in lengths.items()
+            if name == _longer(pair, steps) and (name, "student") in longer_scores.columns
+        }
+        steps = min(off, key=off.__getitem__, default=0)
+        if method == "student" or not off or off[steps] > CLOSE:
             continue
         students = scores[pair, "student"], longer_scores[_longer(pair, steps), "student"]
-        gains = " | ".join(_told(scores[pair, method] - student, "{:+.1f}") for student in students)
-        ratio = costs[pair, method] / costs[pair, "student"]
-        lines.append(f"| {pair} | {method} | {ratio:.2f} × | {planned[pair]} → {steps} | {gains} |")
+        equal_steps, equal_seconds = (scores[pair, method] - student for student in students)
+        gains.setdefault(method, []).append((equal_steps, equal_seconds))
+        cells = f"{_told(equal_steps, '{:+.1f}')} | {_told(equal_seconds, '{:+.1f}')}"
+        lines.append(f"| {pair} | {method} | {ratio:.2f} × | {planned[pair]} → {steps} | {cells} |")
+    for method, each in gains.items():
+        if len(each) == len(planned) > 1:
+            means = (sum(points) / len(each) for points in zip(*each, strict=True))
+            lines.append(f"| all | {method} | | | {' | '.join(_told(mean, '{:+.1f}') for mean in means)} |")
     return lines
 
 

@@ -118,9 +118,27 @@ def test_the_gain_at_equal_seconds_is_over_the_student_that_was_trained_longer(s
     trials = pd.concat(
         [final_runs("p", "student", 0.02, [0.50, 0.60]), final_runs("p", "kd", 0.03, [0.60, 0.70])]
     )
-    longer = final_runs("p.steps_150", "student", 0.02, [0.65, 0.75])
-    assert studies.equal_time_table(trials, longer)[2:] == [
-        "| p | kd | 1.50 × | 100 → 150 | +10.0 [+10.0, +10.0] | −5.0 [−5.0, −5.0] |"
+    lengths = pd.concat(
+        final_runs(f"p.steps_{steps}", "student", 0.02, [miou, miou + 0.1]).assign(steps_planned=steps)
+        for steps, miou in ((130, 0.7), (144, 0.65), (200, 0.8))
+    )
+    assert studies.equal_time_table(trials, lengths)[2:] == [
+        "| p | kd | 1.50 × | 100 → 144 | +10.0 [+10.0, +10.0] | −5.0 [−5.0, −5.0] |"
+    ]
+    far = lengths[lengths.steps_planned != 144]
+    assert len(studies.equal_time_table(trials, far)) == 2
+
+
+def test_at_equal_seconds_the_mean_is_over_pairs_that_all_have_such_a_student(studies: ModuleType) -> None:
+    trials, lengths = [], []
+    for pair, gain in (("p", 0.0), ("q", 0.1)):
+        trials.append(final_runs(pair, "student", 0.02, [0.5, 0.6]))
+        trials.append(final_runs(pair, "kd", 0.03, [0.5 + gain, 0.6 + gain]))
+        trials.append(final_runs(pair, "cwd", 0.03 + gain, [0.5, 0.6]))
+        lengths.append(final_runs(f"{pair}.steps_150", "student", 0.02, [0.6, 0.7]).assign(steps_planned=150))
+    told = studies.equal_time_table(pd.concat(trials), pd.concat(lengths))
+    assert [line for line in told if "all" in line] == [
+        "| all | kd | | | +5.0 [+5.0, +5.0] | −5.0 [−5.0, −5.0] |"
     ]
 
 
