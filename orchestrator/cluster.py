@@ -29,6 +29,8 @@ _ENVIRONMENT = {
     "NO_ALBUMENTATIONS_UPDATE": "1",
 }
 LOCAL = "local"
+DRIVER_BYTES, TRIAL_BYTES = 2 * 2**30, 120 * 2**20
+"""What the sweep's own process with its desks, and a Tune trial, take on the head (measured: docs/performance.md)."""
 _WORKERS_READ = ("NO_ALBUMENTATIONS_UPDATE", "RAY_TRAIN_V2_ENABLED")
 
 
@@ -40,9 +42,10 @@ def worker_resources(compute: ComputeChoice, operation: OperationChoice) -> dict
 
 @dataclass(frozen=True)
 class Holdings:
-    """What the cluster has in all, node by node: CPUs and GPUs."""
+    """What the cluster has in all, node by node: CPUs and GPUs; and the head's memory in bytes, where it is known."""
 
     nodes: tuple[tuple[float, float], ...]
+    head_memory: float | None = None
 
     @property
     def cpus(self) -> float:
@@ -79,6 +82,17 @@ class Holdings:
                 "compute.cpus_per_worker, or join a larger cluster"
             )
         return min(fit, operation.cohorts_at_once or fit)
+
+    def crowded_head(self, trials: int) -> str | None:
+        """What to say where so many trials at once, a process each, may not fit beside the driver; None where they do."""
+        needs = DRIVER_BYTES + trials * TRIAL_BYTES
+        if self.head_memory is None or needs <= self.head_memory:
+            return None
+        return (
+            f"WARNING: up to {trials} trials at once need about {needs / 2**30:.0f} GiB on the head, a process of "
+            f"{TRIAL_BYTES / 2**20:.0f} MiB each; it gives Ray {self.head_memory / 2**30:.0f} GiB. Take a larger head, or lower "
+            "search.wave or operation.cohorts_at_once"
+        )
 
 
 def _share(gpus: float, each: float) -> int:
@@ -178,7 +192,8 @@ def _asks_for_token() -> bool:
 def holdings(ray: Any) -> Holdings:
     """What the cluster has now."""
     each = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return Holdings(tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in each))
+    head: dict[str, float] = next((node for node in each if "node:__internal_head__" in node), {})
+    return Holdings(tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in each), head.get("memory"))
 
 
 def _silence_raylet() -> None:
