@@ -279,7 +279,7 @@ class Student:
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Goes on from a state of `state_dict`; the next losses are the same to the bit."""
+        """Goes on from a state of `state_dict`, on whatever device it lies; the next losses are the same to the bit."""
         self.step = int(state["step"])
         self.model.load_state_dict(state["model"])
         self.method.load_state_dict(state["method"])
@@ -288,7 +288,10 @@ class Student:
             self.average.load_state_dict(state["average"])
         self._random.load_state_dict(state["random"])
         self.balance.squares.copy_(state["balance"])
-        losses = state["losses"]
+        losses: dict[str, Any] = {
+            name: value.to(self.device) if isinstance(value, Tensor) else value
+            for name, value in state["losses"].items()
+        }
         self.losses = LossRecord(**{**losses, "names": tuple(losses["names"])})
 
 

@@ -79,9 +79,8 @@ class CohortCheckpoints:
         path = f"{self._folder}/{found:08d}/rank{self._workers.rank}.pt"
         data = self._ledger.read_bytes(path)
         with reading(self._ledger.place(path), "delete this checkpoint, and the one before it counts"):
-            entries: Entries = torch.load(
-                io.BytesIO(data), map_location=self._workers.device, weights_only=True
-            )
+            # on the host: which of them are on the device at a time is the seating's business
+            entries: Entries = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         return entries
 
     def _newest(self) -> int | None:

@@ -23,7 +23,7 @@ from distill.models import Output
 from distill.random_state import RandomState
 from distill.recipe import digest
 from distill.redaction import redacted
-from distill.training import Batch, State, Student, StudentSpec
+from distill.training import Batch, Student, StudentSpec
 from orchestrator.attention import Attention
 from orchestrator.checkpoints import CohortCheckpoints, load_weights
 from orchestrator.cohort_job import SKIPPED_PICTURES, CohortJob
@@ -33,6 +33,7 @@ from orchestrator.plan import trial_weights
 from orchestrator.report import Costs, Report
 from orchestrator.scoring import LoadedTeacher, Scorer
 from orchestrator.seat import BlamedError, Seat, explained, is_out_of_memory
+from orchestrator.seating import Seating
 from orchestrator.stopwatch import Stopwatch
 from orchestrator.teaching import Teaching
 from orchestrator.workers import Workers
@@ -92,7 +93,7 @@ class TrainingFloor:
             job.operation.checkpoints_kept,
             job.operation.checkpoint_seconds,
         )
-        self.seats: list[Seat] = []
+        self.seating = Seating(workers, job.operation.seats, self._fill, self._fail)
         self._prepared: dict[str, tuple[dict[str, Tensor], float]] = {}
 
     def close(self) -> None:
@@ -123,40 +124,34 @@ class TrainingFloor:
         self.wave = order.wave
         self._seat(order)
         for stop in sorted({*self.wave.rungs, *self.wave.evaluations, self.wave.steps}):
-            while group := self._next_group(stop):
-                self._advance(group, stop)
-            for seat in self._training():
-                if not seat.reported_at(stop):
+            while group := self.seating.next_group(stop):
+                if present := self.seating.enter(group):
+                    self._advance(present, stop)
+            for seat in self.seating.training():
+                if not seat.reported_at(stop) and self.seating.enter([seat]):
                     self._score(seat, stop)
             if stop in self.wave.rungs:
                 self._prune(stop)
             self._checkpoint()
 
-    def _training(self) -> list[Seat]:
-        return [seat for seat in self.seats if not seat.ended]
-
     def _seat(self, order: WaveOrder) -> None:
         """Seats the wave's trials, each where the newest sound checkpoint has it, else at step 0."""
         saved = self.checkpoints.turn_to(order.index)
-        self.seats = []
+        self.seating.seats = []
         for trial in order.trials:
             entry = saved.get(trial.trial_id)
             seat = Seat(trial) if entry is None else Seat.restored(trial, entry)
             if seat.ended and trial.trial_id in order.retried:
-                entry, seat = None, Seat(trial)
+                seat = Seat(trial)
             if not seat.ended and trial.trial_id in self.blamed:
                 self._fail(seat, BlamedError(self.blamed[trial.trial_id]))
-            if not seat.ended:
-                self.attention.turn_to(trial.trial_id, seat.step)
-                state = None if entry is None else entry["student"]
-                failure = self.workers.attempt(partial(self._fill, seat, state))
-                if failure is not None:
-                    self._fail(seat, failure)
-            self.seats.append(seat)
-        self._post([report for seat in self.seats for report in seat.reports])
+            self.seating.seats.append(seat)
+        self._post([report for seat in self.seating.seats for report in seat.reports])
 
-    def _fill(self, seat: Seat, state: State | None) -> None:
-        """Builds the seat's student: fresh, from a checkpoint, or a teacher that is only to be scored."""
+    def _fill(self, seat: Seat) -> None:
+        """Builds the seat's student: fresh, from where it waits, or a teacher that is only to be scored."""
+        self.attention.turn_to(seat.trial.trial_id, seat.step)
+        state = seat.waiting
         weights = trial_weights(seat.trial)
         if state is None and seat.trial.phase == "teacher" and self.ledger.exists(weights):
             program = self.wave.brackets[0].study.teacher.sha256  # a teacher's own cohort holds it alone
@@ -168,7 +163,7 @@ class TrainingFloor:
             student.load_state_dict(state)
         elif student.method.preparation is not None:
             self._prepare(seat, student, student.method.preparation)
-        seat.student = student
+        seat.student, seat.waiting = student, None
 
     def _prepare(self, seat: Seat, student: Student, name: str) -> None:
         """What a method trains on the frozen teacher beforehand: once for all seats, the same whoever asks first."""
@@ -217,13 +212,6 @@ class TrainingFloor:
         return Student(
             spec, info, device=self.workers.device, rank=self.workers.rank, reduce=self.workers.reduce
         )
-
-    def _next_group(self, stop: int) -> list[Seat]:
-        """Seats that stand at one step short of `stop`, at most as many as may be in memory at a time."""
-        behind = [seat for seat in self._training() if seat.step < stop]
-        first = min((seat.step for seat in behind), default=0)
-        together = [seat for seat in behind if seat.step == first]
-        return together[: self.job.operation.seats or len(self.seats)]
 
     def _advance(self, group: Sequence[Seat], stop: int) -> None:
         """Trains these seats together up to step `stop`; one batch and one teacher pass serve them all."""
@@ -278,6 +266,7 @@ class TrainingFloor:
         seated = [seat for seat in group if not seat.ended and seat.step == step]
         teacher, data = seconds.pop("teacher", 0.0), seconds.pop("data", 0.0)
         saved = 0.0 if self.teacher is None else self.teacher.take_saved()
+        beside = self.seating.present - 1  # whoever ran out of memory did so in this company
         for seat in seated:
             own = seconds.get(seat.trial.trial_id, 0.0)
             needs = seat.needs_teacher
@@ -293,8 +282,8 @@ class TrainingFloor:
                 if isinstance(seat.student, Student):
                     seat.student.check()
             except Exception as error:
-                self._fail_or_divide(seat, error)
-        seats = self._training()
+                self._fail_or_begin_anew(seat, error, beside)
+        seats = self.seating.training()
         spent = self.workers.world_size * sum(s.costs.student_seconds + s.costs.shared_seconds for s in seats)
         self._exchange(Progress(self.wave.index, step, self.wave.steps, len(seats), "training", spent))
 
@@ -323,7 +312,9 @@ class TrainingFloor:
         assert seat.student is not None  # a seat that trains has a student
         student = seat.student
         last = stop == self.wave.steps
-        self._exchange(Progress(self.wave.index, stop, self.wave.steps, len(self._training()), "scoring"))
+        self._exchange(
+            Progress(self.wave.index, stop, self.wave.steps, len(self.seating.training()), "scoring")
+        )
         self.attention.turn_to(seat.trial.trial_id, stop)
         student.average_buffers()
         score = self.scorer.score(seat.trial, student, last=last)
@@ -348,21 +339,26 @@ class TrainingFloor:
         )
         self._tell(seat, report)
 
-    def _fail_or_divide(self, seat: Seat, error: Exception) -> None:
-        """Ends one trial; or, where its recipe allows it and memory ran out, starts it anew with the batch halved."""
+    def _fail_or_begin_anew(self, seat: Seat, error: Exception, beside: int) -> None:
+        """Ends one trial. Where memory ran out it is begun anew instead: by itself, then with the batch halved if its
+        recipe allows that."""
         recipe = seat.trial.recipe
         share = recipe.batch_size // (self.workers.world_size * recipe.accumulate)
         divides = recipe.accumulate_if_out_of_memory and seat.accumulate == 1 and share % 2 == 0
-        if not (any(self.workers.gathered(is_out_of_memory(error))) and divides):
+        if not any(self.workers.gathered(is_out_of_memory(error))):
             self._fail(seat, error)
-            return
-        seat.remark = (
-            f"ran out of memory by step {seat.step}; trained anew with accumulate {2 * recipe.accumulate}"
-        )
-        seat.student, seat.step, seat.accumulate = None, 0, 2
-        failure = self.workers.attempt(partial(self._fill, seat, None))
-        if failure is not None:
-            self._fail(seat, failure)
+        elif beside:
+            seat.alone = True
+            seat.begin_anew(
+                f"ran out of memory by step {seat.step} beside {beside} others; trained anew by itself"
+            )
+        elif divides:
+            seat.accumulate = 2
+            seat.begin_anew(
+                f"ran out of memory by step {seat.step}; trained anew with accumulate {2 * recipe.accumulate}"
+            )
+        else:
+            self._fail(seat, error)
 
     def _fail(self, seat: Seat, error: Exception) -> None:
         """Ends one trial; the others do not notice."""
@@ -384,7 +380,7 @@ class TrainingFloor:
     def _tell(self, seat: Seat, report: Report) -> None:
         seat.reports.append(report)
         if report.status is not None:
-            seat.student = None
+            seat.leave()
             self.workers.free_memory()
         self._post([report])
 
@@ -394,7 +390,7 @@ class TrainingFloor:
 
     def _prune(self, rung: int) -> None:
         """Waits for the decision at a rung and drops the students that do not go on."""
-        seats = self._training()
+        seats = self.seating.training()
         names = [seat.trial.trial_id for seat in seats]
         self.attention.rest()
         kept: list[str] | None = None
@@ -405,9 +401,9 @@ class TrainingFloor:
         for seat in seats:
             if kept is not None and seat.trial.trial_id not in kept:
                 seat.reports.append(replace(seat.reports[-1], status="pruned"))
-                seat.student = None
+                seat.leave()
 
     def _checkpoint(self) -> None:
         self.attention.rest()
-        self.checkpoints.save({seat.trial.trial_id: seat.entry() for seat in self.seats})
-        self.attention.got_on((self.wave.index, sum(seat.step for seat in self.seats)))
+        self.checkpoints.save({seat.trial.trial_id: seat.entry() for seat in self.seating.seats})
+        self.attention.got_on((self.wave.index, sum(seat.step for seat in self.seating.seats)))

@@ -273,7 +273,10 @@ class OperationChoice(Section):
         default=None, ge=1, le=10_000, description="by default as many as the cluster holds"
     )
     seats: int | None = Field(
-        default=None, ge=1, le=10_000, description="students in memory at a time; the wave by default"
+        default=None,
+        ge=1,
+        le=10_000,
+        description="students on the device at a time, the others wait on the host; as many as fit by default",
     )
     gpus_per_worker: float = Field(
         default=1.0,

@@ -174,7 +174,7 @@ class Desk:
         if at_rung:
             last = at_rung[-1]
             self._add(Report(trial_id, rung, status="pruned", tune_miou=last.tune_miou, costs=last.costs,
-                             started_at=last.started_at, finished_at=last.finished_at))  # fmt: skip
+                             remark=last.remark, started_at=last.started_at, finished_at=last.finished_at))  # fmt: skip
 
     async def end_all(self, status: Status, error: str | None) -> None:
         """The sweep: the cohort is gone; every trial that still waits for it ends."""

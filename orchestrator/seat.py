@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_map
 
-from distill.training import Student
+from distill.training import State, Student
 from orchestrator.desk import Blame
 from orchestrator.plan import Trial
 from orchestrator.report import Costs, Report
@@ -30,6 +31,24 @@ class Seat:
     accumulate: int = 1
     """By how much more the batch is divided than the recipe says, after the student ran out of memory."""
     remark: str | None = None
+    alone: bool = False
+    """Whether it is trained with no other student on the device, after it ran out of memory beside others."""
+    waiting: State | None = None
+    """What the student needs to go on, on the host, while it is not on the device."""
+
+    def wait_on_host(self) -> None:
+        """Takes the student off the device; `waiting` is what it goes on from."""
+        if isinstance(self.student, Student):
+            self.waiting = tree_map(_on_host, self.student.state_dict())
+        self.student = None
+
+    def begin_anew(self, remark: str) -> None:
+        """Back to step 0, with a student that is still to be built."""
+        self.student, self.waiting, self.step, self.remark = None, None, 0, remark
+
+    def leave(self) -> None:
+        """The trial has ended: nothing of its student is needed any more."""
+        self.student = self.waiting = None
 
     @property
     def ended(self) -> bool:
@@ -65,15 +84,22 @@ class Seat:
             "started_at": self.started_at,
             "accumulate": self.accumulate,
             "remark": self.remark,
-            "student": None if self.student is None else self.student.state_dict(),
+            "alone": self.alone,
+            "student": self.waiting if self.student is None else self.student.state_dict(),
         }
 
     @classmethod
     def restored(cls, trial: Trial, entry: Mapping[str, Any]) -> Seat:
-        """The seat of `entry`, its student still to be built."""
+        """The seat of `entry`; its student waits to be built."""
         reports = [Report(**{**report, "costs": Costs(**report["costs"])}) for report in entry["reports"]]
         plain = {key: entry[key] for key in ("step", "started_at", "accumulate", "remark")}
-        return cls(trial, costs=Costs(**entry["costs"]), reports=reports, **plain)
+        costs = Costs(**entry["costs"])
+        alone = entry.get("alone", False)  # older checkpoints do not say
+        return cls(trial, costs=costs, reports=reports, alone=alone, waiting=entry["student"], **plain)
+
+
+def _on_host(value: Any) -> Any:
+    return value.cpu() if isinstance(value, torch.Tensor) else value
 
 
 class BlamedError(RuntimeError):
@@ -99,7 +125,7 @@ def explained(error: Exception) -> str:
     figure = "" if found is None else f" (asked for {_readable(found[1])})"
     return (
         f"out of memory{figure}: lower recipe.batch_size, divide the batch by recipe.accumulate (or allow it where it is "
-        f"needed by recipe.accumulate_if_out_of_memory), or lower operation.seats; {text}"
+        f"needed by recipe.accumulate_if_out_of_memory); {text}"
     )
 
 

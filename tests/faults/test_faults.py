@@ -12,7 +12,7 @@ import pytest
 import ray_nodes
 import yaml
 from harness import PATIENT, Toll, assert_nothing_lost, disturbed_run
-from sweeps import SMALL, Sweep, counted, run, trials
+from sweeps import SMALL, Sweep, counted, curves, run, trials
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 TROUBLES = Path(__file__).parents[1] / "orchestrator" / "troubles"
@@ -104,6 +104,36 @@ def test_trials_that_hang_die_raise_or_want_too_much_memory_fail_alone(
     assert pd.isna(rows.remark["student"])
     told = json.loads(sweep.text()[sweep.text().index('{\n "exit_code"') :].split("\n}\n")[0] + "\n}")
     assert len(told["failures"]) == 4
+
+
+def test_students_for_which_the_device_has_no_room_together_are_trained_in_turn_with_the_same_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of `crowded` run out of memory in a step, a third of `bulky` cannot be built."""
+    monkeypatch.setenv("PYTHONPATH", f"{TROUBLES}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    document = yaml.safe_load(SMALL.read_text())
+    document["methods"] = ["student", "crowded", "bulky"]
+    document["search"] = {"trials": 3, "bracket": 3, "wave": 9, "rungs": [0.5], "evaluations": 2}
+    document["final"] = {"seeds": [1]}
+    source = tmp_path / "large.yaml"
+    source.write_text(yaml.safe_dump(document))
+    met = run(source, tmp_path / "met")
+    assert met.process.returncode == 0, met.text()
+    told = run(source, tmp_path / "told", "--set", "operation.seats=1")
+    assert told.process.returncode == 0, told.text()
+    remarks = (
+        trials(tmp_path / "met")
+        .query("phase == 'search'")
+        .fillna({"remark": ""})
+        .groupby("method")
+        .remark.apply(list)
+    )
+    assert {*remarks["crowded"]} == {"ran out of memory by step 12 beside 7 others; trained anew by itself"}
+    assert {method for method, told in remarks.items() if any(told)} == {"crowded"}
+    assert trials(tmp_path / "told").remark.isna().all()
+    rows = [trials(tmp_path / name).drop(columns="remark") for name in ("met", "told")]
+    pd.testing.assert_frame_equal(*rows)
+    pd.testing.assert_frame_equal(*(curves(tmp_path / name) for name in ("met", "told")))
 
 
 @pytest.mark.long

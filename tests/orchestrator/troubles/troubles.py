@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+import weakref
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -86,3 +87,36 @@ class GreedyWhenWhole(Trouble):
     def trouble(self, labels: Tensor) -> None:
         if len(labels) > 2:
             torch.empty(10**15)
+
+
+@register
+class Crowded(Trouble):
+    """Two of these do not fit on one device, as if their students were large."""
+
+    card: ClassVar[Card] = card("crowded")
+    present: ClassVar[weakref.WeakSet[Crowded]] = weakref.WeakSet()
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.present.add(self)
+
+    def trouble(self, labels: Tensor) -> None:
+        if len(self.present) > 1:
+            torch.empty(10**15)
+
+
+@register
+class Bulky(Trouble):
+    """A third one cannot even be built."""
+
+    card: ClassVar[Card] = card("bulky")
+    present: ClassVar[weakref.WeakSet[Bulky]] = weakref.WeakSet()
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        if len(self.present) > 1:
+            torch.empty(10**15)
+        self.present.add(self)
+
+    def trouble(self, labels: Tensor) -> None:
+        """None."""
