@@ -32,7 +32,7 @@ NODE = {**EVERY, "num_cpus": 4, "num_gpus": 1}
 HEAD = {**EVERY, "num_cpus": 0, "include_dashboard": False}
 
 
-def sweep(cohorts: int, trials: int) -> dict[str, Any]:
+def sweep(cohorts: int, trials: int, wave: int) -> dict[str, Any]:
     """A sweep file's content: each pair has a teacher of its own, and so a cohort of its own."""
     recipe = {"steps": 1, "batch_size": 1, "augmentation": {"crop": 32}, "lr": 0.1}
     teachers = [
@@ -49,7 +49,7 @@ def sweep(cohorts: int, trials: int) -> dict[str, Any]:
             for number, teacher in enumerate(teachers)
         ],
         "methods": METHODS,
-        "search": {"trials": trials // (cohorts * len(METHODS)) - 1, "rungs": [], "wave": 16},
+        "search": {"trials": trials // (cohorts * len(METHODS)) - 1, "rungs": [], "bracket": 1, "wave": wave},
         "final": {"seeds": [1]},
         "compute": {"device": "cuda", "workers": 1, "cpus_per_worker": 4},
     }
@@ -80,6 +80,9 @@ def main() -> None:
     parser.add_argument("--cohorts", type=int, default=100)
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument(
+        "--wave", type=int, default=8, help="trials of a cohort at once; each is a process of 120 MiB here"
+    )
     parser.add_argument("--json", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument("--page", type=Path, default=performance.PAGE)
     options = parser.parse_args()
@@ -131,7 +134,7 @@ def carry_out(options: argparse.Namespace, folder: Path, address: str) -> dict[s
     from orchestrator.plan import make_plan
     from orchestrator.progress import ProgressView
 
-    plan = make_plan(SweepConfig.model_validate(sweep(options.cohorts, options.trials)))
+    plan = make_plan(SweepConfig.model_validate(sweep(options.cohorts, options.trials, options.wave)))
     compute, operation = plan.config.compute, plan.config.operation
     root, notes = folder / "run", folder / "notes"
     notes.mkdir()
@@ -170,7 +173,10 @@ def carry_out(options: argparse.Namespace, folder: Path, address: str) -> dict[s
         "cohorts": len(seen),
         "trials": len(rows),
         "seconds": seconds,
-        "seconds_if_nothing_cost_anything": ideal(seen, options),
+        "wave": options.wave,
+        "seconds_if_nothing_cost_anything": options.seconds
+        * sum(len(cohort.waves) for cohort in plan.students)
+        / options.nodes,
         "ms_per_trial": 1000 * seconds / len(rows),
         "cohorts_at_once": at_once(seen),
         "nodes_used": len({note["node"] for note in seen}),
@@ -179,12 +185,6 @@ def carry_out(options: argparse.Namespace, folder: Path, address: str) -> dict[s
         "driver_start_mib": base,
         "driver_peak_mib": memory("VmHWM"),
     }
-
-
-def ideal(seen: list[dict[str, Any]], options: argparse.Namespace) -> float:
-    """Rounds of cohorts × waves of each × seconds of a wave."""
-    waves = 2  # one of the search's trials, one final
-    return -(-len(seen) // options.nodes) * waves * options.seconds
 
 
 def at_once(seen: list[dict[str, Any]]) -> int:

@@ -263,7 +263,7 @@ def _many_nodes(found: Mapping[str, Any], aims: Aims) -> list[str]:
         "## A plan larger than the cluster",
         "",
         f"{found['nodes']} nodes of 4 CPUs and a GPU each, all of them Ray daemons on one machine and none with what it says. {found['cohorts']} cohorts of one "
-        f"GPU, {found['trials']} trials, placed as a sweep places them; a wave is answered after some seconds and not trained. {_where(found['machine'])}",
+        f"GPU, {found['trials']} trials, {found['wave']} of a cohort at once, placed as a sweep places them; a wave is answered after some seconds and not trained. {_where(found['machine'])}",
         "",
         *_table(
             ("cohorts at once, at most", "nodes used", "seconds", "if nothing cost anything", "ms per trial",

@@ -10,6 +10,10 @@ method's gain over the equally tuned student alone, of the methods that were tra
 
 prints what one method has over another, a row each, a column per pair and their mean.
 
+    python benchmarks/studies.py grid runs/sensitivity
+
+prints the gain over the student, mean over pairs, of methods labelled `<a>_<value>.<b>_<value>`: a row per value of the first.
+
     python benchmarks/studies.py longer runs/scenes --methods kd heteroakd cwd --output runs/equal_time.yaml
     python -m orchestrator.sweep runs/equal_time.yaml --set operation.teachers=runs/scenes
     python benchmarks/studies.py equal-time runs/scenes runs/equal_time
@@ -26,6 +30,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +41,7 @@ from distill.errors import UsageError
 from orchestrator.leaderboard.statistics import t_interval
 from orchestrator.ledger import Ledger
 
+_LABEL = re.compile(r"(\w+)_([\d.]+)\.(\w+)_([\d.]+)")
 ROUND_TO = 10
 CLOSE = 0.05  # of the seconds: so far may a student's be from a method's that stand for equal
 
@@ -47,7 +53,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("knob", "differences"):
         commands.add_parser(name).add_argument("runs", type=Path, nargs="+")
-    for name in ("longer", "equal-time"):
+    for name in ("grid", "longer", "equal-time"):
         commands.add_parser(name).add_argument("run", type=Path)
     commands.choices["differences"].add_argument(
         "--methods", nargs="+", metavar="METHOD:OTHER", required=True
@@ -63,6 +69,8 @@ def main() -> None:
         elif options.command == "differences":
             trials = together([_read(run)[1] for run in options.runs])
             print("\n".join(differences_table(trials, options.methods)))
+        elif options.command == "grid":
+            print("\n".join(grid_table(_read(options.run)[1])))
         elif options.command == "longer":
             config, trials = _read(options.run)
             document = longer_students(config, step_costs(trials), options.methods)
@@ -151,6 +159,34 @@ def differences_table(trials: pd.DataFrame, wanted: list[str]) -> list[str]:
         cells = [_told(points, "{:+.1f}") for points in (*gains, sum(gains) / len(gains))]
         lines.append(f"| {first} over {other} | {' | '.join(cells)} |")
     return lines
+
+
+def grid_table(trials: pd.DataFrame) -> list[str]:
+    """Markdown: gains over the student, mean over pairs, of methods labelled `<a>_<value>.<b>_<value>`.
+
+    Raises:
+        UsageError: the run has no final run of such a method.
+    """
+    scores = _scores(trials)
+    pairs = list(scores.columns.get_level_values("pair").unique())
+    methods = list(scores.columns.get_level_values("method").unique())
+    squares = {square: name for name in methods if (square := _LABEL.fullmatch(name))}
+    if not squares:
+        raise UsageError(f"the run has no methods labelled like lambda2_1.tau_0.5; it has {sorted(methods)}")
+    cells = {}
+    for square, name in squares.items():
+        gains = [scores[pair, name] - scores[pair, "student"] for pair in pairs]
+        cells[float(square[2]), float(square[4])] = _told(sum(gains) / len(gains), "{:+.1f}")
+    row_name, column_name = next((square[1], square[3]) for square in squares)
+    rows, columns = ({place[axis] for place in cells} for axis in (0, 1))
+    return [
+        f"| {row_name} | {' | '.join(f'{column_name} {column:g}' for column in sorted(columns))} |",
+        "| --- |" + " --- |" * len(columns),
+        *(
+            f"| {row:g} | " + " | ".join(cells.get((row, column), "") for column in sorted(columns)) + " |"
+            for row in sorted(rows)
+        ),
+    ]
 
 
 def step_costs(trials: pd.DataFrame) -> pd.Series:

@@ -199,3 +199,19 @@ def test_differences_are_paired_by_seed_and_averaged_over_pairs(studies: ModuleT
     assert row == "| kd over student | +1.0 [+1.0, +1.0] | +3.0 [+3.0, +3.0] | +2.0 [+2.0, +2.0] |"
     with pytest.raises(UsageError, match="no final run of 'cwd'"):
         studies.differences_table(trials, ["cwd:kd"])
+
+
+def test_a_grid_of_settings_has_the_mean_gain_of_each(studies: ModuleType) -> None:
+    trials = pd.concat(
+        final_runs(pair, method, 1, [start + gain, start + gain + 0.1])
+        for pair, start in (("p", 0.5), ("q", 0.3))
+        for method, gain in (("student", 0.0), ("a_1.b_0.5", 0.1), ("a_1.b_2", 0.2), ("a_10.b_2", -0.1))
+    )
+    assert studies.grid_table(trials) == [
+        "| a | b 0.5 | b 2 |",
+        "| --- | --- | --- |",
+        "| 1 | +10.0 [+10.0, +10.0] | +20.0 [+20.0, +20.0] |",
+        "| 10 |  | −10.0 [−10.0, −10.0] |",
+    ]
+    with pytest.raises(UsageError, match="no methods labelled"):
+        studies.grid_table(final_runs("p", "student", 1, [0.5, 0.6]))
