@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, NamedTuple
 
 import cv2
-import imagecodecs
+import kornia_rs.io as kornia
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
@@ -20,7 +21,11 @@ _LABEL_MODES = ("L", "P", "1")
 _CHANNELS = {"RGB": 3, "RGBA": 4, "LA": 2, "CMYK": 4, "YCbCr": 3}
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
-_GREY, _RGB = 0, 2  # colour types of a PNG's header
+_PLAIN_PNG = struct.Struct(
+    ">8x8xIIBB2xB"
+)  # of the first 29 bytes: width, height, bits, colour type, interlaced
+_GREY, _RGB = 0, 2  # colour types
+_MOST_PIXELS = 2**30  # as many as OpenCV reads
 
 
 class BrokenFileError(UsageError):
@@ -96,14 +101,16 @@ def read_values(path: File) -> NDArray[np.uint8]:
 
 def _plain_png(data: bytes, colour_type: int) -> NDArray[np.uint8] | None:
     """The pixels of a PNG of 8 bits per channel, by the fastest decoder at hand; None where it is another file, or broken."""
-    if data[:8] != _PNG_START or tuple(data[24:26]) != (8, colour_type):
+    if data[:8] != _PNG_START or len(data) < _PLAIN_PNG.size:
+        return None
+    width, height, *kind = _PLAIN_PNG.unpack_from(data)
+    if kind != [8, colour_type, 0] or width * height > _MOST_PIXELS:
         return None
     try:
-        pixels = imagecodecs.png_decode(data)
-    except imagecodecs.PngError:
-        return None  # the others say what is wrong
-    whole = pixels.dtype == np.uint8 and pixels.shape[2:] == ((3,) if colour_type == _RGB else ())
-    return pixels if whole else None
+        pixels = kornia.decode_image_png_u8(data, (height, width), "rgb" if colour_type == _RGB else "mono")
+    except Exception:  # it raises no class of its own; the others say what is wrong
+        return None
+    return np.asarray(pixels, np.uint8) if colour_type == _RGB else np.asarray(pixels[..., 0], np.uint8)
 
 
 def refuse_colours(path: File, mode: str) -> None:
