@@ -228,12 +228,15 @@ def confusion_matrices(labels_bhw: Tensor, predicted_bhw: Tensor, num_classes: i
     """
     import torch
 
-    # one more row takes the ignored pixels
-    cell = labels_bhw.clamp(max=num_classes).long().mul_(num_classes).add_(predicted_bhw)
-    size = (num_classes + 1) * num_classes
-    cell += torch.arange(len(cell), device=cell.device).view(-1, 1, 1) * size
-    counts = torch.bincount(cell.flatten(), minlength=len(cell) * size)
-    return counts.view(len(cell), num_classes + 1, num_classes)[:, :num_classes]
+    size = (num_classes + 1) * num_classes  # one more row takes the ignored pixels
+    pictures = len(labels_bhw)
+    kind = (
+        torch.int32 if pictures * size < 2**31 else torch.int64
+    )  # reading and writing cells is what takes time
+    cell = labels_bhw.clamp(max=num_classes).to(kind).mul_(num_classes).add_(predicted_bhw.to(kind))
+    cell += torch.arange(pictures, device=cell.device, dtype=kind).view(-1, 1, 1) * size
+    counts = torch.bincount(cell.flatten(), minlength=pictures * size)
+    return counts.view(pictures, num_classes + 1, num_classes)[:, :num_classes]
 
 
 def resized_logits(logits: Tensor, like: Tensor) -> Tensor:
