@@ -62,6 +62,7 @@ class Desks:
         self.book = book
         self.at_work: dict[str, DeskAtWork] = {}
         self._left: list[DeskAtWork] = []
+        self._followed: dict[str, str] = {}  # desks by Tune's trials that hold a process
         self._wave_seconds: dict[str, list[float]] = {}  # of the waves that are over, by cohort
         self.stopping = False
         self._expected: set[str] = set()
@@ -89,8 +90,20 @@ class Desks:
             if desk is not None:
                 self._left.append(desk)
 
+    def follow(self, tune_trial: str, desk_name: str) -> None:
+        """A trial of Tune's follows a student at this desk."""
+        self._followed[tune_trial] = desk_name
+
+    def follow_no_more(self, tune_trial: str) -> None:
+        """That trial is over for Tune too: its process is free for another."""
+        self._followed.pop(tune_trial, None)
+
     def _awaited(self, desk: DeskAtWork) -> bool:
-        return bool(self.book.running(desk.cohort_id, desk.wave))
+        """Whether a trial of the desk's wave has not ended, or not for Tune, which has yet to hear of it.
+
+        A wave that is opened before would have processes started for it, while those of the last wave come free.
+        """
+        return self.book.running(desk.cohort_id, desk.wave) or desk.name in self._followed.values()
 
     def finish(self) -> bool:
         """Whether no wave will be opened any more; from then on no further desk is expected."""
@@ -165,6 +178,7 @@ class WaveSearcher(Searcher):
             self._waiting += [(desk.name, trial) for trial in wave.trials]
         if self._waiting:
             desk_name, trial = self._waiting.pop(0)
+            self._desks.follow(trial_id, desk_name)
             return {
                 "desk": desk_name,
                 "trial_id": trial.trial_id,
@@ -176,7 +190,8 @@ class WaveSearcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Nothing: the book knows."""
+        """Its process is free; what became of the student the book knows."""
+        self._desks.follow_no_more(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the ledger is what a sweep goes on from."""
