@@ -26,6 +26,8 @@ import measured
 import performance
 from scale import answer_waves, begun_run, memory
 
+LEAN = {"RAY_prestart_worker_first_driver": "0", "RAY_enable_worker_prestart": "0"}
+"""Else every node starts a process for each CPU that it says it has."""
 METHODS = ("student", "kd")
 EVERY = {"node_ip_address": "127.0.0.2", "object_store_memory": 80 * 2**20}  # nobody else reaches it
 NODE = {**EVERY, "num_cpus": 4, "num_gpus": 1}
@@ -55,7 +57,7 @@ def sweep(cohorts: int, trials: int, wave: int) -> dict[str, Any]:
     }
 
 
-def answer_jobs(crew: str, assignments: Any, root: str, seconds: float, notes: str) -> None:
+def answer_jobs(crew: str, assignments: Any, seconds: float, notes: str) -> None:
     """What a crew's worker does, as `orchestrator.cohort_job.work`, but that it trains nothing; notes when and where."""
     import ray
 
@@ -64,7 +66,7 @@ def answer_jobs(crew: str, assignments: Any, root: str, seconds: float, notes: s
         if job is None:
             continue
         began = time.time()
-        answer_waves(job.desk, root, seconds)
+        answer_waves(job.desk, None, seconds)
         note = {"began": began, "ended": time.time(), "node": ray.get_runtime_context().get_node_id()}
         Path(notes, f"{job.desk_name}.json").write_text(json.dumps(note))
         done = job.desk_name
@@ -99,10 +101,13 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """One phase on so many nodes."""
     from orchestrator.cluster import prepare_environment
 
-    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), **LEAN}
     prepare_environment("auto")  # before anything imports ray
+    import ray._private.utils
     from ray.cluster_utils import Cluster
 
+    # Each node's agent as it is where Ray is installed without its dashboard: half the memory.
+    ray._private.utils.get_dashboard_dependency_error = lambda: ImportError("left out")
     cluster = Cluster(initialize_head=True, head_node_args=HEAD)
     try:
         began = time.monotonic()
@@ -152,7 +157,7 @@ def carry_out(options: argparse.Namespace, folder: Path, address: str) -> dict[s
             worker = ray.remote(answer_jobs).options(
                 num_cpus=bundles[0]["CPU"], num_gpus=bundles[0]["GPU"], scheduling_strategy=strategy
             )
-            ray.get(worker.remote(crew, self._assignments, str(root), options.seconds, str(notes)))
+            ray.get(worker.remote(crew, self._assignments, options.seconds, str(notes)))
             remove_placement_group(place)
 
     with (

@@ -127,16 +127,16 @@ def begun_run(plan: Any, root: Path) -> Any:
     return run
 
 
-def answer_waves(desk: Any, root: str, seconds: float = 0.0) -> None:
-    """A cohort that trains nothing: a score by the trial's name, so many seconds after a wave is seated."""
-    import numpy as np
+def answer_waves(desk: Any, root: str | None, seconds: float = 0.0) -> None:
+    """A cohort that trains nothing: a score by the trial's name, so many seconds after a wave is seated.
+
+    In the ledger at `root` it writes what a board needs of a final run.
+    """
     import ray
 
-    from orchestrator.ledger import Ledger
     from orchestrator.report import Report
-    from orchestrator.rows import counts_table
 
-    ledger, finished = Ledger(root), -1
+    finished = -1
     while True:
         order = ray.get(desk.next_wave.remote(finished))
         if order == "closed":
@@ -147,10 +147,8 @@ def answer_waves(desk: Any, root: str, seconds: float = 0.0) -> None:
         reports = []
         for trial in order.trials:
             score, final = random.Random(trial.trial_id).random(), trial.phase == "final"
-            if final:
-                tp = np.full((PICTURES, CLASSES), int(1000 * score))
-                table = counts_table(trial.trial_id, "test", range(PICTURES), tp, 1000 - tp, 1000 - tp, None)
-                ledger.append("counts", table, trial.trial_id)
+            if final and root is not None:
+                _count(root, trial.trial_id, score)
             now = time.time()
             reports.append(
                 Report(
@@ -160,6 +158,17 @@ def answer_waves(desk: Any, root: str, seconds: float = 0.0) -> None:
             )  # fmt: skip
         ray.get(desk.post.remote(reports))
         finished = order.index
+
+
+def _count(root: str, trial_id: str, score: float) -> None:
+    import numpy as np
+
+    from orchestrator.ledger import Ledger
+    from orchestrator.rows import counts_table
+
+    tp = np.full((PICTURES, CLASSES), int(1000 * score))
+    table = counts_table(trial_id, "test", range(PICTURES), tp, 1000 - tp, 1000 - tp, None)
+    Ledger(root).append("counts", table, trial_id)
 
 
 def bare(count: int, root: Path) -> dict[str, Any]:

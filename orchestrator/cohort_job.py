@@ -20,7 +20,7 @@ SKIPPED_PICTURES = "logs/skipped"
 
 @dataclass(frozen=True)
 class CohortJob:
-    """A crew's part in one cohort. `run` is the root of the ledger, `desk` the handle of the crew's desk."""
+    """A crew's part in one cohort. `run` is the root of the ledger, `desk` the crew's `DeskHandle`."""
 
     run: str
     config: SweepConfig

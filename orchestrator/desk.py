@@ -1,4 +1,4 @@
-"""Where trials and a cohort meet: one small asyncio actor per cohort. Waves, reports, decisions.
+"""Where trials and a crew meet: a desk for each crew, all in one actor (`Office`). Waves, reports, decisions.
 
 The desk computes nothing. It may forget everything: trials ask again, the cohort posts its reports again, and a
 report is known by (trial, step), so that telling twice is telling once. A wave starts as soon as Tune wants its first
@@ -130,7 +130,7 @@ class Attempts:
 
 
 class Desk:
-    """The actor's class; `ray.remote(Desk)` is made in `phases`.
+    """A crew's desk, in the `Office`.
 
     Args:
         max_failures: starts of the workers in a row without a checkpoint in between before the cohort is given up.

@@ -16,7 +16,8 @@ import ray
 
 from orchestrator.cohort_job import CohortJob
 from orchestrator.crew import Crews
-from orchestrator.desk import Desk, GivenUpError, Progress
+from orchestrator.desk import GivenUpError, Progress
+from orchestrator.office import DeskHandle, Office
 from orchestrator.plan import Cohort
 from orchestrator.report import Report
 from orchestrator.run import Run
@@ -65,7 +66,7 @@ def run_phase(
         watch(PhaseView(name, ahead, planned, {}))
         return
     view = PhaseView(name, book, planned, {})
-    desks = Desks(book)
+    desks = Desks(book, office=f"office-{uuid.uuid4().hex[:8]}")
     over = threading.Event()
     crowd = Crowd(run, desks, todo, crews, later)
     watcher = threading.Thread(
@@ -105,7 +106,11 @@ class Crowd:
     def __init__(self, run: Run, desks: Desks, cohorts: Sequence[Cohort], crews: Crews, later: int) -> None:
         self._run = run
         self._desks = desks
-        self._session = uuid.uuid4().hex[:8]
+        office: Any = ray.remote(Office)
+        # Beside the driver, whose end is the sweep's: a node that is taken away must not take the desks along.
+        self._office = office.options(
+            name=desks.office, num_cpus=0, max_restarts=0, resources=BESIDE_THE_DRIVER
+        ).remote()
         self._waiting = [(cohort, 1) for cohort in cohorts]
         self._crews = crews
         self._later = later
@@ -120,7 +125,7 @@ class Crowd:
             desks.expect(self._desk_name(cohort, number))
 
     def _desk_name(self, cohort: Cohort, number: int) -> str:
-        return f"desk-{self._session}-{cohort.cohort_id}-{number}"
+        return f"{cohort.cohort_id}-{number}"
 
     def fill(self, seen: Mapping[str, Progress]) -> None:
         """Starts crews for which there is room and work; all that still wait where the run stops, as they then end at once.
@@ -168,11 +173,8 @@ class Crowd:
         if run.stopped.is_set():
             desks.came(name, None)
             return
-        desk: Any = ray.remote(Desk)
-        # Beside the driver, whose end is the sweep's: a node that is taken away must not take the desk along.
-        desk = desk.options(name=name, num_cpus=0, max_restarts=0, resources=BESIDE_THE_DRIVER).remote(
-            run.config.operation.max_failures
-        )
+        ray.get(self._office.open.remote(name, run.config.operation.max_failures))
+        desk = DeskHandle(self._office, name)
         desks.came(name, DeskAtWork(name, cohort.cohort_id, desk, number))
         # Since the look above: whoever told the desks did not see this one.
         if run.stopped.is_set() or desks.stopping:

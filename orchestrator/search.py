@@ -56,12 +56,13 @@ class Desks:
 
     Args:
         book: the phase's waves.
+        office: the name of the actor in which they stand.
     """
 
-    def __init__(self, book: WaveBook) -> None:
+    def __init__(self, book: WaveBook, office: str = "") -> None:
         self.book = book
+        self.office = office
         self.at_work: dict[str, DeskAtWork] = {}
-        self._left: list[DeskAtWork] = []
         self._followed: dict[str, str] = {}  # desks by Tune's trials that hold a process
         self._wave_seconds: dict[str, list[float]] = {}  # of the waves that are over, by cohort
         self.stopping = False
@@ -84,11 +85,9 @@ class Desks:
                 self.at_work[name] = desk
 
     def left(self, name: str) -> None:
-        """Nobody trains at this desk any more. It stays while trials have yet to learn there that they have ended."""
+        """Nobody trains at this desk any more."""
         with self._lock:
-            desk = self.at_work.pop(name, None)
-            if desk is not None:
-                self._left.append(desk)
+            self.at_work.pop(name, None)
 
     def follow(self, tune_trial: str, desk_name: str) -> None:
         """A trial of Tune's follows a student at this desk."""
@@ -114,7 +113,6 @@ class Desks:
     def open_waves(self) -> list[tuple[DeskAtWork, WaveOrder]]:
         """Opens a wave at every desk that has none running; closes those for which there is none now."""
         with self._lock:
-            self._left = [desk for desk in self._left if self._awaited(desk)]
             free = [desk for desk in self.at_work.values() if not self._awaited(desk)]
             waves = {} if self.stopping else {desk.name: self._open_wave(desk) for desk in free}
             return [(desk, wave) for desk in free if (wave := waves.get(desk.name)) is not None]
@@ -180,6 +178,7 @@ class WaveSearcher(Searcher):
             desk_name, trial = self._waiting.pop(0)
             self._desks.follow(trial_id, desk_name)
             return {
+                "office": self._desks.office,
                 "desk": desk_name,
                 "trial_id": trial.trial_id,
                 "study": trial.study_id,

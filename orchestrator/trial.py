@@ -7,12 +7,13 @@ from typing import Any
 import ray
 from ray import tune
 
+from orchestrator.office import DeskHandle
 from orchestrator.report import Report
 
 
 def follow_trial(config: dict[str, Any]) -> None:
     """A Tune trial: passes its student's reports on, ends when the student ends."""
-    desk = ray.get_actor(config["desk"])
+    desk = DeskHandle(ray.get_actor(config["office"]), config["desk"])
     trial_id = config["trial_id"]
     seen = 0
     while True:
