@@ -230,9 +230,8 @@ def confusion_matrices(labels_bhw: Tensor, predicted_bhw: Tensor, num_classes: i
 
     size = (num_classes + 1) * num_classes  # one more row takes the ignored pixels
     pictures = len(labels_bhw)
-    kind = (
-        torch.int32 if pictures * size < 2**31 else torch.int64
-    )  # reading and writing cells is what takes time
+    # Reading and writing cells is what takes time.
+    kind = torch.int32 if pictures * size < 2**31 else torch.int64
     cell = labels_bhw.clamp(max=num_classes).to(kind).mul_(num_classes).add_(predicted_bhw.to(kind))
     cell += torch.arange(pictures, device=cell.device, dtype=kind).view(-1, 1, 1) * size
     counts = torch.bincount(cell.flatten(), minlength=pictures * size)

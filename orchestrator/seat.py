@@ -18,7 +18,7 @@ from orchestrator.report import Costs, Report
 from orchestrator.scoring import LoadedTeacher
 
 
-@dataclass
+@dataclass(eq=False)  # a seat is itself, whatever it holds
 class Seat:
     """One student's place: its training, what it has cost, what it has told."""
 

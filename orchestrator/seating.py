@@ -70,10 +70,10 @@ class Seating:
         if self._most is not None:
             outside = self._outside(group)
             self._send_away(outside[: max(0, len(outside) + inside + 1 - self._most)])
-        failure = self._workers.attempt(partial(self._fill, seat))
+        failure = self._attempt(seat)
         if self._lacks_memory(failure) and self._outside(group):
             self._send_away(self._outside(group))
-            failure = self._workers.attempt(partial(self._fill, seat))
+            failure = self._attempt(seat)
         if failure is None:
             return True
         if self._lacks_memory(failure) and inside:
@@ -81,6 +81,12 @@ class Seating:
             return False
         self._fail(seat, failure)
         return True
+
+    def _attempt(self, seat: Seat) -> Exception | None:
+        failure = self._workers.attempt(partial(self._fill, seat))
+        if failure is not None:
+            seat.wait_on_host()  # where it was built, though not on every worker
+        return failure
 
     def _outside(self, group: Sequence[Seat]) -> list[Seat]:
         return [seat for seat in self.seats if seat.student is not None and seat not in group]

@@ -21,9 +21,8 @@ _LABEL_MODES = ("L", "P", "1")
 _CHANNELS = {"RGB": 3, "RGBA": 4, "LA": 2, "CMYK": 4, "YCbCr": 3}
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
-_PLAIN_PNG = struct.Struct(
-    ">8x8xIIBB2xB"
-)  # of the first 29 bytes: width, height, bits, colour type, interlaced
+# A PNG's first 29 bytes: width, height, bits, colour type, interlaced.
+_PLAIN_PNG = struct.Struct(">8x8xIIBB2xB")
 _GREY, _RGB = 0, 2  # colour types
 _MOST_PIXELS = 2**30  # as many as OpenCV reads
 
