@@ -97,13 +97,6 @@ class Desks:
         """That trial is over for Tune too: its process is free for another."""
         self._followed.pop(tune_trial, None)
 
-    def _awaited(self, desk: DeskAtWork) -> bool:
-        """Whether a trial of the desk's wave has not ended, or not for Tune, which has yet to hear of it.
-
-        A wave that is opened before would have processes started for it, while those of the last wave come free.
-        """
-        return self.book.running(desk.cohort_id, desk.wave) or desk.name in self._followed.values()
-
     def finish(self) -> bool:
         """Whether no wave will be opened any more; from then on no further desk is expected."""
         with self._lock:
@@ -113,7 +106,13 @@ class Desks:
     def open_waves(self) -> list[tuple[DeskAtWork, WaveOrder]]:
         """Opens a wave at every desk that has none running; closes those for which there is none now."""
         with self._lock:
-            free = [desk for desk in self.at_work.values() if not self._awaited(desk)]
+            # Of a wave whose trials are not over for Tune the processes are not free yet: it would start others.
+            busy = set(self._followed.values())
+            free = [
+                desk
+                for desk in self.at_work.values()
+                if desk.name not in busy and not self.book.running(desk.cohort_id, desk.wave)
+            ]
             waves = {} if self.stopping else {desk.name: self._open_wave(desk) for desk in free}
             return [(desk, wave) for desk in free if (wave := waves.get(desk.name)) is not None]
 
