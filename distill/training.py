@@ -326,8 +326,8 @@ def _optimizer(recipe: Recipe, model: SegmentationModel, method: nn.Module) -> t
         for (lr, decay), parameters in groups.items()
     ]
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(settings, momentum=recipe.momentum)
-    return torch.optim.AdamW(settings)
+        return torch.optim.SGD(settings, momentum=recipe.momentum, fused=True)
+    return torch.optim.AdamW(settings, fused=True)
 
 
 def _moving_average(decay: float) -> Callable[..., Any]:

@@ -127,9 +127,8 @@ class TrainingFloor:
             while group := self.seating.next_group(stop):
                 if present := self.seating.enter(group):
                     self._advance(present, stop)
-            for seat in self.seating.training():
-                if not seat.reported_at(stop) and self.seating.enter([seat]):
-                    self._score(seat, stop)
+                    self._score_all(present, stop)
+            self._score_all(self.seating.training(), stop)  # who came here before the run was cut
             if stop in self.wave.rungs:
                 self._prune(stop)
             self._checkpoint()
@@ -306,6 +305,13 @@ class TrainingFloor:
             self._checkpoint()
         if leave_off:
             raise LeaveOffError
+
+    def _score_all(self, seats: Sequence[Seat], stop: int) -> None:
+        """Scores those that stand at `stop` and have not been scored there."""
+        for seat in seats:
+            scorable = not seat.ended and seat.step == stop and not seat.reported_at(stop)
+            if scorable and self.seating.enter([seat]):
+                self._score(seat, stop)
 
     def _score(self, seat: Seat, stop: int) -> None:
         """Evaluates a student that reached `stop` and reports; at the last step also on test, keeping its weights."""

@@ -23,32 +23,57 @@ from orchestrator.run import holder_of
 ANSWER_SECONDS = 180.0  # a node that has to fetch the job's code first takes its time
 
 
-def check_nodes(config: SweepConfig, ledger: Ledger) -> None:
-    """Asks every node for packages, and those that can hold a worker for data, device and the run's folder.
+class Readiness:
+    """Which nodes have what a sweep needs: all that are there at the start must; who joins later is looked at then.
 
-    Of data in a bucket each of these nodes says whether the bucket answers it.
-
-    The run's folder must be held: what a node sees of the lock says whether it sees the same folder.
-
-    Raises:
-        UsageError: lists node, what is missing there, and the remedy.
+    Every node is asked for packages, and those that can hold a worker for data, device and the run's folder. Of data in
+    a bucket each says whether the bucket answers it. The run's folder must be held: what a node sees of the lock says
+    whether it sees the same folder.
     """
-    cloudpickle.register_pickle_by_value(probe)  # type: ignore[no-untyped-call]
-    look: Any = ray.remote(num_cpus=0, max_retries=1)(probe.look)
-    asked = {}
-    for node in ray.nodes():  # type: ignore[no-untyped-call]
-        if node["Alive"]:
-            here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            needs = asdict(_needs(config, ledger, node["Resources"]))
-            asked[look.options(scheduling_strategy=here).remote(needs)] = node
-    answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
-    faults = [f"{_name(asked[task])}: {fault}" for task in answered for fault in _faults(task)]
-    faults += [
-        f"{_name(asked[task])}: no answer in {ANSWER_SECONDS:g} s; look at it with `ray status`"
-        for task in silent
-    ]
-    if faults:
-        raise UsageError("the cluster lacks what this sweep needs:\n  " + "\n  ".join(sorted(faults)))
+
+    def __init__(self, config: SweepConfig, ledger: Ledger) -> None:
+        self._config = config
+        self._ledger = ledger
+        self._known: set[str] = set()
+        self._asked: dict[Any, dict[str, Any]] = {}
+        cloudpickle.register_pickle_by_value(probe)  # type: ignore[no-untyped-call]
+        self._look: Any = ray.remote(num_cpus=0, max_retries=1)(probe.look)
+
+    def check(self) -> None:
+        """Waits for the word of every node.
+
+        Raises:
+            UsageError: lists node, what is missing there, and the remedy.
+        """
+        self._ask()
+        faults = self._answers(ANSWER_SECONDS)
+        faults += [
+            f"{_name(node)}: no answer in {ANSWER_SECONDS:g} s; look at it with `ray status`"
+            for node in self._asked.values()
+        ]
+        if faults:
+            raise UsageError("the cluster lacks what this sweep needs:\n  " + "\n  ".join(sorted(faults)))
+
+    def news(self) -> list[str]:
+        """Asks nodes that have joined; what is missing on those that have answered since the last time. Waits for none."""
+        self._ask()
+        return self._answers(0)
+
+    def _ask(self) -> None:
+        for node in ray.nodes():  # type: ignore[no-untyped-call]
+            if node["Alive"] and node["NodeID"] not in self._known:
+                self._known.add(node["NodeID"])
+                here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+                needs = asdict(_needs(self._config, self._ledger, node["Resources"]))
+                self._asked[self._look.options(scheduling_strategy=here).remote(needs)] = node
+
+    def _answers(self, seconds: float) -> list[str]:
+        """What those lack who answer within this time; they are not waited for again."""
+        if not self._asked:
+            return []
+        answered, _ = ray.wait(list(self._asked), num_returns=len(self._asked), timeout=seconds)
+        nodes = {task: self._asked.pop(task) for task in answered}
+        return [f"{_name(node)}: {fault}" for task, node in nodes.items() for fault in _faults(task)]
 
 
 def _needs(config: SweepConfig, ledger: Ledger, resources: dict[str, float]) -> probe.Needs:

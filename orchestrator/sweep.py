@@ -171,13 +171,12 @@ def _carry_out(options: Options, run: Run, room: Callable[[], int] | None) -> No
     from orchestrator.gallery import write_gallery
     from orchestrator.leaderboard.files import GALLERY, write_leaderboard
     from orchestrator.progress import ProgressView
-    from orchestrator.readiness import check_nodes
     from orchestrator.run import claim
 
     ledger = run.ledger
     with ProgressView(Console(stderr=options.json)) as view, _stops_at_signals(run, view):
         if room is not None and options.address != LOCAL:
-            check_nodes(run.config, ledger)
+            room = _room_on_ready_nodes(run, room, view.say)
         claim(ledger, run.plan, fresh=options.fresh)
         crews = Crews(run, room or (lambda: 0))
         try:
@@ -193,6 +192,21 @@ def _carry_out(options: Options, run: Run, room: Callable[[], int] | None) -> No
                 for note in notes:
                     view.say(note)
             write_leaderboard([ledger])
+
+
+def _room_on_ready_nodes(run: Run, room: Callable[[], int], say: Callable[[str], None]) -> Callable[[], int]:
+    """Refuses nodes that lack what the sweep needs. Of one that joins later it is said: Ray may train on it all the same."""
+    from orchestrator.readiness import Readiness
+
+    readiness = Readiness(run.config, run.ledger)
+    readiness.check()
+
+    def look() -> int:
+        for fault in readiness.news():
+            say(f"WARNING: a node that joined lacks what this sweep needs: {fault}")
+        return room()
+
+    return look
 
 
 def _phases(run: Run, crews: Crews, view: ProgressView) -> None:

@@ -88,17 +88,17 @@ class Cluster:
         end([self._head, *self.nodes])
         self._temporary.cleanup()
 
-    def add(self) -> None:
-        """One more node; returns once it has joined."""
-        self.nodes.append(self._joined(f"--address={self.address}", "--num-cpus=1"))
+    def add(self, **environment: str) -> None:
+        """One more node, with this in its environment; returns once it has joined."""
+        self.nodes.append(self._joined(f"--address={self.address}", "--num-cpus=1", **environment))
 
-    def _joined(self, *arguments: str) -> subprocess.Popen[bytes]:
+    def _joined(self, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
         """A node that runs. One that does not within 30 s gives up, which busy cores bring about: it gets another try."""
         address = f"--node-ip-address=127.0.0.{self._number}"
         self._number += 1
         for attempt in range(4):
             log = self._folder / f"node{self._number}-{attempt}.log"
-            node = start(address, *arguments, env=self._env, log=log)
+            node = start(address, *arguments, env=self._env | environment, log=log)
             while node.poll() is None:
                 if "Ray runtime started" in log.read_text():
                     return node
