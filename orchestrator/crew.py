@@ -119,8 +119,8 @@ class Crews:
     def _start(self, crew: str) -> None:
         """The crew's Ray Train run. Workers that died are started again; the desk says when that has no sense."""
         from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchConfig
 
+        from orchestrator.process_group import ProcessGroup
         from orchestrator.trainer import CohortTrainer
 
         compute = self._run.config.compute
@@ -129,7 +129,7 @@ class Crews:
         CohortTrainer(
             work,
             train_loop_config={"crew": crew, "assignments": self._assignments},
-            torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
+            backend_config=ProcessGroup("nccl" if on_gpu else "gloo"),
             scaling_config=ScalingConfig(
                 num_workers=compute.workers, use_gpu=on_gpu, resources_per_worker=each
             ),

@@ -30,6 +30,7 @@ class Workers:
         torch.set_num_threads(compute.cpus_per_worker)
         if compute.device == "cuda":
             self.device = ray.train.torch.get_device()
+            torch.cuda.set_device(self.device)
             torch.backends.cudnn.benchmark = True
             torch.cuda.reset_peak_memory_stats(self.device)  # an earlier cohort's
         else:
