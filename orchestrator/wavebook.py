@@ -69,7 +69,8 @@ class WaveBook:
         self._next_wave = dict.fromkeys(self.cohorts, 0)
         self._open: dict[tuple[str, int], list[list[str]]] = {}  # trials by bracket, of (cohort, wave)
         self._decided: set[tuple[str, int, int, int]] = set()  # cohort, wave, bracket, rung
-        self.trials: dict[str, Standing] = {}
+        self.trials: Mapping[str, Standing] = {}
+        """By trial id, in the order of the plan. Other threads walk through it: it is replaced and never changed."""
 
     def open_next(self, cohort_id: str) -> WaveOrder | None:
         """The next wave that has a trial left to train; None when none follows, or none as long as others are open.
@@ -127,12 +128,14 @@ class WaveBook:
         history = list(self._history(bracket))
         trials = bracket_trials(self._config, cohort, cohort.waves[wave], bracket, history)
         members: dict[str, Trial] = {trial.trial_id: trial for trial in trials}
+        opened: dict[str, Standing] = {}
         for trial in members.values():
             known = self._recorded.get(trial.trial_id)
             standing = Standing(trial, wave)
             if known is not None:
                 standing = Standing(trial, wave, dict(known.scores), known.status)
-            self.trials.setdefault(trial.trial_id, standing)
+            opened[trial.trial_id] = self.trials.get(trial.trial_id, standing)
+        self.trials = {**self.trials, **opened}
         return list(members.values())
 
     def _history(self, bracket: Bracket) -> Iterator[Scored]:

@@ -215,3 +215,14 @@ def test_a_report_told_twice_counts_once() -> None:
     report = Report(wave.trials[0].trial_id, STOPS[0], tune_miou=0.5)
     assert book.take(report)
     assert not book.take(report)
+
+
+def test_who_walks_through_the_trials_while_a_wave_is_opened_sees_them_as_they_were() -> None:
+    """A thread draws the progress while another opens waves."""
+    book = WaveBook(CONFIG, [COHORT], {})
+    assert book.open_next(COHORT.cohort_id) is not None
+    first = set(book.trials)
+    walk = iter(book.trials)
+    seen = {next(walk)}
+    assert book.open_next(COHORT.cohort_id) is not None
+    assert seen | set(walk) == first < set(book.trials)
