@@ -94,7 +94,7 @@ class Crews:
             crew = self._idle.pop() if self._idle else f"crew-{uuid.uuid4().hex[:8]}"
             ray.get(self._assignments.assign.remote(crew, job))
             if crew not in self._runs:
-                self._runs[crew] = _in_a_thread(lambda: self._start(crew))
+                self._runs[crew] = in_a_thread(crew, lambda: self._start(crew))
         while not ray.get(self._assignments.is_over.remote(crew)):
             if self._runs[crew].done():
                 self._runs.pop(crew).result()
@@ -143,8 +143,9 @@ class Crews:
         ).fit()
 
 
-def _in_a_thread(work: Callable[[], None]) -> Future[None]:
-    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="crew")
+def in_a_thread(name: str, work: Callable[[], None]) -> Future[None]:
+    """Does work in a thread of its own; what it raises waits in the future."""
+    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
     future = pool.submit(work)
     pool.shutdown(wait=False)
     return future

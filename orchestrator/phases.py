@@ -15,7 +15,7 @@ from typing import Any
 import ray
 
 from orchestrator.cohort_job import CohortJob
-from orchestrator.crew import Crews
+from orchestrator.crew import Crews, in_a_thread
 from orchestrator.desk import GivenUpError, Progress
 from orchestrator.office import DeskHandle, Office
 from orchestrator.plan import Cohort
@@ -69,12 +69,9 @@ def run_phase(
     desks = Desks(book, office=f"office-{uuid.uuid4().hex[:8]}")
     over = threading.Event()
     crowd = Crowd(run, desks, todo, crews, later)
-    watcher = threading.Thread(
-        target=_watch, args=(run, desks, crowd, view, watch, over), name="watch", daemon=True
-    )
     crews.keep(len(todo) + later)
     crowd.fill({})
-    watcher.start()
+    watcher = in_a_thread("watch", lambda: _watch(run, desks, crowd, view, watch, over))
     recorder = Recorder(run, book)
     try:
         run_tune(
@@ -88,7 +85,7 @@ def run_phase(
         crowd.leave_off()
         crowd.wait()
         over.set()
-        watcher.join()
+    watcher.result()
     watch(view)
     if recorder.failure is not None:
         raise recorder.failure
@@ -247,7 +244,26 @@ def _watch(
     watch: Callable[[PhaseView], None],
     over: threading.Event,
 ) -> None:
-    """Looks at the desks once in a while, shows what it sees, passes a stop on to them, and has new room used."""
+    """Looks at the desks once in a while, shows what it sees, passes a stop on to them, and has new room used.
+
+    Where it fails the phase leaves off: nobody would stop it any more.
+    """
+    try:
+        _watch_on(run, desks, crowd, view, watch, over)
+    except BaseException:
+        desks.stopping = True
+        crowd.leave_off()
+        raise
+
+
+def _watch_on(
+    run: Run,
+    desks: Desks,
+    crowd: Crowd,
+    view: PhaseView,
+    watch: Callable[[PhaseView], None],
+    over: threading.Event,
+) -> None:
     told = False
     while not over.wait(WATCH_SECONDS):
         reason = run.over_budget()

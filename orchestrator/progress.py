@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from types import TracebackType
@@ -16,6 +17,16 @@ from orchestrator.phases import PhaseView
 from orchestrator.wavebook import Standing
 
 LINE_SECONDS = 60.0
+
+
+class LastingConsole(Console):
+    """A console whose reader may leave, as in `... | head`: what follows goes nowhere, and the sweep goes on."""
+
+    def on_broken_pipe(self) -> None:
+        """In place of the end of the program."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.file.fileno())
+        os.close(nowhere)
 
 
 class ProgressView:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import ray
@@ -32,8 +32,8 @@ class Readiness:
     """
 
     def __init__(self, config: SweepConfig, ledger: Ledger) -> None:
-        self._config = config
-        self._ledger = ledger
+        self._worker = worker_resources(config.compute, config.operation)
+        self._needs = _needs(config, ledger)
         self._known: set[str] = set()
         self._asked: dict[Any, dict[str, Any]] = {}
         cloudpickle.register_pickle_by_value(probe)  # type: ignore[no-untyped-call]
@@ -64,7 +64,8 @@ class Readiness:
             if node["Alive"] and node["NodeID"] not in self._known:
                 self._known.add(node["NodeID"])
                 here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-                needs = asdict(_needs(self._config, self._ledger, node["Resources"]))
+                trains = all(node["Resources"].get(kind, 0) >= amount for kind, amount in self._worker.items())
+                needs = asdict(replace(self._needs, trains=trains))
                 self._asked[self._look.options(scheduling_strategy=here).remote(needs)] = node
 
     def _answers(self, seconds: float) -> list[str]:
@@ -76,9 +77,9 @@ class Readiness:
         return [f"{_name(node)}: {fault}" for task, node in nodes.items() for fault in _faults(task)]
 
 
-def _needs(config: SweepConfig, ledger: Ledger, resources: dict[str, float]) -> probe.Needs:
+def _needs(config: SweepConfig, ledger: Ledger) -> probe.Needs:
+    """What a node that trains needs."""
     operation = config.operation
-    each = worker_resources(config.compute, operation)
     roots = [data.root for data in config.data.values() if not isinstance(data, ScenesConfig)]
     buckets = [root for root in roots if is_far(root)]
     kept = [choice.folder for choice in (operation.cache, operation.teacher_outputs) if choice is not None]
@@ -92,7 +93,7 @@ def _needs(config: SweepConfig, ledger: Ledger, resources: dict[str, float]) -> 
         writable=(*kept, *([operation.copies.folder] if buckets else [])),
         output=ledger.root,
         holder=holder_of(ledger),
-        trains=all(resources.get(kind, 0) >= amount for kind, amount in each.items()),
+        trains=True,
         gpu=config.compute.device == "cuda",
     )
 

@@ -163,18 +163,16 @@ def _carry_out(options: Options, run: Run, room: Callable[[], int] | None) -> No
     Args:
         room: how many cohorts fit beside each other now; None where nothing is left to train and no Ray is there.
     """
-    from rich.console import Console
-
     from orchestrator.calibration import write_calibration
     from orchestrator.cluster import LOCAL
     from orchestrator.crew import Crews
     from orchestrator.gallery import write_gallery
     from orchestrator.leaderboard.files import GALLERY, write_leaderboard
-    from orchestrator.progress import ProgressView
+    from orchestrator.progress import LastingConsole, ProgressView
     from orchestrator.run import claim
 
     ledger = run.ledger
-    with ProgressView(Console(stderr=options.json)) as view, _stops_at_signals(run, view):
+    with ProgressView(LastingConsole(stderr=options.json)) as view, _stops_at_signals(run, view):
         if room is not None and options.address != LOCAL:
             room = _room_on_ready_nodes(run, room, view.say)
         claim(ledger, run.plan, fresh=options.fresh)
