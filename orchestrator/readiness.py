@@ -64,7 +64,9 @@ class Readiness:
             if node["Alive"] and node["NodeID"] not in self._known:
                 self._known.add(node["NodeID"])
                 here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-                trains = all(node["Resources"].get(kind, 0) >= amount for kind, amount in self._worker.items())
+                trains = all(
+                    node["Resources"].get(kind, 0) >= amount for kind, amount in self._worker.items()
+                )
                 needs = asdict(replace(self._needs, trains=trains))
                 self._asked[self._look.options(scheduling_strategy=here).remote(needs)] = node
 
