@@ -43,6 +43,8 @@ def test_a_reader_that_has_left_ends_nothing() -> None:
 
 BREAKS = """
 import itertools, sys
+from orchestrator.cluster import LOCAL, prepare_environment
+prepare_environment(LOCAL)  # before Ray is imported, as the command does it
 from orchestrator import progress, sweep
 looks, watch = itertools.count(), progress.ProgressView.watch
 def break_down(self, view):
