@@ -8,7 +8,7 @@ import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,10 +81,10 @@ def run_phase(
             followers=followers(run.config.operation.trackers, run.ledger, run.config.name),
         )
     finally:
-        desks.stopping = True
         crowd.leave_off()
         crowd.wait()
         over.set()
+        wait([watcher])
     watcher.result()
     watch(view)
     if recorder.failure is not None:
@@ -197,7 +197,8 @@ class Crowd:
             ray.get(desk.end_all.remote("stopped", error))
 
     def leave_off(self) -> None:
-        """Asks whoever still is at work to leave off."""
+        """Asks whoever still is at work to leave off; no wave is opened any more."""
+        self._desks.stopping = True
         for desk in list(self._desks.at_work.values()):
             desk.handle.stop.remote()
 
@@ -249,37 +250,27 @@ def _watch(
     Where it fails the phase leaves off: nobody would stop it any more.
     """
     try:
-        _watch_on(run, desks, crowd, view, watch, over)
+        while not over.wait(WATCH_SECONDS):
+            _look(run, desks, crowd, view)
+            watch(view)
     except BaseException:
-        desks.stopping = True
         crowd.leave_off()
         raise
 
 
-def _watch_on(
-    run: Run,
-    desks: Desks,
-    crowd: Crowd,
-    view: PhaseView,
-    watch: Callable[[PhaseView], None],
-    over: threading.Event,
-) -> None:
-    told = False
-    while not over.wait(WATCH_SECONDS):
-        reason = run.over_budget()
-        if reason is not None:
-            run.stop(reason)
-        at_work = list(desks.at_work.values())
-        if run.stopped.is_set() and not told:
-            desks.stopping = told = True
-            crowd.leave_off()
-        seen: dict[str, Progress] = {}
-        try:
-            for desk in at_work:
-                seen[desk.name] = ray.get(desk.handle.progress.remote(), timeout=5)
-        except ray.exceptions.RayError:
-            seen = {}  # a cohort has just ended
-        view.progress = {desk.label: seen[desk.name] for desk in at_work if desk.name in seen}
-        crowd.fill(seen)
-        run.running_seconds = math.fsum(progress.worker_seconds for progress in seen.values())
-        watch(view)
+def _look(run: Run, desks: Desks, crowd: Crowd, view: PhaseView) -> None:
+    reason = run.over_budget()
+    if reason is not None:
+        run.stop(reason)
+    at_work = list(desks.at_work.values())
+    if run.stopped.is_set() and not desks.stopping:
+        crowd.leave_off()
+    seen: dict[str, Progress] = {}
+    try:
+        for desk in at_work:
+            seen[desk.name] = ray.get(desk.handle.progress.remote(), timeout=5)
+    except ray.exceptions.RayError:
+        seen = {}  # a cohort has just ended
+    view.progress = {desk.label: seen[desk.name] for desk in at_work if desk.name in seen}
+    crowd.fill(seen)
+    run.running_seconds = math.fsum(progress.worker_seconds for progress in seen.values())

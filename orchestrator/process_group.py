@@ -70,13 +70,8 @@ def _meeting_place() -> tuple[str, int]:
 
 
 def _join(carrier: str, host: str, port: int, rank: int, size: int) -> None:
-    import torch
     import torch.distributed as dist
 
-    if carrier == "nccl":
-        from ray.train.torch import get_device
-
-        torch.cuda.set_device(get_device())
     os.environ |= {"MASTER_ADDR": host, "MASTER_PORT": str(port)}
     dist.init_process_group(carrier, "env://", timeout=PATIENCE, rank=rank, world_size=size)
 

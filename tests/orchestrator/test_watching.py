@@ -10,7 +10,7 @@ import pytest
 from sweeps import SMALL, Sweep, counted
 
 SAYS = """
-import sys, threading
+import sys
 from orchestrator.progress import LastingConsole, ProgressView
 with ProgressView(LastingConsole()) as view:
     view.say("first")
