@@ -1,12 +1,12 @@
 """A sweep as Ray's documentation builds one: every Tune trial runs a TorchTrainer with a loader and a teacher of its own.
 
-    python benchmarks/plain_sweep.py FILE TEACHER OUTPUT
+    python benchmarks/plain_sweep.py FILE TEACHER OUTPUT [--at-once N]
 
 Trains the trials of the sweep file FILE and writes, by trial, when its training began and ended into OUTPUT/trials.json.
 Models, losses, optimiser, data, augmentation and scores are the project's own, so that the work is the same; what is
 plain is who does it. The pattern is that of "Hyperparameter Tuning with Ray Tune" in the guide of Ray Train: a driver
 function in a Tuner, a trainer in the function, `TuneReportCallback` between them, and as many trials at once as the
-machine has CPUs, so that none waits for another's workers. Three things are in its favour: Ray is set up as our own
+machine has CPUs, so that none waits for another's workers (or N, which then share the CPUs). Three things are in its favour: Ray is set up as our own
 command does it (no dashboard, no loggers, quick health checks), drivers take no CPU from the workers, and only the
 workers import torch.
 """
@@ -118,7 +118,7 @@ def drive_trial(settings: dict[str, Any]) -> None:
     TorchTrainer(
         train_student,
         train_loop_config=settings,
-        scaling_config=ScalingConfig(num_workers=1, resources_per_worker={"CPU": 1}),
+        scaling_config=ScalingConfig(num_workers=1, resources_per_worker={"CPU": settings["cpus"]}),
         run_config=RunConfig(
             name=f"train-{get_context().get_trial_id()}",
             storage_path=settings["storage"],
@@ -137,12 +137,15 @@ def parser_of(what: str | None) -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    options = parser_of(__doc__).parse_args()
+    parser = parser_of(__doc__)
+    parser.add_argument("--at-once", type=int, help="trials at once; by default as many as there are CPUs")
+    options = parser.parse_args()
     config, trials = load_sweep(options.file), planned_trials(options.file)
     options.output.mkdir(parents=True)
     with ray_session(LOCAL, config.operation, verbose=False) as holdings:
         from ray import tune
 
+        at_once = options.at_once or int(holdings.cpus)
         results = tune.Tuner(
             tune.with_resources(drive_trial, tune.PlacementGroupFactory([{"node:__internal_head__": 0.001}])),
             param_space={
@@ -150,10 +153,9 @@ def main() -> None:
                 "data": config.data[trials[0].data],
                 "teacher": str(options.teacher.resolve()),
                 "storage": str((options.output / "train").resolve()),
+                "cpus": min(1.0, holdings.cpus / at_once),
             },
-            tune_config=tune.TuneConfig(
-                metric="tune_miou", mode="max", max_concurrent_trials=int(holdings.cpus)
-            ),
+            tune_config=tune.TuneConfig(metric="tune_miou", mode="max", max_concurrent_trials=at_once),
             run_config=tune.RunConfig(
                 name="tune", storage_path=str((options.output / "tune").resolve()), verbose=0
             ),

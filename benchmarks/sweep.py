@@ -1,6 +1,6 @@
 """What a trial of a sweep costs, beside Ray's own pattern and beside the least that it can cost.
 
-    python benchmarks/sweep.py [--repeats 2] [--steps 60] [--pairs light heavy] [--workers 1] [--threads N]
+    python benchmarks/sweep.py [--repeats 2] [--steps 100] [--pairs light heavy] [--workers 1] [--threads N]
 
 One sweep of 8 trials of one pair (the student alone, which every sweep has, and knowledge distillation under 7 settings
 given by hand, the same on every side; no search, nobody pruned, the teacher loaded) is run three ways, in turns,
@@ -17,9 +17,10 @@ Every side trains each student for the same steps of the same batch size. Plain 
 and test and keep its weights. Samples per second are trials × steps × batch over seconds: of the whole command,
 start-up counted (ours scores the teacher, draws a gallery and makes a board within it, the plain sweep does not); and
 of the training alone, which is for ours from when the first student is built to the last one's score, for plain the
-same of each trial, summed, over the trials at once. Memory is the highest sum of PSS over all processes of the command.
+same of each trial, summed, over the trials at once. Memory is the highest sum of PSS over all processes of the command;
+of the plain sweep once more with all 8 trials at once, as on a machine of 8 CPUs or more, for a few steps.
 
-Then, once, ours and bound with 1 to 16 taught students beside the student alone, for the last of `--pairs`. Writes
+Then, once, ours with 1 to 16 taught students beside the student alone, for the last of `--pairs`. Writes
 `benchmarks/sweep.json` and the page `docs/performance.md`.
 """
 
@@ -45,11 +46,12 @@ from orchestrator.ledger import Ledger
 
 HERE = Path(__file__).parent
 TRIALS, BATCH = 8, 8
+FEW_STEPS = 8
 TAUGHT = (1, 2, 4, 8, 16)
 STUDENT = {"model": "deeplabv3-test_resnet", "head_channels": 16, "recipe": "student"}
 TEACHERS: dict[str, dict[str, Any]] = {
     "light": {"model": "segformer-test_vit", "head_channels": 16},
-    "heavy": {"model": "segformer-mit_b2"},
+    "heavy": {"model": "segformer-mit_b4"},
 }
 START = "start of Ray, of the teacher's workers"
 SETTINGS = list(itertools.product((0.5, 1.0, 2.0, 4.0), (1.0, 2.0, 4.0, 8.0)))  # weight, temperature
@@ -161,19 +163,29 @@ class Bench:
 
     def plain(self, pair: str) -> dict[str, Any]:
         """One sweep by Ray's own pattern."""
-        output = self._folder()
-        script = [sys.executable, str(HERE / "plain_sweep.py"), str(self._file(pair, TRIALS, self.steps))]
-        taken = run([*script, str(self._teacher(pair)), str(output)], self.root / "plain.log")
-        rows = json.loads((output / "trials.json").read_text())
-        shutil.rmtree(output)
-        spans = [row["ended"] - row["began"] for row in rows]
         at_once = min(measured.cpus(), TRIALS)
+        taken, rows = self._plain(pair, self.steps, at_once)
+        spans = [row["ended"] - row["began"] for row in rows]
         found = self._rates(taken, TRIALS, self.steps, sum(spans) / at_once)
         return {
             **found,
             "at_once": at_once,
             "start_seconds_per_trial": (taken.seconds - sum(spans) / at_once) * at_once / TRIALS,
         }
+
+    def plain_all_at_once(self, pair: str) -> dict[str, Any]:
+        """What memory the same takes where all trials run at once."""
+        taken, _ = self._plain(pair, FEW_STEPS, TRIALS)
+        return {"at_once": TRIALS, "steps": FEW_STEPS, "peak_mib": taken.peak_mib}
+
+    def _plain(self, pair: str, steps: int, at_once: int) -> tuple[Taken, list[dict[str, float]]]:
+        output = self._folder()
+        script = [sys.executable, str(HERE / "plain_sweep.py"), str(self._file(pair, TRIALS, steps))]
+        arguments = [str(self._teacher(pair)), str(output), "--at-once", str(at_once)]
+        taken = run([*script, *arguments], self.root / "plain.log")
+        rows: list[dict[str, float]] = json.loads((output / "trials.json").read_text())
+        shutil.rmtree(output)
+        return taken, rows
 
     def bound(self, pair: str, trials: int) -> dict[str, Any]:
         """The students' steps alone."""
@@ -204,7 +216,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--pairs", nargs="+", choices=list(TEACHERS), default=list(TEACHERS))
     parser.add_argument("--taught", nargs="*", type=int, default=TAUGHT)
     parser.add_argument("--workers", type=int, default=1, help="data-parallel workers of ours")
@@ -230,12 +242,11 @@ def main() -> None:
             ):
                 pairs[pair][side].append(measured.rounded(measure(pair)))
                 print(pair, side, pairs[pair][side][-1], flush=True)
+        crowded = {pair: measured.rounded(bench.plain_all_at_once(pair)) for pair in options.pairs}
+        print("all at once", crowded, flush=True)
         curve: dict[str, Any] = {}
         for taught in options.taught:
-            curve[str(taught)] = {
-                side: measured.rounded(measure(options.pairs[-1], taught + 1))
-                for side, measure in (("bound", bench.bound), ("ours", bench.ours))
-            }
+            curve[str(taught)] = measured.rounded(bench.ours(options.pairs[-1], taught + 1))
             print(taught, "taught", curve[str(taught)], flush=True)
     report = {
         "machine": measured.machine(load),
@@ -250,6 +261,7 @@ def main() -> None:
         "student": STUDENT["model"],
         "teachers": {pair: TEACHERS[pair]["model"] for pair in options.pairs},
         "pairs": pairs,
+        "all_at_once": crowded,
         "curve": {"pair": options.pairs[-1], "taught": curve},
     }
     options.json.write_text(json.dumps(report, indent=1) + "\n")
