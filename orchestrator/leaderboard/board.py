@@ -69,6 +69,7 @@ def _board(evidence: Evidence, group: Group, spaces: Spaces | None) -> Board:
         seeds=scores.seeds,
         trials=(min(trials), max(trials)),
         gpu_hours=math.fsum(trial.gpu_seconds or 0.0 for trial in (*group.trials, *group.teachers)) / 3600,
+        hours_unit=_hours_unit(group),
         missing=missing_entries(group, scores),
         notes=notes_of(evidence, group, scores),
         commands=tuple(
@@ -280,6 +281,11 @@ def _provenance(evidence: Evidence, group: Group) -> dict[str, tuple[str, ...]]:
         ids = {trial.provenance_id for trial in trials} & set(evidence.provenance)
         found[method] = tuple(sorted(ids))
     return found
+
+
+def _hours_unit(group: Group) -> str:
+    devices = {plan.device for plan in group.plans}
+    return "GPU-hours" if devices == {"cuda"} else "worker-hours"
 
 
 def _seconds_alone(run: TrialRecord) -> float | None:

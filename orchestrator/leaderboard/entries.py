@@ -104,6 +104,7 @@ class PairSummary:
 class Board:
     """Everything that any view of a leaderboard shows.
 
+    `hours_unit` names what `gpu_hours` counts: GPU-hours, or worker-hours where a worker may be CPU threads.
     `adaptive` tells that trials of the search depend on earlier ones, so that no expected best of n can be given.
     """
 
@@ -117,6 +118,7 @@ class Board:
     seeds: tuple[int, ...]
     trials: tuple[int, int]
     gpu_hours: float
+    hours_unit: str
     missing: tuple[Missing, ...]
     notes: tuple[str, ...]
     commands: tuple[str, ...]

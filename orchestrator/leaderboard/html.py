@@ -303,7 +303,9 @@ def _against_hours(board: Board) -> Markup | None:
     ]
     if len({measure(mark.cost) for mark in marks}) < 2:
         return None
-    return scatter(marks, "Gain against GPU-hours", "GPU-hours spent on all trials, search included")
+    return scatter(
+        marks, f"Gain against {board.hours_unit}", f"{board.hours_unit} spent on all trials, search included"
+    )
 
 
 def _curves(board: Board) -> tuple[Markup | None, str]:

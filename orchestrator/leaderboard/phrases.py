@@ -33,7 +33,7 @@ def board_title(board: Board, several: bool) -> str:
 
 
 def protocol_line(board: Board) -> str:
-    """N methods · M pairs · S seeds · T trials per method and pair · GPU-hours · how it was scored."""
+    """N methods · M pairs · S seeds · T trials per method and pair · hours of GPUs or workers · how it was scored."""
     low, high = board.trials
     trials = f"{low}" if low == high else f"{low}–{high}"
     scored = (
@@ -47,7 +47,7 @@ def protocol_line(board: Board) -> str:
             _count(len(board.pairs), "pair"),
             _count(len(board.seeds), "seed"),
             f"{trials} trials per method and pair",
-            f"{board.gpu_hours:.2f} GPU-hours",
+            f"{board.gpu_hours:.2f} {board.hours_unit}",
             scored,
         ]
     )

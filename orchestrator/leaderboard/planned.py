@@ -20,7 +20,7 @@ Spaces = Mapping[str, Mapping[str, Bounds]]
 
 @dataclass(frozen=True)
 class Planned:
-    """Pairs by data set, each pair's options of its student, and the methods, final seeds and search trials that all of them share."""
+    """Pairs by data set, each pair's options of its student, and what all of them share: methods, seeds, trials, device."""
 
     protocol: str
     pairs: Mapping[str, tuple[str, ...]]
@@ -28,6 +28,7 @@ class Planned:
     methods: tuple[str, ...]
     seeds: tuple[int, ...]
     trials: int
+    device: str
     adaptive: bool
     spaces: Spaces
 
@@ -61,6 +62,7 @@ def planned(config_yaml: str) -> Planned | None:
         methods=tuple(method.title for method in config.methods),
         seeds=config.final.seeds,
         trials=config.search.trials,
+        device=config.compute.device,
         adaptive=config.search.sampler != "sobol",
         spaces=bounds,
     )

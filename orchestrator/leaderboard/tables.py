@@ -140,7 +140,7 @@ def costs_table(board: Board) -> TextTable:
     Parameters, operations and latency are the student's, whatever taught it: they stand with the pairs.
     """
     header = ["method", "p, beats the student", "gain, test pictures", "seeds", "trials", "failures"]
-    header += ["training (s)", "GPU-hours", "peak memory (GiB)"]
+    header += ["training (s)", board.hours_unit, "peak memory (GiB)"]
     return _table(header, [_cost(board, row) for row in board.rows], [row.method for row in board.rows])
 
 
