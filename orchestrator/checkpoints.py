@@ -135,9 +135,9 @@ def keep_model(
         ledger.write_bytes(trial_weights(trial), path.read_bytes())
 
 
-def load_weights(ledger: Ledger, path: str, program_sha256: str | None) -> Teacher:
-    """A model or teacher that is kept in the run; a program only if it is the one that the config names."""
+def load_weights(content: bytes, program_sha256: str | None) -> Teacher:
+    """A model or teacher from its file in the run; a program only if it is the one that the config names."""
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) / "model.safetensors"
-        local.write_bytes(ledger.read_bytes(path))
+        local.write_bytes(content)
         return load_teacher(local, program_sha256)

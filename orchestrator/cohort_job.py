@@ -44,7 +44,11 @@ class CohortJob:
         from distill.data.cache import PictureCache
 
         choice = self.operation.cache
-        cache = None if choice is None else PictureCache(Path(choice.folder), int(choice.gigabytes * 10**9))
+        cache = (
+            None
+            if choice is None
+            else PictureCache(Path(choice.folder).expanduser(), int(choice.gigabytes * 10**9))
+        )
         return build_dataset(
             self.config.data[self.cohort.data],
             split,

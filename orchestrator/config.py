@@ -328,6 +328,12 @@ class OperationChoice(Section):
     )
     teachers: str | None = Field(default=None, description="folder of trained teachers shared between runs")
 
+    @property
+    def keeping(self) -> dict[str, str]:
+        """Folders of each machine's own in which something is kept, by the name of the setting."""
+        kept = {"operation.cache": self.cache, "operation.teacher_outputs": self.teacher_outputs}
+        return {name: choice.folder for name, choice in kept.items() if choice is not None}
+
 
 class BudgetChoice(Section):
     """Limits at which a sweep stops in order (exit code 4), keeping everything."""

@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -64,6 +65,17 @@ def look(needs: dict[str, object]) -> list[str]:
     return list(_missing(Needs(**needs)))  # type: ignore[arg-type]  # plain values: a class of ours may not be there
 
 
+def unwritable(folder: str) -> str | None:
+    """Why nothing can be kept in a folder, which is made if it is not there; None where all is well."""
+    path = os.path.expanduser(folder)
+    try:
+        os.makedirs(path, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            return None
+    except OSError as error:
+        return f"cannot be written ({error.strerror})"
+
+
 def _missing(needs: Needs) -> Iterator[str]:
     packages = list(_packages(needs))
     yield from packages
@@ -75,10 +87,9 @@ def _missing(needs: Needs) -> Iterator[str]:
         if not os.access(path, os.R_OK):
             yield f"{path} cannot be read; copy it there, or mount a folder that all nodes share"
     for path in needs.writable:
-        try:
-            os.makedirs(os.path.expanduser(path), exist_ok=True)
-        except OSError as error:
-            yield f"{path} cannot be made ({error.strerror}); choose another folder"
+        fault = unwritable(path)
+        if fault is not None:
+            yield f"{path} {fault}; choose another folder"
     if not packages:
         yield from _buckets(needs)
         yield from _output(needs)

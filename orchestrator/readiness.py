@@ -84,7 +84,6 @@ def _needs(config: SweepConfig, ledger: Ledger) -> probe.Needs:
     operation = config.operation
     roots = [data.root for data in config.data.values() if not isinstance(data, ScenesConfig)]
     buckets = [root for root in roots if is_far(root)]
-    kept = [choice.folder for choice in (operation.cache, operation.teacher_outputs) if choice is not None]
     code = probe.code_hash()
     assert code is not None  # this very code
     return probe.Needs(
@@ -92,7 +91,7 @@ def _needs(config: SweepConfig, ledger: Ledger) -> probe.Needs:
         code=code,
         readable=(*(str(root) for root in roots if not is_far(root)), *_weights(config)),
         buckets=tuple(map(written_root, buckets)),
-        writable=(*kept, *([operation.copies.folder] if buckets else [])),
+        writable=(*operation.keeping.values(), *([operation.copies.folder] if buckets else [])),
         output=ledger.root,
         holder=holder_of(ledger),
         trains=True,

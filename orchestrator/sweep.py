@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
@@ -109,7 +109,7 @@ def sweep(options: Options) -> int:
     prepare_environment(options.address)
     if is_job(options.address):
         return submit(options)
-    _check(plan, ledger, fresh=options.fresh)
+    _check(plan, ledger, options)
     with held(ledger):  # first, so that a folder that cannot be written is told before Ray is started
         run = Run(ledger, plan, retry_failed=options.retry_failed, fail_fast=options.fail_fast)
         if options.fresh or _anything_left(run):
@@ -225,9 +225,10 @@ def _phases(run: Run, crews: Crews, view: ProgressView) -> None:
     run_phase(run, "students", run.plan.students, crews=crews, watch=view.watch)
 
 
-def _check(plan: Plan, ledger: Ledger, *, fresh: bool) -> None:
+def _check(plan: Plan, ledger: Ledger, options: Options) -> None:
     """Everything that can be found wrong before Ray is started and a file is written."""
     from distill.data.check import check_dataset
+    from orchestrator.cluster import LOCAL
     from orchestrator.run import examine, refuse_if_held
     from orchestrator.teachers import check_teachers
     from orchestrator.trackers import check_trackers
@@ -235,9 +236,21 @@ def _check(plan: Plan, ledger: Ledger, *, fresh: bool) -> None:
     for config in plan.config.data.values():
         check_dataset(config, skip_broken=True, copies=plan.config.operation.copies)
     refuse_if_held(ledger)
-    examine(ledger, plan, fresh=fresh)
+    if options.address == LOCAL:  # of other nodes `Readiness` asks the same
+        _check_folders(plan.config.operation.keeping)
+    examine(ledger, plan, fresh=options.fresh)
     check_trackers(plan.config.operation.trackers, ledger)
-    check_teachers(plan, ledger, fresh=fresh)
+    check_teachers(plan, ledger, fresh=options.fresh)
+
+
+def _check_folders(folders: Mapping[str, str]) -> None:
+    from distill.errors import UsageError
+    from orchestrator.probe import unwritable
+
+    for name, folder in folders.items():
+        fault = unwritable(folder)
+        if fault is not None:
+            raise UsageError(f"{name}.folder is {folder} and {fault}; choose another folder")
 
 
 def _dry_run(plan: Plan, *, as_json: bool) -> int:

@@ -24,17 +24,17 @@ class Teaching:
     """The teacher, on the worker's device; with `operation.teacher_outputs` what it said before is read."""
 
     def __init__(self, job: CohortJob, teacher: Teacher, ledger: Ledger, device: torch.device) -> None:
-        weights = teacher_weights(teacher)
+        weights = ledger.read_bytes(teacher_weights(teacher))
         self._precision = job.cohort.recipe.precision
-        self._model = load_weights(ledger, weights, teacher.sha256).to(device)
+        self._model = load_weights(weights, teacher.sha256).to(device)
         self._model.eval().requires_grad_(False)
         self._kept: KeptOutputs | None = None
         choice = job.operation.teacher_outputs
         if choice is not None:
             self._kept = KeptOutputs(
-                Path(choice.folder),
+                Path(choice.folder).expanduser(),
                 int(choice.gigabytes * 10**9),
-                teacher=hashlib.sha256(ledger.read_bytes(weights)).hexdigest(),
+                teacher=hashlib.sha256(weights).hexdigest(),
                 precision=self._precision,
                 device=device,
             )

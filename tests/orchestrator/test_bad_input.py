@@ -107,6 +107,16 @@ def test_a_set_option_is_named_as_the_place(capsys: pytest.CaptureFixture[str], 
     assert "must be key=value" in refuse(capsys, tmp_path, set=["search.trials"])
 
 
+@pytest.mark.parametrize("key", ["cache", "teacher_outputs"])
+def test_a_folder_in_which_nothing_can_be_kept_is_refused_beforehand(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, key: str
+) -> None:
+    folder = tmp_path / "file" / "kept"
+    folder.parent.write_text("no folder")
+    message = refuse(capsys, tmp_path, f"{SWEEP}operation: {{{key}: {{folder: {folder}, gigabytes: 1}}}}\n")
+    assert f"operation.{key}.folder is {folder} and cannot be written (Not a directory)" in message
+
+
 def test_yaml_that_runs_code_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     message = refuse(capsys, tmp_path, SWEEP.replace("lr: 0.01", "lr: !!python/object/apply:os.getpid []"))
     assert "not valid YAML" in message

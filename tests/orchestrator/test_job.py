@@ -136,7 +136,7 @@ def test_what_a_node_lacks_is_said_by_the_job_with_the_nodes_name_before_the_fir
     )  # fmt: skip
     text, _ = sweep.communicate(timeout=240)
     assert sweep.returncode == USAGE, text
-    assert text.count("/proc/nothing cannot be made") == 2, text
+    assert text.count("/proc/nothing cannot be written") == 2, text
     assert "node 127.0.0.2" in text
     assert not (run / "tables").exists()
 

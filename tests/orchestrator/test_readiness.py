@@ -51,7 +51,7 @@ def test_a_node_that_joins_later_is_looked_at_once_and_one_that_is_there_must_ha
             assert sweep.stdout.readline() == "ready []\n"
             cluster.add(HOME="/dev/null")
             said, _ = sweep.communicate("joined\n", timeout=240)
-    lacks = "~/kept cannot be made (Not a directory); choose another folder"
+    lacks = "~/kept cannot be written (Not a directory); choose another folder"
     first, then, *refused = said.splitlines()
     assert first.startswith("node 127.0.0.4 (")
     assert first.endswith(lacks)
