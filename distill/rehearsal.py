@@ -72,7 +72,7 @@ def two_workers(work: Callable[[int, Reduce], Any]) -> list[Any]:
     turn = threading.Lock()
 
     def reducing(rank: int) -> Reduce:
-        def reduce(tensor: Tensor) -> None:
+        def reduce(tensor: Tensor) -> Callable[[], None]:
             given[rank] = tensor.clone()
             turn.release()
             met.wait()
@@ -80,6 +80,7 @@ def two_workers(work: Callable[[int, Reduce], Any]) -> list[Any]:
             met.wait()
             turn.acquire()
             tensor.copy_(mean)
+            return lambda: None
 
         return reduce
 

@@ -25,8 +25,8 @@ from distill.random_state import RandomState
 from distill.recipe import Recipe
 from distill.relative_weights import split_balanced
 
-Reduce = Callable[[Tensor], None]
-"""Replaces a tensor by its mean over all data-parallel workers, in place."""
+Reduce = Callable[[Tensor], Callable[[], None]]
+"""Begins to replace a tensor by its mean over all data-parallel workers; who calls what it returns waits until it is there."""
 
 State = dict[str, Any]
 
@@ -55,7 +55,7 @@ class Batch:
         if reduce is None:
             return cls(images, labels, index, teacher)
         valid = valid_pixels(labels).sum(dtype=torch.float32)
-        reduce(valid)
+        reduce(valid)()
         return cls(images, labels, index, teacher, valid)
 
     def split(self, parts: int) -> list[Batch]:
@@ -149,6 +149,8 @@ class Student:
             else None
         )
         self.losses = LossRecord.empty(("task",), device)
+        self._told: tuple[str, ...] = ()
+        self._sent: Callable[[], None] | None = None
         self._failure: Exception | None = None
         self.failed_at: int | None = None
 
@@ -162,6 +164,11 @@ class Student:
 
         An error of model or method is kept for `check`, so that workers stay in step with each other.
         """
+        self.begin_step(batch)
+        self.end_step()
+
+    def begin_step(self, batch: Batch) -> None:
+        """The first half of a step: gradients, on their way to the other workers while something else is computed."""
         recipe = self.spec.recipe
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * recipe.lr_factor(self.step)
@@ -177,8 +184,12 @@ class Student:
             except Exception as error:
                 self._failure = error
                 self.failed_at = self.step
-        self._exchange(terms, squares)
-        self._gradients.clip(recipe.clip_norm)
+        self._send(terms, squares)
+
+    def end_step(self) -> None:
+        """The second half: waits for the other workers' gradients, and steps."""
+        self._arrive()
+        self._gradients.clip(self.spec.recipe.clip_norm)
         self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.model)
@@ -216,15 +227,22 @@ class Student:
         """The one place where weights are applied."""
         return torch.stack([self._weight(name) * term for name, term in terms.items()]).sum()
 
-    def _exchange(self, terms: Mapping[str, Tensor], squares: Tensor) -> None:
-        """Means of gradients and terms over the workers, in one message that also tells of a failure."""
-        names = tuple(terms) or self.losses.names
+    def _send(self, terms: Mapping[str, Tensor], squares: Tensor) -> None:
+        """Sends gradients and terms to the other workers, in one message that also tells of a failure."""
+        self._told = tuple(terms) or self.losses.names
         self._gradients.tell([*terms.values(), *squares.flatten()], failed=self._failure is not None)
         if self._reduce is not None:
-            self._reduce(self._gradients.flat)
+            self._sent = self._reduce(self._gradients.flat)
+
+    def _arrive(self) -> None:
+        """Means of gradients and terms over the workers."""
+        if self._sent is not None:
+            self._sent()
+            self._sent = None
+        names = self._told
         if self.losses.names != names:
             self.losses = LossRecord.empty(names, self.device)
-        sizes = [len(names), squares.numel()]
+        sizes = [len(names), self.balance.squares.numel()]
         values, measured = torch.split(self._gradients.told(sum(sizes)), sizes)
         self.losses.add(self.step, values, self._gradients.failures())
         self.balance.add(measured)
@@ -260,10 +278,10 @@ class Student:
         """Gives every worker the mean of the workers' running statistics, before a model is scored or kept."""
         if self._reduce is None:
             return
-        for module in (self.model, *([self.average] if self.average is not None else [])):
-            for buffer in module.buffers():
-                if buffer.is_floating_point():
-                    self._reduce(buffer)
+        modules = (self.model, *([self.average] if self.average is not None else []))
+        buffers = [buffer for module in modules for buffer in module.buffers()]
+        for wait in [self._reduce(buffer) for buffer in buffers if buffer.is_floating_point()]:
+            wait()
 
     def state_dict(self) -> State:
         """Everything that the next step depends on, as tensors and plain values."""

@@ -8,8 +8,8 @@ nor on when the run was cut.
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -22,7 +22,6 @@ from distill.data.stream import HostBatch, normalise, stream
 from distill.models import Output
 from distill.random_state import RandomState
 from distill.recipe import digest
-from distill.redaction import redacted
 from distill.training import Batch, Student, StudentSpec
 from orchestrator.attention import Attention
 from orchestrator.checkpoints import CohortCheckpoints, load_weights
@@ -31,8 +30,9 @@ from orchestrator.desk import Beginning, Progress, WaveOrder
 from orchestrator.ledger import Ledger
 from orchestrator.plan import trial_weights
 from orchestrator.report import Costs, Report
+from orchestrator.reporting import Reporter
 from orchestrator.scoring import LoadedTeacher, Scorer
-from orchestrator.seat import BlamedError, Seat, explained, is_out_of_memory
+from orchestrator.seat import BlamedError, Seat
 from orchestrator.seating import Seating
 from orchestrator.stopwatch import Stopwatch
 from orchestrator.teaching import Teaching
@@ -93,7 +93,8 @@ class TrainingFloor:
             job.operation.checkpoints_kept,
             job.operation.checkpoint_seconds,
         )
-        self.seating = Seating(workers, job.operation.seats, self._fill, self._fail)
+        self.reporter = Reporter(job.desk, workers, self.ledger)
+        self.seating = Seating(workers, job.operation.seats, self._fill, self.reporter.fail)
         self._prepared: dict[str, tuple[dict[str, Tensor], float]] = {}
 
     def close(self) -> None:
@@ -143,9 +144,9 @@ class TrainingFloor:
             if seat.ended and trial.trial_id in order.retried:
                 seat = Seat(trial)
             if not seat.ended and trial.trial_id in self.blamed:
-                self._fail(seat, BlamedError(self.blamed[trial.trial_id]))
+                self.reporter.fail(seat, BlamedError(self.blamed[trial.trial_id]))
             self.seating.seats.append(seat)
-        self._post([report for seat in self.seating.seats for report in seat.reports])
+        self.reporter.post([report for seat in self.seating.seats for report in seat.reports])
 
     def _fill(self, seat: Seat) -> None:
         """Builds the seat's student: fresh, from where it waits, or a teacher that is only to be scored."""
@@ -154,7 +155,8 @@ class TrainingFloor:
         weights = trial_weights(seat.trial)
         if state is None and seat.trial.phase == "teacher" and self.ledger.exists(weights):
             program = self.wave.brackets[0].study.teacher.sha256  # a teacher's own cohort holds it alone
-            seat.student = LoadedTeacher(load_weights(self.ledger, weights, program).to(self.workers.device))
+            teacher = load_weights(self.ledger.read_bytes(weights), program)
+            seat.student = LoadedTeacher(teacher.to(self.workers.device))
             seat.step = self.wave.steps
             return
         student = self._build(seat)
@@ -190,10 +192,10 @@ class TrainingFloor:
             yield self.teacher.computed(images), labels
 
     def _on_device(self, host: HostBatch) -> tuple[Tensor, Tensor]:
-        images = normalise(host.images_b3hw.to(self.workers.device, non_blocking=True))
+        images = normalise(self.workers.sent(host.images_b3hw))
         if self.cohort.recipe.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        return images, host.labels_bhw.to(self.workers.device, non_blocking=True).long()
+        return images, self.workers.sent(host.labels_bhw).long()
 
     def _build(self, seat: Seat) -> Student:
         trial = seat.trial
@@ -232,14 +234,34 @@ class TrainingFloor:
                 with watch.measure("teacher"):
                     output = self.teacher.output(host, images, needs)
             batch = Batch.shared(images, labels, host.index, output, self.workers.reduce)
-            for seat in group:
-                if not seat.ended and seat.step == step and isinstance(seat.student, Student):
-                    self.attention.turn_to(seat.trial.trial_id, step)
-                    with watch.measure(seat.trial.trial_id):
-                        seat.student.train_step(batch)
-                    seat.step = seat.student.step
+            self._step([seat for seat in group if not seat.ended and seat.step == step], batch, watch)
             if (step + 1 - start) % rounds == 0 or step + 1 == stop:
                 self._end_round(group, watch, step + 1)
+
+    def _step(self, seats: Sequence[Seat], batch: Batch, watch: Stopwatch) -> None:
+        """One step of each student. While its gradients travel between workers, the next one computes its own."""
+        travelling: list[tuple[Seat, Student]] = []
+        for seat in seats:
+            if isinstance(seat.student, Student):
+                with self._at(seat, watch):
+                    seat.student.begin_step(batch)
+                travelling.append((seat, seat.student))
+            if len(travelling) > (0 if self.workers.alone else 1):
+                self._arrive(*travelling.pop(0), watch)
+        for seat, student in travelling:
+            self._arrive(seat, student, watch)
+
+    def _arrive(self, seat: Seat, student: Student, watch: Stopwatch) -> None:
+        with self._at(seat, watch):
+            student.end_step()
+        seat.step = student.step
+
+    @contextmanager
+    def _at(self, seat: Seat, watch: Stopwatch) -> Iterator[None]:
+        """What happens inside is this seat's: its time, and its fault."""
+        self.attention.turn_to(seat.trial.trial_id, seat.step)
+        with watch.measure(seat.trial.trial_id):
+            yield
 
     def _batches(self, start: int) -> Iterator[HostBatch]:
         recipe = self.cohort.recipe
@@ -281,7 +303,7 @@ class TrainingFloor:
                 if isinstance(seat.student, Student):
                     seat.student.check()
             except Exception as error:
-                self._fail_or_begin_anew(seat, error, beside)
+                self.reporter.fail_or_begin_anew(seat, error, beside)
         seats = self.seating.training()
         spent = self.workers.world_size * sum(s.costs.student_seconds + s.costs.shared_seconds for s in seats)
         self._exchange(Progress(self.wave.index, step, self.wave.steps, len(seats), "training", spent))
@@ -325,7 +347,7 @@ class TrainingFloor:
         student.average_buffers()
         score = self.scorer.score(seat.trial, student, last=last)
         if isinstance(score, Exception):
-            self._fail(seat, score)
+            self.reporter.fail(seat, score)
             return
         raw, weighted = student.read_losses()
         report = Report(
@@ -343,56 +365,7 @@ class TrainingFloor:
             started_at=seat.started_at,
             finished_at=time.time(),
         )
-        self._tell(seat, report)
-
-    def _fail_or_begin_anew(self, seat: Seat, error: Exception, beside: int) -> None:
-        """Ends one trial. Where memory ran out it is begun anew instead: by itself, then with the batch halved if its
-        recipe allows that."""
-        recipe = seat.trial.recipe
-        share = recipe.batch_size // (self.workers.world_size * recipe.accumulate)
-        divides = recipe.accumulate_if_out_of_memory and seat.accumulate == 1 and share % 2 == 0
-        if not any(self.workers.gathered(is_out_of_memory(error))):
-            self._fail(seat, error)
-        elif beside:
-            seat.alone = True
-            seat.begin_anew(
-                f"ran out of memory by step {seat.step} beside {beside} others; trained anew by itself"
-            )
-        elif divides:
-            seat.accumulate = 2
-            seat.begin_anew(
-                f"ran out of memory by step {seat.step}; trained anew with accumulate {2 * recipe.accumulate}"
-            )
-        else:
-            self._fail(seat, error)
-
-    def _fail(self, seat: Seat, error: Exception) -> None:
-        """Ends one trial; the others do not notice."""
-        trace = redacted("".join(traceback.format_exception(error)))
-        suffix = "" if self.workers.leads else f"-rank{self.workers.rank}"
-        self.ledger.write_bytes(f"logs/{seat.trial.trial_id}{suffix}.txt", trace.encode())
-        report = Report(
-            trial_id=seat.trial.trial_id,
-            step=seat.step_of(error),
-            remark=seat.remark,
-            status="failed",
-            costs=seat.costs,
-            error=explained(error),
-            started_at=seat.started_at,
-            finished_at=time.time(),
-        )
-        self._tell(seat, report)
-
-    def _tell(self, seat: Seat, report: Report) -> None:
-        seat.reports.append(report)
-        if report.status is not None:
-            seat.leave()
-            self.workers.free_memory()
-        self._post([report])
-
-    def _post(self, reports: Sequence[Report]) -> None:
-        if self.workers.leads and reports:
-            ray.get(self.job.desk.post.remote(list(reports)))
+        self.reporter.tell(seat, report)
 
     def _prune(self, rung: int) -> None:
         """Waits for the decision at a rung and drops the students that do not go on."""

@@ -85,6 +85,7 @@ def run_phase(
         crowd.wait()
         over.set()
         wait([watcher])
+        crowd.close()
     watcher.result()
     watch(view)
     if recorder.failure is not None:
@@ -205,6 +206,10 @@ class Crowd:
     def wait(self) -> None:
         """Until all that were started have ended."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def close(self) -> None:
+        """Nobody asks the desks any more. A worker may still hold a handle, which would keep their process alive."""
+        ray.kill(self._office)
 
     def raise_first(self) -> None:
         """The first exception that ended a cohort."""

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from distill.errors import UsageError
+from distill.training import Reduce
 from orchestrator.config import ComputeChoice
 
 T = TypeVar("T")
@@ -39,11 +40,22 @@ class Workers:
         self.alone = self.world_size == 1
         # Plain objects travel over gloo, whatever carries the gradients.
         self._words: Any = None if self.alone else dist.new_group(backend="gloo")
-        self.reduce: Callable[[Tensor], None] | None = None if self.alone else self._mean
+        self.reduce: Reduce | None = None if self.alone else self._mean
 
-    def _mean(self, tensor: Tensor) -> None:
-        dist.all_reduce(tensor)
-        tensor /= self.world_size
+    def _mean(self, tensor: Tensor) -> Callable[[], None]:
+        sent: Any = dist.all_reduce(tensor, async_op=True)
+
+        def arrive() -> None:
+            sent.wait()
+            tensor.div_(self.world_size)
+
+        return arrive
+
+    def sent(self, tensor: Tensor) -> Tensor:
+        """A host's tensor on the device. A GPU fetches it from locked memory, so that nobody waits until it has."""
+        if self.device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
 
     def told(self, ask: Callable[[], T]) -> T:
         """What rank 0 finds out, told to all."""

@@ -20,7 +20,7 @@ from distill.data.stream import normalise, stream
 from distill.models import SegmentationModel, build_model
 from distill.random_state import RandomState
 from distill.recipe import Recipe
-from distill.training import Batch, NonFiniteLossError, Student, StudentSpec, teacher_output
+from distill.training import Batch, NonFiniteLossError, Reduce, Student, StudentSpec, teacher_output
 
 CPU = torch.device("cpu")
 SCENES = ScenesConfig(size=(32, 32), classes=4, train=12, teacher_train=12, tune=4, test=4)
@@ -56,7 +56,7 @@ def batches(
     stop: int = STEPS,
     *,
     view: AugmentationConfig = PADDED,
-    reduce: Callable[[torch.Tensor], None] | None = None,
+    reduce: Reduce | None = None,
     **share: int,
 ) -> list[Batch]:
     source = stream(build_dataset(SCENES, "train"), view, batch_size=4, seed=5, start_step=start, **share)
@@ -104,6 +104,38 @@ def test_a_students_losses_are_the_same_to_the_bit_alone_and_in_company(
         losses.append(math.fsum(raw.values()))
     assert losses == expected
     assert same(weights(student), weights(alone))
+
+
+def test_gradients_may_travel_while_the_next_student_computes(teacher: SegmentationModel) -> None:
+    """A mean that is only there once it is waited for, as between workers."""
+
+    def late(tensor: torch.Tensor) -> Callable[[], None]:
+        def arrive() -> None:
+            tensor.mul_(0.5)
+
+        return arrive
+
+    def trained(*, overlapped: bool) -> list[tuple[dict[str, float], dict[str, torch.Tensor]]]:
+        one, other = (
+            Student(spec(method, clip_norm=1.0), teacher.info, device=CPU, reduce=late)
+            for method in ("kd", "heteroakd")
+        )
+        for batch in batches(teacher, reduce=late):
+            if overlapped:
+                one.begin_step(batch)
+                other.begin_step(batch)
+                one.end_step()
+                other.end_step()
+            else:
+                one.train_step(batch)
+                other.train_step(batch)
+        return [(student.read_losses()[0], weights(student)) for student in (one, other)]
+
+    for (losses, end), (others, other_end) in zip(
+        trained(overlapped=True), trained(overlapped=False), strict=True
+    ):
+        assert losses == others
+        assert same(end, other_end)
 
 
 @pytest.mark.parametrize(
@@ -250,9 +282,10 @@ def _half(rank: int, folder: str, method: str, config: dict[str, Any], view: Aug
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
 
-    def mean(tensor: torch.Tensor) -> None:
+    def mean(tensor: torch.Tensor) -> Callable[[], None]:
         dist.all_reduce(tensor)
         tensor /= 2
+        return lambda: None
 
     teacher = _plain_teacher()
     student = Student(_no_batch_statistics(method, config), teacher.info, device=CPU, rank=rank, reduce=mean)

@@ -52,9 +52,13 @@ def normalise(
 
     Bytes cross the bus, in the order they were decoded in; the device reorders and scales them.
     """
-    mean_311 = torch.tensor(mean, device=images_b3hw.device).view(3, 1, 1)
-    deviation_311 = torch.tensor(std, device=images_b3hw.device).view(3, 1, 1)
+    mean_311, deviation_311 = (_by_channel(values, images_b3hw.device) for values in (mean, std))
     return images_b3hw.contiguous().float().div_(255).sub_(mean_311).div_(deviation_311)
+
+
+def _by_channel(values: tuple[float, float, float], device: torch.device) -> Tensor:
+    """Filled in on the device: for numbers sent there the host would wait until the device has done all its work."""
+    return torch.cat([torch.full((1, 1, 1), value, device=device) for value in values])
 
 
 class _View(NamedTuple):
