@@ -82,7 +82,10 @@ def _train(job: CohortJob, leads: bool) -> None:
     """
     import ray
 
-    if ray.get(job.desk.fatal.remote()) is not None:
+    try:
+        if ray.get(job.desk.fatal.remote()) is not None:
+            return
+    except ray.exceptions.ActorDiedError:  # the phase was over before this worker came
         return
     beginning = ray.get(job.desk.begin.remote()) if leads else None
     try:
