@@ -68,8 +68,8 @@ def answer_jobs(crew: str, assignments: Any, seconds: float, notes: str) -> None
         began = time.time()
         answer_waves(job.desk, None, seconds)
         note = {"began": began, "ended": time.time(), "node": ray.get_runtime_context().get_node_id()}
-        Path(notes, f"{job.desk_name}.json").write_text(json.dumps(note))
-        done = job.desk_name
+        Path(notes, f"{job.name}.json").write_text(json.dumps(note))
+        done = job.name
         ray.get(assignments.finish.remote(crew))
 
 

@@ -162,8 +162,8 @@ def _teacher(found: Mapping[str, Any], aims: cells.Aims) -> list[str]:
         "## A teacher's forward pass",
         "",
         f"{found['batch']} pictures of {found['size']}×{found['size']}, by turns on {found['device']}, {cells.counted(found['threads'], 'thread')}, "
-        f"torch {found['torch']}. {cells.machine(found['machine'])} bf16 and channels last are the recipe's choice (`precision`, `channels_last`): the students' "
-        "pictures are the teacher's, and some students lose what the teacher gains. Nothing is compiled: each worker would pay for it anew. Inference mode "
+        f"torch {found['torch']}. {cells.machine(found['machine'])} A sweep's teachers lie channels last on a CPU, whatever the recipe's `channels_last` says of the "
+        "students; bf16 is the recipe's choice (`precision`). Nothing is compiled: each worker would pay for it anew, for less than channels last gains. Inference mode "
         "cannot be used at all, since its tensors may not be saved for the students' backward pass.",
         "",
         *cells.table(

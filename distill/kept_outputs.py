@@ -41,18 +41,27 @@ class KeptOutputs:
         folder: of this machine's own, in memory or on a fast disk.
         limit_bytes: most that the folder holds. What no running worker has used makes room; then nothing more is kept.
         teacher: hash of the teacher's weights file.
-        precision: the recipe's; and whatever else of the machine decides the last bits is part of each name too.
+        precision: the recipe's. layout: how the teacher lies in memory. Both decide the last bits, as what of the
+            machine does, and are part of each name.
         device: where the teacher runs.
     """
 
     def __init__(
-        self, folder: Path, limit_bytes: int, *, teacher: str, precision: str, device: torch.device
+        self,
+        folder: Path,
+        limit_bytes: int,
+        *,
+        teacher: str,
+        precision: str,
+        layout: str,
+        device: torch.device,
     ) -> None:
         self._shelf = Shelf(folder, limit_bytes, ".outputs", makes_room=True, spares_own=True)
         self._device = device
         self._identity = {
             "teacher": teacher,
             "precision": precision,
+            "layout": layout,
             "torch": torch.__version__,
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
             "threads": torch.get_num_threads(),

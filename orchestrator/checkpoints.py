@@ -18,7 +18,7 @@ import torch
 
 from distill.data import SegmentationDataset
 from distill.errors import reading
-from distill.models import CheckpointMetadata, save_model
+from distill.models import CheckpointMetadata, SegmentationModel, save_model
 from distill.models.teachers import Teacher, load_teacher
 from distill.training import Student
 from orchestrator.ledger import Ledger
@@ -135,9 +135,20 @@ def keep_model(
         ledger.write_bytes(trial_weights(trial), path.read_bytes())
 
 
-def load_weights(content: bytes, program_sha256: str | None) -> Teacher:
-    """A model or teacher from its file in the run; a program only if it is the one that the config names."""
+def load_weights(content: bytes, program_sha256: str | None, device: torch.device | str) -> Teacher:
+    """A frozen model or teacher from its file in the run; a program only if it is the one that the config names."""
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) / "model.safetensors"
         local.write_bytes(content)
-        return load_teacher(local, program_sha256)
+        model = load_teacher(local, program_sha256).to(device)
+    if isinstance(model, SegmentationModel) and torch.device(device).type == "cpu":
+        # Faster so (docs/performance.md), whatever the recipe has for students. A program may count on its own layout.
+        model.to(memory_format=torch.channels_last)
+    return model
+
+
+def layout_of(model: Teacher) -> str:
+    """How the model's kernels lie in memory, which decides the last bits of what it says."""
+    kernels = [parameter for parameter in model.parameters() if parameter.ndim == 4]
+    last = all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
+    return "channels last" if last else "contiguous"

@@ -155,8 +155,8 @@ class TrainingFloor:
         weights = trial_weights(seat.trial)
         if state is None and seat.trial.phase == "teacher" and self.ledger.exists(weights):
             program = self.wave.brackets[0].study.teacher.sha256  # a teacher's own cohort holds it alone
-            teacher = load_weights(self.ledger.read_bytes(weights), program)
-            seat.student = LoadedTeacher(teacher.to(self.workers.device))
+            content = self.ledger.read_bytes(weights)
+            seat.student = LoadedTeacher(load_weights(content, program, self.workers.device))
             seat.step = self.wave.steps
             return
         student = self._build(seat)

@@ -1,4 +1,4 @@
-"""What the sweep hands to a cohort's workers: plain data and the desk. Imports no torch."""
+"""What the sweep hands to a crew's workers: a cohort, or the gallery at the end. Plain data and the desk; no torch."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ SKIPPED_PICTURES = "logs/skipped"
 
 @dataclass(frozen=True)
 class CohortJob:
-    """A crew's part in one cohort. `run` is the root of the ledger, `desk` the crew's `DeskHandle`."""
+    """A crew's part in one cohort. `run` is the root of the ledger, `desk` the crew's `DeskHandle`, `name` the desk's."""
 
     run: str
     config: SweepConfig
     cohort: Cohort
     desk: Any
-    desk_name: str
+    name: str
 
     @property
     def compute(self) -> ComputeChoice:
@@ -59,8 +59,16 @@ class CohortJob:
         )
 
 
+@dataclass(frozen=True)
+class GalleryJob:
+    """The gallery of the run whose ledger lies at `run`, drawn where torch, the data and the device are."""
+
+    run: str
+    name: str = "gallery"
+
+
 def work(config: dict[str, Any]) -> None:
-    """What Ray Train calls in every worker, at first and after each death of one: cohort after cohort of its crew."""
+    """What Ray Train calls in every worker, at first and after each death of one: job after job of its crew."""
     import ray
     import ray.train
 
@@ -69,10 +77,26 @@ def work(config: dict[str, Any]) -> None:
     done: str | None = None
     while (job := ray.get(assignments.current.remote(crew, done))) != "closed":
         if job is not None:
-            _train(job, leads)
-            done = job.desk_name
+            notes: list[str] | None = None
+            if isinstance(job, CohortJob):
+                _train(job, leads)
+            elif leads:
+                is_first = ray.get(assignments.takes_up.remote(crew))
+                notes = _draw(job) if is_first else ["no gallery: the worker that drew it died"]
+            done = job.name
             if leads:
-                ray.get(assignments.finish.remote(crew))
+                ray.get(assignments.finish.remote(crew, notes))
+
+
+def _draw(job: GalleryJob) -> list[str]:
+    """What the gallery leaves out. Nothing that goes wrong with it may end a finished sweep."""
+    from orchestrator.gallery import write_gallery
+    from orchestrator.ledger import Ledger
+
+    try:
+        return write_gallery(Ledger(job.run))[1]
+    except Exception as error:
+        return [f"no gallery: {type(error).__name__}: {error}"]
 
 
 def _train(job: CohortJob, leads: bool) -> None:

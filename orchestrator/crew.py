@@ -1,4 +1,4 @@
-"""Crews: the workers of one Ray Train run train one cohort after the other, teachers first.
+"""Crews: the workers of one Ray Train run train one cohort after the other, teachers first; the last draws the gallery.
 
 To start workers takes long beside what a small cohort costs: Ray's processes, torch, the device. So a crew that has
 trained its cohort is not sent home while another waits.
@@ -15,7 +15,7 @@ from typing import Any, Literal
 import ray
 
 from orchestrator.cluster import worker_resources
-from orchestrator.cohort_job import CohortJob, work
+from orchestrator.cohort_job import CohortJob, GalleryJob, work
 from orchestrator.news import News
 from orchestrator.run import Run
 from orchestrator.search import BESIDE_THE_DRIVER
@@ -26,11 +26,13 @@ class Assignments:
 
     def __init__(self) -> None:
         self._news = News()
-        self._jobs: dict[str, CohortJob] = {}
+        self._jobs: dict[str, CohortJob | GalleryJob] = {}
+        self._taken_up: set[str] = set()
+        self._notes: dict[str, list[str] | None] = {}
         self._closed: set[str] = set()
 
-    async def assign(self, crew: str, job: CohortJob) -> None:
-        """The sweep: what this crew trains now."""
+    async def assign(self, crew: str, job: CohortJob | GalleryJob) -> None:
+        """The sweep: what this crew does now."""
         async with self._news.told():
             self._jobs[crew] = job
 
@@ -39,21 +41,32 @@ class Assignments:
         async with self._news.told():
             self._closed.add(crew)
 
-    async def current(self, crew: str, done: str | None) -> CohortJob | Literal["closed"] | None:
-        """A worker, who has left this desk (`done`): what its crew trains now; None while there is no news."""
+    async def current(self, crew: str, done: str | None) -> CohortJob | GalleryJob | Literal["closed"] | None:
+        """A worker, who is done with a job of this name: what its crew does now; None while there is no news."""
 
-        def given() -> CohortJob | Literal["closed"] | None:
+        def given() -> CohortJob | GalleryJob | Literal["closed"] | None:
             job = self._jobs.get(crew)
-            if job is not None and job.desk_name != done:
+            if job is not None and job.name != done:
                 return job
             return "closed" if crew in self._closed else None
 
         return await self._news.when(given)
 
-    async def finish(self, crew: str) -> None:
-        """The crew: its cohort is trained, or there is no sense in going on with it."""
+    async def takes_up(self, crew: str) -> bool:
+        """A worker: whether it is the first to begin with what must be begun only once."""
+        is_first = crew not in self._taken_up
+        self._taken_up.add(crew)
+        return is_first
+
+    async def finish(self, crew: str, notes: list[str] | None = None) -> None:
+        """The crew: its job is done, or there is no sense in going on with it; and what is to be said of it."""
         async with self._news.told():
+            self._notes[crew] = notes
             self._jobs.pop(crew, None)
+
+    async def notes(self, crew: str) -> list[str] | None:
+        """The sweep: what the crew said of its last job."""
+        return self._notes[crew]
 
     async def is_over(self, crew: str) -> bool:
         """The sweep: whether the crew has nothing to do; waits a while for it."""
@@ -95,13 +108,31 @@ class Crews:
             ray.get(self._assignments.assign.remote(crew, job))
             if crew not in self._runs:
                 self._runs[crew] = in_a_thread(crew, lambda: self._start(crew))
-        while not ray.get(self._assignments.is_over.remote(crew)):
-            if self._runs[crew].done():
-                self._runs.pop(crew).result()
-                raise RuntimeError(f"the Ray Train run of {crew} ended before its cohort was trained")
+        self._wait(crew)
         with self._lock:
             self._idle.append(crew)
         self.keep(wanted())
+
+    def draw(self, job: GalleryJob) -> list[str] | None:
+        """Has a crew that waits draw the gallery; returns what it leaves out, or None where no crew waits.
+
+        Raises:
+            Exception: what ended Ray's run for good.
+        """
+        with self._lock:
+            if not self._idle:
+                return None
+            crew = self._idle.pop()
+            ray.get(self._assignments.assign.remote(crew, job))
+        self._wait(crew)
+        notes: list[str] | None = ray.get(self._assignments.notes.remote(crew))
+        return notes
+
+    def _wait(self, crew: str) -> None:
+        while not ray.get(self._assignments.is_over.remote(crew)):
+            if self._runs[crew].done():
+                self._runs.pop(crew).result()
+                raise RuntimeError(f"the Ray Train run of {crew} ended before its work was done")
 
     def keep(self, most: int) -> None:
         """Sends home those that wait, but for so many."""

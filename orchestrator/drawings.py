@@ -84,7 +84,7 @@ def predict_exhibit(ledger: Ledger, exhibit: Exhibit, config_yaml: str) -> Predi
     device = "cuda" if config.compute.device == "cuda" and torch.cuda.is_available() else "cpu"
     teacher_id = exhibit.method.teacher_id or exhibit.alone.teacher_id
     maps = [
-        _predict(load_weights(ledger.read_bytes(path), pair.teacher.sha256), samples, scored, device)
+        _predict(load_weights(ledger.read_bytes(path), pair.teacher.sha256, device), samples, scored, device)
         for path, scored in (
             (f"teachers/{teacher_id}.safetensors", teachers),
             (exhibit.alone.checkpoint, recipe),
@@ -117,7 +117,7 @@ def draw_room(predicted: Predicted, longest: int) -> Room:
 
 def _predict(model: Teacher, samples: Sequence[Sample], scored: Recipe, device: str) -> list[Bytes]:
     """A model's classes of every pixel, picture by picture, in the precision and windows of its recipe."""
-    model = model.to(device).eval()
+    model = model.eval()
     found = []
     with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=scored.precision == "bf16"):
         for sample in samples:

@@ -51,7 +51,7 @@ def run_phase(
 
     Args:
         crews: who trains them.
-        later: cohorts of the phases that follow, for which crews are kept.
+        later: what follows this phase (cohorts, the gallery), for which crews are kept.
         watch: called about once a second, from a thread of its own.
 
     Raises:

@@ -165,6 +165,7 @@ def _carry_out(options: Options, run: Run, room: Callable[[], int] | None) -> No
     """
     from orchestrator.calibration import write_calibration
     from orchestrator.cluster import LOCAL
+    from orchestrator.cohort_job import GalleryJob
     from orchestrator.crew import Crews
     from orchestrator.gallery import write_gallery
     from orchestrator.leaderboard.files import GALLERY, write_leaderboard
@@ -176,20 +177,25 @@ def _carry_out(options: Options, run: Run, room: Callable[[], int] | None) -> No
         if room is not None and options.address != LOCAL:
             room = _room_on_ready_nodes(run, room, view.say)
         claim(ledger, run.plan, fresh=options.fresh)
+        draws = not options.calibrate and (room is not None or not ledger.exists(f"leaderboard/{GALLERY}"))
         crews = Crews(run, room or (lambda: 0))
+        notes: list[str] | None = None
         try:
-            _phases(run, crews, view)
+            _phases(run, crews, view, later=int(draws))
+            draws = draws and not run.stopped.is_set()
+            if draws:
+                notes = crews.draw(GalleryJob(ledger.root))
         finally:
             crews.close()
         ledger.delete("ray")  # what Ray Train keeps of its own
         if options.calibrate:
             write_calibration(ledger)
-        else:
-            if not run.stopped.is_set() and (room is not None or not ledger.exists(f"leaderboard/{GALLERY}")):
-                _, notes = write_gallery(ledger)  # before the board, which links it
-                for note in notes:
-                    view.say(note)
-            write_leaderboard([ledger])
+            return
+        if draws and notes is None:  # nobody is there who has torch at hand
+            _, notes = write_gallery(ledger)
+        for note in notes or []:
+            view.say(note)
+        write_leaderboard([ledger])  # after the gallery, which it links
 
 
 def _room_on_ready_nodes(run: Run, room: Callable[[], int], say: Callable[[str], None]) -> Callable[[], int]:
@@ -207,7 +213,8 @@ def _room_on_ready_nodes(run: Run, room: Callable[[], int], say: Callable[[str],
     return look
 
 
-def _phases(run: Run, crews: Crews, view: ProgressView) -> None:
+def _phases(run: Run, crews: Crews, view: ProgressView, *, later: int) -> None:
+    """Teachers, then students; `later` crews are kept for what follows."""
     from orchestrator.phases import run_phase
     from orchestrator.provenance import arguments_of_this_command, provenance_row
     from orchestrator.teachers import missing_teachers, prepare_teachers, teacher_hashes
@@ -222,7 +229,7 @@ def _phases(run: Run, crews: Crews, view: ProgressView) -> None:
     if run.stopped.is_set() or missing_teachers(run):
         return
     note_provenance()
-    run_phase(run, "students", run.plan.students, crews=crews, watch=view.watch)
+    run_phase(run, "students", run.plan.students, crews=crews, watch=view.watch, later=later)
 
 
 def _check(plan: Plan, ledger: Ledger, options: Options) -> None:

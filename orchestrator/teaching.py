@@ -14,7 +14,7 @@ from distill.data.stream import HostBatch
 from distill.kept_outputs import KeptOutputs
 from distill.models import ModelInfo, Output
 from distill.training import teacher_output
-from orchestrator.checkpoints import load_weights
+from orchestrator.checkpoints import layout_of, load_weights
 from orchestrator.cohort_job import CohortJob
 from orchestrator.ledger import Ledger
 from orchestrator.plan import Teacher, teacher_weights
@@ -26,8 +26,9 @@ class Teaching:
     def __init__(self, job: CohortJob, teacher: Teacher, ledger: Ledger, device: torch.device) -> None:
         weights = ledger.read_bytes(teacher_weights(teacher))
         self._precision = job.cohort.recipe.precision
-        self._model = load_weights(weights, teacher.sha256).to(device)
+        self._model = load_weights(weights, teacher.sha256, device)
         self._model.eval().requires_grad_(False)
+        self._layout = torch.channels_last if job.cohort.recipe.channels_last else torch.contiguous_format
         self._kept: KeptOutputs | None = None
         choice = job.operation.teacher_outputs
         if choice is not None:
@@ -36,6 +37,7 @@ class Teaching:
                 int(choice.gigabytes * 10**9),
                 teacher=hashlib.sha256(weights).hexdigest(),
                 precision=self._precision,
+                layout=layout_of(self._model),
                 device=device,
             )
 
@@ -55,9 +57,20 @@ class Teaching:
             host: the batch as it came out of the stream. images: the same, as networks see it.
             needs: which parts of the output the methods look at.
         """
-        if self._kept is None:
-            return self.computed(images)
-        return self._kept.output(host, images, needs, partial(self.computed, images))
+        compute = partial(self._shown, images, needs)
+        return compute() if self._kept is None else self._kept.output(host, images, needs, compute)
+
+    def _shown(self, images: Tensor, needs: Set[str]) -> Output:
+        """What the methods look at, as the students' own maps lie in memory: losses of mixed layouts are slow."""
+        said = self.computed(images)
+
+        def laid_out(part: str, maps: Tensor) -> Tensor:
+            return maps.contiguous(memory_format=self._layout) if part in needs else maps
+
+        first, second, third, fourth = (laid_out("stages", stage) for stage in said.stages)
+        return Output(
+            (first, second, third, fourth), laid_out("fused", said.fused), laid_out("logits", said.logits)
+        )
 
     def take_saved(self) -> float:
         """Seconds of computing that reading has saved since the last time: alone a student would pay for them."""

@@ -39,10 +39,17 @@ class Teacher:
     """Counts how often it is asked; takes its time."""
 
     def __init__(
-        self, folder: Path, megabytes: float = 10, name: str = "teacher", precision: str = "fp32"
+        self,
+        folder: Path,
+        megabytes: float = 10,
+        name: str = "teacher",
+        precision: str = "fp32",
+        layout: str = "contiguous",
     ) -> None:
         self.asked = 0
-        self.kept = KeptOutputs(folder, int(megabytes * 1e6), teacher=name, precision=precision, device=CPU)
+        self.kept = KeptOutputs(
+            folder, int(megabytes * 1e6), teacher=name, precision=precision, layout=layout, device=CPU
+        )
 
     def __call__(self, host: HostBatch, needs: frozenset[str] = ALL, seconds: float = 0.02) -> Output:
         def compute() -> Output:
@@ -77,10 +84,11 @@ def test_what_is_read_is_what_was_computed_in_bits_types_and_layout(tmp_path: Pa
         lambda folder: ask(Teacher(folder), batch(1)),
         lambda folder: ask(Teacher(folder, name="another"), batch()),
         lambda folder: ask(Teacher(folder, precision="bf16"), batch()),
+        lambda folder: ask(Teacher(folder, layout="channels last"), batch()),
     ],
-    ids=["pictures", "teacher", "precision"],
+    ids=["pictures", "teacher", "precision", "layout"],
 )
-def test_nothing_is_read_for_other_pictures_another_teacher_or_precision(
+def test_nothing_is_read_for_other_pictures_another_teacher_precision_or_layout(
     tmp_path: Path, other: Callable[[Path], Teacher]
 ) -> None:
     ask(Teacher(tmp_path), batch())

@@ -18,7 +18,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def job(name: str) -> Any:
-    return SimpleNamespace(desk_name=name)
+    return SimpleNamespace(name=name)
 
 
 def test_a_worker_that_is_done_with_a_cohort_is_not_given_it_again_before_the_first_of_them_says_it_is_over() -> (
@@ -65,5 +65,19 @@ def test_a_crew_that_is_sent_home_finishes_its_cohort_first() -> None:
         assert await office.current("crew", None) is last
         await office.finish("crew")
         assert await office.current("crew", "students") == "closed"
+
+    asyncio.run(scene())
+
+
+def test_the_gallery_is_begun_once_however_often_its_worker_dies_and_tells_what_it_leaves_out() -> None:
+    async def scene() -> None:
+        office = Assignments()
+        await office.assign("crew", job("gallery"))
+        assert await office.takes_up("crew")
+        assert not await office.takes_up("crew")  # the worker that was started in place of the first
+        assert await office.takes_up("another")
+        await office.finish("crew", ["a pair without weights"])
+        assert await office.is_over("crew")
+        assert await office.notes("crew") == ["a pair without weights"]
 
     asyncio.run(scene())
