@@ -120,7 +120,7 @@ def _overlap(found: Mapping[str, Any], aims: cells.Aims) -> list[str]:
         "",
         f"{found['workers']} workers of one thread each, gloo between them, {found['students']} students, {found['batch']} pictures of {found['size']}×{found['size']}, "
         f"by turns for {found['repeats']} steps: each student's mean gradients awaited before the next one begins, and after it has computed its own, as a cohort does. "
-        f"The weights are the same to the bit. {cells.machine(found['machine'])} Between machines there is more to hide than within one.",
+        f"The weights are the same to the bit. {cells.machine(found['machine'])}",
         "",
         *cells.table(
             ("model", "parameters (M)", "in turn (ms)", "overlapped (ms)", "overlapped is faster by"), rows
