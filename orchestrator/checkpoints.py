@@ -18,7 +18,7 @@ import torch
 
 from distill.data import SegmentationDataset
 from distill.errors import reading
-from distill.models import CheckpointMetadata, SegmentationModel, save_model
+from distill.models import CheckpointMetadata, save_model
 from distill.models.teachers import Teacher, load_teacher
 from distill.training import Student
 from orchestrator.ledger import Ledger
@@ -140,15 +140,4 @@ def load_weights(content: bytes, program_sha256: str | None, device: torch.devic
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) / "model.safetensors"
         local.write_bytes(content)
-        model = load_teacher(local, program_sha256).to(device)
-    if isinstance(model, SegmentationModel) and torch.device(device).type == "cpu":
-        # Faster so (docs/performance.md), whatever the recipe has for students. A program may count on its own layout.
-        model.to(memory_format=torch.channels_last)
-    return model
-
-
-def layout_of(model: Teacher) -> str:
-    """How the model's kernels lie in memory, which decides the last bits of what it says."""
-    kernels = [parameter for parameter in model.parameters() if parameter.ndim == 4]
-    last = all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
-    return "channels last" if last else "contiguous"
+        return load_teacher(local, program_sha256).to(device)
