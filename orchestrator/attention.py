@@ -8,6 +8,8 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -25,7 +27,7 @@ class Attention:
 
     Args:
         desk: the cohort's.
-        leads: whether this is rank 0, which speaks for all: workers are at the same place at the same time.
+        leads: whether this worker speaks: of those that are at the same place at the same time rank 0 does, for all.
         limit_seconds: the longest that one place may take; None for any time.
         careful: tell the desk every place beforehand, since an earlier attempt died at one of them.
     """
@@ -33,7 +35,7 @@ class Attention:
     def __init__(self, desk: Any, *, leads: bool, limit_seconds: float | None, careful: bool) -> None:
         self._desk = desk
         self._leads = leads
-        self._careful = careful
+        self.careful = careful
         self._at: tuple[Place, float] | None = None
         self._main = threading.get_ident()
         self._left = threading.Event()
@@ -51,6 +53,13 @@ class Attention:
         if self._at is not None:
             self._at = (self._at[0], time.monotonic())
 
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Inside, the worker waits for another, whose place is looked after there; then it is where it was."""
+        place, self._at = self._at, None
+        yield
+        self._at = None if place is None else (place[0], time.monotonic())
+
     def rest(self) -> None:
         """The worker waits for others, or for the storage, as long as it takes."""
         self._tell(None)
@@ -63,13 +72,12 @@ class Attention:
 
     def _tell(self, place: Place | None) -> None:
         """Where care is needed the desk knows every place, so that no trial is blamed for what all share."""
-        if self._careful and self._leads:
+        if self.careful and self._leads:
             ray.get(self._desk.about_to.remote(place))
 
-    def got_on(self, position: tuple[int, int]) -> None:
-        """A checkpoint stands at this position, further than the last: what killed an earlier attempt lies behind."""
-        if self._leads:
-            self._careful = bool(ray.get(self._desk.got_on.remote(position)))
+    def got_on(self, position: tuple[int, int]) -> bool:
+        """A checkpoint stands at this position: what killed an earlier attempt may lie behind. Returns whether care is needed."""
+        return bool(ray.get(self._desk.got_on.remote(position)))
 
     def _watch(self, limit: float) -> None:
         while not self._left.is_set():

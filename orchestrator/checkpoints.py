@@ -63,10 +63,14 @@ class CohortCheckpoints:
         self._number += 1
         self._written_at = time.monotonic()
 
-    def turn_to(self, wave: int) -> Entries:
-        """A wave begins: this worker's entries of its newest sound checkpoint; empty where there is none.
+    def turn_to(self, wave: int, *, of_all: bool) -> Entries:
+        """A wave begins: entries of its newest sound checkpoint; empty where there is none.
 
         Those of the wave before are deleted: a wave begins when all of that one is recorded.
+
+        Args:
+            wave: the wave's number.
+            of_all: the entries of all workers, who had students of their own, and not this worker's alone.
         """
         if self._folder is not None and self._workers.leads:
             self._ledger.delete(self._folder)
@@ -76,11 +80,13 @@ class CohortCheckpoints:
         self._number = numbers[-1] + 1 if numbers else 0
         if found is None:
             return {}
-        path = f"{self._folder}/{found:08d}/rank{self._workers.rank}.pt"
-        data = self._ledger.read_bytes(path)
-        with reading(self._ledger.place(path), "delete this checkpoint, and the one before it counts"):
-            # on the host: which of them are on the device at a time is the seating's business
-            entries: Entries = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        entries: Entries = {}
+        for rank in range(self._workers.world_size) if of_all else (self._workers.rank,):
+            path = f"{self._folder}/{found:08d}/rank{rank}.pt"
+            data = self._ledger.read_bytes(path)
+            with reading(self._ledger.place(path), "delete this checkpoint, and the one before it counts"):
+                # on the host: which of them are on the device at a time is the seating's business
+                entries |= torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         return entries
 
     def _newest(self) -> int | None:

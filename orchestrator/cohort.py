@@ -1,8 +1,9 @@
 """A cohort in its workers: one teacher pass, many students. Waves, rungs, reports, checkpoints, resume.
 
-Every worker runs `train_cohort`. Rank 0 talks to the desk and tells the others; all decide alike, since all see the
-same reduced losses. A trial's numbers depend on its configuration and the stream alone: not on who sits beside it,
-nor on when the run was cut.
+Every worker runs `train_cohort`. Rank 0 talks to the desk and tells the others. Where the workers divide batches, all
+have every student and decide alike, since all see the same reduced losses; where they divide students (`compute.divide`),
+each decides about its own, and they meet for every batch, for the teacher's part in it, and at rungs. A trial's numbers
+depend on its configuration and the stream alone: not on who sits beside it, nor on when the run was cut.
 """
 
 from __future__ import annotations
@@ -14,18 +15,13 @@ from dataclasses import replace
 from functools import partial
 
 import ray
-import torch
 from torch import Tensor
 
-from distill.data import Role
-from distill.data.stream import HostBatch, normalise, stream
-from distill.models import Output
 from distill.random_state import RandomState
-from distill.recipe import digest
 from distill.training import Batch, Student, StudentSpec
 from orchestrator.attention import Attention
 from orchestrator.checkpoints import CohortCheckpoints, load_weights
-from orchestrator.cohort_job import SKIPPED_PICTURES, CohortJob
+from orchestrator.cohort_job import CohortJob
 from orchestrator.desk import Beginning, Progress, WaveOrder
 from orchestrator.ledger import Ledger
 from orchestrator.plan import trial_weights
@@ -34,8 +30,9 @@ from orchestrator.reporting import Reporter
 from orchestrator.scoring import LoadedTeacher, Scorer
 from orchestrator.seat import BlamedError, Seat
 from orchestrator.seating import Seating
+from orchestrator.sharing import Division, peers_of
 from orchestrator.stopwatch import Stopwatch
-from orchestrator.teaching import Teaching
+from orchestrator.supply import Supply
 from orchestrator.workers import Workers
 
 
@@ -71,21 +68,18 @@ class TrainingFloor:
     def __init__(self, job: CohortJob, workers: Workers, beginning: Beginning) -> None:
         self.job = job
         self.blamed = beginning.blamed
+        self.peers = peers = peers_of(workers, job.compute, job.cohort)
         self.attention = Attention(
             job.desk,
-            leads=workers.leads,
+            leads=peers.leads,
             limit_seconds=job.operation.hang_seconds,
             careful=beginning.careful,
         )
-        self.cohort = job.cohort
         self.workers = workers
+        self.division = Division(workers, peers, self.attention)
         self.ledger = Ledger(job.run)
-        role: Role = "teacher" if job.cohort.teacher is None else "student"
-        self.train = job.dataset("train", role)
-        self.scorer = Scorer(job, workers, self.ledger, self.attention.still_there)
-        self.teacher: Teaching | None = None
-        if job.cohort.teacher is not None:
-            self.teacher = Teaching(job, job.cohort.teacher, self.ledger, workers.device)
+        self.supply = Supply(job, workers, peers, self.ledger, self.attention)
+        self.scorer = Scorer(job, peers, self.ledger, self.attention.still_there)
         self.checkpoints = CohortCheckpoints(
             self.ledger,
             job.cohort.cohort_id,
@@ -93,15 +87,14 @@ class TrainingFloor:
             job.operation.checkpoints_kept,
             job.operation.checkpoint_seconds,
         )
-        self.reporter = Reporter(job.desk, workers, self.ledger)
-        self.seating = Seating(workers, job.operation.seats, self._fill, self.reporter.fail)
+        self.reporter = Reporter(job.desk, peers, self.ledger)
+        self.seating = Seating(peers, job.operation.seats, self._fill, self.reporter.fail)
         self._prepared: dict[str, tuple[dict[str, Tensor], float]] = {}
 
     def close(self) -> None:
         """Nothing more is to be trained."""
         self.attention.leave()
-        if self.teacher is not None:
-            self.teacher.close()
+        self.supply.close()
 
     def waves(self) -> Iterator[WaveOrder]:
         """The waves that the desk hands out, until it closes."""
@@ -125,28 +118,39 @@ class TrainingFloor:
         self.wave = order.wave
         self._seat(order)
         for stop in sorted({*self.wave.rungs, *self.wave.evaluations, self.wave.steps}):
-            while group := self.seating.next_group(stop):
-                if present := self.seating.enter(group):
-                    self._advance(present, stop)
-                    self._score_all(present, stop)
+            while (start := self.division.earliest(present := self._present(stop))) is not None:
+                group = [seat for seat in present if seat.step == start]
+                self._advance(group, start, stop)
+                self._score_all(group, stop)
             self._score_all(self.seating.training(), stop)  # who came here before the run was cut
             if stop in self.wave.rungs:
                 self._prune(stop)
+                self.division.even_out(self.seating)
             self._checkpoint()
 
     def _seat(self, order: WaveOrder) -> None:
         """Seats the wave's trials, each where the newest sound checkpoint has it, else at step 0."""
-        saved = self.checkpoints.turn_to(order.index)
-        self.seating.seats = []
+        saved = self.checkpoints.turn_to(order.index, of_all=self.division.of_students)
+        seats: list[Seat] = []
         for trial in order.trials:
             entry = saved.get(trial.trial_id)
             seat = Seat(trial) if entry is None else Seat.restored(trial, entry)
             if seat.ended and trial.trial_id in order.retried:
                 seat = Seat(trial)
-            if not seat.ended and trial.trial_id in self.blamed:
-                self.reporter.fail(seat, BlamedError(self.blamed[trial.trial_id]))
-            self.seating.seats.append(seat)
+            seats.append(seat)
+        self.seating.seats = self.division.mine(seats)
+        for seat in self.seating.training():
+            if seat.trial.trial_id in self.blamed:
+                self.reporter.fail(seat, BlamedError(self.blamed[seat.trial.trial_id]))
         self.reporter.post([report for seat in self.seating.seats for report in seat.reports])
+
+    def _present(self, stop: int) -> list[Seat]:
+        """Students of this worker, now on the device, that stand at one step short of `stop`; none where none is left."""
+        with self.division.in_turn():
+            while group := self.seating.next_group(stop):
+                if present := self.seating.enter(group):
+                    return present
+        return []
 
     def _fill(self, seat: Seat) -> None:
         """Builds the seat's student: fresh, from where it waits, or a teacher that is only to be scored."""
@@ -171,7 +175,7 @@ class TrainingFloor:
         if name not in self._prepared:
             begun = time.perf_counter()
             with RandomState(0, self.workers.device):
-                state = student.method.prepare(self._teacher_batches())
+                state = student.method.prepare(self.supply.teacher_batches())
             self._prepared[name] = (state, time.perf_counter() - begun)
             seat.costs = replace(
                 seat.costs, shared_seconds=seat.costs.shared_seconds + self._prepared[name][1]
@@ -180,122 +184,78 @@ class TrainingFloor:
         student.method.use_prepared(state)
         seat.costs = replace(seat.costs, teacher_seconds=seat.costs.teacher_seconds + seconds)
 
-    def _teacher_batches(self) -> Iterator[tuple[Output, Tensor]]:
-        """Whole batches and the teacher's output for them, alike on every worker and in every wave."""
-        assert self.teacher is not None  # only methods with a teacher prepare anything
-        recipe = self.cohort.recipe
-        for host in stream(
-            self.train, recipe.augmentation, batch_size=recipe.batch_size, seed=0, on_skipped=self._skip
-        ):
-            self.attention.still_there()
-            images, labels = self._on_device(host)
-            yield self.teacher.computed(images), labels
-
-    def _on_device(self, host: HostBatch) -> tuple[Tensor, Tensor]:
-        images = normalise(self.workers.sent(host.images_b3hw))
-        if self.cohort.recipe.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        return images, self.workers.sent(host.labels_bhw).long()
-
     def _build(self, seat: Seat) -> Student:
-        trial = seat.trial
-        accumulate = trial.recipe.accumulate * seat.accumulate
+        trial, peers = seat.trial, self.peers
+        recipe = trial.recipe.model_copy(update={"accumulate": trial.recipe.accumulate * seat.accumulate})
+        if self.division.of_students and recipe.norm == "sync":  # a whole batch has nobody to wait for
+            recipe = recipe.model_copy(update={"norm": "batch"})
         spec = StudentSpec(
             model=trial.student.name,
             options=trial.student.options,
             method=trial.method,
             method_config=trial.method_config,
-            recipe=trial.recipe.model_copy(update={"accumulate": accumulate}),
+            recipe=recipe,
             seed=trial.seed,
-            num_classes=self.train.num_classes,
+            num_classes=self.supply.train.num_classes,
         )
-        info = None if self.teacher is None else self.teacher.info
-        return Student(
-            spec, info, device=self.workers.device, rank=self.workers.rank, reduce=self.workers.reduce
-        )
+        return Student(spec, self.supply.info, device=peers.device, rank=peers.rank, reduce=peers.reduce)
 
-    def _advance(self, group: Sequence[Seat], stop: int) -> None:
+    def _advance(self, group: Sequence[Seat], start: int, stop: int) -> None:
         """Trains these seats together up to step `stop`; one batch and one teacher pass serve them all."""
-        start = group[0].step
-        batches = self._batches(start)
+        hosts = self.supply.hosts(self.wave.stream_seed, start)
         watch = Stopwatch(self.workers.device)
-        rounds = self.job.operation.round_steps
-        needs_teacher = self.teacher is not None and any(seat.needs_teacher for seat in group)
-        for step in range(start, stop):
-            if all(seat.ended or seat.step != step for seat in group):
-                break
-            self.attention.turn_to(None, step)
-            with watch.measure("data"):
-                host = next(batches)
-                images, labels = self._on_device(host)
-            output = None
-            if needs_teacher and self.teacher is not None:
-                needs = {need for seat in group if not seat.ended for need in seat.needs}
-                with watch.measure("teacher"):
-                    output = self.teacher.output(host, images, needs)
-            batch = Batch.shared(images, labels, host.index, output, self.workers.reduce)
-            self._step([seat for seat in group if not seat.ended and seat.step == step], batch, watch)
-            if (step + 1 - start) % rounds == 0 or step + 1 == stop:
-                self._end_round(group, watch, step + 1)
+        step = start
+        while step < stop and (needs := self.division.needs(_at(step, group))) is not None:
+            end = min(step + self.job.operation.round_steps, stop)
+            for number in range(step, end):
+                self.attention.turn_to(None, number)
+                batch = self.supply.next_batch(hosts, needs, watch)
+                with self.division.in_turn():
+                    self._step(_at(number, group), batch, watch)
+            step = end
+            self._end_round(_at(step, group), watch, step)
 
     def _step(self, seats: Sequence[Seat], batch: Batch, watch: Stopwatch) -> None:
         """One step of each student. While its gradients travel between workers, the next one computes its own."""
         travelling: list[tuple[Seat, Student]] = []
         for seat in seats:
             if isinstance(seat.student, Student):
-                with self._at(seat, watch):
+                with self._place_of(seat, watch):
                     seat.student.begin_step(batch)
                 travelling.append((seat, seat.student))
-            if len(travelling) > (0 if self.workers.alone else 1):
+            if len(travelling) > (0 if self.peers.alone else 1):
                 self._arrive(*travelling.pop(0), watch)
         for seat, student in travelling:
             self._arrive(seat, student, watch)
 
     def _arrive(self, seat: Seat, student: Student, watch: Stopwatch) -> None:
-        with self._at(seat, watch):
+        with self._place_of(seat, watch):
             student.end_step()
         seat.step = student.step
 
     @contextmanager
-    def _at(self, seat: Seat, watch: Stopwatch) -> Iterator[None]:
+    def _place_of(self, seat: Seat, watch: Stopwatch) -> Iterator[None]:
         """What happens inside is this seat's: its time, and its fault."""
         self.attention.turn_to(seat.trial.trial_id, seat.step)
         with watch.measure(seat.trial.trial_id):
             yield
 
-    def _batches(self, start: int) -> Iterator[HostBatch]:
-        recipe = self.cohort.recipe
-        return stream(
-            self.train,
-            recipe.augmentation,
-            batch_size=recipe.batch_size,
-            seed=self.wave.stream_seed,
-            start_step=start,
-            rank=self.workers.rank,
-            world_size=self.workers.world_size,
-            loader_workers=self.job.operation.loader_workers,
-            on_skipped=self._skip,
-        )
-
-    def _skip(self, message: str) -> None:
-        """Notes a picture that cannot be read where the sweep finds it when it ends."""
-        self.ledger.write_bytes(f"{SKIPPED_PICTURES}/{digest(message)}.txt", message.encode())
-
-    def _end_round(self, group: Sequence[Seat], watch: Stopwatch, step: int) -> None:
+    def _end_round(self, seated: Sequence[Seat], watch: Stopwatch, step: int) -> None:
         """Settles costs, drops students that failed, tells the desk, and writes a checkpoint when one is due."""
         seconds = watch.read()
-        seated = [seat for seat in group if not seat.ended and seat.step == step]
-        teacher, data = seconds.pop("teacher", 0.0), seconds.pop("data", 0.0)
-        saved = 0.0 if self.teacher is None else self.teacher.take_saved()
+        sharers, saved = self.division.sharers, self.supply.take_saved()
+        teacher, data = (sharers * seconds.pop(name, 0.0) for name in ("teacher", "data"))
+        fed = self.division.in_all(len(seated))
+        taught = self.division.in_all(sum(seat.needs_teacher for seat in seated))
         beside = self.seating.present - 1  # whoever ran out of memory did so in this company
         for seat in seated:
             own = seconds.get(seat.trial.trial_id, 0.0)
             needs = seat.needs_teacher
-            share = data / len(seated) + (teacher / self._teacher_users(seated) if needs else 0.0)
+            share = data / fed + (teacher / taught if needs else 0.0)
             seat.costs = Costs(
                 student_seconds=seat.costs.student_seconds + own,
                 shared_seconds=seat.costs.shared_seconds + share,
-                teacher_seconds=seat.costs.teacher_seconds + (teacher + saved if needs else 0.0),
+                teacher_seconds=seat.costs.teacher_seconds + (teacher + sharers * saved if needs else 0.0),
                 wall_seconds=time.time() - seat.started_at,
                 peak_memory_bytes=max(seat.costs.peak_memory_bytes, self.workers.peak_memory()),
             )
@@ -304,20 +264,18 @@ class TrainingFloor:
                     seat.student.check()
             except Exception as error:
                 self.reporter.fail_or_begin_anew(seat, error, beside)
-        seats = self.seating.training()
-        spent = self.workers.world_size * sum(s.costs.student_seconds + s.costs.shared_seconds for s in seats)
-        self._exchange(Progress(self.wave.index, step, self.wave.steps, len(seats), "training", spent))
+        self._exchange(step, "training")
 
-    @staticmethod
-    def _teacher_users(seated: Sequence[Seat]) -> int:
-        return sum(seat.needs_teacher for seat in seated)
-
-    def _exchange(self, progress: Progress) -> None:
+    def _exchange(self, step: int, activity: str) -> None:
         """One word with the desk; every worker gets the same answer.
 
         Raises:
             LeaveOffError: the sweep wants the cohort to stop.
         """
+        seats = self.seating.training()
+        seconds = sum(seat.costs.student_seconds + seat.costs.shared_seconds for seat in seats)
+        count, spent = (self.division.in_all(n) for n in (len(seats), self.peers.world_size * seconds))
+        progress = Progress(self.wave.index, step, self.wave.steps, int(count), activity, spent)
 
         def ask() -> tuple[bool, bool]:
             return ray.get(self.job.desk.pulse.remote(progress)), self.checkpoints.due()
@@ -330,19 +288,18 @@ class TrainingFloor:
 
     def _score_all(self, seats: Sequence[Seat], stop: int) -> None:
         """Scores those that stand at `stop` and have not been scored there."""
-        for seat in seats:
-            scorable = not seat.ended and seat.step == stop and not seat.reported_at(stop)
-            if scorable and self.seating.enter([seat]):
-                self._score(seat, stop)
+        waiting = [seat for seat in _at(stop, seats) if not seat.reported_at(stop)]
+        for number in range(self.division.most(len(waiting))):
+            self._exchange(stop, "scoring")
+            with self.division.in_turn():
+                if number < len(waiting) and self.seating.enter([waiting[number]]):
+                    self._score(waiting[number], stop)
 
     def _score(self, seat: Seat, stop: int) -> None:
         """Evaluates a student that reached `stop` and reports; at the last step also on test, keeping its weights."""
         assert seat.student is not None  # a seat that trains has a student
         student = seat.student
         last = stop == self.wave.steps
-        self._exchange(
-            Progress(self.wave.index, stop, self.wave.steps, len(self.seating.training()), "scoring")
-        )
         self.attention.turn_to(seat.trial.trial_id, stop)
         student.average_buffers()
         score = self.scorer.score(seat.trial, student, last=last)
@@ -370,19 +327,30 @@ class TrainingFloor:
     def _prune(self, rung: int) -> None:
         """Waits for the decision at a rung and drops the students that do not go on."""
         seats = self.seating.training()
-        names = [seat.trial.trial_id for seat in seats]
+        names = [t for held in self.division.of_all([seat.trial.trial_id for seat in seats]) for t in held]
         self.attention.rest()
         kept: list[str] | None = None
         while kept is None and names:
-            kept = self.workers.told(lambda: ray.get(self.job.desk.kept.remote(rung, names)))
+            kept = self.workers.told(partial(self._kept, rung, names))
             if kept is None:
-                self._exchange(Progress(self.wave.index, rung, self.wave.steps, len(seats), "at a rung"))
+                self._exchange(rung, "at a rung")
         for seat in seats:
             if kept is not None and seat.trial.trial_id not in kept:
                 seat.reports.append(replace(seat.reports[-1], status="pruned"))
                 seat.leave()
 
+    def _kept(self, rung: int, names: Sequence[str]) -> list[str] | None:
+        kept: list[str] | None = ray.get(self.job.desk.kept.remote(rung, names))
+        return kept
+
     def _checkpoint(self) -> None:
         self.attention.rest()
         self.checkpoints.save({seat.trial.trial_id: seat.entry() for seat in self.seating.seats})
-        self.attention.got_on((self.wave.index, sum(seat.step for seat in self.seating.seats)))
+        steps = self.division.in_all(sum(seat.step for seat in self.seating.seats))
+        position = (self.wave.index, int(steps))
+        self.attention.careful = self.workers.told(partial(self.attention.got_on, position))
+
+
+def _at(step: int, seats: Sequence[Seat]) -> list[Seat]:
+    """Those that train and stand at this step."""
+    return [seat for seat in seats if not seat.ended and seat.step == step]

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from distill.data.config import DataConfig
 from distill.data.copies import CopiesConfig
@@ -192,13 +200,28 @@ class FinalChoice(Section):
 class ComputeChoice(Section):
     """What decides a training's last bits: the workers, their threads, the device."""
 
-    workers: int = Field(default=1, ge=1, le=10_000, description="data-parallel workers of a cohort")
+    workers: int = Field(default=1, ge=1, le=10_000, description="workers of a cohort")
     cpus_per_worker: int = Field(
         default=1, ge=1, le=10_000, description="CPUs, and threads of arithmetic, of a worker"
     )
     device: Literal["cpu", "cuda"] = Field(
         default="cpu", description="where students and teachers are computed"
     )
+    divide: Literal["batches", "students"] = Field(
+        default="batches",
+        description="batches: every worker trains every student on its part of each batch (data parallel); students: "
+        "each student lies on one worker, with whole batches, and the teacher's pass alone is divided",
+    )
+
+    @model_serializer(mode="wrap")
+    def _as_written_before(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a default that earlier runs did not know: their hashes stand."""
+        written: dict[str, Any] = serialise(self)
+        return {k: v for k, v in written.items() if (k, v) != ("divide", "batches")}
+
+    def workers_of_a_student(self, *, taught: bool) -> int:
+        """How many workers train one model together; a teacher always has them all."""
+        return 1 if taught and self.divide == "students" else self.workers
 
 
 class CacheChoice(Section):

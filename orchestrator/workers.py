@@ -1,7 +1,8 @@
-"""The data-parallel workers of a cohort, seen from one of them."""
+"""The workers of a cohort, seen from one of them."""
 
 from __future__ import annotations
 
+import copy
 import resource
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -42,6 +43,14 @@ class Workers:
         self._words: Any = None if self.alone else dist.new_group(backend="gloo")
         self.reduce: Reduce | None = None if self.alone else self._mean
 
+    def by_itself(self) -> Workers:
+        """This worker as if there were no others: who trains students that it has to itself."""
+        mine = copy.copy(self)
+        mine.rank, mine.world_size = 0, 1
+        mine.leads = mine.alone = True
+        mine.reduce = mine._words = None
+        return mine
+
     def _mean(self, tensor: Tensor) -> Callable[[], None]:
         sent: Any = dist.all_reduce(tensor, async_op=True)
 
@@ -73,6 +82,32 @@ class Workers:
         values: list[Any] = [None] * self.world_size
         dist.all_gather_object(values, value, group=self._words)
         return values
+
+    def whole(self, share: Tensor) -> Tensor:
+        """All workers' shares of a batch, in the order of ranks, as they lie in memory.
+
+        Args:
+            share: `b×…`, as large on every worker; pictures and maps may lie channels last.
+        """
+        if self.alone:
+            return share
+        channels_last = share.ndim == 4 and not share.is_contiguous()
+        rows = (share.permute(0, 2, 3, 1) if channels_last else share).contiguous()
+        whole = rows.new_empty((self.world_size * len(rows), *rows.shape[1:]))
+        # As bytes: gloo does not carry every type.
+        parts = [part.view(torch.uint8) for part in whole.chunk(self.world_size)]
+        dist.all_gather(parts, rows.view(torch.uint8))
+        return whole.permute(0, 3, 1, 2) if channels_last else whole
+
+    def hand_over(self, value: T | None, giver: int, taker: int) -> T | None:
+        """Passes something plain from one worker to another; those two call it together. The taker has it afterwards."""
+        box: list[Any] = [value]
+        if self.rank == giver:
+            dist.send_object_list(box, dst=taker, group=self._words)
+            return None
+        dist.recv_object_list(box, src=giver, group=self._words)
+        found: T = box[0]
+        return found
 
     def attempt(self, work: Callable[[], T]) -> T | Exception:
         """The result of something that may fail on any worker, or an exception on all of them.
