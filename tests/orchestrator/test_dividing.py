@@ -1,0 +1,114 @@
+"""Workers that divide a cohort's students: each lies on one of them, and only the teacher's pass is shared."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from harness import PATIENT, Toll, kill
+from hypothesis import given
+from hypothesis import strategies as st
+from sweeps import SMALL, Sweep, assert_equal_runs, counted, curves, run, trials
+
+from orchestrator.config import ComputeChoice
+from orchestrator.sharing import evened_out
+
+DIVIDED = ("--set", "compute.workers=2", "--set", "compute.divide=students")
+
+
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=8))
+def test_moves_lose_no_student_and_leave_no_worker_two_more_than_another(counts: list[int]) -> None:
+    held = [[f"{rank}-{number}" for number in range(count)] for rank, count in enumerate(counts)]
+    now = [set(trial_ids) for trial_ids in held]
+    moves = evened_out(held)
+    for move in moves:
+        now[move.giver].remove(move.trial_id)
+        now[move.taker].add(move.trial_id)
+    assert set().union(*now) == set().union(*held)
+    assert max(map(len, now)) - min(map(len, now)) <= 1
+    share = sum(counts) // len(counts)
+    assert len(moves) <= sum(max(0, count - share) for count in counts)
+
+
+def test_a_config_that_divides_batches_is_written_as_before_there_was_a_choice() -> None:
+    """Plans and trial ids are hashes of what is written; those of earlier runs stand."""
+    assert "divide" not in ComputeChoice(workers=2).model_dump(mode="json")
+    assert ComputeChoice(divide="students").model_dump(mode="json")["divide"] == "students"
+
+
+def test_a_teacher_has_all_workers_and_a_student_one() -> None:
+    compute = ComputeChoice(workers=4, divide="students")
+    assert (compute.workers_of_a_student(taught=False), compute.workers_of_a_student(taught=True)) == (4, 1)
+    assert ComputeChoice(workers=4).workers_of_a_student(taught=True) == 4
+
+
+def taught_by_one_that_is_loaded(teacher: Path, source: Path) -> Path:
+    document = yaml.safe_load(SMALL.read_text())
+    [pair] = document["pairs"]
+    pair["teacher"] = {"model": "segformer-test_vit", "checkpoint": str(teacher)}
+    document["methods"] = ["student", "kd", "heteroakd"]
+    document["search"]["wave"] = 12
+    source.write_text(yaml.safe_dump(document))
+    return source
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_students_on_a_worker_each_learn_what_they_learn_on_one_and_go_on_after_a_worker_was_killed(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    """Students alone to the bit, as a whole batch is a whole batch; those with a teacher but for its last bits."""
+    [teacher] = undisturbed.glob("teachers/*.safetensors")
+    source = taught_by_one_that_is_loaded(teacher, tmp_path / "loaded.yaml")
+    together = run(source, tmp_path / "together")
+    assert together.process.returncode == 0, together.text()
+    divided = Sweep(source, tmp_path / "divided", *DIVIDED, *PATIENT)
+    divided.wait_until(lambda: counted(tmp_path / "divided", phase="search", status="pruned") >= 1)
+    assert kill(divided, "worker", random.Random(1), Toll())
+    assert divided.finish() == 0, divided.text()
+
+    rows = trials(tmp_path / "divided")
+    assert set(rows[rows.phase != "teacher"].world_size) == {1}
+    expected, found = (_losses(tmp_path / name) for name in ("together", "divided"))
+    common = expected.keys() & found.keys()
+    assert {(method, phase) for method, phase, *_ in common} == {
+        (method, phase) for method in ("student", "kd", "heteroakd") for phase in ("search", "final")
+    }
+    for key in common:
+        if key[0] == "student":
+            assert found[key] == expected[key], key
+        else:
+            assert np.isclose(found[key], expected[key], rtol=1e-3), key
+
+
+def _losses(output: Path) -> dict[tuple[Any, ...], float]:
+    """The loss of each report, by method, phase, seed, parameters and step: trial ids name the workers, too."""
+    of = trials(output)
+    return {
+        (of.method[row.trial_id], row.phase, of.seed[row.trial_id], str(sorted(of.params[row.trial_id].items())), row.step):
+        row.loss_total
+        for row in curves(output).itertuples()
+        if row.phase != "teacher"
+    }  # fmt: skip
+
+
+@pytest.mark.ray
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_a_run_that_divides_students_is_the_same_to_the_bit_however_it_is_cut(tmp_path: Path) -> None:
+    expected = run(SMALL, tmp_path / "expected", *DIVIDED)
+    assert expected.process.returncode == 0, expected.text()
+    choose, toll = random.Random(2), Toll()
+    cut = Sweep(SMALL, tmp_path / "run", *DIVIDED, *PATIENT)
+    for kind, phase in (("worker", "search"), ("damage", "search"), ("command", "final")):
+        cut.wait_until(lambda phase=phase: counted(tmp_path / "run", phase=phase) >= 1)
+        while not kill(cut, kind, choose, toll):
+            assert cut.process.poll() is None, cut.text()
+        if kind != "worker":
+            cut = Sweep(SMALL, tmp_path / "run", *DIVIDED, *PATIENT)
+    assert cut.finish() == 0, cut.text()
+    assert_equal_runs(tmp_path / "run", tmp_path / "expected")
