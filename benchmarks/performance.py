@@ -50,7 +50,7 @@ python benchmarks/sweep.py        # the same sweep three ways
 python benchmarks/dead_time.py    # before the first step, and between waves
 python benchmarks/teacher.py      # a teacher's forward pass in several ways
 python benchmarks/stacked.py      # students stepped together beside one after the other
-python benchmarks/workers.py      # two data-parallel workers beside one
+python benchmarks/workers.py      # two workers beside one, which divide batches or students
 python benchmarks/overlap.py      # gradients that travel while the next student computes
 python benchmarks/scale.py        # book-keeping for many trials beside bare Ray Tune; --trials 10000 for the largest
 python benchmarks/many_nodes.py   # a plan larger than a cluster of 64 nodes that only say what they have
@@ -94,17 +94,20 @@ def _dead_time(found: Mapping[str, Any], aims: cells.Aims) -> list[str]:
 
 
 def _workers(found: Mapping[str, Any], aims: cells.Aims) -> list[str]:
-    table = [
-        [pair, cells.interval(sides["training_seconds"]["1"], 1), cells.interval(sides["training_seconds"]["2"], 1),
-         cells.interval(sides["speed_up"]), f"{sides['efficiency']:.2f}"]
-        for pair, sides in found["pairs"].items()
-    ]  # fmt: skip
+    table = []
+    for pair, sides in found["pairs"].items():
+        for side, seconds in sides["training_seconds"].items():
+            speed_ups = sides["speed_up"].get(side, [1.0])
+            efficiency = statistics.median(speed_ups) / (2 if side in sides["speed_up"] else 1)
+            table.append(
+                [pair, side, cells.interval(seconds, 1), cells.interval(speed_ups), f"{efficiency:.2f}"]
+            )
     return [
-        "## A second data-parallel worker",
+        "## A second worker",
         "",
-        f"The sweep above, {found['steps']} steps, by one worker of one thread and by two with half of each batch. {cells.machine(found['machine'])}",
+        f"The sweep above, {found['steps']} steps, by one worker of one thread and by two, which divide each batch or the students. {cells.machine(found['machine'])}",
         "",
-        *cells.table(("pair", "1 worker, seconds", "2 workers, seconds", "speed-up", "efficiency"), table),
+        *cells.table(("pair", "workers", "seconds", "speed-up", "efficiency"), table),
         "",
     ]
 

@@ -28,10 +28,12 @@ def _sides(sweep: Mapping[str, Any], aims: cells.Aims) -> list[str]:
         "",
         "* **plain**: the pattern of Ray's documentation, [benchmarks/plain_sweep.py](../benchmarks/plain_sweep.py): a Tune trial makes a `TorchTrainer` "
         "with a loader and a teacher of its own; one CPU and one thread each, as many at once as there are cores.",
-        f"* **ours**: `python -m orchestrator.sweep`, {cells.counted(sweep['workers'], 'worker')} of {cells.counted(sweep['threads'], 'thread')}.",
+        f"* **ours**: `python -m orchestrator.sweep`, {cells.counted(sweep['workers'], 'worker')} of {cells.counted(sweep['threads'], 'thread')}"
+        + (", which divide the students (`compute.divide: students`)." if sweep["workers"] > 1 else "."),
         "* **again**: ours once more, on a machine that kept what the teacher said in an earlier run (`operation.teacher_outputs`).",
-        f"* **bound**: nothing but the students' steps, in one process of {cells.counted(sweep['workers'] * sweep['threads'], 'thread')}, batches and teacher outputs "
-        "in memory ([benchmarks/bound.py](../benchmarks/bound.py)). Students on cores of their own may be faster than one on several threads.",
+        f"* **bound**: nothing but the students' steps, batches and teacher outputs in memory ([benchmarks/bound.py](../benchmarks/bound.py)): in one process "
+        f"of {cells.counted(sweep['workers'] * sweep['threads'], 'thread')}, and divided among {cells.counted(sweep['workers'], 'process')} of "
+        f"{cells.counted(sweep['threads'], 'thread')}. The faster of the two is the bound; a student's step below is that in one process.",
         "",
         "Start-up counted: the whole command, which for ours scores the teacher and makes gallery and board too. Not counted: from the first "
         "student's first step to the last one's scores (plain: the trials' own spans, over how many train at once).",
@@ -48,7 +50,8 @@ def _sides(sweep: Mapping[str, Any], aims: cells.Aims) -> list[str]:
                 pair, side, cells.spread(found, "samples_per_second"), cells.spread(found, "samples_per_second_training"), cells.spread(found, "seconds"),
                 cells.spread(found, "peak_mib", 0),
             ])  # fmt: skip
-        table.append([pair, "bound", "", cells.spread(sides["bound"], "samples_per_second"), "", ""])
+        for side, rate in (("bound, one process", "one_process"), ("bound, divided", "divided")):
+            table.append([pair, side, "", cells.spread(sides["bound"], rate), "", ""])
         crowded = sweep["all_at_once"][pair]
         table.append(
             [
@@ -128,10 +131,14 @@ def _teacher_ratio(bound: cells.Rows) -> float:
 
 def _ceiling(sweep: Mapping[str, Any], bound: cells.Rows) -> float:
     return statistics.median(
-        sweep["trials"] * row["student_ms"]
-        / (sweep["trials"] * row["student_ms"] + row["teacher_ms"] + row["data_ms"])
+        _students_ms(sweep, row) / (_students_ms(sweep, row) + row["teacher_ms"] + row["data_ms"])
         for row in bound
-    )  # fmt: skip
+    )
+
+
+def _students_ms(sweep: Mapping[str, Any], bound: Mapping[str, float]) -> float:
+    """What one step of all students takes at the bound."""
+    return 1000 * sweep["trials"] * sweep["batch"] / bound["samples_per_second"]
 
 
 def _parts(sweep: Mapping[str, Any]) -> list[str]:
@@ -149,8 +156,10 @@ def _parts(sweep: Mapping[str, Any]) -> list[str]:
 
 
 def _bound_seconds(sweep: Mapping[str, Any], bound: cells.Rows) -> str:
-    steps = sweep["trials"] * sweep["steps"]
-    return cells.interval([steps * row["student_ms"] / 1000 for row in bound])
+    """Of all workers, as ours are."""
+    return cells.interval(
+        [sweep["workers"] * sweep["steps"] * _students_ms(sweep, row) / 1000 for row in bound]
+    )
 
 
 def _memory(sweep: Mapping[str, Any]) -> list[str]:

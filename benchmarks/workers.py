@@ -1,9 +1,9 @@
-"""What a second data-parallel worker is worth: `python benchmarks/workers.py [--repeats 3]`.
+"""What a second worker is worth: `python benchmarks/workers.py [--repeats 3]`.
 
-The sweep of `benchmarks/sweep.py`, eight trials of one pair, by one worker of one thread and by two: the same pictures, half
-of each batch to each worker. Start-up is not counted: from the first student's first step to the last one's scores. Tells
-the speed-up and, over the number of workers, the efficiency. Writes `benchmarks/workers.json` and the page
-`docs/performance.md`.
+The sweep of `benchmarks/sweep.py`, eight trials of one pair, by one worker of one thread and by two, which divide each
+batch (data parallel) or the students (`compute.divide`). Start-up is not counted: from the first student's first step to
+the last one's scores. Tells the speed-up and, over the number of workers, the efficiency. Writes
+`benchmarks/workers.json` and the page `docs/performance.md`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import tempfile
 from pathlib import Path
 
@@ -19,7 +18,7 @@ import measured
 import performance
 from sweep import TEACHERS, TRIALS, Bench
 
-WORKERS = (1, 2)
+SIDES = {"one worker": (1, "batches"), "two, batches": (2, "batches"), "two, students": (2, "students")}
 
 
 def main() -> None:
@@ -37,22 +36,24 @@ def main() -> None:
     found: dict[str, dict[str, object]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for pair in options.pairs:
-            seconds: dict[int, list[float]] = {count: [] for count in WORKERS}
+            seconds: dict[str, list[float]] = {side: [] for side in SIDES}
             benches = {
-                count: Bench(Path(folder) / f"{pair}{count}", [pair], options.steps, count, threads=1)
-                for count in WORKERS
+                side: Bench(Path(folder) / f"{pair}-{side}", [pair], options.steps, count, 1, divide)
+                for side, (count, divide) in SIDES.items()
             }
             for _ in range(options.repeats):
-                for count, bench in benches.items():
-                    seconds[count].append(bench.ours(pair, TRIALS)["training_seconds"])
-                    print(pair, count, round(seconds[count][-1], 1), flush=True)
-            gained = [one / two for one, two in zip(seconds[1], seconds[2], strict=True)]
+                for side, bench in benches.items():
+                    seconds[side].append(bench.ours(pair, TRIALS)["training_seconds"])
+                    print(pair, side, round(seconds[side][-1], 1), flush=True)
+            one, *two = SIDES
             found[pair] = {
                 "training_seconds": seconds,
-                "speed_up": gained,
-                "efficiency": statistics.median(gained) / 2,
+                "speed_up": {
+                    side: [alone / both for alone, both in zip(seconds[one], seconds[side], strict=True)]
+                    for side in two
+                },
             }
-            print(pair, "speed-up", [round(ratio, 2) for ratio in gained])
+            print(pair, found[pair]["speed_up"])
     report = {"machine": measured.machine(load), "steps": options.steps, "pairs": found}
     options.json.write_text(json.dumps(report, indent=1) + "\n")
     performance.write(options.page, workers=options.json)
