@@ -82,9 +82,7 @@ def main() -> None:
     parser.add_argument("--cohorts", type=int, default=100)
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument(
-        "--wave", type=int, default=8, help="trials of a cohort at once; each is a process of 120 MiB here"
-    )
+    parser.add_argument("--wave", type=int, default=8, help="trials of a cohort at once")
     parser.add_argument("--json", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument("--page", type=Path, default=performance.PAGE)
     options = parser.parse_args()

@@ -21,7 +21,6 @@ _ENVIRONMENT = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_MAX_PENDING_TRIALS_PG": "64",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -29,8 +28,6 @@ _ENVIRONMENT = {
     "NO_ALBUMENTATIONS_UPDATE": "1",
 }
 LOCAL = "local"
-DRIVER_BYTES, TRIAL_BYTES = 2 * 2**30, 120 * 2**20
-"""What the sweep's own process with its desks, and a Tune trial, take on the head (measured: docs/performance.md)."""
 _WORKERS_READ = ("NO_ALBUMENTATIONS_UPDATE", "RAY_TRAIN_V2_ENABLED")
 
 
@@ -42,10 +39,9 @@ def worker_resources(compute: ComputeChoice, operation: OperationChoice) -> dict
 
 @dataclass(frozen=True)
 class Holdings:
-    """What the cluster has in all, node by node: CPUs and GPUs; and the head's memory in bytes, where it is known."""
+    """What the cluster has in all, node by node: CPUs and GPUs."""
 
     nodes: tuple[tuple[float, float], ...]
-    head_memory: float | None = None
 
     @property
     def cpus(self) -> float:
@@ -82,17 +78,6 @@ class Holdings:
                 "compute.cpus_per_worker, or join a larger cluster"
             )
         return min(fit, operation.cohorts_at_once or fit)
-
-    def crowded_head(self, trials: int) -> str | None:
-        """What to say where so many trials at once, a process each, may not fit beside the driver; None where they do."""
-        needs = DRIVER_BYTES + trials * TRIAL_BYTES
-        if self.head_memory is None or needs <= self.head_memory:
-            return None
-        return (
-            f"WARNING: up to {trials} trials at once need about {needs / 2**30:.0f} GiB on the head, a process of "
-            f"{TRIAL_BYTES / 2**20:.0f} MiB each; it gives Ray {self.head_memory / 2**30:.0f} GiB. Take a larger head, or lower "
-            "search.wave or operation.cohorts_at_once"
-        )
 
 
 def _share(gpus: float, each: float) -> int:
@@ -192,8 +177,7 @@ def _asks_for_token() -> bool:
 def holdings(ray: Any) -> Holdings:
     """What the cluster has now."""
     each = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    head: dict[str, float] = next((node for node in each if "node:__internal_head__" in node), {})
-    return Holdings(tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in each), head.get("memory"))
+    return Holdings(tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in each))
 
 
 def _silence_raylet() -> None:

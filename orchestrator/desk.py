@@ -1,8 +1,8 @@
 """Where trials and a crew meet: a desk for each crew, all in one actor (`Office`). Waves, reports, decisions.
 
-The desk computes nothing. It may forget everything: trials ask again, the cohort posts its reports again, and a
-report is known by (trial, step), so that telling twice is telling once. A wave starts as soon as Tune wants its first
-trial: the students need no process of Tune's to train, and find their reports read when it has come up.
+The desk computes nothing. It may forget everything: the cohort posts its reports again, and a report is known by
+(trial, step), so that telling twice is telling once. Reports lie in the office's `Mail` until Tune's process fetches
+them; no student waits for that, but at a rung.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from orchestrator.news import News
+from orchestrator.mail import Mail
 from orchestrator.plan import Trial, Wave
 from orchestrator.report import Report, Status
 
@@ -134,13 +134,14 @@ class Desk:
 
     Args:
         max_failures: starts of the workers in a row without a checkpoint in between before the cohort is given up.
+        mail: the office's.
     """
 
-    def __init__(self, max_failures: int) -> None:
+    def __init__(self, max_failures: int, mail: Mail) -> None:
         self._attempts = Attempts(max_failures)
-        self._news = News()
+        self._mail = mail
+        self._news = mail.news
         self._wave: WaveOrder | None = None
-        self._reports: dict[str, list[Report]] = {}
         self._kept: dict[int, set[str]] = {}
         self._closed = False
         self._stopping = False
@@ -170,25 +171,19 @@ class Desk:
                 self._end(trial_id, rung)
 
     def _end(self, trial_id: str, rung: int) -> None:
-        at_rung = [report for report in self._reports.get(trial_id, []) if report.step == rung]
+        at_rung = [report for report in self._mail.of(trial_id) if report.step == rung]
         if at_rung:
             last = at_rung[-1]
-            self._add(Report(trial_id, rung, status="pruned", tune_miou=last.tune_miou, costs=last.costs,
-                             remark=last.remark, started_at=last.started_at, finished_at=last.finished_at))  # fmt: skip
+            self._mail.put(Report(trial_id, rung, status="pruned", tune_miou=last.tune_miou, costs=last.costs,
+                                  remark=last.remark, started_at=last.started_at, finished_at=last.finished_at))  # fmt: skip
 
     async def end_all(self, status: Status, error: str | None) -> None:
         """The sweep: the cohort is gone; every trial that still waits for it ends."""
         async with self._news.told():
             for trial in self._wave.trials if self._wave else ():
-                told = self._reports.get(trial.trial_id, [])
-                if not told or told[-1].status is None:
-                    self._add(
-                        Report(trial.trial_id, told[-1].step if told else 0, status=status, error=error)
-                    )
-
-    async def follow(self, trial_id: str, seen: int) -> list[Report]:
-        """A trial: the reports after the first `seen`; waits for some, and may come back with none."""
-        return await self._news.when(lambda: self._reports.get(trial_id, [])[seen:] or None) or []
+                told = self._mail.of(trial.trial_id)
+                step = told[-1].step if told else 0
+                self._mail.put(Report(trial.trial_id, step, status=status, error=error))
 
     async def next_wave(self, finished: int) -> WaveOrder | Literal["closed"] | None:
         """The cohort: the wave to train, `closed` when none follows, None when there is no news yet."""
@@ -207,19 +202,14 @@ class Desk:
         """The cohort: reports, in order; those already told are passed over."""
         async with self._news.told():
             for report in reports:
-                self._add(report)
-
-    def _add(self, report: Report) -> None:
-        told = self._reports.setdefault(report.trial_id, [])
-        if all((other.step, other.status) != (report.step, report.status) for other in told):
-            told.append(report)
+                self._mail.put(report)
 
     async def kept(self, rung: int, trial_ids: Sequence[str]) -> list[str] | None:
         """The cohort: which of these go on beyond a rung; None while that is not decided."""
         wanted = set(trial_ids)
 
         def decided() -> list[str] | None:
-            ended = {t for t in wanted if any(r.status for r in self._reports.get(t, []))}
+            ended = {t for t in wanted if self._mail.has_ended(t)}
             kept = self._kept.get(rung, set())
             return [t for t in trial_ids if t in kept - ended] if wanted <= kept | ended else None
 

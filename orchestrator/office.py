@@ -1,35 +1,35 @@
-"""Where all desks of a phase stand: one asyncio actor beside the driver, and not a process for each crew.
-
-Trials import this, so it imports little.
-"""
+"""Where all desks of a phase stand: one asyncio actor beside the driver, and not a process for each crew."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from orchestrator.desk import Desk
+from orchestrator.desk import Desk
+from orchestrator.mail import Fetched, Mail
 
 
 class Office:
     """The actor's class; `ray.remote(Office)` is made in `phases`. Its desks stand until the phase is over."""
 
     def __init__(self) -> None:
+        self._mail = Mail()
         self._desks: dict[str, Desk] = {}
 
     async def open(self, desk: str, max_failures: int) -> None:
         """The sweep: a desk of this name, see `Desk`."""
-        from orchestrator.desk import Desk
-
-        self._desks[desk] = Desk(max_failures)
+        self._desks[desk] = Desk(max_failures, self._mail)
 
     async def at(self, desk: str, method: str, arguments: tuple[Any, ...]) -> Any:
         """Everyone: what a method of that desk answers."""
         return await getattr(self._desks[desk], method)(*arguments)
 
+    async def visit(self, trial_id: str, seen: int) -> Fetched:
+        """Tune's process: see `Mail.visit`."""
+        return await self._mail.visit(trial_id, seen)
+
 
 class DeskHandle:
-    """A desk as those elsewhere see it: `handle.follow.remote(…)`, as if it were an actor of its own.
+    """A desk as those elsewhere see it: `handle.post.remote(…)`, as if it were an actor of its own.
 
     Args:
         office: the handle of the `Office`.

@@ -1,6 +1,7 @@
-"""Ray Tune: one run for all studies of a phase. Trials are light: they hold a seat in a cohort and import no torch.
+"""Ray Tune: one run for all studies of a phase. A trial has a student in a cohort, and a process only while it has news.
 
-The state is in the wave book; the searcher and the scheduler below are its two doors to Tune.
+One process serves them all: it fetches their reports in turn. What is known is in the wave book, and whose turn it is in
+`Turns`; the searcher and the scheduler below are their two doors to Tune.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ray import tune
-from ray.tune import Callback, PlacementGroupFactory
+from ray.tune import PlacementGroupFactory
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -22,13 +23,12 @@ from orchestrator.outlook import Outlook, Sight, outlook
 from orchestrator.plan import Trial
 from orchestrator.report import Report
 from orchestrator.trackers import Follower, tracked
-from orchestrator.trial import follow_trial
+from orchestrator.trial import Visitor
+from orchestrator.turns import Turns, VisitorDiesError
 from orchestrator.wavebook import WaveBook
 
-# A trial computes nothing: it is placed beside the driver and takes no CPU from a cohort.
+# What computes nothing is placed beside the driver and takes no CPU from a cohort.
 BESIDE_THE_DRIVER = {"node:__internal_head__": 0.0001}
-_PLACE = PlacementGroupFactory([BESIDE_THE_DRIVER])
-_PROCESSES_KEPT = 1000  # as many as any wave has
 
 
 @dataclass
@@ -63,7 +63,6 @@ class Desks:
         self.book = book
         self.office = office
         self.at_work: dict[str, DeskAtWork] = {}
-        self._followed: dict[str, str] = {}  # desks by Tune's trials that hold a process
         self._wave_seconds: dict[str, list[float]] = {}  # of the waves that are over, by cohort
         self.stopping = False
         self._expected: set[str] = set()
@@ -89,32 +88,18 @@ class Desks:
         with self._lock:
             self.at_work.pop(name, None)
 
-    def follow(self, tune_trial: str, desk_name: str) -> None:
-        """A trial of Tune's follows a student at this desk."""
-        self._followed[tune_trial] = desk_name
-
-    def follow_no_more(self, tune_trial: str) -> None:
-        """That trial is over for Tune too: its process is free for another."""
-        self._followed.pop(tune_trial, None)
-
     def finish(self) -> bool:
         """Whether no wave will be opened any more; from then on no further desk is expected."""
         with self._lock:
             self._over = self._over or self.stopping or not (self._expected or self.at_work)
             return self._over
 
-    def open_waves(self) -> list[tuple[DeskAtWork, WaveOrder]]:
+    def open_waves(self) -> list[WaveOrder]:
         """Opens a wave at every desk that has none running; closes those for which there is none now."""
         with self._lock:
-            # Of a wave whose trials are not over for Tune the processes are not free yet: it would start others.
-            busy = set(self._followed.values())
-            free = [
-                desk
-                for desk in self.at_work.values()
-                if desk.name not in busy and not self.book.running(desk.cohort_id, desk.wave)
-            ]
-            waves = {} if self.stopping else {desk.name: self._open_wave(desk) for desk in free}
-            return [(desk, wave) for desk in free if (wave := waves.get(desk.name)) is not None]
+            free = [d for d in self.at_work.values() if not self.book.running(d.cohort_id, d.wave)]
+            waves = [] if self.stopping else [self._open_wave(desk) for desk in free]
+            return [wave for wave in waves if wave is not None]
 
     def _open_wave(self, desk: DeskAtWork) -> WaveOrder | None:
         now = time.monotonic()
@@ -161,35 +146,56 @@ def _look(desk: DeskAtWork, seen: Mapping[str, Progress]) -> float | None:
     return now - desk.came_at if started else None
 
 
-class WaveSearcher(Searcher):
-    """Hands out the trials of the open waves, of every study."""
+class Tracking:
+    """Passes on to the trackers what becomes of every trial."""
 
-    def __init__(self, desks: Desks) -> None:
+    def __init__(self, run_name: str, followers: Sequence[Follower]) -> None:
+        self._run_name = run_name
+        self._followers = followers
+
+    def start(self, trials: Sequence[Trial]) -> None:
+        """A wave was opened."""
+        for follower in self._followers:
+            for trial in trials:
+                follower.start(tracked(trial, self._run_name))
+
+    def tell(self, report: Report) -> None:
+        """A report that is news."""
+        for follower in self._followers:
+            follower.report(report.trial_id, report)
+            if report.status is not None:
+                follower.end(report.trial_id, failed=report.status == "failed")
+
+    def close(self) -> None:
+        """Waits until the trackers know all."""
+        for follower in self._followers:
+            follower.close()
+
+
+class WaveSearcher(Searcher):
+    """Opens waves, and hands out their trials one by one, each when it has its turn."""
+
+    def __init__(self, desks: Desks, turns: Turns, tracking: Tracking) -> None:
         super().__init__(metric="tune_miou", mode="max")
         self._desks = desks
-        self._waiting: list[tuple[str, Trial]] = []
+        self._turns = turns
+        self._tracking = tracking
 
     def suggest(self, trial_id: str) -> Any:
-        """The next trial of an open wave; None while there is none, FINISHED when none will follow."""
-        for desk, wave in self._desks.open_waves():
-            self._waiting += [(desk.name, trial) for trial in wave.trials]
-        if self._waiting:
-            desk_name, trial = self._waiting.pop(0)
-            self._desks.follow(trial_id, desk_name)
-            return {
-                "office": self._desks.office,
-                "desk": desk_name,
-                "trial_id": trial.trial_id,
-                "study": trial.study_id,
-                "params": dict(trial.params),
-            }
-        return Searcher.FINISHED if self._desks.finish() else None
+        """A trial of an open wave whose turn it is; None while there is none, FINISHED when none will follow."""
+        for wave in self._desks.open_waves():
+            self._turns.enter(trial.trial_id for trial in wave.trials)
+            self._tracking.start(wave.trials)
+        begins = self._turns.begin()
+        if begins is not None:
+            return {"office": self._desks.office, "trial_id": begins}
+        # Once the search is finished Tune keeps no process for a trial that is paused.
+        return Searcher.FINISHED if self._turns.nobody_is_left() and self._desks.finish() else None
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Its process is free; what became of the student the book knows."""
-        self._desks.follow_no_more(trial_id)
+        """Nothing: what became of the student the book knows."""
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the ledger is what a sweep goes on from."""
@@ -204,39 +210,60 @@ class WaveSearcher(Searcher):
 class WaveHalving(FIFOScheduler):
     """Synchronous successive halving inside each study: decides once all of a bracket stand at a rung.
 
-    Nobody is paused: the cohort waits at the rung, and the desk ends the trials that are dropped. `record` is called
-    with each report that ends a trial.
+    The cohort waits at the rung, and the desk ends the trials that are dropped. That Tune pauses a trial only means that
+    its process fetches another's reports; the student trains on. `record` is called with each report that ends a trial.
     """
 
-    def __init__(self, desks: Desks, record: Callable[[Report], None]) -> None:
+    def __init__(
+        self, desks: Desks, turns: Turns, tracking: Tracking, record: Callable[[Report], None]
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._desks = desks
+        self._turns = turns
+        self._tracking = tracking
         self._record = record
-        self._keeps_processes = False
+        self.failure: VisitorDiesError | None = None
 
-    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """A trial was suggested. From the first on, Tune keeps the processes of ended trials for those to come.
-
-        By itself it keeps as many as trials wait at that moment, and at the end of a wave none does. A process costs
-        over a second to start. Where another Ray has no such store, all works as before, only slower.
-        """
-        if not self._keeps_processes:
-            store = getattr(getattr(tune_controller, "_tune_controller", None), "_actor_cache", None)
-            if store is not None:
-                store.increase_max(_PLACE, by=_PROCESSES_KEPT)
-            self._keeps_processes = True
-        super().on_trial_add(tune_controller, trial)
+    def choose_trial_to_run(self, tune_controller: Any) -> Any | None:
+        """The paused trial whose turn it is; a new one Tune starts by itself."""
+        return self._turns.resume()
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Takes in a report and tells the desks what it decides."""
-        report = result["report"]
-        if self._desks.book.take(report) and report.status is not None:
-            self._record(report)
+        """Takes in a report, tells the desks what it decides, and sends the process where there is news."""
+        self._turns.visited()
+        report: Report | None = result["report"]
+        follow: str | None = result["follow"]
+        if report is not None:
+            self._take(report)
+            if report.status is not None:
+                self._turns.end(follow)
+                return str(TrialScheduler.STOP)
+        if follow in (None, trial.config["trial_id"]):
+            return str(TrialScheduler.CONTINUE)
+        self._turns.pause(trial, follow)
+        tune_controller.pause_trial(trial, should_checkpoint=False)
+        return str(TrialScheduler.NOOP)
+
+    def _take(self, report: Report) -> None:
+        if self._desks.book.take(report):
+            self._tracking.tell(report)
+            if report.status is not None:
+                self._record(report)
         for decision in self._desks.book.decisions():
             for desk in list(self._desks.at_work.values()):
                 if (desk.cohort_id, desk.wave) == (decision.cohort_id, decision.wave):
                     desk.handle.decide.remote(decision.rung, decision.keep, decision.drop)
-        return str(TrialScheduler.CONTINUE)
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """The process died, in this trial's name. Its student is handed out anew.
+
+        Tune's own way to try again loses a trial whose process dies between two trials.
+        """
+        try:
+            self._turns.lose()
+        except VisitorDiesError as error:
+            self.failure = error
+            raise
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_Stateless, ())
@@ -246,42 +273,6 @@ class _Stateless:
     """Stands in Tune's own snapshot for what has its state in the ledger."""
 
 
-class Tracking(Callback):
-    """Passes on to the trackers what becomes of every trial."""
-
-    def __init__(self, book: WaveBook, run_name: str, followers: Sequence[Follower]) -> None:
-        self._book = book
-        self._run_name = run_name
-        self._followers = followers
-
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial has a process."""
-        planned = self._book.trials[trial.config["trial_id"]].trial
-        for follower in self._followers:
-            follower.start(tracked(planned, self._run_name))
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
-        """A trial passed a report on."""
-        for follower in self._followers:
-            follower.report(trial.config["trial_id"], result["report"])
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial has ended, one way or another."""
-        last = self._book.trials[trial.config["trial_id"]].status
-        for follower in self._followers:
-            follower.end(trial.config["trial_id"], failed=last == "failed")
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial's process died for good."""
-        for follower in self._followers:
-            follower.end(trial.config["trial_id"], failed=True)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (_Stateless, ())
-
-
 def run_tune(
     desks: Desks,
     record: Callable[[Report], None],
@@ -289,13 +280,19 @@ def run_tune(
     run_name: str,
     followers: Sequence[Follower],
 ) -> None:
-    """The Tune run of a phase; returns when every trial has ended, and every tracker knows it."""
+    """The Tune run of a phase; returns when every trial has ended, and every tracker knows it.
+
+    Raises:
+        VisitorDiesError: Tune's process cannot be kept alive.
+    """
+    turns, tracking = Turns(), Tracking(run_name, followers)
+    scheduler = WaveHalving(desks, turns, tracking, record)
     with tempfile.TemporaryDirectory(prefix="tune-") as scratch:
         tuner = tune.Tuner(
-            tune.with_resources(follow_trial, _PLACE),
+            tune.with_resources(Visitor, PlacementGroupFactory([BESIDE_THE_DRIVER])),
             tune_config=tune.TuneConfig(
-                search_alg=WaveSearcher(desks),
-                scheduler=WaveHalving(desks, record),
+                search_alg=WaveSearcher(desks, turns, tracking),
+                scheduler=scheduler,
                 num_samples=-1,
                 reuse_actors=True,
             ),
@@ -303,12 +300,14 @@ def run_tune(
                 name="trials",
                 storage_path=scratch,
                 verbose=0,
-                failure_config=tune.FailureConfig(max_failures=3),
-                callbacks=[Tracking(desks.book, run_name, followers)] if followers else None,
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
         try:
             tuner.fit()
+        except Exception:
+            if scheduler.failure is not None:  # in Tune's words it is two hundred lines
+                raise scheduler.failure from None
+            raise
         finally:
-            for follower in followers:
-                follower.close()
+            tracking.close()

@@ -137,12 +137,7 @@ def _room(options: Options, plan: Plan, now: Holdings) -> Callable[[], int]:
         return lambda: fit
     from orchestrator.growth import grown, room_now
 
-    cluster = grown(now, compute, operation)
-    cohorts = cluster.cohorts_at_once(compute, operation)  # refuses a cluster that is too small
-    waves = sum(len(cohort.waves) for cohort in plan.students)
-    crowded = cluster.crowded_head(min(cohorts, waves) * plan.config.search.wave)
-    if crowded is not None:
-        print(crowded, file=sys.stderr)
+    grown(now, compute, operation).cohorts_at_once(compute, operation)  # refuses one that is too small
     return lambda: room_now(compute, operation)
 
 

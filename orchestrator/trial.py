@@ -1,25 +1,33 @@
-"""A Tune trial: light, since it computes nothing. Its process imports Ray and little else."""
+"""Tune's one process: it fetches reports, in the name of one trial after the other. It imports Ray and little else."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import ray
-from ray import tune
+from ray.tune import Trainable
 
-from orchestrator.office import DeskHandle
-from orchestrator.report import Report
+from orchestrator.mail import Fetched
 
 
-def follow_trial(config: dict[str, Any]) -> None:
-    """A Tune trial: passes its student's reports on, ends when the student ends."""
-    desk = DeskHandle(ray.get_actor(config["office"]), config["desk"])
-    trial_id = config["trial_id"]
-    seen = 0
-    while True:
-        news: list[Report] = ray.get(desk.follow.remote(trial_id, seen))
-        for report in news:
-            seen += 1
-            tune.report({"tune_miou": report.tune_miou, "student_step": report.step, "report": report})
-            if report.status is not None:
-                return
+class Visitor(Trainable):
+    """Visits the office for the trial whose turn it is. Tune gives it another by `reset_config`, without a new process."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """The process has started, for its first trial."""
+        self._office: Any = ray.get_actor(config["office"])
+        self._seen: Counter[str] = Counter()
+        self._trial_id = config["trial_id"]
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Another trial's turn."""
+        self._trial_id = new_config["trial_id"]
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """One visit: a report of the trial or none, and which trial to visit next."""
+        fetched: Fetched = ray.get(self._office.visit.remote(self._trial_id, self._seen[self._trial_id]))
+        self._seen[self._trial_id] += fetched.report is not None
+        score = None if fetched.report is None else fetched.report.tune_miou
+        return {"tune_miou": score, "report": fetched.report, "follow": fetched.follow}

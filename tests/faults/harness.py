@@ -26,7 +26,7 @@ if __name__ == "__main__":
 from sweeps import SMALL, Sweep, assert_equal_runs, descendants, run, trials
 
 KINDS = ("teacher", "worker", "trial", "command", "machine", "damage")
-"""The process that trains the teacher; one that trains students; a Tune trial's; the command; everything at once; the
+"""The process that trains the teacher; one that trains students; Tune's, which serves all trials; the command; everything at once; the
 same, with the newest checkpoint damaged."""
 PATIENT = ("--set", "operation.max_failures=100")
 """Kills may follow each other faster than checkpoints: what is tested is that nothing is lost, not when to give up."""
@@ -90,7 +90,7 @@ def kill(sweep: Sweep, kind: str, choose: random.Random, toll: Toll) -> bool:
         while any(Path(f"/proc/{pid}").exists() for pid in family) and time.monotonic() < gone:
             time.sleep(0.05)  # Ray's processes follow the driver by themselves
     else:
-        pids = processes(sweep, "ImplicitFunc" if kind == "trial" else "RayTrainWorker")
+        pids = processes(sweep, "ResourceTrainable" if kind == "trial" else "RayTrainWorker")
         is_late = any(sweep.output.glob("teachers/*")) if kind == "teacher" else False
         if not pids or is_late:
             return False

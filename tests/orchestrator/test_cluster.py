@@ -116,17 +116,6 @@ def test_as_many_cohorts_run_at_once_as_their_workers_fit_on_single_nodes_and_gp
     assert found == fit
 
 
-def test_a_head_on_which_all_trials_at_once_do_not_fit_is_told_beforehand() -> None:
-    """Each is a process beside the driver: a hundred cohorts of sixteen are 190 GiB."""
-    head = Holdings(((0, 0), (4, 1)), head_memory=16 * 2**30)
-    assert head.crowded_head(100) is None
-    told = head.crowded_head(1600)
-    assert told is not None
-    assert "need about 190 GiB" in told
-    assert "gives Ray 16 GiB" in told
-    assert Holdings(((4, 1),)).crowded_head(1600) is None
-
-
 def test_a_cohort_for_which_no_single_node_has_room_is_refused_with_what_there_is() -> None:
     """The total of CPUs would do; Ray would wait for ever."""
     with pytest.raises(UsageError, match="each with 2 CPUs: the cluster has room for 1 such workers"):
