@@ -188,7 +188,13 @@ class WaveSearcher(Searcher):
             self._tracking.start(wave.trials)
         begins = self._turns.begin()
         if begins is not None:
-            return {"office": self._desks.office, "trial_id": begins}
+            trial = self._desks.book.trials[begins].trial
+            return {
+                "office": self._desks.office,
+                "trial_id": begins,
+                "study": trial.study_id,
+                "params": dict(trial.params),
+            }
         # Once the search is finished Tune keeps no process for a trial that is paused.
         return Searcher.FINISHED if self._turns.nobody_is_left() and self._desks.finish() else None
 
