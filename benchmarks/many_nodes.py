@@ -155,7 +155,7 @@ def carry_out(options: argparse.Namespace, folder: Path, address: str) -> dict[s
             worker = ray.remote(answer_jobs).options(
                 num_cpus=bundles[0]["CPU"], num_gpus=bundles[0]["GPU"], scheduling_strategy=strategy
             )
-            ray.get(worker.remote(crew, self._assignments, options.seconds, str(notes)))
+            ray.get(worker.remote(crew, self.office.assignments, options.seconds, str(notes)))
             remove_placement_group(place)
 
     with (

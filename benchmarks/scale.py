@@ -48,6 +48,7 @@ def ours(count: int, root: Path) -> dict[str, Any]:
 
     from orchestrator import phases
     from orchestrator.config import SweepConfig
+    from orchestrator.office import OfficeHandle
     from orchestrator.plan import make_plan
     from orchestrator.progress import ProgressView
     from orchestrator.run import Run
@@ -71,6 +72,9 @@ def ours(count: int, root: Path) -> dict[str, Any]:
 
     class AnsweringCrew:
         """Stands in for `orchestrator.crew.Crews`; all around it is the real thing."""
+
+        def __init__(self) -> None:
+            self.office = OfficeHandle()
 
         def room(self) -> int:
             return 1
@@ -179,7 +183,7 @@ def bare(count: int, root: Path) -> dict[str, Any]:
     with ray_session(LOCAL, OperationChoice(), verbose=False):
         from ray import tune
 
-        from orchestrator.search import BESIDE_THE_DRIVER
+        from orchestrator.office import BESIDE_THE_DRIVER
 
         tuner = tune.Tuner(
             tune.with_resources(report_once, tune.PlacementGroupFactory([BESIDE_THE_DRIVER])),

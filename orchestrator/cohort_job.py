@@ -20,7 +20,7 @@ SKIPPED_PICTURES = "logs/skipped"
 
 @dataclass(frozen=True)
 class CohortJob:
-    """A crew's part in one cohort. `run` is the root of the ledger, `desk` the crew's `DeskHandle`, `name` the desk's."""
+    """A crew's part in one cohort. `run` is the root of the ledger, `desk` the crew's desk in the `Office`, `name` the desk's."""
 
     run: str
     config: SweepConfig
@@ -106,10 +106,12 @@ def _train(job: CohortJob, leads: bool) -> None:
     """
     import ray
 
+    from orchestrator.office import DeskClosedError
+
     try:
         if ray.get(job.desk.fatal.remote()) is not None:
             return
-    except ray.exceptions.ActorDiedError:  # the phase was over before this worker came
+    except DeskClosedError:  # the phase was over before this worker came
         return
     beginning = ray.get(job.desk.begin.remote()) if leads else None
     try:

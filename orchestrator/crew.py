@@ -10,67 +10,13 @@ import threading
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Literal
 
 import ray
 
 from orchestrator.cluster import worker_resources
 from orchestrator.cohort_job import CohortJob, GalleryJob, work
-from orchestrator.news import News
+from orchestrator.office import OfficeHandle
 from orchestrator.run import Run
-from orchestrator.search import BESIDE_THE_DRIVER
-
-
-class Assignments:
-    """Which cohort each crew trains: one small asyncio actor per sweep; `ray.remote` is made below."""
-
-    def __init__(self) -> None:
-        self._news = News()
-        self._jobs: dict[str, CohortJob | GalleryJob] = {}
-        self._taken_up: set[str] = set()
-        self._notes: dict[str, list[str] | None] = {}
-        self._closed: set[str] = set()
-
-    async def assign(self, crew: str, job: CohortJob | GalleryJob) -> None:
-        """The sweep: what this crew does now."""
-        async with self._news.told():
-            self._jobs[crew] = job
-
-    async def close(self, crew: str) -> None:
-        """The sweep: nothing follows for this crew."""
-        async with self._news.told():
-            self._closed.add(crew)
-
-    async def current(self, crew: str, done: str | None) -> CohortJob | GalleryJob | Literal["closed"] | None:
-        """A worker, who is done with a job of this name: what its crew does now; None while there is no news."""
-
-        def given() -> CohortJob | GalleryJob | Literal["closed"] | None:
-            job = self._jobs.get(crew)
-            if job is not None and job.name != done:
-                return job
-            return "closed" if crew in self._closed else None
-
-        return await self._news.when(given)
-
-    async def takes_up(self, crew: str) -> bool:
-        """A worker: whether it is the first to begin with what must be begun only once."""
-        is_first = crew not in self._taken_up
-        self._taken_up.add(crew)
-        return is_first
-
-    async def finish(self, crew: str, notes: list[str] | None = None) -> None:
-        """The crew: its job is done, or there is no sense in going on with it; and what is to be said of it."""
-        async with self._news.told():
-            self._notes[crew] = notes
-            self._jobs.pop(crew, None)
-
-    async def notes(self, crew: str) -> list[str] | None:
-        """The sweep: what the crew said of its last job."""
-        return self._notes[crew]
-
-    async def is_over(self, crew: str) -> bool:
-        """The sweep: whether the crew has nothing to do; waits a while for it."""
-        return bool(await self._news.when(lambda: crew not in self._jobs or None))
 
 
 class Crews:
@@ -84,10 +30,17 @@ class Crews:
     def __init__(self, run: Run, room: Callable[[], int]) -> None:
         self.room = room
         self._run = run
-        self._assignments: Any = None
+        self._office: OfficeHandle | None = None
         self._idle: list[str] = []
         self._runs: dict[str, Future[None]] = {}
         self._lock = threading.Lock()
+
+    @property
+    def office(self) -> OfficeHandle:
+        """Where the sweep and its crews meet; it opens when it is first needed, as Ray may not be."""
+        with self._lock:
+            self._office = self._office or OfficeHandle()
+            return self._office
 
     def train(self, job: CohortJob, wanted: Callable[[], int]) -> None:
         """Has a crew train this cohort, one that waits or a new one; returns when it is over.
@@ -99,13 +52,10 @@ class Crews:
         Raises:
             Exception: what ended Ray's run for good.
         """
+        assignments = self.office.assignments
         with self._lock:
-            if self._assignments is None:
-                actor: Any = ray.remote(Assignments)
-                # Beside the driver, whose end is the sweep's, as the desks are.
-                self._assignments = actor.options(num_cpus=0, resources=BESIDE_THE_DRIVER).remote()
             crew = self._idle.pop() if self._idle else f"crew-{uuid.uuid4().hex[:8]}"
-            ray.get(self._assignments.assign.remote(crew, job))
+            ray.get(assignments.assign.remote(crew, job))
             if crew not in self._runs:
                 self._runs[crew] = in_a_thread(crew, lambda: self._start(crew))
         self._wait(crew)
@@ -119,17 +69,18 @@ class Crews:
         Raises:
             Exception: what ended Ray's run for good.
         """
+        assignments = self.office.assignments
         with self._lock:
             if not self._idle:
                 return None
             crew = self._idle.pop()
-            ray.get(self._assignments.assign.remote(crew, job))
+            ray.get(assignments.assign.remote(crew, job))
         self._wait(crew)
-        notes: list[str] | None = ray.get(self._assignments.notes.remote(crew))
+        notes: list[str] | None = ray.get(assignments.notes.remote(crew))
         return notes
 
     def _wait(self, crew: str) -> None:
-        while not ray.get(self._assignments.is_over.remote(crew)):
+        while not ray.get(self.office.assignments.is_over.remote(crew)):
             if self._runs[crew].done():
                 self._runs.pop(crew).result()
                 raise RuntimeError(f"the Ray Train run of {crew} ended before its work was done")
@@ -137,15 +88,18 @@ class Crews:
     def keep(self, most: int) -> None:
         """Sends home those that wait, but for so many."""
         with self._lock:
-            while len(self._idle) > most:
-                self._assignments.close.remote(self._idle.pop())
+            while self._office is not None and len(self._idle) > most:
+                self._office.assignments.close.remote(self._idle.pop())
 
     def close(self) -> None:
         """Sends all home and waits until they are gone."""
+        if self._office is None:
+            return
         for crew in self._runs:
-            self._assignments.close.remote(crew)
+            self._office.assignments.close.remote(crew)
         for ended in self._runs.values():
             ended.result()
+        self._office.close()
 
     def _start(self, crew: str) -> None:
         """The crew's Ray Train run. Workers that died are started again; the desk says when that has no sense."""
@@ -159,7 +113,7 @@ class Crews:
         each = worker_resources(compute, self._run.config.operation)
         CohortTrainer(
             work,
-            train_loop_config={"crew": crew, "assignments": self._assignments},
+            train_loop_config={"crew": crew, "assignments": self.office.assignments},
             backend_config=ProcessGroup("nccl" if on_gpu else "gloo"),
             scaling_config=ScalingConfig(
                 num_workers=compute.workers, use_gpu=on_gpu, resources_per_worker=each

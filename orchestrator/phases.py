@@ -5,23 +5,20 @@ from __future__ import annotations
 import math
 import statistics
 import threading
-import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any
 
 import ray
 
 from orchestrator.cohort_job import CohortJob
 from orchestrator.crew import Crews, in_a_thread
 from orchestrator.desk import GivenUpError, Progress
-from orchestrator.office import DeskHandle, Office
 from orchestrator.plan import Cohort
 from orchestrator.report import Report
 from orchestrator.run import Run
-from orchestrator.search import BESIDE_THE_DRIVER, DeskAtWork, Desks, run_tune
+from orchestrator.search import DeskAtWork, Desks, run_tune
 from orchestrator.trackers import followers
 from orchestrator.wavebook import WaveBook
 
@@ -66,7 +63,7 @@ def run_phase(
         watch(PhaseView(name, ahead, planned, {}))
         return
     view = PhaseView(name, book, planned, {})
-    desks = Desks(book, office=f"office-{uuid.uuid4().hex[:8]}")
+    desks = Desks(book, office=crews.office.name)
     over = threading.Event()
     crowd = Crowd(run, desks, todo, crews, later)
     crews.keep(len(todo) + later)
@@ -104,11 +101,6 @@ class Crowd:
     def __init__(self, run: Run, desks: Desks, cohorts: Sequence[Cohort], crews: Crews, later: int) -> None:
         self._run = run
         self._desks = desks
-        office: Any = ray.remote(Office)
-        # Beside the driver, whose end is the sweep's: a node that is taken away must not take the desks along.
-        self._office = office.options(
-            name=desks.office, num_cpus=0, max_restarts=0, resources=BESIDE_THE_DRIVER
-        ).remote()
         self._waiting = [(cohort, 1) for cohort in cohorts]
         self._crews = crews
         self._later = later
@@ -120,10 +112,7 @@ class Crowd:
         self._start_seconds: list[float] = []
         self._lock = threading.Lock()
         for cohort, number in self._waiting:
-            desks.expect(self._desk_name(cohort, number))
-
-    def _desk_name(self, cohort: Cohort, number: int) -> str:
-        return f"{cohort.cohort_id}-{number}"
+            desks.expect(_desk_name(cohort.cohort_id, number))
 
     def fill(self, seen: Mapping[str, Progress]) -> None:
         """Starts crews for which there is room and work; all that still wait where the run stops, as they then end at once.
@@ -157,7 +146,7 @@ class Crowd:
             return []
         cohort = self._desks.book.cohorts[max(gains)[1]]
         number = 1 + self._crews_of[cohort.cohort_id]
-        return [(cohort, number)] if self._desks.expect(self._desk_name(cohort, number)) else []
+        return [(cohort, number)] if self._desks.expect(_desk_name(cohort.cohort_id, number)) else []
 
     def _wanted(self) -> int:
         """Crews for which there will be work."""
@@ -167,12 +156,11 @@ class Crowd:
 
     def _carry_out(self, cohort: Cohort, number: int) -> None:
         """A crew's part in a cohort, wave after wave, in a thread of the driver."""
-        run, desks, name = self._run, self._desks, self._desk_name(cohort, number)
+        run, desks, name = self._run, self._desks, _desk_name(cohort.cohort_id, number)
         if run.stopped.is_set():
             desks.came(name, None)
             return
-        ray.get(self._office.open.remote(name, run.config.operation.max_failures))
-        desk = DeskHandle(self._office, name)
+        desk = self._crews.office.open_desk(name, run.config.operation.max_failures)
         desks.came(name, DeskAtWork(name, cohort.cohort_id, desk, number))
         # Since the look above: whoever told the desks did not see this one.
         if run.stopped.is_set() or desks.stopping:
@@ -208,14 +196,20 @@ class Crowd:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def close(self) -> None:
-        """Nobody asks the desks any more. A worker may still hold a handle, which would keep their process alive."""
-        ray.kill(self._office)
+        """Nobody asks the desks any more."""
+        for cohort_id, crews in self._crews_of.items():
+            for number in range(1, crews + 1):
+                self._crews.office.close_desk(_desk_name(cohort_id, number))
 
     def raise_first(self) -> None:
         """The first exception that ended a cohort."""
         for future in self._started:
             if not future.cancelled():
                 future.result()
+
+
+def _desk_name(cohort_id: str, number: int) -> str:
+    return f"{cohort_id}-{number}"
 
 
 class Recorder:

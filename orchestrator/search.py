@@ -6,6 +6,7 @@ One process serves them all: it fetches their reports in turn. What is known is 
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import threading
 import time
@@ -19,6 +20,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from orchestrator.desk import Progress, WaveOrder
+from orchestrator.office import BESIDE_THE_DRIVER
 from orchestrator.outlook import Outlook, Sight, outlook
 from orchestrator.plan import Trial
 from orchestrator.report import Report
@@ -26,9 +28,6 @@ from orchestrator.trackers import Follower, tracked
 from orchestrator.trial import Visitor
 from orchestrator.turns import Turns, VisitorDiesError
 from orchestrator.wavebook import WaveBook
-
-# What computes nothing is placed beside the driver and takes no CPU from a cohort.
-BESIDE_THE_DRIVER = {"node:__internal_head__": 0.0001}
 
 
 @dataclass
@@ -291,6 +290,8 @@ def run_tune(
     Raises:
         VisitorDiesError: Tune's process cannot be kept alive.
     """
+    # At the end it would say of every trial in whose name the process died that it did not complete.
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
     turns, tracking = Turns(), Tracking(run_name, followers)
     scheduler = WaveHalving(desks, turns, tracking, record)
     with tempfile.TemporaryDirectory(prefix="tune-") as scratch:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator import news
-from orchestrator.crew import Assignments
+from orchestrator.assignments import Assignments
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ import signal
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from harness import assert_nothing_lost, processes
@@ -19,7 +20,9 @@ from sweeps import SMALL, Sweep, counted
 from orchestrator import news
 from orchestrator.desk import Desk
 from orchestrator.mail import Fetched, Mail
+from orchestrator.office import DeskClosedError, Office
 from orchestrator.report import Report
+from orchestrator.search import WaveHalving
 from orchestrator.turns import DEATHS_IN_A_ROW, Turns, VisitorDiesError
 
 
@@ -165,6 +168,53 @@ def test_a_process_that_dies_again_and_again_without_a_visit_is_given_up() -> No
         turns.begin()
     with pytest.raises(VisitorDiesError, match="died 10 times in a row"):
         turns.lose()
+
+
+def test_a_report_is_passed_on_once_and_the_process_goes_where_there_is_news() -> None:
+    known: list[Report] = []
+    told: list[object] = []
+
+    def take(report: Report) -> bool:
+        is_new = report not in known
+        known.append(report)
+        return is_new
+
+    def visited(student: str, report: Report | None, follow: str | None) -> str:
+        trial = SimpleNamespace(config={"trial_id": student})
+        return scheduler.on_trial_result(tune, trial, {"report": report, "follow": follow})
+
+    book = SimpleNamespace(take=take, decisions=list)
+    tune = SimpleNamespace(pause_trial=lambda trial, should_checkpoint: told.append("paused"))
+    tracking = SimpleNamespace(tell=told.append)
+    turns = Turns()
+    turns.enter(["a", "b"])
+    turns.begin()
+    scheduler = WaveHalving(SimpleNamespace(book=book, at_work={}), turns, tracking, told.append)
+    first, last = Report("a", 10), Report("a", 20, status="ok")
+    assert visited("a", None, None) == "CONTINUE"
+    assert visited("a", first, "a") == "CONTINUE"
+    assert visited("a", first, "b") == "NOOP"
+    assert told == [first, "paused"]
+    assert turns.begin() == "b"
+    turns.end("a")
+    turns.resume()
+    assert visited("a", last, None) == "STOP"
+    assert told == [first, "paused", last, last]  # the tracker, and the ledger
+    assert turns.nobody_is_left()
+
+
+def test_a_desk_whose_phase_is_over_says_so() -> None:
+    """A worker may come for it late."""
+
+    async def scene() -> None:
+        office = Office()
+        await office.open("desk", 1)
+        assert await office.at("desk", "fatal", ()) is None
+        await office.close("desk")
+        with pytest.raises(DeskClosedError):
+            await office.at("desk", "fatal", ())
+
+    asyncio.run(scene())
 
 
 @pytest.mark.ray
