@@ -139,8 +139,9 @@ def _many_nodes(found: Mapping[str, Any], aims: cells.Aims) -> list[str]:
         f"{found['nodes']} nodes of 4 CPUs and a GPU each, all of them Ray daemons on one machine and none with what it says. {found['cohorts']} cohorts of one "
         f"GPU, {found['trials']} trials, {found['wave']} of a cohort at once, placed as a sweep places them; a wave is answered after some seconds and not trained. {cells.machine(found['machine'])}",
         "",
-        f"All came to an end; no plan waited for itself. Beside the answers there are {found['nodes']} nodes' daemons to run and a process to start for every trial "
-        f"and every cohort, by {found['machine']['cpus']} cores: what that costs on a head with nodes elsewhere is not in these figures.",
+        f"All came to an end; no plan waited for itself. Beside the answers there are {found['nodes']} nodes' daemons to run and a process to start for every cohort, "
+        f"by {found['machine']['cpus']} cores: what that costs on a head with nodes elsewhere is not in these figures. They are of commit 145cebb, when every "
+        "trial had a process, too.",
         "",
         *cells.table(
             ("cohorts at once, at most", "nodes used", "seconds", "if nothing cost anything", "ms per trial",
