@@ -205,13 +205,16 @@ def _scale(scale: Mapping[str, Any], aims: cells.Aims) -> list[str]:
     by_side = {side: _by_size(scale["rows"], side) for side in ("bare", "ours")}
     table = []
     for count, mine in by_side["ours"].items():
-        tune = by_side["bare"][count]
-        ratios = cells.ratios(mine, tune, "ms_per_trial")
-        table.append([
-            str(count), cells.spread(mine, "ms_per_trial", 1), cells.spread(tune, "ms_per_trial", 1), cells.interval(ratios),
-            _tenths(mine), _tenths(tune), _memories(mine), _memories(tune),
-        ])  # fmt: skip
-    largest = max(by_side["ours"])
+        tune = by_side["bare"].get(count)
+        beside = ["", "", "", ""]
+        if tune is not None:
+            ratio = cells.interval(cells.ratios(mine, tune, "ms_per_trial"))
+            beside = [cells.spread(tune, "ms_per_trial", 1), ratio, _tenths(tune), _memories(tune)]
+        per_trial = cells.spread(mine, "ms_per_trial", 1)
+        table.append(
+            [str(count), per_trial, *beside[:2], _tenths(mine), beside[2], _memories(mine), beside[3]]
+        )
+    largest = max(by_side["bare"])
     overhead = statistics.median(
         cells.ratios(by_side["ours"][largest], by_side["bare"][largest], "ms_per_trial")
     )

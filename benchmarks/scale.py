@@ -1,8 +1,9 @@
 """What the sweep's book-keeping costs for many trials, beside bare Ray Tune: `python benchmarks/scale.py`.
 
-    python benchmarks/scale.py [--trials 250 500 1000 2000] [--repeats 1]
+    python benchmarks/scale.py [--trials 250 500 1000 2000] [--repeats 1] [--bare-most N]
 
-`--trials 10000` is the largest that is asked about. Two sides, each in a process of its own, the machine to itself:
+`--trials 10000` is the largest that is asked about; `--bare-most` is the largest at which bare Tune is measured, too, which
+may take hours. Two sides, each in a process of its own, the machine to itself:
 
 * ours: a phase of the sweep as it is (planner, searcher, scheduler, wave book, desk, ledger, progress), in which a cohort
   answers every wave at once instead of training it. Five studies share the trials, by Sobol, 16 in a wave, nobody is
@@ -238,6 +239,7 @@ def main() -> None:
     )
     parser.add_argument("--trials", nargs="+", type=int, default=[250, 500, 1000, 2000])
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--bare-most", type=int, help="most trials of bare Tune; by default as many as ours")
     parser.add_argument("--json", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument("--page", type=Path, default=performance.PAGE)
     parser.add_argument("--side", choices=["ours", "bare"], help=argparse.SUPPRESS)
@@ -251,7 +253,8 @@ def main() -> None:
     rows = []
     for _ in range(options.repeats):
         for count in options.trials:
-            for side in ("bare", "ours"):
+            beyond = options.bare_most is not None and count > options.bare_most
+            for side in ("ours",) if beyond else ("bare", "ours"):
                 command = [sys.executable, __file__, "--side", side, "--trials", str(count)]
                 done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
                 found = json.loads(done.stdout.splitlines()[-1])

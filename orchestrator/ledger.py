@@ -70,12 +70,13 @@ class Ledger:
             raise UsageError("the run's folder is empty, must be a path or a URI such as s3://bucket/run")
         self.root = text.rstrip("/") if is_uri(text) else str(Path(text).expanduser().absolute())
         self._replaced: dict[str, frozenset[str]] = {}
+        self._gone: dict[str, tuple[bytes, frozenset[str]]] = {}  # names that compactions replaced, by table
 
     def __repr__(self) -> str:
         return f"Ledger({self.place()!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"root": self.root, "_replaced": {}}
+        return {"root": self.root, "_replaced": {}, "_gone": {}}
 
     @cached_property
     def _opened(self) -> tuple[Any, str]:
@@ -287,8 +288,18 @@ class Ledger:
         return names
 
     def _is_taken(self, table: str, file: str) -> bool:
-        listed = self._listing(table)
-        return file in listed or any(file in self._replaces(table, other) for other in listed)
+        """Whether a file of this name is or was there. No listing while nobody compacts: a table may hold many files.
+
+        A compaction tells its generation before it deletes, and so whoever misses a file sees a new generation.
+        """
+        if self.exists(f"tables/{table}/{file}"):
+            return True
+        generation = self._generation(table)
+        known, gone = self._gone.get(table, (None, frozenset[str]()))
+        if known != generation:
+            gone = frozenset[str]().union(*(self._replaces(table, other) for other in self._listing(table)))
+            self._gone[table] = (generation, gone)
+        return file in gone
 
     def _live(self, table: str) -> Sequence[str]:
         return self._without_replaced(table, self._listing(table))

@@ -148,7 +148,7 @@ def test_a_pickle_is_executed_from_no_checkpoint_of_a_strangers_run(mark: Path, 
         ledger.write_bytes(f"{folder}/manifest.json", json.dumps(manifest).encode())
         checkpoints = CohortCheckpoints(ledger, "c", Alone(), 2, 1.0)  # type: ignore[arg-type]
         with pytest.raises(UsageError, match=r"cannot be read: .*; delete this checkpoint"):
-            checkpoints.turn_to(0)
+            checkpoints.turn_to(0, of_all=False)
         assert not mark.exists()
 
 
