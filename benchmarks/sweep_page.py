@@ -168,6 +168,8 @@ def _memory(sweep: Mapping[str, Any]) -> list[str]:
 
 def _curve(sweep: Mapping[str, Any]) -> list[str]:
     curve = sweep["curve"]
+    if not curve["taught"]:
+        return []
     table = []
     bound = statistics.median(row["samples_per_second"] for row in sweep["pairs"][curve["pair"]]["bound"])
     for taught, found in curve["taught"].items():
