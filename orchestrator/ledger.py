@@ -233,7 +233,7 @@ class Ledger:
             if len(listed) < 2:
                 return None
             # All that was ever replaced goes into the new file, so that a name stays taken for good.
-            gone = listed.union(*(self._replaces(table, file) for file in listed))
+            gone = listed | self._replaced_by(table, listed)
             data = self._merged(schema, self._without_replaced(table, listed), None)
             return listed, _encode(schema, data, replaces=gone)
 
@@ -297,7 +297,7 @@ class Ledger:
         generation = self._generation(table)
         known, gone = self._gone.get(table, (None, frozenset[str]()))
         if known != generation:
-            gone = frozenset[str]().union(*(self._replaces(table, other) for other in self._listing(table)))
+            gone = self._replaced_by(table, self._listing(table))
             self._gone[table] = (generation, gone)
         return file in gone
 
@@ -305,9 +305,12 @@ class Ledger:
         return self._without_replaced(table, self._listing(table))
 
     def _without_replaced(self, table: str, listed: frozenset[str]) -> Sequence[str]:
-        replaced = frozenset[str]().union(*(self._replaces(table, file) for file in listed))
+        replaced = self._replaced_by(table, listed)
         # Compacted files first: where a key stands in two files, the rows already there win.
         return sorted(listed - replaced, key=lambda file: (not file.startswith(_COMPACTED), file))
+
+    def _replaced_by(self, table: str, listed: frozenset[str]) -> frozenset[str]:
+        return frozenset[str]().union(*(self._replaces(table, file) for file in listed))
 
     def _replaces(self, table: str, file: str) -> frozenset[str]:
         if not file.startswith(_COMPACTED):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from orchestrator.attention import Attention
 from orchestrator.config import ComputeChoice
@@ -14,6 +14,8 @@ from orchestrator.plan import Cohort
 from orchestrator.seat import Seat
 from orchestrator.seating import Seating
 from orchestrator.workers import Workers
+
+T = TypeVar("T")
 
 
 class Move(NamedTuple):
@@ -64,6 +66,13 @@ class Division:
         self._workers = workers
         self._attention = attention
 
+    def _of_each(self, value: T) -> list[T]:
+        """What each worker with students of its own has; one answer where all have the same."""
+        if not self.of_students:
+            return [value]
+        with self._attention.waiting():
+            return self._workers.gathered(value)
+
     def mine(self, seats: Sequence[Seat]) -> list[Seat]:
         """This worker's of a wave: every so-many-th, as neighbours tend to cost the same. Rank 0 has what has ended, too."""
         if not self.of_students:
@@ -74,38 +83,28 @@ class Division:
 
     def in_all(self, number: float) -> float:
         """The sum of what workers with students of their own have; what one has where all have the same."""
-        if not self.of_students:
-            return number
-        with self._attention.waiting():
-            return math.fsum(self._workers.gathered(number))
+        return math.fsum(self._of_each(number))
 
     def of_all(self, trial_ids: Sequence[str]) -> list[list[str]]:
         """The trials of each worker with students of its own; one list where all have the same."""
-        if not self.of_students:
-            return [list(trial_ids)]
-        with self._attention.waiting():
-            return self._workers.gathered(list(trial_ids))
+        return self._of_each(list(trial_ids))
 
     def most(self, number: int) -> int:
         """The largest number that any worker has."""
-        with self._attention.waiting():
-            return max(self._workers.gathered(number))
+        return max(self._of_each(number))
 
     def earliest(self, seats: Sequence[Seat]) -> int | None:
         """The step at which the students that are furthest behind stand, on any worker; None where there are none.
 
         Whose students stand elsewhere meanwhile does its part for the others' batches.
         """
-        with self._attention.waiting():
-            steps = self._workers.gathered(seats[0].step if seats else None)
+        steps = self._of_each(seats[0].step if seats else None)
         return min((step for step in steps if step is not None), default=None)
 
     def needs(self, seats: Sequence[Seat]) -> frozenset[str] | None:
         """What the students of any worker look at, in the words of method cards; None where there are none."""
         mine = frozenset[str]().union(*(seat.needs for seat in seats))
-        with self._attention.waiting():
-            told = self._workers.gathered(mine if seats else None)
-        needs = [each for each in told if each is not None]
+        needs = [each for each in self._of_each(mine if seats else None) if each is not None]
         return frozenset[str]().union(*needs) if needs else None
 
     @contextmanager
