@@ -105,7 +105,7 @@ def _workers(found: Mapping[str, Any], aims: cells.Aims) -> list[str]:
     return [
         "## A second worker",
         "",
-        f"The sweep above, {found['steps']} steps, by one worker of one thread and by two, which divide each batch or the students. {cells.machine(found['machine'])}",
+        f"The sweep above, {found['steps']} steps, by one worker of one thread and by two, which divide what the table says. {cells.machine(found['machine'])}",
         "",
         *cells.table(("pair", "workers", "seconds", "speed-up", "efficiency"), table),
         "",

@@ -78,7 +78,7 @@ class TrainingFloor:
         self.workers = workers
         self.division = Division(workers, peers, self.attention)
         self.ledger = Ledger(job.run)
-        self.supply = Supply(job, workers, peers, self.ledger, self.attention)
+        self.supply = Supply(job, workers, self.division, self.ledger, self.attention)
         self.scorer = Scorer(job, peers, self.ledger, self.attention.still_there)
         self.checkpoints = CohortCheckpoints(
             self.ledger,

@@ -63,6 +63,7 @@ class Division:
         self.of_students = peers.alone and not workers.alone
         self.sharers = workers.world_size // peers.world_size
         """Workers that share a batch and a teacher pass, though not their students."""
+        self.peers = peers
         self._workers = workers
         self._attention = attention
 

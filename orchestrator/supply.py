@@ -14,6 +14,7 @@ from distill.training import Batch
 from orchestrator.attention import Attention
 from orchestrator.cohort_job import SKIPPED_PICTURES, CohortJob
 from orchestrator.ledger import Ledger
+from orchestrator.sharing import Division
 from orchestrator.stopwatch import Stopwatch
 from orchestrator.teaching import Teaching
 from orchestrator.workers import Workers
@@ -26,17 +27,16 @@ class Supply:
 
     Args:
         job: the cohort's work.
-        workers: all of the cohort. peers: those who train a student together.
+        workers: all of the cohort. division: what they divide.
         ledger: the run's. attention: this worker's.
     """
 
     def __init__(
-        self, job: CohortJob, workers: Workers, peers: Workers, ledger: Ledger, attention: Attention
+        self, job: CohortJob, workers: Workers, division: Division, ledger: Ledger, attention: Attention
     ) -> None:
         self._job = job
         self._workers = workers
-        self._peers = peers
-        self._gathers = peers.alone and not workers.alone
+        self._division = division
         self._ledger = ledger
         self._attention = attention
         self._recipe = job.cohort.recipe
@@ -85,7 +85,7 @@ class Supply:
             pictures, labels = self._workers.sent(host.images_b3hw), self._workers.sent(host.labels_bhw)
             index = host.index
             size, first = len(labels), 0
-            if self._gathers:
+            if self._division.of_students:
                 first = self._workers.rank * size
                 shares = (pictures, labels, self._workers.sent(index))
                 with self._attention.waiting():
@@ -95,10 +95,10 @@ class Supply:
         if self._teacher is not None and "teacher" in needs:
             with watch.measure("teacher"):
                 output = self._teacher.output(host, images[first : first + size], needs)
-                if self._gathers:
+                if self._division.of_students:
                     with self._attention.waiting():
                         output = self._gathered(output, needs)
-        return Batch.shared(images, labels.long(), index, output, self._peers.reduce)
+        return Batch.shared(images, labels.long(), index, output, self._division.peers.reduce)
 
     def _gathered(self, output: Output, needs: Set[str]) -> Output:
         """The teacher's output for the whole batch; what nobody looks at stays empty."""
