@@ -23,10 +23,7 @@ from torch import Tensor
 
 from distill.data.shelf import Shelf
 from distill.data.stream import HostBatch
-from distill.models.output import Output
-
-PARTS = ("logits", "fused", "stages")
-"""What is kept apart: a method says which of them it needs (`Card.needs`)."""
+from distill.models.output import PARTS, Output
 
 PROBES = 5  # of reading, and of computing, before the quicker is known
 WRITES_AHEAD = 4  # batches that wait to be written; where the disk is slower, some are not kept
@@ -86,8 +83,8 @@ class KeptOutputs:
         """
         if self.off:
             return compute()
-        name, parts = self._name(host, images), [part for part in PARTS if part in needs]
-        found, seconds = self._timed(lambda: self._read(name, parts), self._reading)
+        name = self._name(host, images)
+        found, seconds = self._timed(lambda: self._read(name, needs), self._reading)
         if found is not None:
             output, computing = found
             reading = statistics.median(self._reading) if seconds is None else seconds
@@ -96,7 +93,7 @@ class KeptOutputs:
             return output
         computed, _ = self._timed(compute, self._computing)
         assert computed is not None  # it was just computed
-        self._keep(name, parts, computed, statistics.median(self._computing))
+        self._keep(name, computed.maps_of(needs), statistics.median(self._computing))
         return computed
 
     def close(self) -> None:
@@ -127,11 +124,11 @@ class KeptOutputs:
         digest.update(host.images_b3hw.permute(0, 2, 3, 1).contiguous().numpy().data)
         return digest.hexdigest()[:40]
 
-    def _read(self, name: str, parts: list[str]) -> tuple[Output, float] | None:
+    def _read(self, name: str, needs: Set[str]) -> tuple[Output, float] | None:
         """The output, on the device, and what it once took to compute."""
         maps: dict[str, list[Tensor]] = {}
         computing = 0.0
-        for part in parts:
+        for part in (part for part in PARTS if part in needs):
             path = self._shelf.path(_entry(name, part))
             try:
                 kept = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -140,19 +137,13 @@ class KeptOutputs:
                 return None
             computing = kept["seconds"]
             maps[part] = [tensor.to(self._device, non_blocking=True) for tensor in kept["maps"]]
-        nothing = [torch.empty(0, device=self._device)]
-        first, second, third, fourth = maps.get("stages", 4 * nothing)
-        output = Output(
-            (first, second, third, fourth), maps.get("fused", nothing)[0], maps.get("logits", nothing)[0]
-        )
-        return output, computing
+        return Output.of_maps(maps, torch.empty(0, device=self._device)), computing
 
-    def _keep(self, name: str, parts: list[str], output: Output, seconds: float) -> None:
+    def _keep(self, name: str, maps: dict[str, list[Tensor]], seconds: float) -> None:
         self._writing = [writing for writing in self._writing if not writing.done()]
         if len(self._writing) >= WRITES_AHEAD:
             return
-        maps = {"logits": [output.logits], "fused": [output.fused], "stages": list(output.stages)}
-        kept = {part: {"maps": [m.cpu() for m in maps[part]], "seconds": seconds} for part in parts}
+        kept = {part: {"maps": [m.cpu() for m in some], "seconds": seconds} for part, some in maps.items()}
         self._writing.append(self._writer.submit(self._write, name, kept))
 
     def _write(self, name: str, kept: dict[str, dict[str, Any]]) -> bool:

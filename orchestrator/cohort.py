@@ -2,7 +2,7 @@
 
 Every worker runs `train_cohort`. Rank 0 talks to the desk and tells the others. Where the workers divide batches, all
 have every student and decide alike, since all see the same reduced losses; where they divide students (`compute.divide`),
-each decides about its own, and they meet for every batch, for the teacher's part in it, and at rungs. A trial's numbers
+each decides about its own, and they meet for every batch, which one of them passes on, and at rungs. A trial's numbers
 depend on its configuration and the stream alone: not on who sits beside it, nor on when the run was cut.
 """
 
@@ -21,7 +21,7 @@ from distill.random_state import RandomState
 from distill.training import Batch, Student, StudentSpec
 from orchestrator.attention import Attention
 from orchestrator.checkpoints import CohortCheckpoints, load_weights
-from orchestrator.cohort_job import CohortJob
+from orchestrator.cohort_job import CohortJob, TakenAlong
 from orchestrator.desk import Beginning, Progress, WaveOrder
 from orchestrator.ledger import Ledger
 from orchestrator.plan import trial_weights
@@ -32,7 +32,7 @@ from orchestrator.seat import BlamedError, Seat
 from orchestrator.seating import Seating
 from orchestrator.sharing import Division, peers_of
 from orchestrator.stopwatch import Stopwatch
-from orchestrator.supply import Supply
+from orchestrator.supply import Batches, Supply
 from orchestrator.workers import Workers
 
 
@@ -40,18 +40,19 @@ class LeaveOffError(Exception):
     """The sweep asked the cohort to leave off; its checkpoint is written."""
 
 
-def train_cohort(job: CohortJob, beginning: Beginning | None) -> None:
+def train_cohort(job: CohortJob, beginning: Beginning | None, along: TakenAlong) -> None:
     """A worker's part in a cohort: wave after wave until the desk is closed or asks to leave off.
 
     Args:
         job: the cohort's work.
         beginning: what the desk told rank 0.
+        along: what this worker has from the cohort before, and leaves to the next.
     """
     workers = Workers(job.compute)
     known = workers.told(lambda: beginning)
     if known is None or known.given_up:
         return
-    floor = TrainingFloor(job, workers, known)
+    floor = TrainingFloor(job, workers, known, along)
     try:
         for wave in floor.waves():
             floor.run_wave(wave)
@@ -65,8 +66,9 @@ def train_cohort(job: CohortJob, beginning: Beginning | None) -> None:
 class TrainingFloor:
     """A worker's side of a cohort: the teacher and the data, loaded once, and the seats of the wave at hand."""
 
-    def __init__(self, job: CohortJob, workers: Workers, beginning: Beginning) -> None:
+    def __init__(self, job: CohortJob, workers: Workers, beginning: Beginning, along: TakenAlong) -> None:
         self.job = job
+        self.along = along
         self.blamed = beginning.blamed
         self.peers = peers = peers_of(workers, job.compute, job.cohort)
         self.attention = Attention(
@@ -78,7 +80,7 @@ class TrainingFloor:
         self.workers = workers
         self.division = Division(workers, peers, self.attention)
         self.ledger = Ledger(job.run)
-        self.supply = Supply(job, workers, self.division, self.ledger, self.attention)
+        self.supply = Supply(job, workers, self.division, self.ledger, self.attention, along)
         self.scorer = Scorer(job, peers, self.ledger, self.attention.still_there)
         self.checkpoints = CohortCheckpoints(
             self.ledger,
@@ -159,8 +161,10 @@ class TrainingFloor:
         weights = trial_weights(seat.trial)
         if state is None and seat.trial.phase == "teacher" and self.ledger.exists(weights):
             program = self.wave.brackets[0].study.teacher.sha256  # a teacher's own cohort holds it alone
-            content = self.ledger.read_bytes(weights)
-            seat.student = LoadedTeacher(load_weights(content, program, self.workers.device))
+            model = load_weights(self.ledger.read_bytes(weights), program, self.workers.device)
+            seat.student = LoadedTeacher(model)
+            if program is None:  # what has run changes how a program runs
+                self.along.put(weights, model)
             seat.step = self.wave.steps
             return
         student = self._build(seat)
@@ -202,14 +206,14 @@ class TrainingFloor:
 
     def _advance(self, group: Sequence[Seat], start: int, stop: int) -> None:
         """Trains these seats together up to step `stop`; one batch and one teacher pass serve them all."""
-        hosts = self.supply.hosts(self.wave.stream_seed, start)
+        batches = Batches(self.supply, self.wave.stream_seed, start, stop)
         watch = Stopwatch(self.workers.device)
         step = start
         while step < stop and (needs := self.division.needs(_at(step, group))) is not None:
             end = min(step + self.job.operation.round_steps, stop)
             for number in range(step, end):
                 self.attention.turn_to(None, number)
-                batch = self.supply.next_batch(hosts, needs, watch)
+                batch = batches.next(needs, watch)
                 with self.division.in_turn():
                     self._step(_at(number, group), batch, watch)
             step = end

@@ -67,6 +67,24 @@ class GalleryJob:
     name: str = "gallery"
 
 
+@dataclass
+class TakenAlong:
+    """What a worker has at hand from the cohort before: the teacher it has scored, which it need not load again."""
+
+    path: str | None = None
+    model: Any = None
+
+    def put(self, path: str, model: Any) -> None:
+        """This model was loaded from there."""
+        self.path, self.model = path, model
+
+    def take(self, path: str | None) -> Any:
+        """The model that was loaded from there, None if it is not at hand; whatever is, is let go."""
+        found = self.model if path is not None and path == self.path else None
+        self.path = self.model = None
+        return found
+
+
 def work(config: dict[str, Any]) -> None:
     """What Ray Train calls in every worker, at first and after each death of one: job after job of its crew."""
     import ray
@@ -75,11 +93,12 @@ def work(config: dict[str, Any]) -> None:
     crew, assignments = config["crew"], config["assignments"]
     leads = ray.train.get_context().get_world_rank() == 0
     done: str | None = None
+    along = TakenAlong()
     while (job := ray.get(assignments.current.remote(crew, done))) != "closed":
         if job is not None:
             notes: list[str] | None = None
             if isinstance(job, CohortJob):
-                _train(job, leads)
+                _train(job, leads, along)
             elif leads:
                 is_first = ray.get(assignments.takes_up.remote(crew))
                 notes = _draw(job) if is_first else ["no gallery: the worker that drew it died"]
@@ -99,7 +118,7 @@ def _draw(job: GalleryJob) -> list[str]:
         return [f"no gallery: {type(error).__name__}: {error}"]
 
 
-def _train(job: CohortJob, leads: bool) -> None:
+def _train(job: CohortJob, leads: bool, along: TakenAlong) -> None:
     """One cohort; imports no torch before it must.
 
     What no new start mends (bad data, a module that is missing) is told to the desk, and a new start then ends at once.
@@ -117,7 +136,7 @@ def _train(job: CohortJob, leads: bool) -> None:
     try:
         from orchestrator.cohort import train_cohort
 
-        train_cohort(job, beginning)
+        train_cohort(job, beginning, along)
     except UsageError as error:
         ray.get(job.desk.give_up.remote(error))
         raise

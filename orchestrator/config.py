@@ -210,7 +210,7 @@ class ComputeChoice(Section):
     divide: Literal["batches", "students"] = Field(
         default="batches",
         description="batches: every worker trains every student on its part of each batch (data parallel); students: "
-        "each student lies on one worker, with whole batches, and the teacher's pass alone is divided",
+        "each student lies on one worker, with whole batches, and the workers take turns to ask the teacher",
     )
 
     @model_serializer(mode="wrap")

@@ -353,8 +353,7 @@ class Ledger:
                         f"this program knows {SCHEMA_VERSION} and older ones; update the program"
                     )
                 columns = None if wanted is None else [name for name in wanted if name in found.names]
-                data = parquet.read(columns=columns, use_threads=False).replace_schema_metadata()
-                return self._checked(schema, file, data, wanted)
+                return parquet.read(columns=columns, use_threads=False).replace_schema_metadata()
 
             return self._open(schema.name, file, use)
 
@@ -363,7 +362,30 @@ class Ledger:
                 parts = list(pool.map(load, files))
         else:
             parts = [load(file) for file in files]
-        return unique(schema, concatenated(schema, parts, wanted))
+        arranged = self._all_checked(schema, dict(zip(files, parts, strict=True)), wanted)
+        return unique(schema, concatenated(schema, arranged, wanted))
+
+    def _all_checked(
+        self, schema: Table, read: Mapping[str, pa.Table], wanted: Sequence[str] | None
+    ) -> Sequence[pa.Table]:
+        """Each file's rows in the table's schema; those of one form at once, as there may be thousands of files."""
+        alike: dict[pa.Schema, list[str]] = {}
+        for file, data in read.items():
+            alike.setdefault(data.schema, []).append(file)
+        found: dict[str, pa.Table] = {}
+        for files in alike.values():
+            whole = pa.concat_tables([read[file] for file in files])
+            try:
+                whole = self._checked(schema, files[0], whole, wanted)
+            except UsageError:
+                for file in files:  # whose fault it is
+                    self._checked(schema, file, read[file], wanted)
+                raise
+            begins = 0
+            for file in files:
+                found[file] = whole.slice(begins, len(read[file]))
+                begins += len(read[file])
+        return [found[file] for file in read]
 
     def _checked(self, schema: Table, file: str, data: pa.Table, wanted: Sequence[str] | None) -> pa.Table:
         """The file's rows in the table's schema; raises `UsageError` naming the file."""

@@ -31,6 +31,8 @@ _OURS = ("tables", "checkpoints", "models", "teachers", "logs", "leaderboard", "
 CALIBRATION = "calibration"
 # What may be there before a run: a calibration's, and what trackers make when they are tried.
 _BEFORE = (f"{CALIBRATION}/", "teachers/", *_TRACKERS)
+_COMPACTED = ("curves", "trials")  # two files a trial; other tables have a few large ones
+_COMPACTED_AFTER = 500  # trials
 LOCK_SECONDS = 60.0  # a lock that was not renewed for so long belongs to nobody
 
 
@@ -51,6 +53,8 @@ class Run:
     given_up: list[str] = field(default_factory=list)
     retried: set[str] = field(default_factory=set)
     _attempts: Counter[str] = field(default_factory=Counter)
+    _since_compaction: int = 0
+    _compaction: threading.Thread | None = None
 
     @property
     def config(self) -> SweepConfig:
@@ -100,8 +104,32 @@ class Run:
         self.ledger.append("curves", curve_rows(trial, standing.reports), name)
         self.ledger.append("trials", [row], name)
         self.worker_seconds += row["gpu_seconds"]
+        self._since_compaction += 1
+        if self._since_compaction >= _COMPACTED_AFTER:
+            self._compact_beside()
         if report.status == "failed" and self.fail_fast:
             self.stop("a trial failed")
+
+    def _compact_beside(self) -> None:
+        """Has files put together while trials go on, so that a run cut after thousands is soon read again."""
+        if self._compaction is not None and self._compaction.is_alive():
+            return
+
+        def compact() -> None:
+            with contextlib.suppress(OSError, UsageError):  # whoever needs the tables will tell of it
+                for table in _COMPACTED:
+                    self.ledger.compact(table)
+
+        self._since_compaction = 0
+        self._compaction = threading.Thread(target=compact, name="compaction", daemon=True)
+        self._compaction.start()
+
+    def compact(self) -> None:
+        """Puts the rows of trials and curves into one file each."""
+        if self._compaction is not None:
+            self._compaction.join()
+        for table in _COMPACTED:
+            self.ledger.compact(table)
 
     def over_budget(self) -> str | None:
         """Which budget is used up, or None."""

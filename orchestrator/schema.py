@@ -253,8 +253,8 @@ def markdown() -> str:
         "duckdb.sql(\"from read_parquet('run/tables/trials/*.parquet', union_by_name = true)\")",
         "```",
         "",
-        "A finished run's tables are compacted to one file each. While a run is going a folder holds many "
-        "files, and for a moment during compaction rows stand in two of them; "
+        "The trials and curves of a run that has ended are compacted to one file each, of a run that goes on "
+        "every few hundred; for a moment during compaction rows stand in two files, "
         "`orchestrator.ledger.Ledger(run).read(table)` always gives each row once. Files whose names "
         "begin with a dot are not data.",
     ]

@@ -50,7 +50,7 @@ def peers_of(workers: Workers, compute: ComputeChoice, cohort: Cohort) -> Worker
 
 
 class Division:
-    """A worker's part. Workers that divide students meet for every batch, for the teacher's part in it, and at rungs.
+    """A worker's part. Workers that divide students meet for every batch, which one of them has, and at rungs.
 
     Where they divide batches, all have the same students and know the same of them: then they only agree.
 

@@ -177,6 +177,7 @@ def _carry_out(options: Options, run: Run, room: Callable[[], int] | None) -> No
         notes: list[str] | None = None
         try:
             _phases(run, crews, view, later=int(draws))
+            run.compact()
             draws = draws and not run.stopped.is_set()
             if draws:
                 notes = crews.draw(GalleryJob(ledger.root))

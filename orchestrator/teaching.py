@@ -13,6 +13,7 @@ from torch import Tensor
 from distill.data.stream import HostBatch
 from distill.kept_outputs import KeptOutputs
 from distill.models import ModelInfo, Output, SegmentationModel
+from distill.models.teachers import Teacher as FrozenModel
 from distill.training import teacher_output
 from orchestrator.checkpoints import load_weights
 from orchestrator.cohort_job import CohortJob
@@ -21,12 +22,26 @@ from orchestrator.plan import Teacher, teacher_weights
 
 
 class Teaching:
-    """The teacher, on the worker's device; with `operation.teacher_outputs` what it said before is read."""
+    """The teacher, on the worker's device; with `operation.teacher_outputs` what it said before is read.
 
-    def __init__(self, job: CohortJob, teacher: Teacher, ledger: Ledger, device: torch.device) -> None:
-        weights = ledger.read_bytes(teacher_weights(teacher))
+    Args:
+        job: the cohort's work. teacher: the cohort's. ledger: the run's. device: the worker's.
+        loaded: the teacher, where this worker has it already; else it is loaded.
+    """
+
+    def __init__(
+        self,
+        job: CohortJob,
+        teacher: Teacher,
+        ledger: Ledger,
+        device: torch.device,
+        loaded: FrozenModel | None,
+    ) -> None:
+        path = teacher_weights(teacher)
         self._precision = job.cohort.recipe.precision
-        self._model = load_weights(weights, teacher.sha256, device)
+        if loaded is None:
+            loaded = load_weights(ledger.read_bytes(path), teacher.sha256, device)
+        self._model = loaded
         self._model.eval().requires_grad_(False)
         # Faster so on a CPU (docs/performance.md), whatever the recipe has for students. A program may count on its layout.
         channels_last = device.type == "cpu" and isinstance(self._model, SegmentationModel)
@@ -39,7 +54,7 @@ class Teaching:
             self._kept = KeptOutputs(
                 Path(choice.folder).expanduser(),
                 int(choice.gigabytes * 10**9),
-                teacher=hashlib.sha256(weights).hexdigest(),
+                teacher=hashlib.sha256(ledger.read_bytes(path)).hexdigest(),
                 precision=self._precision,
                 layout="channels last" if channels_last else "as it was loaded",
                 device=device,
@@ -59,22 +74,16 @@ class Teaching:
 
         Args:
             host: the batch as it came out of the stream. images: the same, as networks see it.
-            needs: which parts of the output the methods look at.
+            needs: which parts of the output the methods look at; the others are empty.
         """
         compute = partial(self._shown, images, needs)
         return compute() if self._kept is None else self._kept.output(host, images, needs, compute)
 
     def _shown(self, images: Tensor, needs: Set[str]) -> Output:
         """What the methods look at, as the students' own maps lie in memory: losses of mixed layouts are slow."""
-        said = self.computed(images)
-
-        def laid_out(part: str, maps: Tensor) -> Tensor:
-            return maps.contiguous(memory_format=self._layout) if part in needs else maps
-
-        first, second, third, fourth = (laid_out("stages", stage) for stage in said.stages)
-        return Output(
-            (first, second, third, fourth), laid_out("fused", said.fused), laid_out("logits", said.logits)
-        )
+        maps = self.computed(images).maps_of(needs)
+        laid_out = {part: [m.contiguous(memory_format=self._layout) for m in maps[part]] for part in maps}
+        return Output.of_maps(laid_out, images.new_empty(0))
 
     def take_saved(self) -> float:
         """Seconds of computing that reading has saved since the last time: alone a student would pay for them."""

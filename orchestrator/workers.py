@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import resource
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar, cast
 
 import ray.train
 import ray.train.torch
@@ -18,6 +18,37 @@ from distill.training import Reduce
 from orchestrator.config import ComputeChoice
 
 T = TypeVar("T")
+
+
+class Shape(NamedTuple):
+    """How a tensor lies in memory, without a gap."""
+
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Shape:
+        """A tensor's; for one with gaps that of a copy without."""
+        whole = tensor if _is_dense(tensor) else tensor.clone()
+        return cls(tuple(whole.shape), whole.stride(), whole.dtype)
+
+    def dense(self, tensor: Tensor) -> Tensor:
+        """A tensor of this shape as it is, or the copy without gaps that has it."""
+        return tensor if _is_dense(tensor) else self.empty(tensor.device).copy_(tensor)
+
+    def empty(self, device: torch.device) -> Tensor:
+        """Memory for one, not filled in."""
+        return torch.empty_strided(self.size, self.stride, dtype=self.dtype, device=device)
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    return tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    """All of a dense tensor, in the order in which it lies in memory."""
+    return tensor.as_strided((tensor.numel(),), (1,), 0).view(torch.uint8)
 
 
 class Workers:
@@ -83,21 +114,31 @@ class Workers:
         dist.all_gather_object(values, value, group=self._words)
         return values
 
-    def whole(self, share: Tensor) -> Tensor:
-        """All workers' shares of a batch, in the order of ranks, as they lie in memory.
+    def told_by(self, giver: int, value: T | None) -> T:
+        """What one worker has, something plain, told to all."""
+        box: list[Any] = [value]
+        dist.broadcast_object_list(box, src=giver, group=self._words)
+        found: T = box[0]
+        return found
+
+    def passed_on(
+        self, tensors: Sequence[Tensor] | None, shapes: Sequence[Shape], giver: int
+    ) -> list[Tensor]:
+        """One worker's tensors, for all: the same bits in the same order in memory.
 
         Args:
-            share: `b×…`, as large on every worker; pictures and maps may lie channels last.
+            tensors: the giver's; what others have does not count.
+            shapes: of `Shape.of`, known to all.
+            giver: its rank.
         """
-        if self.alone:
-            return share
-        channels_last = share.ndim == 4 and not share.is_contiguous()
-        rows = (share.permute(0, 2, 3, 1) if channels_last else share).contiguous()
-        whole = rows.new_empty((self.world_size * len(rows), *rows.shape[1:]))
+        if tensors is None:
+            tensors = [shape.empty(self.device) for shape in shapes]
+        whole = [shape.dense(tensor) for shape, tensor in zip(shapes, tensors, strict=True)]
         # As bytes: gloo does not carry every type.
-        parts = [part.view(torch.uint8) for part in whole.chunk(self.world_size)]
-        dist.all_gather(parts, rows.view(torch.uint8))
-        return whole.permute(0, 3, 1, 2) if channels_last else whole
+        sent = [dist.broadcast(_bytes(tensor), src=giver, async_op=True) for tensor in whole]
+        for each in sent:
+            each.wait()  # type: ignore[union-attr]  # asynchronous, so there is something to wait for
+        return whole
 
     def hand_over(self, value: T | None, giver: int, taker: int) -> T | None:
         """Passes something plain from one worker to another; those two call it together. The taker has it afterwards."""

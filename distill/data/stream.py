@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import multiprocessing
 import warnings
 from collections.abc import Callable, Iterator
@@ -162,12 +163,12 @@ class _Skipped:
             self._tell(message)
 
 
-def _numbers(batch_size: int, start_step: int, rank: int, world_size: int) -> Iterator[list[int]]:
+def _numbers(batch_size: int, start_step: int, every: int, rank: int, world_size: int) -> Iterator[list[int]]:
     share = batch_size // world_size
     first = start_step * batch_size + rank * share
     while True:
         yield list(range(first, first + share))
-        first += batch_size
+        first += every * batch_size
 
 
 def _prepare_worker(worker: int) -> None:
@@ -183,6 +184,7 @@ def stream(
     batch_size: int,
     seed: int,
     start_step: int = 0,
+    every: int = 1,
     rank: int = 0,
     world_size: int = 1,
     loader_workers: int = 0,
@@ -198,6 +200,7 @@ def stream(
         batch_size: of the global batch, over all ranks.
         seed: of order and views; no global random state is read or changed.
         start_step: the first batch to yield; the same as if the batches before it had been drawn.
+        every: from one batch to the next that is yielded; those between them are not drawn.
         rank: which contiguous share of each global batch to yield.
         world_size: number of shares.
         loader_workers: processes that prepare batches; 0 prepares them here.
@@ -216,12 +219,13 @@ def stream(
     if not len(dataset):
         raise UsageError(f"data set '{dataset.name}' has no pictures in this split, must have at least one")
     views = _Views(dataset, augmentation, seed)
-    numbers = _numbers(batch_size, start_step, rank, world_size)
-    return _batches(views, numbers, start_step, loader_workers, _Skipped(dataset, on_skipped))
+    numbers = _numbers(batch_size, start_step, every, rank, world_size)
+    steps = itertools.count(start_step, every)
+    return _batches(views, numbers, steps, loader_workers, _Skipped(dataset, on_skipped))
 
 
 def _batches(
-    views: _Views, numbers: Iterator[list[int]], start_step: int, loader_workers: int, skipped: _Skipped
+    views: _Views, numbers: Iterator[list[int]], steps: Iterator[int], loader_workers: int, skipped: _Skipped
 ) -> Iterator[HostBatch]:
     if loader_workers:
         # forkserver: a fork of a process that holds threads (Ray, CUDA, OpenCV) may hang. The server imports
@@ -240,7 +244,7 @@ def _batches(
         shares: Iterator[_Share | UsageError] = iter(loader)
     else:
         shares = (_collate([views[number] for number in share]) for share in numbers)
-    for step, share in enumerate(shares, start_step):
+    for step, share in zip(steps, shares, strict=False):  # neither ends
         if isinstance(share, UsageError):
             raise share
         skipped.note(share.skipped)

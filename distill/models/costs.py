@@ -16,13 +16,16 @@ from distill.catalogue import ModelCost
 from distill.errors import UsageError
 from distill.models.model import ModelOptions, SegmentationModel, build_model
 
+LEAST = 3
+"""Forwards of which a median is taken, however slow the model is."""
+
 
 @dataclass(frozen=True)
 class Latency:
     """Measured forward time of one image.
 
     Attributes:
-        median_ms: median over `repeats`, in milliseconds.
+        median_ms: median over the `repeats`, in milliseconds.
         repeats: how many forwards were timed.
         height: of the image, in pixels.
         width: of the image, in pixels.
@@ -74,8 +77,14 @@ def measure_latency(
     device: torch.device | str = "cpu",
     repeats: int = 20,
     warmup: int = 5,
+    seconds: float = 2.0,
 ) -> Latency:
     """Median forward time at batch 1, in inference mode; the model keeps its mode, and must be on `device`.
+
+    Args:
+        model: what is timed. height: of the image. width: of the image. device: where the model lies.
+        repeats: forwards to time, at most. warmup: forwards before them, at most.
+        seconds: what a slow model may take: afterwards no forward begins but for the first to warm up and `LEAST` timed.
 
     Raises:
         UsageError: `repeats` is below 1.
@@ -84,18 +93,25 @@ def measure_latency(
         raise UsageError(f"repeats is {repeats}, must be at least 1")
     place = torch.device(device)
     images = torch.zeros(1, 3, height, width, device=place)
-    milliseconds = []
+    milliseconds: list[float] = []
+    begun = time.perf_counter()
     with _evaluating(model), torch.inference_mode():
-        for _ in range(warmup):
+        for done in range(warmup):
+            if done and time.perf_counter() - begun > seconds / 4:
+                break
             model(images)
-        for _ in range(repeats):
             _wait(place)
+        while len(milliseconds) < repeats:
             start = time.perf_counter()
+            if len(milliseconds) >= LEAST and start - begun > seconds:
+                break
             model(images)
             _wait(place)
             milliseconds.append(1000 * (time.perf_counter() - start))
     name = torch.cuda.get_device_name(place) if place.type == "cuda" else place.type
-    return Latency(statistics.median(milliseconds), repeats, height, width, name, torch.get_num_threads())
+    return Latency(
+        statistics.median(milliseconds), len(milliseconds), height, width, name, torch.get_num_threads()
+    )
 
 
 @contextmanager

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from pydantic import ConfigDict
 from torch import Tensor
+
+PARTS = ("logits", "fused", "stages")
+"""Of an output, in the words in which methods say what they need (`Card.needs`)."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,17 @@ class Output:
     stages: tuple[Tensor, Tensor, Tensor, Tensor]
     fused: Tensor
     logits: Tensor
+
+    def maps_of(self, needs: Set[str]) -> dict[str, list[Tensor]]:
+        """The maps of those `PARTS` that are needed, four of the stages and one each of the others."""
+        maps = {"logits": [self.logits], "fused": [self.fused], "stages": list(self.stages)}
+        return {part: maps[part] for part in PARTS if part in needs}
+
+    @classmethod
+    def of_maps(cls, maps: Mapping[str, Sequence[Tensor]], nothing: Tensor) -> Output:
+        """The reverse; in place of what is missing stands `nothing`."""
+        first, second, third, fourth = maps.get("stages", 4 * [nothing])
+        return cls((first, second, third, fourth), *(maps.get(p, [nothing])[0] for p in ("fused", "logits")))
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,12 @@ def test_a_resumed_stream_goes_on_with_the_very_next_batch() -> None:
     assert_same(draw(7)[5:], draw(2, start_step=5))
 
 
+def test_a_stream_may_be_drawn_every_so_many_batches() -> None:
+    drawn = draw(3, start_step=1, every=2)
+    assert_same(drawn, draw(6)[1::2])
+    assert [batch.step for batch in drawn] == [1, 3, 5]
+
+
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_the_shares_of_all_ranks_in_order_are_the_global_batch(world_size: int) -> None:
     shares = [draw(2, start_step=3, rank=rank, world_size=world_size) for rank in range(world_size)]

@@ -16,7 +16,7 @@ from distill.head_costs import heads_with_cost
 from distill.methods import list_methods, method_class
 from distill.models import ModelOptions, build_model, list_heads
 from distill.models.backbones import VARIANTS, list_backbones
-from distill.models.costs import count_cost, measure_latency
+from distill.models.costs import LEAST, count_cost, measure_latency
 from distill.models.survey import survey_backbone, survey_heads, survey_methods, versions
 
 SAME_TIMM = pytest.mark.skipif(
@@ -167,6 +167,7 @@ def test_latency_is_measured_and_leaves_the_model_as_it_was() -> None:
     assert latency.median_ms > 0
     assert (latency.repeats, latency.height, latency.width, latency.device) == (3, 32, 64, "cpu")
     assert all(module.training for module in model.modules())
+    assert measure_latency(model, 32, 64, seconds=0).repeats == LEAST
     with pytest.raises(UsageError, match="repeats is 0, must be at least 1"):
         measure_latency(model, 32, 64, repeats=0)
 

@@ -1,4 +1,4 @@
-"""Workers that divide a cohort's students: each lies on one of them, and only the teacher's pass is shared."""
+"""Workers that divide a cohort's students: each lies on one of them, and they take turns to ask the teacher."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import random
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
 from harness import PATIENT, Toll, kill
@@ -61,7 +60,6 @@ def taught_by_one_that_is_loaded(teacher: Path, source: Path) -> Path:
 def test_students_on_a_worker_each_learn_what_they_learn_on_one_and_go_on_after_a_worker_was_killed(
     undisturbed: Path, tmp_path: Path
 ) -> None:
-    """Students alone to the bit, as a whole batch is a whole batch; those with a teacher but for its last bits."""
     [teacher] = undisturbed.glob("teachers/*.safetensors")
     source = taught_by_one_that_is_loaded(teacher, tmp_path / "loaded.yaml")
     together = run(source, tmp_path / "together")
@@ -78,11 +76,7 @@ def test_students_on_a_worker_each_learn_what_they_learn_on_one_and_go_on_after_
     assert {(method, phase) for method, phase, *_ in common} == {
         (method, phase) for method in ("student", "heteroakd") for phase in ("search", "final")
     }
-    for key in common:
-        if key[0] == "student":
-            assert found[key] == expected[key], key
-        else:
-            assert np.isclose(found[key], expected[key], rtol=1e-3), key
+    assert {key: found[key] for key in common} == {key: expected[key] for key in common}
 
 
 def _losses(output: Path) -> dict[tuple[Any, ...], float]:

@@ -28,6 +28,8 @@ def test_a_sweep_fills_all_five_tables_and_writes_the_board(undisturbed: Path) -
     tables = {name: Ledger(undisturbed).read(name).to_pandas() for name in
               ("trials", "curves", "counts", "models", "provenance")}  # fmt: skip
     assert {name: len(table) > 0 for name, table in tables.items()} == dict.fromkeys(tables, True)
+    for name in ("trials", "curves"):
+        assert len(list((undisturbed / "tables" / name).glob("*.parquet"))) == 1
     rows = pd.read_parquet(undisturbed / "tables" / "trials")
     assert rows.groupby(["phase", "status"]).size().to_dict() == {
         ("final", "ok"): 4, ("search", "ok"): 2, ("search", "pruned"): 6, ("teacher", "ok"): 1,
