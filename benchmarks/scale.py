@@ -76,12 +76,16 @@ def ours(count: int, root: Path) -> dict[str, Any]:
 
         def __init__(self) -> None:
             self.office = OfficeHandle()
+            self.start_seconds: list[float] = []
 
         def room(self) -> int:
             return 1
 
         def keep(self, most: int) -> None:
             """It waits for nothing."""
+
+        def trains(self, desk: str, seconds: float) -> None:
+            """It is no crew that had to be started."""
 
         def train(self, job: Any, wanted: Callable[[], int]) -> None:
             ray.get(ray.remote(answer_waves).options(num_cpus=0).remote(job.desk, str(root)))

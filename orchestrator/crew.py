@@ -29,6 +29,9 @@ class Crews:
 
     def __init__(self, run: Run, room: Callable[[], int]) -> None:
         self.room = room
+        self.start_seconds: list[float] = []
+        """What it took crews that had to be started until they trained."""
+        self._started_for: set[str] = set()
         self._run = run
         self._office: OfficeHandle | None = None
         self._idle: list[str] = []
@@ -57,11 +60,17 @@ class Crews:
             crew = self._idle.pop() if self._idle else f"crew-{uuid.uuid4().hex[:8]}"
             ray.get(assignments.assign.remote(crew, job))
             if crew not in self._runs:
+                self._started_for.add(job.name)
                 self._runs[crew] = in_a_thread(crew, lambda: self._start(crew))
         self._wait(crew)
         with self._lock:
             self._idle.append(crew)
         self.keep(wanted())
+
+    def trains(self, desk: str, seconds: float) -> None:
+        """The crew at this desk was first seen to train so long after the desk was opened."""
+        if desk in self._started_for:
+            self.start_seconds.append(seconds)
 
     def draw(self, job: GalleryJob) -> list[str] | None:
         """Has a crew that waits draw the gallery; returns what it leaves out, or None where no crew waits.

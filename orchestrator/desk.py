@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from orchestrator.mail import Mail
 from orchestrator.plan import Trial, Wave
 from orchestrator.report import Report, Status
 
+STARTING, READY = "starting", "ready"
 DEATHS = 2  # seen at one step of one trial before it is that trial's fault
 
 
@@ -42,7 +43,7 @@ class Progress:
     step: int = 0
     steps: int = 0
     seats: int = 0
-    activity: str = "starting"
+    activity: str = STARTING
     worker_seconds: float = 0.0  # what the students that still train have cost so far
 
 
@@ -217,6 +218,8 @@ class Desk:
 
     async def begin(self) -> Beginning:
         """The cohort: its workers start, first or again."""
+        if self._progress.activity == STARTING:
+            self._progress = replace(self._progress, activity=READY)
         return self._attempts.begin()
 
     async def about_to(self, place: Place | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -109,7 +110,6 @@ class Crowd:
         self._started: list[Future[None]] = []
         self._crews_of: Counter[str] = Counter()
         self._given_up: set[str] = set()
-        self._start_seconds: list[float] = []
         self._lock = threading.Lock()
         for cohort, number in self._waiting:
             desks.expect(_desk_name(cohort.cohort_id, number))
@@ -125,7 +125,8 @@ class Crowd:
             at_work = sum(not future.done() for future in self._started)
             room = self._crews.room()
             free = len(self._waiting) if stops else max(room - at_work, 0)
-            self._start_seconds += self._desks.look(seen)
+            for name, seconds in self._desks.look(seen).items():
+                self._crews.trains(name, seconds)
             if free and not stops and not self._waiting:
                 self._waiting += self._further()
             for cohort, number in self._waiting[:free]:
@@ -137,10 +138,10 @@ class Crowd:
 
     def _further(self) -> list[tuple[Cohort, int]]:
         """One more crew for the cohort that has most left to do, where it is then done sooner."""
-        if not self._start_seconds:
+        if not self._crews.start_seconds:
             return []
         outlooks = {c: self._desks.outlook(c) for c in self._desks.book.cohorts if c not in self._given_up}
-        start = statistics.median(self._start_seconds)
+        start = statistics.median(self._crews.start_seconds)
         gains = [(o.seconds(), c) for c, o in outlooks.items() if o is not None and o.ends_sooner(start)]
         if not gains:
             return []
@@ -161,7 +162,8 @@ class Crowd:
             desks.came(name, None)
             return
         desk = self._crews.office.open_desk(name, run.config.operation.max_failures)
-        desks.came(name, DeskAtWork(name, cohort.cohort_id, desk, number))
+        at_work = DeskAtWork(name, cohort.cohort_id, desk, number)
+        desks.came(name, at_work)
         # Since the look above: whoever told the desks did not see this one.
         if run.stopped.is_set() or desks.stopping:
             desk.stop.remote()
@@ -169,6 +171,8 @@ class Crowd:
         try:
             job = CohortJob(run.ledger.root, run.config, cohort, desk, name)
             self._crews.train(job, self._wanted)
+            if not at_work.trains:  # it was over before anybody looked
+                self._crews.trains(name, time.monotonic() - at_work.came_at)
             fatal = ray.get(desk.fatal.remote())
             if isinstance(fatal, GivenUpError):
                 self._given_up.add(cohort.cohort_id)

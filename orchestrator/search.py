@@ -19,7 +19,7 @@ from ray.tune import PlacementGroupFactory
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from orchestrator.desk import Progress, WaveOrder
+from orchestrator.desk import STARTING, Progress, WaveOrder
 from orchestrator.office import BESIDE_THE_DRIVER
 from orchestrator.outlook import Outlook, Sight, outlook
 from orchestrator.plan import Trial
@@ -39,6 +39,7 @@ class DeskAtWork:
     handle: Any
     number: int = 1  # among the cohort's desks
     came_at: float = field(default_factory=time.monotonic)
+    is_there: bool = False  # whether the crew was seen to have begun
     trains: bool = False  # whether it was ever seen to train
     wave: int = -1
     opened_at: float = 0.0
@@ -97,8 +98,12 @@ class Desks:
         """Opens a wave at every desk that has none running; closes those for which there is none now."""
         with self._lock:
             free = [d for d in self.at_work.values() if not self.book.running(d.cohort_id, d.wave)]
-            waves = [] if self.stopping else [self._open_wave(desk) for desk in free]
+            waves = [] if self.stopping else [self._open_wave(desk) for desk in free if self._is_served(desk)]
             return [wave for wave in waves if wave is not None]
+
+    def _is_served(self, desk: DeskAtWork) -> bool:
+        """Whether a wave at this desk is trained as soon as anywhere: a further crew that still starts leaves it to others."""
+        return desk.number == 1 or desk.is_there or not self.book.unopened(desk.cohort_id)
 
     def _open_wave(self, desk: DeskAtWork) -> WaveOrder | None:
         now = time.monotonic()
@@ -119,10 +124,11 @@ class Desks:
         others = (other for other in self.at_work.values() if other is not desk)
         return any(other.cohort_id == desk.cohort_id for other in others)
 
-    def look(self, seen: Mapping[str, Progress]) -> list[float]:
+    def look(self, seen: Mapping[str, Progress]) -> dict[str, float]:
         """Takes in where the desks stand, by name; returns how long those took to start that now were first seen to train."""
         with self._lock:
-            return [seconds for desk in self.at_work.values() if (seconds := _look(desk, seen)) is not None]
+            took = {desk.name: _look(desk, seen) for desk in self.at_work.values()}
+            return {name: seconds for name, seconds in took.items() if seconds is not None}
 
     def outlook(self, cohort_id: str) -> Outlook | None:
         """What a cohort at work still has to train; None while that is unknown, or one of its crews has nothing to do."""
@@ -135,6 +141,7 @@ class Desks:
 
 def _look(desk: DeskAtWork, seen: Mapping[str, Progress]) -> float | None:
     progress = seen.get(desk.name)
+    desk.is_there = desk.is_there or (progress is not None and progress.activity != STARTING)
     if progress is None or progress.wave != desk.wave or not progress.step:
         return None
     now = time.monotonic()
