@@ -258,39 +258,51 @@ def main() -> None:
         pairs: dict[str, dict[str, list[Any]]] = {
             pair: {side: [] for side in sides_of(pair)} for pair in options.pairs
         }
-        for _, pair in itertools.product(range(options.repeats), options.pairs):
-            measures = {
-                "bound": lambda pair: bench.bound(pair, TRIALS),
-                "plain": bench.plain,
-                "ours": lambda pair: bench.ours(pair, TRIALS),
-                "again": bench.again,
-            }
-            for side in sides_of(pair):
-                pairs[pair][side].append(measured.rounded(measures[side](pair)))
-                print(pair, side, pairs[pair][side][-1], flush=True)
-        crowded = {options.pairs[-1]: measured.rounded(bench.plain_all_at_once(options.pairs[-1]))}
-        print("all at once", crowded, flush=True)
-        curve: dict[str, Any] = {}
+        report = {
+            "machine": measured.machine(load),
+            "versions": _versions(),
+            "trials": TRIALS,
+            "steps": options.steps,
+            "batch": BATCH,
+            "workers": options.workers,
+            "threads": threads,
+            "student": STUDENT["model"],
+            "teachers": {pair: TEACHERS[pair]["model"] for pair in options.pairs},
+            "pairs": pairs,
+            "all_at_once": {},
+            "curve": {"pair": options.pairs[-1], "taught": {}},
+        }
+
+        def keep(*, repeats: int) -> None:
+            """So much is measured, whatever becomes of the rest."""
+            minutes = round((time.monotonic() - began) / 60, 1)
+            options.json.write_text(
+                json.dumps({**report, "minutes": minutes, "repeats": repeats}, indent=1) + "\n"
+            )
+
+        measures = {
+            "bound": lambda pair: bench.bound(pair, TRIALS),
+            "plain": bench.plain,
+            "ours": lambda pair: bench.ours(pair, TRIALS),
+            "again": bench.again,
+        }
+        for repeat in range(options.repeats):
+            for pair in options.pairs:
+                for side in sides_of(pair):
+                    pairs[pair][side].append(measured.rounded(measures[side](pair)))
+                    print(pair, side, pairs[pair][side][-1], flush=True)
+            keep(repeats=repeat + 1)
+        report["all_at_once"] = {
+            options.pairs[-1]: measured.rounded(bench.plain_all_at_once(options.pairs[-1]))
+        }
+        print("all at once", report["all_at_once"], flush=True)
         for taught in options.taught:
-            curve[str(taught)] = measured.rounded(bench.ours(options.pairs[-1], taught + 1))
-            print(taught, "taught", curve[str(taught)], flush=True)
-    report = {
-        "machine": measured.machine(load),
-        "minutes": round((time.monotonic() - began) / 60, 1),
-        "versions": _versions(),
-        "trials": TRIALS,
-        "steps": options.steps,
-        "batch": BATCH,
-        "workers": options.workers,
-        "threads": threads,
-        "repeats": options.repeats,
-        "student": STUDENT["model"],
-        "teachers": {pair: TEACHERS[pair]["model"] for pair in options.pairs},
-        "pairs": pairs,
-        "all_at_once": crowded,
-        "curve": {"pair": options.pairs[-1], "taught": curve},
-    }
-    options.json.write_text(json.dumps(report, indent=1) + "\n")
+            report["curve"]["taught"][str(taught)] = measured.rounded(
+                bench.ours(options.pairs[-1], taught + 1)
+            )
+            print(taught, "taught", report["curve"]["taught"][str(taught)], flush=True)
+            keep(repeats=options.repeats)
+        keep(repeats=options.repeats)
     performance.write(options.page, sweep=options.json)
 
 
