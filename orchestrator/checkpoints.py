@@ -141,9 +141,9 @@ def keep_model(
         ledger.write_bytes(trial_weights(trial), path.read_bytes())
 
 
-def load_weights(content: bytes, program_sha256: str | None, device: torch.device | str) -> Teacher:
+def load_weights(
+    ledger: Ledger, path: str, program_sha256: str | None, device: torch.device | str
+) -> Teacher:
     """A frozen model or teacher from its file in the run; a program only if it is the one that the config names."""
-    with tempfile.TemporaryDirectory() as folder:
-        local = Path(folder) / "model.safetensors"
-        local.write_bytes(content)
+    with ledger.local_file(path) as local:
         return load_teacher(local, program_sha256).to(device)

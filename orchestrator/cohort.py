@@ -161,7 +161,7 @@ class TrainingFloor:
         weights = trial_weights(seat.trial)
         if state is None and seat.trial.phase == "teacher" and self.ledger.exists(weights):
             program = self.wave.brackets[0].study.teacher.sha256  # a teacher's own cohort holds it alone
-            model = load_weights(self.ledger.read_bytes(weights), program, self.workers.device)
+            model = load_weights(self.ledger, weights, program, self.workers.device)
             seat.student = LoadedTeacher(model)
             if program is None:  # what has run changes how a program runs
                 self.along.put(weights, model)

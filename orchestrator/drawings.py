@@ -84,7 +84,7 @@ def predict_exhibit(ledger: Ledger, exhibit: Exhibit, config_yaml: str) -> Predi
     device = "cuda" if config.compute.device == "cuda" and torch.cuda.is_available() else "cpu"
     teacher_id = exhibit.method.teacher_id or exhibit.alone.teacher_id
     maps = [
-        _predict(load_weights(ledger.read_bytes(path), pair.teacher.sha256, device), samples, scored, device)
+        _predict(load_weights(ledger, path, pair.teacher.sha256, device), samples, scored, device)
         for path, scored in (
             (f"teachers/{teacher_id}.safetensors", teachers),
             (exhibit.alone.checkpoint, recipe),

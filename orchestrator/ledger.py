@@ -1,7 +1,6 @@
 """The ledger: Parquet tables under `<root>/tables/`, on a local disk, S3 or GCS; the truth about a run.
 
-Every file is written whole and never changed: locally under a name that readers ignore, flushed to disk, then
-renamed; in an object store by one PUT. So a reader sees a file's rows all or not at all.
+Every file is written whole (`Storage`) and never changed. So a reader sees a file's rows all or not at all.
 
 Compaction keeps that for whole tables. A compacted file names in its metadata the files whose rows it
 holds, and readers drop the files that it replaces. It is written first, then the table's generation token is
@@ -21,17 +20,12 @@ import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
-import pyarrow.fs
 import pyarrow.parquet as pq
 
-from distill.address import below, is_uri, opened, shown
 from distill.errors import UsageError, reading
-from distill.patience import Advice, patiently
 from orchestrator.rows import (
     arrange,
     checked,
@@ -41,13 +35,11 @@ from orchestrator.rows import (
     with_parameter_columns,
 )
 from orchestrator.schema import SCHEMA_VERSION, Table, table_named
+from orchestrator.storage import RESTARTS, Storage
 
 _META_TABLE, _META_VERSION, _META_REPLACES = b"ledger.table", b"ledger.schema_version", b"ledger.replaces"
 _COMPACTED = "compacted-"
 _SUFFIX = ".parquet"
-# A reader starts anew each time a compaction passes it; a hundred in a row is a fault, not bad luck.
-_RESTARTS = 100
-_ADVICE = Advice("choose another --output", "What is recorded stays; the same command goes on")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
 
 T = TypeVar("T")
@@ -57,131 +49,16 @@ class _MovedError(Exception):
     """A file listed a moment ago is gone: a compaction passed by."""
 
 
-class Ledger:
-    """The tables of one run, and small files beside them.
-
-    `root` is a local path (made absolute) or a URI that `pyarrow.fs` knows (`s3://`, `gs://`, `file://`).
-    Nothing is opened or created before the first use. Ledgers can be pickled and shared between threads.
-    """
+class Ledger(Storage):
+    """The tables of one run, and small files beside them. See `Storage` for what `root` may be."""
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        text = os.fspath(root)
-        if not text:
-            raise UsageError("the run's folder is empty, must be a path or a URI such as s3://bucket/run")
-        self.root = text.rstrip("/") if is_uri(text) else str(Path(text).expanduser().absolute())
+        super().__init__(root)
         self._replaced: dict[str, frozenset[str]] = {}
         self._gone: dict[str, tuple[bytes, frozenset[str]]] = {}  # names that compactions replaced, by table
 
-    def __repr__(self) -> str:
-        return f"Ledger({self.place()!r})"
-
     def __getstate__(self) -> dict[str, Any]:
-        return {"root": self.root, "_replaced": {}, "_gone": {}}
-
-    @cached_property
-    def _opened(self) -> tuple[Any, str]:
-        return opened(self.root, _ADVICE)
-
-    @property
-    def _is_local(self) -> bool:
-        return isinstance(self._opened[0], pyarrow.fs.LocalFileSystem)
-
-    def _path(self, path: str) -> str:
-        parts = path.split("/")
-        if not path or path.startswith("/") or ".." in parts:
-            raise UsageError(f"path is '{path}', must be relative to the run and stay inside it")
-        found = f"{self._opened[1]}/{path}"
-        if self._is_local and not self._is_inside(found):
-            raise UsageError(
-                f"{found} leads to {os.path.realpath(found)}, must lie in the run's folder; remove the link, or put the "
-                "files in its place"
-            )
-        return found
-
-    def _is_inside(self, path: str) -> bool:
-        """Whether a path of a local run still lies in it once links are followed."""
-        root = os.path.realpath(self._opened[1])
-        return os.path.commonpath([root, os.path.realpath(path)]) == root
-
-    def place(self, path: str = "") -> str:
-        """Where the run, or a file in it, lies, for people: without a URI's credentials and options."""
-        return shown(self.root, path)
-
-    def below(self, folder: str) -> Ledger:
-        """The ledger whose root is a folder inside this one's."""
-        return Ledger(below(self.root, folder))
-
-    def _patiently(self, path: str, action: Callable[[], T]) -> T:
-        return patiently(action, place=self.place(path), is_local=self._is_local, advice=_ADVICE)
-
-    # --- Small files
-
-    def read_bytes(self, path: str) -> bytes:
-        """The contents of the file at `path`, relative to the root.
-
-        Raises:
-            FileNotFoundError: nothing is there.
-            UsageError: the storage cannot be used; see `distill.patience`, which stands behind all methods here.
-        """
-
-        def read() -> bytes:
-            with self._opened[0].open_input_stream(self._path(path), compression=None) as stream:
-                return bytes(stream.read())
-
-        return self._patiently(path, read)
-
-    def write_bytes(self, path: str, data: bytes) -> None:
-        """Write a file whole: a reader sees the old contents or the new ones, never a part."""
-        self._patiently(path, lambda: self._write(self._path(path), data))
-
-    def _write(self, target: str, data: bytes) -> None:
-        if not self._is_local:
-            # Everything in one write: closing after an error in between would publish half an object.
-            with self._opened[0].open_output_stream(target, compression=None) as stream:
-                stream.write(data)
-            return
-        folder, name = os.path.split(target)
-        os.makedirs(folder, exist_ok=True)
-        temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
-        try:
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-            raise
-        _flush_folder(folder)
-
-    def exists(self, path: str) -> bool:
-        """Whether a file or folder stands at `path`."""
-        info = self._patiently(path, lambda: self._opened[0].get_file_info(self._path(path)))
-        return bool(info.type != pyarrow.fs.FileType.NotFound)
-
-    def list(self, prefix: str = "") -> list[str]:
-        """All files under the folder `prefix`, sorted, relative to the root; none where it does not exist."""
-        root = self._opened[1]
-        folder = self._path(prefix.rstrip("/")) if prefix else root
-        found = (info for info in self._files(folder, recursive=True) if not _is_temporary(info.base_name))
-        return sorted(info.path.removeprefix(root).lstrip("/") for info in found)
-
-    def delete(self, path: str) -> None:
-        """Delete a file, or a folder with all in it. Nothing happens where nothing is."""
-        filesystem, target = self._opened[0], self._path(path)
-
-        def remove() -> None:
-            kind = filesystem.get_file_info(target).type
-            if kind == pyarrow.fs.FileType.Directory:
-                filesystem.delete_dir(target)
-            elif kind == pyarrow.fs.FileType.File:
-                filesystem.delete_file(target)
-
-        with contextlib.suppress(FileNotFoundError):
-            self._patiently(path, remove)
-
-    # --- Tables
+        return {**super().__getstate__(), "_replaced": {}, "_gone": {}}
 
     def append(self, table: str, rows: Sequence[Mapping[str, Any]] | pa.Table, name: str) -> None:
         """Add rows as one immutable file `<name>.parquet`.
@@ -249,15 +126,6 @@ class Ledger:
 
     # --- How a table's files are found and merged
 
-    def _files(self, folder: str, recursive: bool) -> Sequence[pyarrow.fs.FileInfo]:
-        selector = pyarrow.fs.FileSelector(folder, recursive=recursive, allow_not_found=True)
-        for _ in range(_RESTARTS):
-            # Arrow raises, in spite of `allow_not_found`, where a folder appears or goes while it looks.
-            with contextlib.suppress(FileNotFoundError):
-                infos = self._patiently("", lambda: self._opened[0].get_file_info(selector))
-                return [info for info in infos if info.type == pyarrow.fs.FileType.File]
-        raise OSError(f"{folder} came and went {_RESTARTS} times while it was listed; list it again")
-
     def _generation_path(self, table: str) -> str:
         return f"tables/.{table}.generation"
 
@@ -268,11 +136,11 @@ class Ledger:
             return b""
 
     def _restarting(self, table: str, attempt: Callable[[], T]) -> T:
-        for _ in range(_RESTARTS):
+        for _ in range(RESTARTS):
             with contextlib.suppress(_MovedError):
                 return attempt()
         raise OSError(
-            f"table {table} in {self.place()} changed {_RESTARTS} times while it was read; read it again"
+            f"table {table} in {self.place()} changed {RESTARTS} times while it was read; read it again"
         )
 
     def _listing(self, table: str) -> frozenset[str]:
@@ -420,16 +288,3 @@ def _names(text: bytes) -> frozenset[str]:
     return (
         frozenset(name for name in found if isinstance(name, str)) if isinstance(found, list) else frozenset()
     )
-
-
-def _is_temporary(name: str) -> bool:
-    return name.startswith(".") and name.endswith(".tmp")
-
-
-def _flush_folder(folder: str) -> None:
-    """Make a rename last through a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -73,7 +72,7 @@ def missing_teachers(run: Run) -> list[Teacher]:
 def teacher_hashes(run: Run) -> dict[str, str]:
     """sha256 of every teacher's file, by teacher id."""
     return {
-        teacher.teacher_id: hashlib.sha256(run.ledger.read_bytes(teacher_weights(teacher))).hexdigest()
+        teacher.teacher_id: run.ledger.sha256(teacher_weights(teacher))
         for teacher in run.plan.teachers
         if run.ledger.exists(teacher_weights(teacher))
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Set
 from functools import partial
 from pathlib import Path
@@ -40,7 +39,7 @@ class Teaching:
         path = teacher_weights(teacher)
         self._precision = job.cohort.recipe.precision
         if loaded is None:
-            loaded = load_weights(ledger.read_bytes(path), teacher.sha256, device)
+            loaded = load_weights(ledger, path, teacher.sha256, device)
         self._model = loaded
         self._model.eval().requires_grad_(False)
         # Faster so on a CPU (docs/performance.md), whatever the recipe has for students. A program may count on its layout.
@@ -54,7 +53,7 @@ class Teaching:
             self._kept = KeptOutputs(
                 Path(choice.folder).expanduser(),
                 int(choice.gigabytes * 10**9),
-                teacher=hashlib.sha256(ledger.read_bytes(path)).hexdigest(),
+                teacher=ledger.sha256(path),
                 precision=self._precision,
                 layout="channels last" if channels_last else "as it was loaded",
                 device=device,

@@ -79,7 +79,7 @@ def test_trials_that_hang_die_raise_or_want_too_much_memory_fail_alone(
     document["methods"] = ["student", "raising", "hanging", "dying", "greedy", "greedy_when_whole"]
     document["search"] = {"trials": 1, "bracket": 1, "wave": 8, "rungs": [], "evaluations": 2}
     document["final"] = {"seeds": [1]}
-    document["recipes"]["student"]["accumulate_if_out_of_memory"] = True
+    document["recipes"]["student"] |= {"steps": 24, "accumulate_if_out_of_memory": True}
     document["operation"]["hang_seconds"] = 5
     source = tmp_path / "troubles.yaml"
     source.write_text(yaml.safe_dump(document))
@@ -115,6 +115,7 @@ def test_students_for_which_the_device_has_no_room_together_are_trained_in_turn_
     document["methods"] = ["student", "crowded", "bulky"]
     document["search"] = {"trials": 3, "bracket": 3, "wave": 9, "rungs": [0.5], "evaluations": 2}
     document["final"] = {"seeds": [1]}
+    document["recipes"]["student"]["steps"] = 32
     source = tmp_path / "large.yaml"
     source.write_text(yaml.safe_dump(document))
     met = run(source, tmp_path / "met")
