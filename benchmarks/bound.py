@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import statistics
 import time
 from collections.abc import Callable
@@ -55,11 +56,13 @@ def main() -> None:
         batches.append(Batch(images, host.labels_bhw.long(), host.index, output))
     context = torch.multiprocessing.get_context("spawn")
     ready, told = context.Barrier(options.workers), context.Queue()
+    processes = []
     for rank in range(options.workers):
         mine = trials[rank :: options.workers]
         arguments = (mine, batches, teacher.info, train.num_classes, options.threads, ready, told)
-        context.Process(target=step_students, args=arguments, daemon=True).start()
-    seconds = max(told.get(timeout=3600) for _ in range(options.workers))
+        processes.append(context.Process(target=step_students, args=arguments, daemon=True))
+        processes[-1].start()
+    seconds = max(_heard(told, processes) for _ in processes)
     steps = len(batches) * len(trials)
     found = {
         "samples_per_second": steps * recipe.batch_size / seconds,
@@ -68,6 +71,16 @@ def main() -> None:
         "data_ms": 1000 * statistics.median(data),
     }
     options.output.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def _heard(told: Any, processes: list[Any]) -> float:
+    """What one of the processes tells; ends where one of them died, since the others wait for it."""
+    while True:
+        try:
+            return float(told.get(timeout=5))
+        except queue.Empty:
+            if any(process.exitcode not in (None, 0) for process in processes):
+                raise SystemExit("a process that steps students died") from None
 
 
 def step_students(
