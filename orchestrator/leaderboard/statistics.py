@@ -127,14 +127,17 @@ def expected_best(values: Sequence[float]) -> list[float]:
     """Expected maximum of n draws without replacement from N `values`, for n = 1 … N.
 
     Σ_i C(i−1, n−1) / C(N, n) · v_(i) over the sorted values: unbiased for the best of n trials of a search
-    whose trials do not depend on each other.
+    whose trials do not depend on each other. The largest value weighs n / N, and each next one (i − n) / (i − 1) of
+    the one before it, i from N down.
     """
-    ordered = sorted(values)
-    total = len(ordered)
-    return [
-        math.fsum(math.comb(i, n - 1) / math.comb(total, n) * value for i, value in enumerate(ordered))
-        for n in range(1, total + 1)
-    ]
+    total = len(values)
+    largest_first = np.sort(np.asarray(values, dtype=np.float64))[::-1]
+    before = np.arange(total - 1, 0, -1)
+    found = []
+    for n in range(1, total + 1):
+        weights = n / total * np.cumprod([1.0, *np.maximum(before - n + 1, 0) / before])
+        found.append(math.fsum(weights * largest_first))
+    return found
 
 
 def share_of_gap(gain: float, gap: float) -> float:
