@@ -296,13 +296,13 @@ def main() -> None:
             options.pairs[-1]: measured.rounded(bench.plain_all_at_once(options.pairs[-1]))
         }
         print("all at once", report["all_at_once"], flush=True)
+        keep(repeats=options.repeats)
         for taught in options.taught:
             report["curve"]["taught"][str(taught)] = measured.rounded(
                 bench.ours(options.pairs[-1], taught + 1)
             )
             print(taught, "taught", report["curve"]["taught"][str(taught)], flush=True)
             keep(repeats=options.repeats)
-        keep(repeats=options.repeats)
     performance.write(options.page, sweep=options.json)
 
 

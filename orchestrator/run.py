@@ -117,8 +117,7 @@ class Run:
 
         def compact() -> None:
             with contextlib.suppress(OSError, UsageError):  # whoever needs the tables will tell of it
-                for table in _COMPACTED:
-                    self.ledger.compact(table)
+                self._compact()
 
         self._since_compaction = 0
         self._compaction = threading.Thread(target=compact, name="compaction", daemon=True)
@@ -128,6 +127,9 @@ class Run:
         """Puts the rows of trials and curves into one file each."""
         if self._compaction is not None:
             self._compaction.join()
+        self._compact()
+
+    def _compact(self) -> None:
         for table in _COMPACTED:
             self.ledger.compact(table)
 

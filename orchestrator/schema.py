@@ -254,7 +254,7 @@ def markdown() -> str:
         "```",
         "",
         "The trials and curves of a run that has ended are compacted to one file each, of a run that goes on "
-        "every few hundred; for a moment during compaction rows stand in two files, "
+        "every few hundred; for a moment during compaction rows stand in two files; "
         "`orchestrator.ledger.Ledger(run).read(table)` always gives each row once. Files whose names "
         "begin with a dot are not data.",
     ]

@@ -101,10 +101,7 @@ class Workers:
         """What rank 0 finds out, told to all."""
         if self.alone:
             return ask()
-        answer: list[Any] = [ask() if self.leads else None]
-        dist.broadcast_object_list(answer, src=0, group=self._words)
-        found: T = answer[0]
-        return found
+        return self.told_by(0, ask() if self.leads else None)
 
     def gathered(self, value: T) -> list[T]:
         """Every worker's value, in the order of ranks."""
