@@ -1,9 +1,10 @@
-"""Endless batches of random views. Batch s is a pure function of data set, augmentation, size, seed and s."""
+"""Endless batches of random views, all new or a number that comes round. Batch s is a pure function of data set, augmentation, size, seed and s."""
 
 from __future__ import annotations
 
 import functools
 import itertools
+import math
 import multiprocessing
 import warnings
 from collections.abc import Callable, Iterator
@@ -163,12 +164,29 @@ class _Skipped:
             self._tell(message)
 
 
-def _numbers(batch_size: int, start_step: int, every: int, rank: int, world_size: int) -> Iterator[list[int]]:
+def _numbers(shown: Iterator[int], batch_size: int, rank: int, world_size: int) -> Iterator[list[int]]:
+    """The samples of a rank's share of each of these batches."""
     share = batch_size // world_size
-    first = start_step * batch_size + rank * share
-    while True:
+    for batch in shown:
+        first = batch * batch_size + rank * share
         yield list(range(first, first + share))
-        first += every * batch_size
+
+
+class _Cycles:
+    """Step → which batch it shows, in a stream of so many that comes round again, each time in an order of its own.
+
+    Batches keep together: beside other pictures a teacher's last bits could be others, and nothing kept could be read.
+    """
+
+    def __init__(self, batches: int, seed: int) -> None:
+        self._batches = batches
+        self._order = functools.lru_cache(maxsize=2)(
+            lambda cycle: permutation(seed, "cycles", cycle, batches)
+        )
+
+    def __call__(self, step: int) -> int:
+        cycle, place = divmod(step, self._batches)
+        return int(self._order(cycle)[place]) if cycle else place
 
 
 def _prepare_worker(worker: int) -> None:
@@ -192,7 +210,9 @@ def stream(
 ) -> Iterator[HostBatch]:
     """Batches from `start_step` on, without end.
 
-    Epochs follow each other without a gap: a batch may hold the end of one and the start of the next.
+    Epochs follow each other without a gap: a batch may hold the end of one and the start of the next. With
+    `augmentation.views` the stream comes round after as many batches as hold so many views of every picture, and shows
+    the same batches again, in another order each time.
 
     Args:
         dataset: the pictures.
@@ -219,8 +239,12 @@ def stream(
     if not len(dataset):
         raise UsageError(f"data set '{dataset.name}' has no pictures in this split, must have at least one")
     views = _Views(dataset, augmentation, seed)
-    numbers = _numbers(batch_size, start_step, every, rank, world_size)
     steps = itertools.count(start_step, every)
+    shown: Iterator[int] = itertools.count(start_step, every)
+    if augmentation.views is not None:
+        batches = math.ceil(augmentation.views * len(dataset) / batch_size)
+        shown = map(_Cycles(batches, seed), shown)
+    numbers = _numbers(shown, batch_size, rank, world_size)
     return _batches(views, numbers, steps, loader_workers, _Skipped(dataset, on_skipped))
 
 

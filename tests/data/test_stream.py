@@ -85,6 +85,49 @@ def test_a_picture_is_seen_in_another_view_in_each_epoch() -> None:
     assert len({view.numpy().tobytes() for view in views}) == 4
 
 
+def in_cycles(count: int, views: int, **options: int) -> list[HostBatch]:
+    source = stream(
+        DATASET, VIEWS.model_copy(update={"views": views}), **{"batch_size": 4, "seed": 3, **options}
+    )
+    return list(islice(source, count))
+
+
+def pixels(batches: list[HostBatch]) -> list[bytes]:
+    return [batch.images_b3hw.numpy().tobytes() for batch in batches]
+
+
+def test_a_stream_of_so_many_views_shows_the_same_batches_again_in_another_order() -> None:
+    whole = 5  # batches of 4 that hold two views of each of 10 pictures
+    drawn = in_cycles(4 * whole, views=2)
+    assert [batch.step for batch in drawn] == list(range(4 * whole))
+    assert_same(drawn[:whole], draw(whole))
+    cycles = [pixels(drawn[start : start + whole]) for start in range(0, 4 * whole, whole)]
+    assert all(set(cycle) == set(cycles[0]) for cycle in cycles)
+    assert len({tuple(cycle) for cycle in cycles}) > 1
+    assert len(set(cycles[0])) == whole
+
+
+def test_the_last_batch_of_a_cycle_is_filled_so_that_no_view_is_left_out() -> None:
+    drawn = in_cycles(6, views=1)  # 10 pictures by 4: two batches and a half
+    assert set(torch.cat([batch.index for batch in drawn[:3]]).tolist()) == set(range(10))
+    assert sorted(pixels(drawn[3:])) == sorted(pixels(drawn[:3]))
+
+
+def test_a_cut_or_divided_stream_in_cycles_is_the_same_stream() -> None:
+    whole = in_cycles(12, views=2)
+    assert_same(in_cycles(5, views=2, start_step=7), whole[7:])
+    assert_same(in_cycles(6, views=2, start_step=1, every=2), whole[1::2])
+    halves = [in_cycles(12, views=2, rank=rank, world_size=2) for rank in range(2)]
+    for one, other, batch in zip(*halves, whole, strict=True):
+        assert torch.equal(torch.cat([one.images_b3hw, other.images_b3hw]), batch.images_b3hw)
+
+
+def test_a_recipe_whose_views_are_all_new_is_written_as_before_there_was_a_choice() -> None:
+    """Cohorts and trial ids are hashes of what is written; those of earlier runs stand."""
+    assert "views" not in VIEWS.model_dump(mode="json")
+    assert VIEWS.model_copy(update={"views": 2}).model_dump(mode="json")["views"] == 2
+
+
 def test_a_batch_may_be_larger_than_the_data_set() -> None:
     (batch,) = draw(1, batch_size=25)
     assert torch.bincount(batch.index, minlength=10).min() == 2
