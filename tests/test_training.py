@@ -278,7 +278,7 @@ def test_heads_and_projectors_learn_at_the_heads_rate_and_adamw_spares_norms() -
             assert group["weight_decay"] == (0.1 if parameter.ndim > 1 else 0.0)
 
 
-def _half(rank: int, folder: str, method: str, config: dict[str, Any], view: AugmentationConfig) -> None:
+def _half(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
 
@@ -288,9 +288,12 @@ def _half(rank: int, folder: str, method: str, config: dict[str, Any], view: Aug
         return lambda: None
 
     teacher = _plain_teacher()
-    student = Student(_no_batch_statistics(method, config), teacher.info, device=CPU, rank=rank, reduce=mean)
-    losses = trajectory(student, batches(teacher, 0, 20, view=view, reduce=mean, rank=rank, world_size=2))
-    torch.save(losses, f"{folder}/losses{rank}")
+    for number, (method, config, view) in enumerate(SHARED):
+        student = Student(
+            _no_batch_statistics(method, config), teacher.info, device=CPU, rank=rank, reduce=mean
+        )
+        losses = trajectory(student, batches(teacher, 0, 20, view=view, reduce=mean, rank=rank, world_size=2))
+        torch.save(losses, f"{folder}/losses{number}-{rank}")
     dist.destroy_process_group()
 
 
@@ -304,18 +307,26 @@ def _no_batch_statistics(method: str, config: dict[str, Any]) -> StudentSpec:
                        recipe(norm="group", steps=20), 0, 4)  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("method", "config", "view"),
-    [("student", {}, PADDED), ("kd", {}, FULL), ("kd", {"balanced.kd_weight": 2.0}, FULL)],
-)
-def test_two_workers_with_half_the_batch_each_give_the_losses_of_one(
-    tmp_path: Path, method: str, config: dict[str, Any], view: AugmentationConfig
-) -> None:
-    """Over 20 steps, to 1e-4; also where padding gives the halves different numbers of valid pixels."""
+SHARED: list[tuple[str, dict[str, Any], AugmentationConfig]] = [
+    ("student", {}, PADDED), ("kd", {}, FULL), ("kd", {"balanced.kd_weight": 2.0}, FULL),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Losses of both workers, for each of `SHARED`."""
+    folder = tmp_path_factory.mktemp("halves")
     run: Callable[..., Any] = mp.spawn  # type: ignore[attr-defined]
-    run(_half, (str(tmp_path), method, config, view), nprocs=2)
+    run(_half, (str(folder),), nprocs=2)
+    return folder
+
+
+@pytest.mark.parametrize("number", range(len(SHARED)))
+def test_two_workers_with_half_the_batch_each_give_the_losses_of_one(halves: Path, number: int) -> None:
+    """Over 20 steps, to 1e-4; also where padding gives the halves different numbers of valid pixels."""
+    method, config, view = SHARED[number]
     teacher = _plain_teacher()
     alone = Student(_no_batch_statistics(method, config), teacher.info, device=CPU)
     expected = trajectory(alone, batches(teacher, 0, 20, view=view))
     for rank in range(2):
-        assert torch.load(tmp_path / f"losses{rank}") == pytest.approx(expected, abs=1e-4)
+        assert torch.load(halves / f"losses{number}-{rank}") == pytest.approx(expected, abs=1e-4)

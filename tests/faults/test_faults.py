@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 import ray_nodes
 import yaml
+from by_hand import losses_by_hand, losses_of
 from harness import PATIENT, Toll, assert_nothing_lost, disturbed_run
-from sweeps import SMALL, Sweep, counted, curves, run, trials
+from sweeps import SMALL, Sweep, counted, run, trials
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 TROUBLES = Path(__file__).parents[1] / "orchestrator" / "troubles"
@@ -22,7 +23,7 @@ def test_a_run_whose_processes_are_killed_at_random_ends_as_the_one_nobody_distu
     undisturbed: Path, tmp_path: Path
 ) -> None:
     toll = Toll()
-    kinds = ["teacher", "trial", "command", "worker", "machine", "damage"]
+    kinds = ["teacher", "command", "worker", "damage"]
     folder = tmp_path / "outputs"  # what a teacher said before a kill is read after it
     kept = ("--set", f"operation.teacher_outputs={{folder: {folder}, gigabytes: 0.1}}")
     struck = disturbed_run(SMALL, tmp_path / "run", kinds, random.Random(1), toll, span=2.0, arguments=kept)
@@ -118,23 +119,14 @@ def test_students_for_which_the_device_has_no_room_together_are_trained_in_turn_
     document["recipes"]["student"]["steps"] = 32
     source = tmp_path / "large.yaml"
     source.write_text(yaml.safe_dump(document))
-    met = run(source, tmp_path / "met")
-    assert met.process.returncode == 0, met.text()
-    told = run(source, tmp_path / "told", "--set", "operation.seats=1")
-    assert told.process.returncode == 0, told.text()
-    remarks = (
-        trials(tmp_path / "met")
-        .query("phase == 'search'")
-        .fillna({"remark": ""})
-        .groupby("method")
-        .remark.apply(list)
-    )
+    output = tmp_path / "run"
+    sweep = run(source, output)
+    assert sweep.process.returncode == 0, sweep.text()
+    found = trials(output).query("phase == 'search'").fillna({"remark": ""})
+    remarks = found.groupby("method").remark.apply(list)
     assert {*remarks["crowded"]} == {"ran out of memory by step 12 beside 7 others; trained anew by itself"}
     assert {method for method, told in remarks.items() if any(told)} == {"crowded"}
-    assert trials(tmp_path / "told").remark.isna().all()
-    rows = [trials(tmp_path / name).drop(columns="remark") for name in ("met", "told")]
-    pd.testing.assert_frame_equal(*rows)
-    pd.testing.assert_frame_equal(*(curves(tmp_path / name) for name in ("met", "told")))
+    assert losses_of(output, ["search"]) == losses_by_hand(source, output, ["search"])
 
 
 @pytest.mark.long

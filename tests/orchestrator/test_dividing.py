@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
+from by_hand import losses_by_hand, losses_of
 from harness import PATIENT, Toll, kill
 from hypothesis import given
 from hypothesis import strategies as st
-from sweeps import SMALL, Sweep, assert_equal_runs, counted, curves, run, trials
+from sweeps import SMALL, Sweep, assert_equal_runs, counted, run, trials
 
 from orchestrator.config import ComputeChoice
 from orchestrator.sharing import evened_out
@@ -49,45 +49,29 @@ def taught_by_one_that_is_loaded(teacher: Path, source: Path) -> Path:
     document = yaml.safe_load(SMALL.read_text())
     [pair] = document["pairs"]
     pair["teacher"] = {"model": "segformer-test_vit", "checkpoint": str(teacher)}
-    document["methods"] = ["student", "heteroakd"]
     document["search"]["wave"] = 8
+    document["compute"] = {"workers": 2, "divide": "students"}
     source.write_text(yaml.safe_dump(document))
     return source
 
 
 @pytest.mark.ray
 @pytest.mark.timeout(600)
-def test_students_on_a_worker_each_learn_what_they_learn_on_one_and_go_on_after_a_worker_was_killed(
+def test_students_on_a_worker_each_learn_what_they_learn_alone_and_go_on_after_a_worker_was_killed(
     undisturbed: Path, tmp_path: Path
 ) -> None:
     [teacher] = undisturbed.glob("teachers/*.safetensors")
-    source = taught_by_one_that_is_loaded(teacher, tmp_path / "loaded.yaml")
-    together = run(source, tmp_path / "together")
-    assert together.process.returncode == 0, together.text()
-    divided = Sweep(source, tmp_path / "divided", *DIVIDED, *PATIENT)
-    divided.wait_until(lambda: counted(tmp_path / "divided", phase="search", status="pruned") >= 1)
-    assert kill(divided, "worker", random.Random(1), Toll())
-    assert divided.finish() == 0, divided.text()
+    source, output = taught_by_one_that_is_loaded(teacher, tmp_path / "loaded.yaml"), tmp_path / "run"
+    sweep = Sweep(source, output, *PATIENT)
+    sweep.wait_until(lambda: counted(output, phase="search", status="pruned") >= 1)
+    assert kill(sweep, "worker", random.Random(1), Toll())
+    assert sweep.finish() == 0, sweep.text()
 
-    rows = trials(tmp_path / "divided")
+    rows = trials(output)
     assert set(rows[rows.phase != "teacher"].world_size) == {1}
-    expected, found = (_losses(tmp_path / name) for name in ("together", "divided"))
-    common = expected.keys() & found.keys()
-    assert {(method, phase) for method, phase, *_ in common} == {
-        (method, phase) for method in ("student", "heteroakd") for phase in ("search", "final")
-    }
-    assert {key: found[key] for key in common} == {key: expected[key] for key in common}
-
-
-def _losses(output: Path) -> dict[tuple[Any, ...], float]:
-    """The loss of each report, by method, phase, seed, parameters and step: trial ids name the workers, too."""
-    of = trials(output)
-    return {
-        (of.method[row.trial_id], row.phase, of.seed[row.trial_id], str(sorted(of.params[row.trial_id].items())), row.step):
-        row.loss_total
-        for row in curves(output).itertuples()
-        if row.phase != "teacher"
-    }  # fmt: skip
+    assert set(rows.status) == {"ok", "pruned"}
+    phases = ["search", "final"]
+    assert losses_of(output, phases) == losses_by_hand(source, output, phases)
 
 
 @pytest.mark.ray
