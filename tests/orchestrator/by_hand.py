@@ -66,11 +66,11 @@ def main(source: str, output: str, *phases: str) -> None:
 
 def _planned(plan: Plan, cohort: Cohort, wave: Wave, rows: pd.DataFrame) -> list[Trial]:
     """A wave's trials; what is searched for must not depend on earlier brackets."""
-    searched = rows[rows.phase == "search"].groupby("study_id")
-    histories = {
-        study: [Scored(row.params, {row.steps_done: row.tune_miou}, row.status == "ok") for row in mine.itertuples()]
-        for study, mine in searched
-    }  # fmt: skip
+    histories: dict[str, list[Scored]] = {}
+    for row in rows[rows.phase == "search"].itertuples():
+        params = {name: json.loads(value) for name, value in row.params.items()}
+        scored = Scored(params, {row.steps_done: row.tune_miou}, row.status == "ok")
+        histories.setdefault(row.study_id, []).append(scored)
     return [
         trial
         for bracket in wave.brackets

@@ -20,7 +20,8 @@ from orchestrator.ledger import Ledger
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 
-def test_a_sweep_on_pictures_of_ones_own_skips_one_that_is_broken_in_the_middle(tmp_path: Path) -> None:
+def own(tmp_path: Path) -> Path:
+    """A sweep file for pictures of one's own, of which one is broken in the middle."""
     root = write_folder_tree(tmp_path / "mine")
     broken = root / "images/clip2/train5.png"
     content = broken.read_bytes()
@@ -39,13 +40,21 @@ def test_a_sweep_on_pictures_of_ones_own_skips_one_that_is_broken_in_the_middle(
     }
     file = tmp_path / "own.yaml"
     file.write_text(yaml.safe_dump(document))
-    sweep = run(file, tmp_path / "run")
+    return file
+
+
+def test_a_sweep_on_pictures_of_ones_own_skips_one_that_is_broken_in_the_middle(tmp_path: Path) -> None:
+    sweep = run(own(tmp_path), tmp_path / "run")
     assert sweep.process.returncode == 0, sweep.text()
     assert scored_classes(tmp_path / "run") == {9}
     assert "1 pictures could not be read and were skipped" in sweep.text()
     assert "train5.png is not an image" in sweep.text()
     assert any((tmp_path / "cache").rglob("*.pixels"))
-    strict = run(file, tmp_path / "strict", "--set", "data.mine.broken_share=0")
+
+
+@pytest.mark.long
+def test_a_sweep_that_may_skip_none_ends_with_the_broken_pictures_name(tmp_path: Path) -> None:
+    strict = run(own(tmp_path), tmp_path / "strict", "--set", "data.mine.broken_share=0")
     assert strict.process.returncode == 2, strict.text()
     assert "train5.png is not an image" in strict.text()
     assert "broken_share" in strict.text()

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import signal
-import time
 from collections import Counter
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from harness import assert_nothing_lost, processes
 from hypothesis import given
 from hypothesis import strategies as st
-from sweeps import SMALL, Sweep, counted
 
 from orchestrator import news
 from orchestrator.desk import Desk
@@ -215,31 +209,3 @@ def test_a_desk_whose_phase_is_over_says_so() -> None:
             await office.at("desk", "fatal", ())
 
     asyncio.run(scene())
-
-
-@pytest.mark.ray
-def test_a_phase_has_one_process_for_all_trials_and_a_new_one_where_that_is_killed(
-    undisturbed: Path, tmp_path: Path
-) -> None:
-    """Eight trials of a search and four final runs, and a teacher before them."""
-    output = tmp_path / "run"
-    sweep = Sweep(SMALL, output)
-    ended: set[int] = set()
-    found: set[int] = set()
-    killed = None
-    try:
-        while sweep.process.poll() is None:
-            at_work = set(processes(sweep, "ResourceTrainable")) - ended
-            assert len(at_work) <= 1
-            found |= at_work
-            if killed is None and at_work and counted(output, phase="search", status="pruned"):
-                [killed] = at_work
-                os.kill(killed, signal.SIGKILL)
-                ended.add(killed)
-            time.sleep(0.1)
-        assert sweep.finish() == 0, sweep.text()
-    finally:
-        sweep.end()
-    assert killed in found
-    assert len(found) == 3  # the teacher's phase, the students', and the one in place of the killed
-    assert_nothing_lost(output, undisturbed)
