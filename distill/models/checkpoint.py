@@ -136,14 +136,17 @@ def described(kind: type[Described], text: str | None, place: str) -> Described:
 def filled(build: Callable[[], Network], tensors: Mapping[str, Tensor], place: str) -> Network:
     """The network that a file describes, with the file's tensors in it.
 
-    It is built without memory first: a description can ask for any size, the tensors are as large as their file.
+    It is built without memory: a description can ask for any size, the tensors are as large as their file. They become
+    the network's own; it is built once more, with memory, only where it holds what no file does.
 
     Raises:
         UsageError: it cannot be built, or the tensors are not those that it needs.
     """
     with reading(place, "its description must be one that this program can build; write it again"):
         with torch.device("meta"):
-            wanted = {name: tuple(tensor.shape) for name, tensor in build().state_dict().items()}
+            network = build()
+        needed = network.state_dict()
+        wanted = {name: tuple(tensor.shape) for name, tensor in needed.items()}
         found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         differing = sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))
         if differing:
@@ -153,9 +156,27 @@ def filled(build: Callable[[], Network], tensors: Mapping[str, Tensor], place: s
                 f"differ, first {name}: {found.get(name, 'none')}, must be {wanted.get(name, 'left out')}; take the "
                 "file of this model"
             )
-        network = build()
-        network.load_state_dict(dict(tensors))
+        network.load_state_dict(
+            {name: _own(tensors[name], needed[name].dtype) for name in needed}, assign=True
+        )
+        if _lacks_any(network):
+            network = build()
+            network.load_state_dict(dict(tensors))
     return network
+
+
+def _own(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A copy in memory of torch's own: a file's begins anywhere, and where it does decides a product's last bits."""
+    return torch.empty(tensor.shape, dtype=dtype).copy_(tensor)
+
+
+def _lacks_any(network: nn.Module) -> bool:
+    """Whether a tensor is left without memory: one that is worked out when the network is built, and never saved."""
+    return any(
+        isinstance(value, Tensor) and value.is_meta
+        for module in network.modules()
+        for value in (*module._parameters.values(), *module._buffers.values(), *vars(module).values())
+    )
 
 
 def _content_hash(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:

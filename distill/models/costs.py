@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from distill.catalogue import ModelCost
 from distill.errors import UsageError
-from distill.models.model import ModelOptions, SegmentationModel, build_model
+from distill.models.model import ModelOptions, build_model
 
 LEAST = 3
 """Forwards of which a median is taken, however slow the model is."""
@@ -61,8 +61,6 @@ def count_module(model: nn.Module, height: int, width: int, device: torch.device
 
     What a network from elsewhere counts as a parameter is counted, whether or not it is trained.
     """
-    if isinstance(model, SegmentationModel):
-        return count_cost(model.options, height, width)
     params = sum(parameter.numel() for parameter in model.parameters())
     with _evaluating(model), torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, 3, height, width, device=device))

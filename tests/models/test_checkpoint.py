@@ -10,9 +10,11 @@ import timm
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from distill.errors import UsageError
 from distill.models import CheckpointMetadata, SegmentationModel, build_model, load_model, save_model
+from distill.models.checkpoint import filled
 
 CLASSES = ("sky", "road", "car")
 
@@ -204,3 +206,33 @@ def test_a_checkpoint_from_before_hashes_and_palettes_is_read(
     save_file(load_file(path), path, header)
     _, found = load_model(path)
     assert found == CheckpointMetadata(CLASSES)
+
+
+class Plain(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(2))
+
+
+class WithBuffer(Plain):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.arange(3.0), persistent=False)
+
+
+class WithTensor(Plain):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = torch.arange(3.0)
+
+
+@pytest.mark.parametrize("network", [Plain, WithBuffer, WithTensor])
+def test_a_network_has_the_files_tensors_in_its_own_type_and_what_no_file_holds(
+    network: type[nn.Module],
+) -> None:
+    loaded = filled(network, {"weight": torch.ones(2, dtype=torch.float16)}, "here")
+    assert loaded.weight.tolist() == [1.0, 1.0]  # type: ignore[operator]
+    assert loaded.weight.dtype == torch.float32
+    assert loaded.weight.requires_grad
+    if network is not Plain:
+        assert loaded.table.tolist() == [0.0, 1.0, 2.0]  # type: ignore[operator]
