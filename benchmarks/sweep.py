@@ -13,6 +13,10 @@ given by hand, the same on every side; no search, nobody pruned, the teacher loa
 * bound: the students' own steps, batches and teacher outputs in memory already (`benchmarks/bound.py`): in one process of
   as many threads as there are CPUs, and divided as ours are; what counts is the faster of the two.
 
+Of the heavy pair ours is run twice more: `views`, with a stream that comes round (`augmentation.views`) and the teacher's
+outputs kept from its first round on, in a folder that is empty before; and `again`, on a machine that kept those of an
+earlier run.
+
 Every side trains each student for the same steps of the same batch size. Plain and ours score each on the splits tune
 and test and keep its weights. Samples per second are trials × steps × batch over seconds: of the whole command,
 start-up counted (ours scores the teacher, draws a gallery and makes a board within it, the plain sweep does not); and
@@ -22,7 +26,9 @@ of the plain sweep of the last of `--pairs` once more with all 8 trials at once,
 few steps.
 
 Then, once, ours with 1 to 16 taught students beside the student alone, for the last of `--pairs`. Writes
-`benchmarks/sweep.json` and the page `docs/performance.md`.
+`benchmarks/sweep.json` and the page `docs/performance.md`. The page's longer sweep is
+
+    python benchmarks/sweep.py --pairs heavy --steps 200 --repeated-only --json benchmarks/sweep_long.json
 """
 
 from __future__ import annotations
@@ -35,6 +41,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +56,7 @@ HERE = Path(__file__).parent
 TRIALS, BATCH = 8, 8
 FEW_STEPS = 8
 TAUGHT = (1, 2, 4, 8, 16)
+VIEWS = 2  # of each picture, in a stream that comes round: 16 batches
 STUDENT = {"model": "deeplabv3-test_resnet", "head_channels": 16, "recipe": "student"}
 TEACHERS: dict[str, dict[str, Any]] = {
     "light": {"model": "segformer-test_vit", "head_channels": 16},
@@ -71,13 +79,13 @@ class Bench:
         for pair in pairs:
             self._ours(pair, 2, 2)  # trains the teacher, and warms the machine's caches
 
-    def _file(self, pair: str, trials: int, steps: int, *, keeps: bool = False) -> Path:
-        recipe = {
-            "batch_size": BATCH,
-            "augmentation": {"crop": 64, "scale": [1.0, 1.5]},
-            "optimizer": "adamw",
-            "lr": 1e-3,
-        }
+    def _file(
+        self, pair: str, trials: int, steps: int, *, kept: Path | None = None, views: int | None = None
+    ) -> Path:
+        augmentation: dict[str, Any] = {"crop": 64, "scale": [1.0, 1.5]}
+        if views is not None:
+            augmentation["views"] = views
+        recipe = {"batch_size": BATCH, "augmentation": augmentation, "optimizer": "adamw", "lr": 1e-3}
         methods = ["student"] + [
             {
                 "name": "kd",
@@ -97,9 +105,9 @@ class Bench:
             "compute": {"workers": self.workers, "cpus_per_worker": self.threads, "divide": self.divide},
             "operation": {"teachers": str(self.root / "teachers")},
         }  # fmt: skip
-        if keeps:
-            document["operation"]["teacher_outputs"] = {"folder": str(self.root / "outputs"), "gigabytes": 10}
-        path = self.root / f"{pair}-{trials}-{steps}{'-keeps' if keeps else ''}.yaml"
+        if kept is not None:
+            document["operation"]["teacher_outputs"] = {"folder": str(kept), "gigabytes": 10}
+        path = self.root / f"{pair}-{trials}-{steps}-{views or 'new'}-{kept.name if kept else ''}.yaml"
         path.write_text(yaml.safe_dump(document))
         return path
 
@@ -119,16 +127,22 @@ class Bench:
 
     def again(self, pair: str) -> dict[str, Any]:
         """The same once more on a machine that kept what the teacher said in an earlier run."""
+        kept = self.root / "outputs"
         if pair not in self._filled:
-            self._ours(pair, TRIALS, self.steps, keeps=True)
+            self._ours(pair, TRIALS, self.steps, kept=kept)
             self._filled.add(pair)
-        found = self._ours(pair, TRIALS, self.steps, keeps=True)
-        del found["parts"]  # they say what a teacher costs that computes
+        return self._ours(pair, TRIALS, self.steps, kept=kept)
+
+    def views(self, pair: str) -> dict[str, Any]:
+        """The same with a stream that comes round, on a machine that has nothing of it at first."""
+        kept = self._folder()
+        found = self._ours(pair, TRIALS, self.steps, kept=kept, views=VIEWS)
+        shutil.rmtree(kept)
         return found
 
-    def _ours(self, pair: str, trials: int, steps: int, *, keeps: bool = False) -> dict[str, Any]:
+    def _ours(self, pair: str, trials: int, steps: int, **how: Any) -> dict[str, Any]:
         output = self._folder()
-        file = self._file(pair, trials, steps, keeps=keeps)
+        file = self._file(pair, trials, steps, **how)
         command = [sys.executable, "-m", "orchestrator.sweep", str(file)]
         taken = run([*command, "--output", str(output)], self.root / "ours.log")
         rows = Ledger(output).read("trials").to_pylist()
@@ -152,8 +166,11 @@ class Bench:
         until_teacher, until_scored = (
             teacher[key].timestamp() - taken.began for key in ("started_at", "finished_at")
         )
+        found = self._rates(taken, trials, steps, ended - began)
+        if how:  # rows tell what a teacher costs that computes
+            return found
         return {
-            **self._rates(taken, trials, steps, ended - began),
+            **found,
             "parts": {
                 START: until_teacher,
                 "score of the teacher": until_scored - until_teacher,
@@ -230,7 +247,8 @@ class Bench:
 
 def sides_of(pair: str) -> tuple[str, ...]:
     """What is measured of a pair, in order; a light teacher leaves nothing worth keeping."""
-    return ("bound", "plain", "ours", "again") if pair == "heavy" else ("bound", "plain", "ours")
+    always = ("bound", "plain", "ours")
+    return (*always, "views", "again") if pair == "heavy" else always
 
 
 def main() -> None:
@@ -242,6 +260,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--pairs", nargs="+", choices=list(TEACHERS), default=list(TEACHERS))
     parser.add_argument("--taught", nargs="*", type=int, default=TAUGHT)
+    parser.add_argument(
+        "--repeated-only", action="store_true", help="leave out what is measured once: all at once, seats"
+    )
     parser.add_argument(
         "--workers", type=int, default=measured.cpus(), help="of ours; they divide the students"
     )
@@ -258,7 +279,7 @@ def main() -> None:
         pairs: dict[str, dict[str, list[Any]]] = {
             pair: {side: [] for side in sides_of(pair)} for pair in options.pairs
         }
-        report = {
+        report: dict[str, Any] = {
             "machine": measured.machine(load),
             "versions": _versions(),
             "trials": TRIALS,
@@ -267,13 +288,14 @@ def main() -> None:
             "workers": options.workers,
             "threads": threads,
             "student": STUDENT["model"],
+            "views": VIEWS,
             "teachers": {pair: TEACHERS[pair]["model"] for pair in options.pairs},
             "pairs": pairs,
             "all_at_once": {},
             "curve": {"pair": options.pairs[-1], "taught": {}},
         }
 
-        def keep(*, repeats: int) -> None:
+        def keep(repeats: int) -> None:
             """So much is measured, whatever becomes of the rest."""
             minutes = round((time.monotonic() - began) / 60, 1)
             options.json.write_text(
@@ -284,6 +306,7 @@ def main() -> None:
             "bound": lambda pair: bench.bound(pair, TRIALS),
             "plain": bench.plain,
             "ours": lambda pair: bench.ours(pair, TRIALS),
+            "views": bench.views,
             "again": bench.again,
         }
         for repeat in range(options.repeats):
@@ -291,19 +314,24 @@ def main() -> None:
                 for side in sides_of(pair):
                     pairs[pair][side].append(measured.rounded(measures[side](pair)))
                     print(pair, side, pairs[pair][side][-1], flush=True)
-            keep(repeats=repeat + 1)
-        report["all_at_once"] = {
-            options.pairs[-1]: measured.rounded(bench.plain_all_at_once(options.pairs[-1]))
-        }
-        print("all at once", report["all_at_once"], flush=True)
-        keep(repeats=options.repeats)
-        for taught in options.taught:
-            report["curve"]["taught"][str(taught)] = measured.rounded(
-                bench.ours(options.pairs[-1], taught + 1)
-            )
-            print(taught, "taught", report["curve"]["taught"][str(taught)], flush=True)
-            keep(repeats=options.repeats)
-    performance.write(options.page, sweep=options.json)
+            keep(repeat + 1)
+        if not options.repeated_only:
+            _once(bench, options, report, keep)
+    performance.write(options.page, **{options.json.stem: options.json})
+
+
+def _once(
+    bench: Bench, options: argparse.Namespace, report: dict[str, Any], keep: Callable[[int], None]
+) -> None:
+    """What is measured once, of the last pair: memory of the plain sweep with all trials at once, and seats."""
+    pair = options.pairs[-1]
+    report["all_at_once"] = {pair: measured.rounded(bench.plain_all_at_once(pair))}
+    print("all at once", report["all_at_once"], flush=True)
+    keep(options.repeats)
+    for taught in options.taught:
+        report["curve"]["taught"][str(taught)] = measured.rounded(bench.ours(pair, taught + 1))
+        print(taught, "taught", report["curve"]["taught"][str(taught)], flush=True)
+        keep(options.repeats)
 
 
 def _versions() -> dict[str, str]:

@@ -8,28 +8,57 @@ from typing import Any
 
 import cells
 
+OURS = ("ours", "views", "again")
 HEAVY, COUNTED, NOT_COUNTED, OF_BOUND, MEMORY = 4.0, 5.0, 3.5, 0.85, 1 / 3
 
 
 def sweep_section(sweep: Mapping[str, Any], aims: cells.Aims) -> list[str]:
-    return [*_sides(sweep, aims), *_parts(sweep), *_memory(sweep), *_curve(sweep)]
-
-
-def _sides(sweep: Mapping[str, Any], aims: cells.Aims) -> list[str]:
-    machine, versions = sweep["machine"], sweep["versions"]
-    pairs: Mapping[str, Mapping[str, cells.Rows]] = sweep["pairs"]
-    lines = [
+    return [
         "## The same sweep three ways",
         "",
+        *_measured(sweep),
+        *_sides(sweep),
+        *_ratios(sweep, aims),
+        "## Where our seconds go",
+        "",
+        *_parts(sweep),
+        *_memory(sweep),
+        *_curve(sweep),
+    ]
+
+
+def long_section(sweep: Mapping[str, Any], aims: cells.Aims) -> list[str]:
+    return [
+        "## A longer sweep",
+        "",
+        *_measured(sweep),
+        "The sides are those above.",
+        "",
+        *_table(sweep),
+        *_ratios(sweep, aims),
+        *_parts(sweep),
+    ]
+
+
+def _measured(sweep: Mapping[str, Any]) -> list[str]:
+    machine, versions = sweep["machine"], sweep["versions"]
+    return [
         f"{sweep['trials']} trials of one pair, {sweep['steps']} steps of {sweep['batch']} pictures of 64×64 each: the student alone, and "
         f"distillation under {sweep['trials'] - 1} settings; nothing is searched or pruned. The student is `{sweep['student']}`. {machine['cpus']} "
         f"{machine['machine']} cores, no GPU, load average {machine['load_before']:g} before the start, {cells.counted(sweep['repeats'], 'repeat')}, "
         f"{sweep['minutes']:g} minutes in all, Ray {versions['ray']}, torch {versions['torch']}.",
         "",
+    ]
+
+
+def _sides(sweep: Mapping[str, Any]) -> list[str]:
+    return [
         "* **plain**: the pattern of Ray's documentation, [benchmarks/plain_sweep.py](../benchmarks/plain_sweep.py): a Tune trial makes a `TorchTrainer` "
         "with a loader and a teacher of its own; one CPU and one thread each, as many at once as there are cores.",
         f"* **ours**: `python -m orchestrator.sweep`, {cells.counted(sweep['workers'], 'worker')} of {cells.counted(sweep['threads'], 'thread')}"
         + (", which divide the students (`compute.divide: students`)." if sweep["workers"] > 1 else "."),
+        "* **views** (of the longer sweep below): ours with a stream of few views of each picture that comes round (`augmentation.views`), and what the teacher says kept "
+        "from the first round on (`operation.teacher_outputs`), in a folder that is empty before.",
         "* **again**: ours once more, on a machine that kept what the teacher said in an earlier run (`operation.teacher_outputs`).",
         f"* **bound**: nothing but the students' steps, batches and teacher outputs in memory ([benchmarks/bound.py](../benchmarks/bound.py)): in one process "
         f"of {cells.counted(sweep['workers'] * sweep['threads'], 'thread')}, and divided among {sweep['workers']} processes of "
@@ -38,15 +67,18 @@ def _sides(sweep: Mapping[str, Any], aims: cells.Aims) -> list[str]:
         "Start-up counted: the whole command, which for ours scores the teacher and makes gallery and board too. Not counted: from the first "
         "student's first step to the last one's scores (plain: the trials' own spans, over how many train at once).",
         "",
+        *_table(sweep),
     ]
-    table = []
-    for pair, sides in pairs.items():
+
+
+def _table(sweep: Mapping[str, Any]) -> list[str]:
+    """What every side took."""
+    lines, table = [], []
+    for pair, sides in sweep["pairs"].items():
         lines.append(
             f"Pair {pair}: teacher `{sweep['teachers'][pair]}`, whose forward takes {_teacher_ratio(sides['bound']):.1f} times a student's step."
         )
-        for side in ("plain", "ours", "again"):
-            if side not in sides:
-                continue
+        for side in (side for side in ("plain", *OURS) if side in sides):
             found = sides[side]
             table.append([
                 pair, side, cells.spread(found, "samples_per_second"), cells.spread(found, "samples_per_second_training"), cells.spread(found, "seconds"),
@@ -57,61 +89,63 @@ def _sides(sweep: Mapping[str, Any], aims: cells.Aims) -> list[str]:
         if crowded := sweep["all_at_once"].get(pair):
             named = (f"{pair}, {crowded['steps']} steps", f"plain, {crowded['at_once']} trials at once")
             table.append([*named, "", "", "", f"{crowded['peak_mib']:.0f}"])
-    lines += ["", *cells.table(
+    return [*lines, "", *cells.table(
         ("pair", "side", "samples per second, start-up counted", "not counted", "seconds of the command", "peak memory (MiB)"), table
     ), ""]  # fmt: skip
-    ratios = []
-    for pair, sides in pairs.items():
-        counted = cells.ratios(sides["ours"], sides["plain"], "samples_per_second")
-        not_counted = cells.ratios(sides["ours"], sides["plain"], "samples_per_second_training")
-        of_bound, again_of_bound = (
-            [
-                mine["samples_per_second_training"] / bound["samples_per_second"]
-                for mine, bound in zip(sides.get(side, ()), sides["bound"], strict=side in sides)
-            ]
-            for side in ("ours", "again")
-        )
-        memories = {"plain": cells.ratios(sides["ours"], sides["plain"], "peak_mib")}
-        if crowded := sweep["all_at_once"].get(pair):
-            beside = f"plain with {crowded['at_once']} trials at once"
-            memories[beside] = [row["peak_mib"] / crowded["peak_mib"] for row in sides["ours"]]
-        columns = (counted, not_counted, of_bound, again_of_bound, *memories.values())
-        texts = [cells.interval(values) if values else "" for values in columns]
-        texts += [""] * (6 - len(texts))
-        ratios.append([pair, *texts[:3], f"{_ceiling(sweep, sides['bound']):.2f}", *texts[3:]])
+
+
+def _ratios(sweep: Mapping[str, Any], aims: cells.Aims) -> list[str]:
+    """Ours, and the ways in which its teacher need not compute, beside plain and bound."""
+    table = []
+    for pair, sides in sweep["pairs"].items():
+        plain, bound, crowded = sides["plain"], sides["bound"], sweep["all_at_once"].get(pair)
         if pair == "heavy":
-            teacher = _teacher_ratio(sides["bound"])
+            teacher = _teacher_ratio(bound)
             aims.append(
-                ("heavy pair: teacher's forward / student's step, at least 4", teacher, teacher >= HEAVY)
+                (
+                    f"heavy pair, {sweep['steps']} steps: teacher's forward / student's step, at least 4",
+                    teacher,
+                    teacher >= HEAVY,
+                )
             )
-            _at_least(aims, f"{pair} pair: ours / plain, start-up counted, at least 5", counted, COUNTED)
-            _at_least(
-                aims,
-                f"{pair} pair: ours / plain, start-up not counted, at least 3.5",
-                not_counted,
-                NOT_COUNTED,
+        for side in (side for side in OURS if side in sides):
+            mine = sides[side]
+            counted, not_counted = (
+                cells.ratios(mine, plain, rate)
+                for rate in ("samples_per_second", "samples_per_second_training")
             )
-        _at_least(aims, f"{pair} pair: ours / bound, at least 0.85", of_bound, OF_BOUND)
-        if again_of_bound:
-            kept = f"{pair} pair: the same where teacher outputs were kept"
-            _at_least(aims, kept, again_of_bound, OF_BOUND)
-        for beside, values in memories.items():
-            middle = statistics.median(values)
-            aims.append(
-                (f"{pair} pair: peak memory, ours / {beside}, at most 0.33", middle, middle <= MEMORY)
-            )
+            of_bound = [
+                one["samples_per_second_training"] / other["samples_per_second"]
+                for one, other in zip(mine, bound, strict=True)
+            ]
+            memory = cells.ratios(mine, plain, "peak_mib")
+            beside = [row["peak_mib"] / crowded["peak_mib"] for row in mine] if crowded else []
+            table.append([
+                pair, side, cells.interval(counted), cells.interval(not_counted), cells.interval(of_bound),
+                f"{_ceiling(sweep, bound):.2f}" if side == "ours" else "", cells.interval(memory),
+                cells.interval(beside) if crowded else "",
+            ])  # fmt: skip
+            name = f"{pair} pair, {sweep['steps']} steps: {side}"
+            if pair == "heavy":
+                _at_least(aims, f"{name} / plain, start-up counted, at least 5", counted, COUNTED)
+                _at_least(aims, f"{name} / plain, start-up not counted, at least 3.5", not_counted, NOT_COUNTED)  # fmt: skip
+            _at_least(aims, f"{name} / bound, at least 0.85", of_bound, OF_BOUND)
+            if side != "ours":
+                continue
+            _at_most_a_third(aims, f"{name} / plain", memory)
+            if crowded:
+                _at_most_a_third(aims, f"{name} / plain with {crowded['at_once']} trials at once", beside)
     header = (
-        "pair",
-        "ours / plain, start-up counted",
-        "not counted",
-        "ours / bound",
-        "of that possible",
-        "again / bound",
-        "memory, ours / plain",
-        "plain with all trials at once",
-    )
-    return [*lines, *cells.table(header, ratios), "",
+        "pair", "side", "/ plain, start-up counted", "not counted", "/ bound", "of that possible", "memory / plain's",
+        "/ plain's with all trials at once",
+    )  # fmt: skip
+    return [*cells.table(header, table), "",
             "*Of that possible*: what one teacher pass and one batch per step leave of the bound if nothing else took time.", ""]  # fmt: skip
+
+
+def _at_most_a_third(aims: cells.Aims, beside: str, memory: Sequence[float]) -> None:
+    middle = statistics.median(memory)
+    aims.append((f"{beside}: peak memory, at most 0.33", middle, middle <= MEMORY))
 
 
 def _at_least(aims: cells.Aims, text: str, values: Sequence[float], wanted: float) -> None:
@@ -146,7 +180,7 @@ def _parts(sweep: Mapping[str, Any]) -> list[str]:
         ["for comparison, bound: students' steps", *(_bound_seconds(sweep, sides["bound"]) for sides in pairs.values())],
         ["plain: start-up per trial", *(cells.spread(sides["plain"], "start_seconds_per_trial") for sides in pairs.values())],
     ]  # fmt: skip
-    return ["## Where our seconds go", "", *cells.table(("seconds", *pairs), table), ""]
+    return [*cells.table(("seconds of ours", *pairs), table), ""]
 
 
 def _bound_seconds(sweep: Mapping[str, Any], bound: cells.Rows) -> str:
