@@ -82,10 +82,9 @@ class Bench:
     def _file(
         self, pair: str, trials: int, steps: int, *, kept: Path | None = None, views: int | None = None
     ) -> Path:
-        augmentation: dict[str, Any] = {"crop": 64, "scale": [1.0, 1.5]}
-        if views is not None:
-            augmentation["views"] = views
+        augmentation = {"crop": 64, "scale": [1.0, 1.5]}
         recipe = {"batch_size": BATCH, "augmentation": augmentation, "optimizer": "adamw", "lr": 1e-3}
+        coming_round = {} if views is None else {"augmentation": {**augmentation, "views": views}}
         methods = ["student"] + [
             {
                 "name": "kd",
@@ -97,7 +96,7 @@ class Bench:
         document = {
             "name": f"bench-{pair}",
             "data": {"scenes": {"kind": "scenes", "size": 64, "train": 64, "teacher_train": 64, "tune": 32, "test": 32}},
-            "recipes": {"teacher": {**recipe, "steps": 2}, "student": {**recipe, "steps": steps}},
+            "recipes": {"teacher": {**recipe, "steps": 2}, "student": {**recipe, **coming_round, "steps": steps}},
             "pairs": [{"name": pair, "teacher": {**TEACHERS[pair], "recipe": "teacher"}, "student": STUDENT, "data": "scenes"}],
             "methods": methods,
             "search": {"trials": 0},
