@@ -262,9 +262,7 @@ def _watch(
 
 
 def _look(run: Run, desks: Desks, crowd: Crowd, view: PhaseView) -> None:
-    reason = run.over_budget()
-    if reason is not None:
-        run.stop(reason)
+    run.heed_budget()
     at_work = list(desks.at_work.values())
     if run.stopped.is_set() and not desks.stopping:
         crowd.leave_off()

@@ -112,7 +112,10 @@ def sweep(options: Options) -> int:
     _check(plan, ledger, options)
     with held(ledger):  # first, so that a folder that cannot be written is told before Ray is started
         run = Run(ledger, plan, retry_failed=options.retry_failed, fail_fast=options.fail_fast)
-        if options.fresh or _anything_left(run):
+        begins = options.fresh or _anything_left(run)
+        if begins and not options.fresh:
+            run.heed_budget()  # nothing is started that would have to leave off at once
+        if begins and not run.stopped.is_set():
             with ray_session(options.address, plan.config.operation, verbose=options.verbose) as holdings:
                 _carry_out(options, run, _room(options, plan, holdings))
         else:
@@ -221,6 +224,8 @@ def _phases(run: Run, crews: Crews, view: ProgressView, *, later: int) -> None:
         run.provenance_id = row["provenance_id"]
 
     note_provenance()
+    if run.stopped.is_set():
+        return
     prepare_teachers(run, crews=crews, watch=view.watch)
     if run.stopped.is_set() or missing_teachers(run):
         return

@@ -97,22 +97,23 @@ def losing_tunes_process(sweep: Sweep) -> int:
     return len(seen)
 
 
-def test_a_study_whose_loss_is_not_finite_leaves_alone(undisturbed: Path, folder: Path) -> None:
-    """Its trials fail with term and step; every other trial is the same to the bit; the exit code says it.
-
-    --retry-failed tries once more, and with --fail-fast stops at the first failure.
-    """
+def with_a_broken_study(source: Path) -> Path:
+    """All of its trials but the default have a loss that is not finite."""
     document = yaml.safe_load(SMALL.read_text())
     absurd = {"recipe.lr": {"uniform": [1e25, 1e26]}}
     document["methods"].append({"name": "student", "label": "broken", "space": absurd})
     document["search"]["wave"] = 12
-    source = folder.with_suffix(".yaml")
     source.write_text(yaml.safe_dump(document))
-    sweep = run(source, folder)
+    return source
+
+
+def test_a_study_whose_loss_is_not_finite_leaves_alone(undisturbed: Path, folder: Path) -> None:
+    """Its trials fail with term and step; every other trial is the same to the bit; the exit code says it."""
+    sweep = run(with_a_broken_study(folder.with_suffix(".yaml")), folder)
     assert sweep.process.returncode == 3, sweep.text()
     rows = trials(folder)
     broken = rows[rows.status == "failed"]
-    assert len(broken) == 3  # all but the default
+    assert len(broken) == 3
     assert set(broken.method) == {"broken"}
     assert broken.error.str.contains("not finite at step").all()
     assert all((folder / "logs" / f"{trial_id}.txt").exists() for trial_id in broken.index)
@@ -122,18 +123,42 @@ def test_a_study_whose_loss_is_not_finite_leaves_alone(undisturbed: Path, folder
     same(found[found.trial_id.isin(others.index)].reset_index(drop=True), expected, check_exact=True)
     text = (folder / "leaderboard" / "LEADERBOARD.md").read_text()
     assert "broken" in text
+
+
+@pytest.mark.long
+def test_what_failed_is_tried_once_more_and_with_fail_fast_up_to_the_first_failure(folder: Path) -> None:
+    source = with_a_broken_study(folder.with_suffix(".yaml"))
+    assert run(source, folder).process.returncode == 3
     again = run(source, folder, "--retry-failed", "--fail-fast")
     assert again.process.returncode == 3, again.text()
     assert "stopped: a trial failed" in again.text()
-    assert 1 <= counted(folder, status="failed", attempt=2) <= len(broken)
-    assert counted(folder, status="failed", attempt=1) == len(broken)
+    assert 1 <= counted(folder, status="failed", attempt=2) <= 3
+    assert counted(folder, status="failed", attempt=1) == 3
 
 
-def test_a_budget_that_is_used_up_ends_the_sweep_in_order(folder: Path) -> None:
-    sweep = run(SMALL, folder, "--set", "budget.hours=1e-6")
+def test_a_budget_that_is_used_up_before_anything_begins_starts_no_ray(folder: Path) -> None:
+    sweep = Sweep(SMALL, folder, "--set", "budget.hours=1e-6")
+    seen: set[int] = set()
+    while sweep.process.poll() is None:
+        seen |= set(processes(sweep, "raylet"))
+        time.sleep(0.05)
+    assert sweep.finish() == 4, sweep.text()
+    assert not seen
+    assert "budget.hours" in sweep.text()
+    assert not (folder / "lock.json").exists()
+
+
+@pytest.mark.long
+def test_a_budget_that_is_used_up_on_the_way_ends_the_sweep_in_order_and_more_of_it_goes_on(
+    undisturbed: Path, folder: Path
+) -> None:
+    sweep = run(SMALL, folder, "--set", "budget.hours=0.005")
     assert sweep.process.returncode == 4, sweep.text()
     assert "budget.hours" in sweep.text()
     assert not (folder / "lock.json").exists()
+    again = run(SMALL, folder, "--set", "budget.hours=1")
+    assert again.process.returncode == 0, again.text()
+    assert_equal_runs(folder, undisturbed)
 
 
 def test_a_dry_run_prints_a_plan_and_imports_neither_torch_nor_ray() -> None:
