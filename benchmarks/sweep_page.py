@@ -32,7 +32,7 @@ def long_section(sweep: Mapping[str, Any], aims: cells.Aims) -> list[str]:
         "## A longer sweep",
         "",
         *_measured(sweep),
-        "The sides are those above.",
+        f"The sides are those above; the stream that comes round has {sweep['views']} views of each picture.",
         "",
         *_table(sweep),
         *_ratios(sweep, aims),
