@@ -1,4 +1,7 @@
-"""Endless batches of random views, all new or a number that comes round. Batch s is a pure function of data set, augmentation, size, seed and s."""
+"""Endless batches of random views, all new or a number that comes round.
+
+Batch s is a pure function of data set, augmentation, size, seed and s.
+"""
 
 from __future__ import annotations
 

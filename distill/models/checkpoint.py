@@ -136,8 +136,8 @@ def described(kind: type[Described], text: str | None, place: str) -> Described:
 def filled(build: Callable[[], Network], tensors: Mapping[str, Tensor], place: str) -> Network:
     """The network that a file describes, with the file's tensors in it.
 
-    It is built without memory: a description can ask for any size, the tensors are as large as their file. They become
-    the network's own; it is built once more, with memory, only where it holds what no file does.
+    It is built without memory: a description can ask for any size, the tensors are as large as their file. Copies of them
+    become its own; it is built once more, with memory, only where it holds what no file does.
 
     Raises:
         UsageError: it cannot be built, or the tensors are not those that it needs.
