@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import secrets
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from distill.errors import UsageError
@@ -28,6 +31,9 @@ _ENVIRONMENT = {
     "NO_ALBUMENTATIONS_UPDATE": "1",
 }
 LOCAL = "local"
+STARTS = 3
+"""How often a Ray of the command's own is started before that is given up."""
+_NOT_YET_UP = "timed out during startup"  # in what Ray raises
 _WORKERS_READ = ("NO_ALBUMENTATIONS_UPDATE", "RAY_TRAIN_V2_ENABLED")
 
 
@@ -144,7 +150,7 @@ def ray_session(address: str, operation: OperationChoice, *, verbose: bool) -> I
     else:
         settings["runtime_env"] = {"env_vars": {key: os.environ[key] for key in _WORKERS_READ}}
     try:
-        ray.init(address=address, **settings)
+        _start(ray, address, settings)
     except (ConnectionError, ValueError, OSError) as error:
         if address == LOCAL:
             raise
@@ -159,6 +165,31 @@ def ray_session(address: str, operation: OperationChoice, *, verbose: bool) -> I
         yield holdings(ray)
     finally:
         ray.shutdown()
+
+
+def _start(ray: Any, address: str, settings: Mapping[str, Any]) -> None:
+    """Starts or joins Ray. One of its own that is not up in Ray's 30 seconds gets another try, what it left being gone.
+
+    Busy cores bring that about, or a disk from which Ray's parts are read for the first time.
+    """
+    for left in reversed(range(STARTS)):
+        before = _children()
+        try:
+            ray.init(address=address, **settings)
+        except Exception as error:
+            if address != LOCAL or _NOT_YET_UP not in str(error) or not left:
+                raise
+            for process in _children() - before:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+        else:
+            return
+
+
+def _children() -> set[int]:
+    """Ids of the processes that this one has started; none where the system does not tell."""
+    told = [path.read_text() for path in Path("/proc/self/task").glob("*/children")]
+    return {int(process) for text in told for process in text.split()}
 
 
 _OPEN_CLUSTER = (

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
 from distill.errors import UsageError
-from orchestrator.cluster import Holdings
+from orchestrator import cluster
+from orchestrator.cluster import LOCAL, Holdings
 from orchestrator.config import ComputeChoice, OperationChoice
 
 SESSION = """
@@ -122,3 +126,49 @@ def test_a_cohort_for_which_no_single_node_has_room_is_refused_with_what_there_i
         Holdings(((3, 0), (1, 0))).cohorts_at_once(
             ComputeChoice(workers=2, cpus_per_worker=2), OperationChoice()
         )
+
+
+class SlowRay:
+    """Starts a process each time, and is up in time as the outcomes say."""
+
+    def __init__(self, *outcomes: str | None) -> None:
+        self.started: list[subprocess.Popen[bytes]] = []
+        self.outcomes = list(outcomes)
+
+    def init(self, **settings: object) -> None:
+        self.started.append(subprocess.Popen(["sleep", "100"]))
+        if (said := self.outcomes.pop(0)) is not None:
+            raise Exception(said)
+
+    def still_there(self) -> int:
+        """How many processes are left; ends them."""
+        time.sleep(0.2)  # a killed process is not gone at once
+        left = [process for process in self.started if process.poll() is None]
+        for process in left:
+            process.kill()
+            process.wait()
+        return len(left)
+
+
+LATE = "The current node timed out during startup. This could happen because ..."
+
+
+@pytest.mark.parametrize(
+    ("address", "outcomes", "raised", "starts", "left"),
+    [
+        (LOCAL, [LATE, LATE, None], None, 3, 1),
+        (LOCAL, [LATE] * 4, LATE, 3, 1),
+        (LOCAL, ["another fault", None], "another fault", 1, 1),
+        ("auto", [LATE, None], LATE, 1, 1),
+    ],
+    ids=["in time at last", "never in time", "another fault", "a joined one"],
+)
+def test_a_ray_of_ones_own_that_is_not_up_in_time_gets_another_try_and_leaves_nothing(
+    address: str, outcomes: list[str | None], raised: str | None, starts: int, left: int
+) -> None:
+    """On busy cores: Ray gives its own node 30 seconds."""
+    ray = SlowRay(*outcomes)
+    with contextlib.nullcontext() if raised is None else pytest.raises(Exception, match=re.escape(raised)):
+        cluster._start(ray, address, {})
+    assert len(ray.started) == starts
+    assert ray.still_there() == left
