@@ -137,7 +137,7 @@ def test_what_failed_is_tried_once_more_and_with_fail_fast_up_to_the_first_failu
 
 
 def test_a_budget_that_is_used_up_before_anything_begins_starts_no_ray(folder: Path) -> None:
-    sweep = Sweep(SMALL, folder, "--set", "budget.hours=1e-6")
+    sweep = Sweep(SMALL, folder, "--set", "budget.hours=1e-9")
     seen: set[int] = set()
     while sweep.process.poll() is None:
         seen |= set(processes(sweep, "raylet"))
