@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from distill.data.config import DataConfig
 from distill.data.copies import CopiesConfig
@@ -209,15 +201,10 @@ class ComputeChoice(Section):
     )
     divide: Literal["batches", "students"] = Field(
         default="batches",
+        exclude_if=lambda divide: divide == "batches",  # as for `views`: hashes of earlier runs stand
         description="batches: every worker trains every student on its part of each batch (data parallel); students: "
         "each student lies on one worker, with whole batches, and the workers take turns to ask the teacher",
     )
-
-    @model_serializer(mode="wrap")
-    def _as_written_before(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without a default that earlier runs did not know: their hashes stand."""
-        written: dict[str, Any] = serialise(self)
-        return {k: v for k, v in written.items() if (k, v) != ("divide", "batches")}
 
     def workers_of_a_student(self, *, taught: bool) -> int:
         """How many workers train one model together; a teacher always has them all."""

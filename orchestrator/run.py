@@ -147,11 +147,12 @@ class Run:
             return f"budget.cost is {budget.cost:g} and used up, at {price.hour:g} a worker hour"
         return None
 
-    def heed_budget(self) -> None:
-        """Asks everything to leave off where a budget is used up."""
+    def heed_budget(self) -> bool:
+        """Asks everything to leave off where a budget is used up; says whether one is."""
         reason = self.over_budget()
         if reason is not None:
             self.stop(reason)
+        return reason is not None
 
     def failures(self) -> list[dict[str, Any]]:
         """The planned trials whose last attempt failed, for the closing list."""

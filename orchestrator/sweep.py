@@ -112,10 +112,8 @@ def sweep(options: Options) -> int:
     _check(plan, ledger, options)
     with held(ledger):  # first, so that a folder that cannot be written is told before Ray is started
         run = Run(ledger, plan, retry_failed=options.retry_failed, fail_fast=options.fail_fast)
-        begins = options.fresh or _anything_left(run)
-        if begins and not options.fresh:
-            run.heed_budget()  # nothing is started that would have to leave off at once
-        if begins and not run.stopped.is_set():
+        # Where a budget is used up nothing is started that would have to leave off at once.
+        if options.fresh or (_anything_left(run) and not run.heed_budget()):
             with ray_session(options.address, plan.config.operation, verbose=options.verbose) as holdings:
                 _carry_out(options, run, _room(options, plan, holdings))
         else:

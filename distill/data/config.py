@@ -7,15 +7,7 @@ import io
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from distill.data.roots import File, Root, as_root
 from distill.errors import UsageError, is_plain
@@ -39,9 +31,6 @@ MOST_CLASSES = 254
 
 MOST_IMAGES = 10**7
 """Images of a generated split."""
-
-MOST_VIEWS = 10**6
-"""Different views of a picture in a stream that repeats."""
 
 Level = Annotated[int, Field(ge=0, le=255)]
 """What a byte of a picture holds."""
@@ -377,16 +366,11 @@ class AugmentationConfig(_Config):
     views: int | None = Field(
         None,
         ge=1,
-        le=MOST_VIEWS,
+        le=10**6,
+        exclude_if=lambda views: views is None,  # hashes of what was written before there was a choice stand
         description="different views of each picture in a stream, which then shows the same batches again in another "
         "order; by default every view is a new one",
     )
-
-    @model_serializer(mode="wrap")
-    def _as_written_before(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without a default that earlier runs did not know: their hashes stand."""
-        written: dict[str, Any] = serialise(self)
-        return {k: v for k, v in written.items() if (k, v) != ("views", None)}
 
     @field_validator("crop", mode="before")
     @classmethod

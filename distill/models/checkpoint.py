@@ -145,7 +145,7 @@ def filled(build: Callable[[], Network], tensors: Mapping[str, Tensor], place: s
     with reading(place, "its description must be one that this program can build; write it again"):
         with torch.device("meta"):
             network = build()
-        needed = network.state_dict()
+        needed = network.state_dict(keep_vars=True)
         wanted = {name: tuple(tensor.shape) for name, tensor in needed.items()}
         found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         differing = sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))
@@ -156,12 +156,13 @@ def filled(build: Callable[[], Network], tensors: Mapping[str, Tensor], place: s
                 f"differ, first {name}: {found.get(name, 'none')}, must be {wanted.get(name, 'left out')}; take the "
                 "file of this model"
             )
-        network.load_state_dict(
-            {name: _own(tensors[name], needed[name].dtype) for name in needed}, assign=True
-        )
-        if _lacks_any(network):
+        if _holds_more(network, needed):
             network = build()
             network.load_state_dict(dict(tensors))
+        else:
+            network.load_state_dict(
+                {name: _own(tensors[name], needed[name].dtype) for name in needed}, assign=True
+            )
     return network
 
 
@@ -170,10 +171,11 @@ def _own(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.empty(tensor.shape, dtype=dtype).copy_(tensor)
 
 
-def _lacks_any(network: nn.Module) -> bool:
-    """Whether a tensor is left without memory: one that is worked out when the network is built, and never saved."""
+def _holds_more(network: nn.Module, saved: Mapping[str, Tensor]) -> bool:
+    """Whether it has a tensor that is never saved: one that is worked out when the network is built."""
+    known = {id(tensor) for tensor in saved.values()}
     return any(
-        isinstance(value, Tensor) and value.is_meta
+        isinstance(value, Tensor) and id(value) not in known
         for module in network.modules()
         for value in (*module._parameters.values(), *module._buffers.values(), *vars(module).values())
     )
