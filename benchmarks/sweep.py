@@ -28,7 +28,9 @@ few steps.
 Then, once, ours with 1 to 16 taught students beside the student alone, for the last of `--pairs`. Writes
 `benchmarks/sweep.json` and the page `docs/performance.md`. The page's longer sweep is
 
-    python benchmarks/sweep.py --pairs heavy --steps 200 --repeated-only --json benchmarks/sweep_long.json
+    python benchmarks/sweep.py --pairs heavy --steps 200 --repeated-only
+
+whose results are in `benchmarks/sweep_long.json`.
 """
 
 from __future__ import annotations
@@ -268,9 +270,13 @@ def main() -> None:
     parser.add_argument(
         "--threads", type=int, help="of each worker; by default as many as there are CPUs for it"
     )
-    parser.add_argument("--json", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument(
+        "--json", type=Path, help="by default the file beside this one, or that of the longer sweep"
+    )
     parser.add_argument("--page", type=Path, default=performance.PAGE)
     options = parser.parse_args()
+    section = "sweep_long" if options.repeated_only else "sweep"
+    options.json = options.json or HERE / f"{section}.json"
     began, load = time.monotonic(), os.getloadavg()[0]
     threads = options.threads or max(1, measured.cpus() // options.workers)
     with tempfile.TemporaryDirectory() as folder:
@@ -316,7 +322,7 @@ def main() -> None:
             keep(repeat + 1)
         if not options.repeated_only:
             _once(bench, options, report, keep)
-    performance.write(options.page, **{options.json.stem: options.json})
+    performance.write(options.page, **{section: options.json})
 
 
 def _once(
