@@ -18,7 +18,7 @@ test: setup
 # The tests that are too slow for every change, a hundred random kills, and fuzzing in depth.
 test-long: setup
 	$(BIN)/python -m pytest -m long
-	$(BIN)/python tests/faults/harness.py --kills 100 --seed 1
+	$(BIN)/python -m tests.faults.harness --kills 100 --seed 1
 	FUZZ_EXAMPLES=20000 $(BIN)/python -m pytest tests/fuzz --timeout 0
 
 setup: $(VENV)/.installed

@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from orchestrator.ledger import Ledger
-from orchestrator.rows import counts_table
+from orchestrator.ledger.arrow_rows import counts_table
+from orchestrator.ledger.tables import Ledger
 
 METHODS, SEARCHED, SEEDS, REPORTS = 25, 45, 5, 100
 PAIRS = (1, 2, 4, 8)

@@ -29,8 +29,8 @@ from distill.data.stream import normalise, stream
 from distill.models import ModelInfo
 from distill.models.teachers import load_teacher
 from distill.training import Batch, Student, StudentSpec, teacher_output
-from orchestrator.plan import Trial
-from orchestrator.sweepfile import load_sweep
+from orchestrator.planning.loader import load_sweep
+from orchestrator.planning.plan import Trial
 
 T = TypeVar("T")
 WARM_UP = 3

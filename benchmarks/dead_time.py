@@ -28,7 +28,7 @@ import measured
 import performance
 from sweep import START, Bench
 
-from orchestrator.ledger import Ledger
+from orchestrator.ledger.tables import Ledger
 
 
 def bare(output: str) -> None:

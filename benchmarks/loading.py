@@ -43,9 +43,9 @@ from distill.data import (
     SegmentationDataset,
     build_dataset,
 )
-from distill.data.cache import PictureCache
 from distill.data.layout import Pair
 from distill.data.layouts.cityscapes import LABEL_CLASSES
+from distill.data.picture_cache import PictureCache
 from distill.data.scenes import draw_scene
 from distill.data.stream import IMAGENET_MEAN, IMAGENET_STD, normalise, stream
 

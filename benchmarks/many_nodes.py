@@ -58,7 +58,7 @@ def sweep(cohorts: int, trials: int, wave: int) -> dict[str, Any]:
 
 
 def answer_jobs(crew: str, assignments: Any, seconds: float, notes: str) -> None:
-    """What a crew's worker does, as `orchestrator.cohort_job.work`, but that it trains nothing; notes when and where."""
+    """What a crew's worker does, as `orchestrator.worker.main.work`, but that it trains nothing; notes when and where."""
     import ray
 
     done: str | None = None
@@ -97,7 +97,7 @@ def main() -> None:
 
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """One phase on so many nodes."""
-    from orchestrator.cluster import prepare_environment
+    from orchestrator.cluster.session import prepare_environment
 
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), **LEAN}
     prepare_environment("auto")  # before anything imports ray
@@ -129,13 +129,13 @@ def carry_out(options: argparse.Namespace, folder: Path, address: str) -> dict[s
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
     from rich.console import Console
 
-    from orchestrator import phases
-    from orchestrator.cluster import ray_session, worker_resources
-    from orchestrator.config import SweepConfig
-    from orchestrator.crew import Crews
-    from orchestrator.growth import room_now
-    from orchestrator.plan import make_plan
-    from orchestrator.progress import ProgressView
+    from orchestrator.cluster.autoscaling import room_now
+    from orchestrator.cluster.session import ray_session, worker_resources
+    from orchestrator.console.progress import ProgressView
+    from orchestrator.controller import phase_runner as phases
+    from orchestrator.controller.worker_groups import Crews
+    from orchestrator.planning.config import SweepConfig
+    from orchestrator.planning.plan import make_plan
 
     plan = make_plan(SweepConfig.model_validate(sweep(options.cohorts, options.trials, options.wave)))
     compute, operation = plan.config.compute, plan.config.operation

@@ -32,7 +32,7 @@ STUDENTS, WORKERS, CLASSES, SIZE, BATCH, WARM_UP = 4, 2, 9, 64, 8, 3
 
 
 def begun_mean(tensor: Tensor) -> Callable[[], None]:
-    """As `orchestrator.workers` has it."""
+    """As `orchestrator.worker.data_parallel` has it."""
     sent = dist.all_reduce(tensor, async_op=True)
 
     def arrive() -> None:

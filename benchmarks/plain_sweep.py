@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from distill.data.config import AugmentationConfig
-from orchestrator.cluster import LOCAL, ray_session
-from orchestrator.plan import Trial, bracket_trials, make_plan
-from orchestrator.sweepfile import load_sweep
+from orchestrator.cluster.session import LOCAL, ray_session
+from orchestrator.planning.loader import load_sweep
+from orchestrator.planning.plan import Trial, bracket_trials, make_plan
 
 
 def planned_trials(file: str) -> list[Trial]:

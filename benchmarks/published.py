@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import argparse
 
-from orchestrator.config import PairChoice, SweepConfig
-from orchestrator.estimate import estimate
 from orchestrator.leaderboard.published import Published, method_key, published_for
-from orchestrator.plan import make_plan
-from orchestrator.sweepfile import load_sweep
+from orchestrator.planning.config import PairChoice, SweepConfig
+from orchestrator.planning.cost_estimate import estimate
+from orchestrator.planning.loader import load_sweep
+from orchestrator.planning.plan import make_plan
 
 PRESETS = ("cityscapes", "voc", "ade20k")
 TEACHERS = ("deeplabv3-resnet101", "segformer-mit_b4")

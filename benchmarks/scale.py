@@ -41,18 +41,18 @@ PICTURES, CLASSES = 20, 9
 
 def ours(count: int, root: Path) -> dict[str, Any]:
     """Plan → phase → ledger → board, with a cohort that trains nothing."""
-    from orchestrator.cluster import LOCAL, prepare_environment, ray_session
+    from orchestrator.cluster.session import LOCAL, prepare_environment, ray_session
 
     prepare_environment(LOCAL)  # before anything imports ray
     import ray
     from rich.console import Console
 
-    from orchestrator import phases
-    from orchestrator.config import SweepConfig
-    from orchestrator.office import OfficeHandle
-    from orchestrator.plan import make_plan
-    from orchestrator.progress import ProgressView
-    from orchestrator.run import Run
+    from orchestrator.console.progress import ProgressView
+    from orchestrator.controller import phase_runner as phases
+    from orchestrator.controller.coordinator import OfficeHandle
+    from orchestrator.controller.run_state import Run
+    from orchestrator.planning.config import SweepConfig
+    from orchestrator.planning.plan import make_plan
 
     recipe = {"steps": 1, "batch_size": 1, "augmentation": {"crop": 32}, "lr": 0.1}
     document = {
@@ -72,7 +72,7 @@ def ours(count: int, root: Path) -> dict[str, Any]:
     }
 
     class AnsweringCrew:
-        """Stands in for `orchestrator.crew.Crews`; all around it is the real thing."""
+        """Stands in for `orchestrator.controller.worker_groups.Crews`; all around it is the real thing."""
 
         def __init__(self) -> None:
             self.office = OfficeHandle()
@@ -124,9 +124,9 @@ def ours(count: int, root: Path) -> dict[str, Any]:
 
 def begun_run(plan: Any, root: Path) -> Any:
     """A run of a plan, in a ledger that is claimed for it and says where it comes from."""
-    from orchestrator.ledger import Ledger
-    from orchestrator.provenance import provenance_row
-    from orchestrator.run import Run, claim
+    from orchestrator.cluster.provenance import provenance_row
+    from orchestrator.controller.run_state import Run, claim
+    from orchestrator.ledger.tables import Ledger
 
     run = Run(Ledger(root), plan)
     claim(run.ledger, plan, fresh=False)
@@ -143,7 +143,7 @@ def answer_waves(desk: Any, root: str | None, seconds: float = 0.0) -> None:
     """
     import ray
 
-    from orchestrator.report import Report
+    from orchestrator.protocol import Report
 
     finished = -1
     while True:
@@ -172,8 +172,8 @@ def answer_waves(desk: Any, root: str | None, seconds: float = 0.0) -> None:
 def _count(root: str, trial_id: str, score: float) -> None:
     import numpy as np
 
-    from orchestrator.ledger import Ledger
-    from orchestrator.rows import counts_table
+    from orchestrator.ledger.arrow_rows import counts_table
+    from orchestrator.ledger.tables import Ledger
 
     tp = np.full((PICTURES, CLASSES), int(1000 * score))
     table = counts_table(trial_id, "test", range(PICTURES), tp, 1000 - tp, 1000 - tp, None)
@@ -182,13 +182,13 @@ def _count(root: str, trial_id: str, score: float) -> None:
 
 def bare(count: int, root: Path) -> dict[str, Any]:
     """Ray Tune alone."""
-    from orchestrator.cluster import LOCAL, ray_session
-    from orchestrator.config import OperationChoice
+    from orchestrator.cluster.session import LOCAL, ray_session
+    from orchestrator.planning.config import OperationChoice
 
     with ray_session(LOCAL, OperationChoice(), verbose=False):
         from ray import tune
 
-        from orchestrator.office import BESIDE_THE_DRIVER
+        from orchestrator.controller.coordinator import BESIDE_THE_DRIVER
 
         tuner = tune.Tuner(
             tune.with_resources(report_once, tune.PlacementGroupFactory([BESIDE_THE_DRIVER])),

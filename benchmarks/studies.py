@@ -39,7 +39,7 @@ import yaml
 
 from distill.errors import UsageError
 from orchestrator.leaderboard.statistics import t_interval
-from orchestrator.ledger import Ledger
+from orchestrator.ledger.tables import Ledger
 
 _LABEL = re.compile(r"(\w+)_([\d.]+)\.(\w+)_([\d.]+)")
 ROUND_TO = 10

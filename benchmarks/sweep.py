@@ -52,7 +52,7 @@ import performance
 import yaml
 from processes import Taken, run
 
-from orchestrator.ledger import Ledger
+from orchestrator.ledger.tables import Ledger
 
 HERE = Path(__file__).parent
 TRIALS, BATCH = 8, 8
@@ -116,8 +116,8 @@ class Bench:
         return self.root / f"run-{next(self._number)}"
 
     def _teacher(self, pair: str) -> Path:
-        from orchestrator.plan import make_plan, teacher_weights
-        from orchestrator.sweepfile import load_sweep
+        from orchestrator.planning.loader import load_sweep
+        from orchestrator.planning.plan import make_plan, teacher_weights
 
         [teacher] = make_plan(load_sweep(str(self._file(pair, 2, 2)))).teachers
         return self.root / "teachers" / teacher_weights(teacher)

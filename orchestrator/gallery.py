@@ -12,10 +12,10 @@ import tyro
 from distill.errors import UsageError
 
 if TYPE_CHECKING:
-    from orchestrator.drawings import Predicted
-    from orchestrator.leaderboard.evidence import Evidence
-    from orchestrator.leaderboard.exhibits import Exhibit
-    from orchestrator.ledger import Ledger
+    from orchestrator.leaderboard.gallery_pictures import Exhibit
+    from orchestrator.leaderboard.run_records import Evidence
+    from orchestrator.ledger.tables import Ledger
+    from orchestrator.worker.gallery_renderer import Predicted
 
 # The page is to be sent around; drawings get smaller until it is no larger.
 _PAGE_BYTES = 3_000_000
@@ -38,7 +38,7 @@ def main() -> None:
     options = tyro.cli(Options, prog="python -m orchestrator.gallery")
     # Imported here: torch and pyarrow would make --help slow.
     from orchestrator.leaderboard.files import write_leaderboard
-    from orchestrator.ledger import Ledger
+    from orchestrator.ledger.tables import Ledger
 
     ledger = Ledger(options.run)
     try:
@@ -64,9 +64,9 @@ def write_gallery(ledger: Ledger) -> tuple[str | None, list[str]]:
     board), and a sentence for whatever is left out.
     """
     from orchestrator.leaderboard.board import build_boards
-    from orchestrator.leaderboard.evidence import gather
-    from orchestrator.leaderboard.exhibits import exhibits_of
     from orchestrator.leaderboard.files import GALLERY
+    from orchestrator.leaderboard.gallery_pictures import exhibits_of
+    from orchestrator.leaderboard.run_records import gather
 
     evidence = gather([ledger])
     exhibits = [exhibit for board in build_boards(evidence) for exhibit in exhibits_of(board, evidence)]
@@ -89,7 +89,9 @@ def _predicted(
     """What can be shown, and a sentence for whatever cannot."""
     if not exhibits:
         return [], []
-    from orchestrator.drawings import predict_exhibit  # torch, for which a run without pictures need not wait
+    from orchestrator.worker.gallery_renderer import (
+        predict_exhibit,  # torch, for which a run without pictures need not wait
+    )
 
     found, notes = [], []
     for exhibit in exhibits:
@@ -104,8 +106,8 @@ def _predicted(
 
 
 def _page(predicted: list[Predicted], notes: list[str], command: str) -> bytes:
-    from orchestrator.drawings import draw_room
     from orchestrator.leaderboard.gallery_page import gallery_html
+    from orchestrator.worker.gallery_renderer import draw_room
 
     page = b""
     for longest in _LONGEST_SIDES:

@@ -18,7 +18,7 @@ from rich.text import Text
 from distill.errors import UsageError, printable, unknown
 
 if TYPE_CHECKING:
-    from orchestrator.ledger import Ledger
+    from orchestrator.ledger.tables import Ledger
 
 _PHASES, _STATES = ("teacher", "search", "final"), ("ok", "pruned", "failed")
 _NOTHING = "–"
@@ -43,14 +43,14 @@ def main() -> None:
     """The command; exit code 0, or 2 for a run or trial that cannot be read."""
     options = tyro.cli(Options, prog="python -m orchestrator.show")
     # Imported here: pyarrow would make --help slow.
-    from orchestrator.ledger import Ledger
+    from orchestrator.ledger.tables import Ledger
 
     ledger = Ledger(options.run)
     try:
         if not ledger.exists("tables"):
             raise UsageError(f"{ledger.place()} holds no tables; give the folder of a run (its --output)")
         if options.optuna is not None:
-            from orchestrator.optuna_file import write_optuna_file
+            from orchestrator.ledger.optuna_export import write_optuna_file
 
             studies, trials = write_optuna_file(ledger, options.optuna)
             print(

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 if TYPE_CHECKING:
-    from orchestrator.cluster import Holdings
-    from orchestrator.crew import Crews
-    from orchestrator.ledger import Ledger
-    from orchestrator.plan import Plan
-    from orchestrator.progress import ProgressView
-    from orchestrator.run import Run
+    from orchestrator.cluster.session import Holdings
+    from orchestrator.console.progress import ProgressView
+    from orchestrator.controller.run_state import Run
+    from orchestrator.controller.worker_groups import Crews
+    from orchestrator.ledger.tables import Ledger
+    from orchestrator.planning.plan import Plan
 
 DONE, BUG, USAGE, SOME_FAILED, BUDGET, INTERRUPTED = 0, 1, 2, 3, 4, 130
 _INTERRUPT = "interrupted"
@@ -90,14 +90,14 @@ def command(options: Options) -> int:
 
 def sweep(options: Options) -> int:
     """Plan → teachers → students → leaderboard, each one call into one room."""
-    from orchestrator.calibration import calibration_plan, show_calibration
-    from orchestrator.cluster import is_job, prepare_environment, ray_session
-    from orchestrator.ledger import Ledger
-    from orchestrator.outcome import show_outcome
-    from orchestrator.plan import make_plan
-    from orchestrator.run import CALIBRATION, Run, held
-    from orchestrator.submission import submit
-    from orchestrator.sweepfile import load_sweep
+    from orchestrator.cluster.job_submission import submit
+    from orchestrator.cluster.session import is_job, prepare_environment, ray_session
+    from orchestrator.console.summary import show_outcome
+    from orchestrator.controller.calibration import calibration_plan, show_calibration
+    from orchestrator.controller.run_state import CALIBRATION, Run, held
+    from orchestrator.ledger.tables import Ledger
+    from orchestrator.planning.loader import load_sweep
+    from orchestrator.planning.plan import make_plan
 
     plan = make_plan(load_sweep(options.source, [*options.set, *_budget(options)]))
     ledger = Ledger(options.output or f"runs/{plan.config.name}")
@@ -123,20 +123,22 @@ def sweep(options: Options) -> int:
 
 
 def _anything_left(run: Run) -> bool:
-    from orchestrator.teachers import anything_left  # Ray, which reads the environment when it is imported
+    from orchestrator.controller.teachers import (
+        anything_left,  # Ray, which reads the environment when it is imported
+    )
 
     return anything_left(run)
 
 
 def _room(options: Options, plan: Plan, now: Holdings) -> Callable[[], int]:
     """How many cohorts fit: at first once a joined cluster has grown as far as it was asked to, then as it is."""
-    from orchestrator.cluster import LOCAL
+    from orchestrator.cluster.session import LOCAL
 
     compute, operation = plan.config.compute, plan.config.operation
     if options.address == LOCAL:
         fit = now.cohorts_at_once(compute, operation)
         return lambda: fit
-    from orchestrator.growth import grown, room_now
+    from orchestrator.cluster.autoscaling import grown, room_now
 
     grown(now, compute, operation).cohorts_at_once(compute, operation)  # refuses one that is too small
     return lambda: room_now(compute, operation)
@@ -159,14 +161,14 @@ def _carry_out(options: Options, run: Run, room: Callable[[], int] | None) -> No
     Args:
         room: how many cohorts fit beside each other now; None where nothing is left to train and no Ray is there.
     """
-    from orchestrator.calibration import write_calibration
-    from orchestrator.cluster import LOCAL
-    from orchestrator.cohort_job import GalleryJob
-    from orchestrator.crew import Crews
+    from orchestrator.cluster.session import LOCAL
+    from orchestrator.console.progress import LastingConsole, ProgressView
+    from orchestrator.controller.calibration import write_calibration
+    from orchestrator.controller.run_state import claim
+    from orchestrator.controller.worker_groups import Crews
     from orchestrator.gallery import write_gallery
     from orchestrator.leaderboard.files import GALLERY, write_leaderboard
-    from orchestrator.progress import LastingConsole, ProgressView
-    from orchestrator.run import claim
+    from orchestrator.worker.main import GalleryJob
 
     ledger = run.ledger
     with ProgressView(LastingConsole(stderr=options.json)) as view, _stops_at_signals(run, view):
@@ -197,7 +199,7 @@ def _carry_out(options: Options, run: Run, room: Callable[[], int] | None) -> No
 
 def _room_on_ready_nodes(run: Run, room: Callable[[], int], say: Callable[[str], None]) -> Callable[[], int]:
     """Refuses nodes that lack what the sweep needs. Of one that joins later it is said: Ray may train on it all the same."""
-    from orchestrator.readiness import Readiness
+    from orchestrator.cluster.preflight import Readiness
 
     readiness = Readiness(run.config, run.ledger)
     readiness.check()
@@ -212,9 +214,9 @@ def _room_on_ready_nodes(run: Run, room: Callable[[], int], say: Callable[[str],
 
 def _phases(run: Run, crews: Crews, view: ProgressView, *, later: int) -> None:
     """Teachers, then students; `later` crews are kept for what follows."""
-    from orchestrator.phases import run_phase
-    from orchestrator.provenance import arguments_of_this_command, provenance_row
-    from orchestrator.teachers import missing_teachers, prepare_teachers, teacher_hashes
+    from orchestrator.cluster.provenance import arguments_of_this_command, provenance_row
+    from orchestrator.controller.phase_runner import run_phase
+    from orchestrator.controller.teachers import missing_teachers, prepare_teachers, teacher_hashes
 
     def note_provenance() -> None:
         row = provenance_row(run.plan, arguments_of_this_command(), teacher_hashes(run))
@@ -234,10 +236,10 @@ def _phases(run: Run, crews: Crews, view: ProgressView, *, later: int) -> None:
 def _check(plan: Plan, ledger: Ledger, options: Options) -> None:
     """Everything that can be found wrong before Ray is started and a file is written."""
     from distill.data.check import check_dataset
-    from orchestrator.cluster import LOCAL
-    from orchestrator.run import examine, refuse_if_held
-    from orchestrator.teachers import check_teachers
-    from orchestrator.trackers import check_trackers
+    from orchestrator.cluster.session import LOCAL
+    from orchestrator.controller.run_state import examine, refuse_if_held
+    from orchestrator.controller.teachers import check_teachers
+    from orchestrator.controller.trackers import check_trackers
 
     for config in plan.config.data.values():
         check_dataset(config, skip_broken=True, copies=plan.config.operation.copies)
@@ -251,7 +253,7 @@ def _check(plan: Plan, ledger: Ledger, options: Options) -> None:
 
 def _check_folders(folders: Mapping[str, str]) -> None:
     from distill.errors import UsageError
-    from orchestrator.probe import unwritable
+    from orchestrator.cluster.node_probe import unwritable
 
     for name, folder in folders.items():
         fault = unwritable(folder)
@@ -260,7 +262,7 @@ def _check_folders(folders: Mapping[str, str]) -> None:
 
 
 def _dry_run(plan: Plan, *, as_json: bool) -> int:
-    from orchestrator.estimate import estimate, render_estimate
+    from orchestrator.planning.cost_estimate import estimate, render_estimate
 
     found = estimate(plan)
     print(json.dumps(found, indent=1) if as_json else render_estimate(found))

@@ -23,7 +23,7 @@ def pytest_collection_modifyitems(items: list) -> None:
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of `small.yaml` that nobody disturbed; one for all processes of the test run. Not to be written into."""
-    from sweeps import SMALL, run
+    from tests.orchestrator.sweeps import SMALL, run
 
     parallel = "PYTEST_XDIST_WORKER" in os.environ
     base = tmp_path_factory.getbasetemp().parent if parallel else tmp_path_factory.getbasetemp()
@@ -40,8 +40,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def s3_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An S3 server on a free port of this machine with a bucket `runs`; gives host:port."""
     import boto3
-    from buckets import S3_ENVIRONMENT
     from moto.server import ThreadedMotoServer
+
+    from tests.distill.data.buckets import S3_ENVIRONMENT
 
     for name, value in S3_ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
@@ -62,7 +63,7 @@ def s3_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 @pytest.fixture
 def nodes_env(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The environment of Ray nodes, whose token this process, and every command it starts, has too."""
-    import ray_nodes
+    from tests.orchestrator import ray_nodes
 
     env = ray_nodes.environment()
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests import ROOT
+
 RULES = [
     # files, what they must not import, except
     ("distill/**/*.py", {"ray", "orchestrator"}, ()),
@@ -17,13 +18,13 @@ RULES = [
     ("orchestrator/**/*.py", {"timm", "albumentations"}, ()),
     ("distill/**/*.py", {"albumentations"}, ("distill/data/",)),
     ("orchestrator/leaderboard/**/*.py", {"torch", "ray"}, ()),
-    ("orchestrator/plan.py", {"torch", "ray"}, ()),
-    ("orchestrator/config.py", {"torch", "ray"}, ()),
-    ("orchestrator/ledger.py", {"torch", "ray"}, ()),
-    ("orchestrator/wavebook.py", {"torch", "ray"}, ()),
-    ("orchestrator/desk.py", {"torch", "ray"}, ()),
-    ("orchestrator/search.py", {"torch"}, ()),
-    ("orchestrator/trial.py", {"torch"}, ()),
+    ("orchestrator/planning/plan.py", {"torch", "ray"}, ()),
+    ("orchestrator/planning/config.py", {"torch", "ray"}, ()),
+    ("orchestrator/ledger/tables.py", {"torch", "ray"}, ()),
+    ("orchestrator/controller/wave_scheduler.py", {"torch", "ray"}, ()),
+    ("orchestrator/controller/cohort_channel.py", {"torch", "ray"}, ()),
+    ("orchestrator/controller/tune_adapter.py", {"torch"}, ()),
+    ("orchestrator/controller/report_poller.py", {"torch"}, ()),
 ]
 
 

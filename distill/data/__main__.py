@@ -14,9 +14,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from distill.data.check import check_dataset
 from distill.data.config import AnyDataConfig, DataConfig
-from distill.data.copies import CopiesConfig
-from distill.documents import parse_yaml
+from distill.data.remote_copies import CopiesConfig
 from distill.errors import UsageError, nearest
+from distill.yaml_reader import parse_yaml
 
 KINDS: dict[Any, type[AnyDataConfig]] = {
     model.model_fields["kind"].default: model for model in get_args(AnyDataConfig)

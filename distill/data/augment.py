@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from distill.data.config import AugmentationConfig
 from distill.data.dataset import IGNORE_INDEX
-from distill.data.randomness import bits
+from distill.data.philox import bits
 
 PAD_COLOUR = (124, 116, 104)
 """ImageNet's mean colour: what lies outside the picture is 0 to the network."""

@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, BinaryIO, Literal, NamedTuple, TypeVar
 
-from distill.address import below, opened, shown
-from distill.data.copies import Copies, CopiesConfig
+from distill.data.remote_copies import Copies, CopiesConfig
 from distill.errors import UsageError
-from distill.patience import Advice, patiently
 from distill.redaction import redacted
+from distill.retry import Advice, patiently
+from distill.uris import below, opened, shown
 
 T = TypeVar("T")
 
@@ -122,7 +122,7 @@ class BucketPath:
     """A folder or file in an object store: as much of `pathlib.Path` as reading a data set takes.
 
     Its text is for people, without credentials and options; `address` is the whole. Storage that stumbles is asked
-    again; storage that cannot be used raises `UsageError` wherever it is asked (see `distill.patience`).
+    again; storage that cannot be used raises `UsageError` wherever it is asked (see `distill.retry`).
     """
 
     __slots__ = ("_bucket", "_copies", "_known", "_path")

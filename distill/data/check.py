@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from distill.data.bucket import fetched_ahead
 from distill.data.config import AnyDataConfig, DiskConfig, ScenesConfig
-from distill.data.copies import CopiesConfig
 from distill.data.dataset import build_dataset
+from distill.data.remote_copies import CopiesConfig
 from distill.data.roots import File, is_far
 from distill.errors import UsageError
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from distill.data.config import AnyDataConfig, ScenesConfig
-from distill.data.copies import CopiesConfig
+from distill.data.remote_copies import CopiesConfig
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from distill.data.cache import PictureCache
+    from distill.data.picture_cache import PictureCache
 
 IGNORE_INDEX = 255
 """The label of pixels that count neither in a loss nor in a score."""

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from distill.address import is_uri
 from distill.data.images import BrokenFileError
 from distill.data.labels import Colour
 from distill.data.roots import File, as_root, files_below
 from distill.errors import UsageError
+from distill.uris import is_uri
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 """How the names of pictures end that are looked for in a folder."""

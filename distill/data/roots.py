@@ -10,9 +10,9 @@ from typing import Annotated
 
 from pydantic import PlainSerializer, PlainValidator
 
-from distill.address import is_uri
 from distill.data.bucket import BucketPath
-from distill.data.copies import CopiesConfig
+from distill.data.remote_copies import CopiesConfig
+from distill.uris import is_uri
 
 File = Path | BucketPath
 """A file or folder of a data set."""

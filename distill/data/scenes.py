@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from distill.data.config import SCENE_CLASSES, ScenesConfig
 from distill.data.dataset import IGNORE_INDEX, Protocol, Role, Sample, Split
-from distill.data.randomness import bits, uniforms
+from distill.data.philox import bits, uniforms
 
 PALETTE = (
     (70, 130, 180),

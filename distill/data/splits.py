@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Mapping
 
 from distill.data.config import CutConfig, DiskConfig
-from distill.data.copies import CopiesConfig
 from distill.data.dataset import Protocol, Role, Split
 from distill.data.layout import Layout, Pair, Source, find_pairs
 from distill.data.layouts import layout_of
-from distill.data.randomness import permutation
+from distill.data.philox import permutation
+from distill.data.remote_copies import CopiesConfig
 from distill.data.roots import with_copies
 from distill.errors import UsageError, unknown
 

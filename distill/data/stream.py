@@ -24,7 +24,7 @@ from distill.data.augment import Augmentation
 from distill.data.config import AugmentationConfig
 from distill.data.dataset import SegmentationDataset
 from distill.data.images import BrokenFileError
-from distill.data.randomness import permutation
+from distill.data.philox import permutation
 from distill.errors import UsageError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -29,7 +29,7 @@ def main() -> None:
     # Imported here: pyarrow and scipy would make --help slow.
     from distill.errors import UsageError
     from orchestrator.leaderboard.files import write_leaderboard
-    from orchestrator.ledger import Ledger
+    from orchestrator.ledger.tables import Ledger
 
     try:
         written = write_leaderboard([Ledger(run) for run in options.runs], options.output)

@@ -25,10 +25,10 @@ from orchestrator.leaderboard.entries import (
     PairSummary,
     Row,
 )
-from orchestrator.leaderboard.evidence import Evidence, ModelRecord, TrialRecord
 from orchestrator.leaderboard.groups import Group, groups_of
 from orchestrator.leaderboard.missing import missing_entries, notes_of
 from orchestrator.leaderboard.planned import Bounds, Spaces
+from orchestrator.leaderboard.run_records import Evidence, ModelRecord, TrialRecord
 from orchestrator.leaderboard.statistics import share_of_gap
 
 # A best value this close to an end of its range (as a share of the range) is flagged.

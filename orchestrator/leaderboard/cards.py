@@ -9,9 +9,9 @@ import yaml
 
 from orchestrator.leaderboard.comparison import final_score
 from orchestrator.leaderboard.entries import Board, Cell, PairSummary
-from orchestrator.leaderboard.evidence import Evidence, TrialRecord
-from orchestrator.leaderboard.figures import NOTHING, estimate, estimated_gain, measure, points
 from orchestrator.leaderboard.markdown import code_block, code_span, escaped
+from orchestrator.leaderboard.number_formats import NOTHING, estimate, estimated_gain, measure, points
+from orchestrator.leaderboard.run_records import Evidence, TrialRecord
 
 USE = "## Use"
 """The card's last section, in whose place an exported model has its own."""

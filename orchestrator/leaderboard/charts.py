@@ -14,7 +14,7 @@ from html import escape
 
 from markupsafe import Markup
 
-from orchestrator.leaderboard.labels import Dot, place_labels
+from orchestrator.leaderboard.label_placement import Dot, place_labels
 
 _SHAPES = {
     "baseline": "M-5,-5h10v10h-10z",

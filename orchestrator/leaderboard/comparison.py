@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchestrator.leaderboard.evidence import ImageCounts, TrialRecord
+from orchestrator.leaderboard.run_records import ImageCounts, TrialRecord
 from orchestrator.leaderboard.statistics import (
     Flags,
     Integers,

@@ -17,12 +17,12 @@ from distill.errors import UsageError
 from orchestrator.leaderboard.board import build_boards
 from orchestrator.leaderboard.cards import card_text
 from orchestrator.leaderboard.entries import Board, Row
-from orchestrator.leaderboard.evidence import Evidence, gather
 from orchestrator.leaderboard.html import leaderboard_html
 from orchestrator.leaderboard.markdown import leaderboard_markdown
 from orchestrator.leaderboard.planned import Spaces
-from orchestrator.leaderboard.taken import STUDENTS, students_bytes, taken_of
-from orchestrator.ledger import Ledger
+from orchestrator.leaderboard.run_records import Evidence, gather
+from orchestrator.leaderboard.selected_students import STUDENTS, students_bytes, taken_of
+from orchestrator.ledger.tables import Ledger
 
 NAME, GALLERY = "LEADERBOARD.md", "gallery.html"
 _PER_PAIR = "gain_per_pair"

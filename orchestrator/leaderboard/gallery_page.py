@@ -6,9 +6,9 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.leaderboard.exhibits import RULE, Chosen, Exhibit
-from orchestrator.leaderboard.figures import points, signed
+from orchestrator.leaderboard.gallery_pictures import RULE, Chosen, Exhibit
 from orchestrator.leaderboard.html import templates
+from orchestrator.leaderboard.number_formats import points, signed
 
 Colour = tuple[int, int, int]
 

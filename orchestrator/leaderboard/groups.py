@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.leaderboard.evidence import Evidence, TrialRecord
 from orchestrator.leaderboard.planned import Bounds, Planned, Spaces, planned
+from orchestrator.leaderboard.run_records import Evidence, TrialRecord
 
 STUDENT = "student"
 _BASELINE_FAMILY = "baseline"

@@ -23,16 +23,10 @@ from orchestrator.leaderboard.charts import (
 )
 from orchestrator.leaderboard.comparison import Estimate
 from orchestrator.leaderboard.entries import Board, Row
-from orchestrator.leaderboard.evidence import Evidence, TrialRecord
-from orchestrator.leaderboard.figures import estimated_gain, gain, letter, measure, points
-from orchestrator.leaderboard.phrases import (
-    HOW_TO_READ,
-    board_title,
-    legend,
-    protocol_line,
-    verdict,
-)
-from orchestrator.leaderboard.tables import (
+from orchestrator.leaderboard.number_formats import estimated_gain, gain, letter, measure, points
+from orchestrator.leaderboard.run_records import Evidence, TrialRecord
+from orchestrator.leaderboard.selected_students import Taken
+from orchestrator.leaderboard.text_tables import (
     TextTable,
     beats_table,
     best_of,
@@ -46,7 +40,13 @@ from orchestrator.leaderboard.tables import (
     provenance_table,
     published_table,
 )
-from orchestrator.leaderboard.taken import Taken
+from orchestrator.leaderboard.texts import (
+    HOW_TO_READ,
+    board_title,
+    legend,
+    protocol_line,
+    verdict,
+)
 
 # The page is to be sent around: trials are shown, finals first, as far as they keep it below so many bytes.
 _PAGE_BYTES = 150_000

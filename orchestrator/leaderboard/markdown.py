@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from distill.errors import printable
 from orchestrator.leaderboard.entries import Board
-from orchestrator.leaderboard.phrases import HOW_TO_READ, board_title, legend, protocol_line, verdict
-from orchestrator.leaderboard.tables import (
+from orchestrator.leaderboard.text_tables import (
     TextTable,
     cells_table,
     class_table,
@@ -19,6 +18,7 @@ from orchestrator.leaderboard.tables import (
     parameters_table,
     published_table,
 )
+from orchestrator.leaderboard.texts import HOW_TO_READ, board_title, legend, protocol_line, verdict
 
 
 def leaderboard_markdown(boards: Sequence[Board], command: Sequence[str]) -> str:

@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from orchestrator.leaderboard.comparison import Scores, final_score, pair_miou
-from orchestrator.leaderboard.evidence import Evidence, TrialRecord
 from orchestrator.leaderboard.groups import Group
+from orchestrator.leaderboard.run_records import Evidence, TrialRecord
 
 # Counts and the trial's own score may be summed in another order; more than this is another evaluation.
 _SCORE_TOLERANCE = 1e-4

@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from distill.documents import parse_yaml
 from distill.errors import UsageError
+from distill.yaml_reader import parse_yaml
 
 Bounds = tuple[float, float, bool]
 """Lower end, upper end, and whether the parameter is searched in its logarithm."""
@@ -36,8 +36,8 @@ class Planned:
 def planned(config_yaml: str) -> Planned | None:
     """The plan behind a stored config; None where this version of the program cannot read it."""
     # The config's schema imports pydantic models of three packages: a board without a config need not wait.
-    from orchestrator.config import SweepConfig
-    from orchestrator.plan import method_space
+    from orchestrator.planning.config import SweepConfig
+    from orchestrator.planning.plan import method_space
 
     try:
         config = SweepConfig.model_validate(parse_yaml(config_yaml, "config")[0])

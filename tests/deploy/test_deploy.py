@@ -16,8 +16,8 @@ import yaml
 
 from orchestrator.sweep import Options
 from search_spaces import preset_names
+from tests import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 DEPLOY = ROOT / "deploy"
 CLOUDS = ["aws.yaml", "gcp.yaml"]
 
@@ -245,7 +245,7 @@ def test_every_sweep_command_of_the_pages_is_one_that_the_sweep_understands(page
 
 
 def test_every_yaml_of_the_clusters_page_is_a_part_of_a_sweep_file() -> None:
-    from orchestrator.config import SweepConfig
+    from orchestrator.planning.config import SweepConfig
 
     blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "cluster.md").read_text(), re.DOTALL)
     assert blocks

@@ -1,6 +1,6 @@
 """Kills processes of a sweep at random moments, has the same command go on, and compares what comes out.
 
-`python tests/faults/harness.py --kills 100 --seed 1` is the long form; tests/faults/test_faults.py runs a few.
+`python -m tests.faults.harness --kills 100 --seed 1` is the long form; tests/faults/test_faults.py runs a few.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import os
 import random
 import signal
 import statistics
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -20,10 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "orchestrator"))
-
-from sweeps import SMALL, Sweep, assert_equal_runs, descendants, run, trials
+from tests.orchestrator.sweeps import SMALL, Sweep, assert_equal_runs, descendants, run, trials
 
 KINDS = ("teacher", "worker", "trial", "command", "machine", "damage")
 """The process that trains the teacher; one that trains students; Tune's, which serves all trials; the command; everything at once; the

@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import ray_nodes
 import yaml
-from by_hand import losses_by_hand, losses_of
-from harness import PATIENT, Toll, assert_nothing_lost, disturbed_run
-from sweeps import SMALL, Sweep, counted, run, trials
+
+from tests import ROOT
+from tests.faults.harness import PATIENT, Toll, assert_nothing_lost, disturbed_run
+from tests.orchestrator import ray_nodes
+from tests.orchestrator.by_hand import losses_by_hand, losses_of
+from tests.orchestrator.sweeps import SMALL, Sweep, counted, run, trials
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
-TROUBLES = Path(__file__).parents[1] / "orchestrator" / "troubles"
+TROUBLES = ROOT / "tests" / "orchestrator" / "troubles"
 
 
 def test_a_run_whose_processes_are_killed_at_random_ends_as_the_one_nobody_disturbed(

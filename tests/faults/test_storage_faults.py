@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stumbling_store import StumblingStore
-from sweeps import SMALL, Sweep, assert_equal_runs, run
 
 from distill.errors import UsageError
-from orchestrator.ledger import Ledger
+from orchestrator.ledger.tables import Ledger
+from tests.faults.stumbling_store import StumblingStore
+from tests.orchestrator.sweeps import SMALL, Sweep, assert_equal_runs, run
 
 SHORT = ("--set", "methods=[student]", "--set", "search.trials=0", "--set", "final.seeds=[1]")
 

@@ -23,10 +23,10 @@ with atheris.instrument_imports(
     include=["distill", "orchestrator", "search_spaces", "yaml", "PIL", "safetensors"]
 ):
     from distill.data.images import read_header, read_image, read_values
-    from distill.documents import parse_yaml
     from distill.errors import UsageError
-    from orchestrator.ledger import Ledger
-    from orchestrator.sweepfile import load_sweep
+    from distill.yaml_reader import parse_yaml
+    from orchestrator.ledger.tables import Ledger
+    from orchestrator.planning.loader import load_sweep
 
 FOLDER = Path(tempfile.mkdtemp(prefix="atheris-"))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fuzzing import REFUSED, TRIED
+from tests.fuzz.fuzzing import REFUSED, TRIED
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

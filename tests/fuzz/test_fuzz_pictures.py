@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fuzzing import damaged, exits, fingerprint, fuzz, text
 from hypothesis import strategies as st
 from PIL import Image
 
 from distill.data.__main__ import main as data_main
+from tests.fuzz.fuzzing import damaged, exits, fingerprint, fuzz, text
 
 SIDE = 24
 CLASSES = "value,name,red,green,blue\n0,sky,1,2,3\n1,road,4,5,6\n2,car,,,\n"

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import yaml
-from fuzzing import damaged, exits, fingerprint, fuzz, text, value
 from hypothesis import strategies as st
 
 from distill.data.__main__ import main as data_main
 from orchestrator.sweep import Options, command
+from tests.fuzz.fuzzing import damaged, exits, fingerprint, fuzz, text, value
 
 DOCUMENT: dict[str, Any] = {
     "name": "mine",

@@ -13,13 +13,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fuzzing import answers, damaged, exits, fingerprint, fuzz, text
 from hypothesis import strategies as st
 
 from orchestrator import show
 from orchestrator.leaderboard import __main__ as leaderboard
-from orchestrator.ledger import Ledger
-from orchestrator.schema import TABLES, arrow_type
+from orchestrator.ledger.schema import TABLES, arrow_type
+from orchestrator.ledger.tables import Ledger
+from tests.fuzz.fuzzing import answers, damaged, exits, fingerprint, fuzz, text
 
 MOMENT = datetime.datetime(2026, 1, 2, 3, 4, tzinfo=datetime.UTC)
 ROWS: dict[str, list[dict[str, Any]]] = {

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from fuzzing import answers, damaged, fingerprint, fuzz, value
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -18,6 +17,7 @@ from distill.errors import UsageError
 from distill.models import CheckpointMetadata, build_model, load_model, save_model
 from distill.models.teachers import load_teacher, read_teacher, save_teacher
 from distill.teacher_source import TeacherSource
+from tests.fuzz.fuzzing import answers, damaged, fingerprint, fuzz, value
 
 MODEL = {"name": "deeplabv3-test_resnet", "head_channels": 4}
 CLASSES = ("a", "b")
@@ -187,7 +187,7 @@ def test_a_changed_description_of_a_network_of_transformers_is_refused(
 
 @fuzz(60, grouping=value)
 def test_any_class_map_is_taken_or_refused(folder: Path, grouping: Any) -> None:
-    from orchestrator.config import TeacherChoice
+    from orchestrator.planning.config import TeacherChoice
 
     def read() -> None:
         path = str(folder / "model.safetensors")

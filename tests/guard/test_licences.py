@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).parent.parent.parent
+from tests import ROOT
+
 PAGE = (ROOT / "docs" / "licences.md").read_text()
 ROWS = dict(re.findall(r"(?m)^\| ([a-z0-9][a-z0-9-]*) \| ([^|]+) \|", PAGE))
 

@@ -21,15 +21,15 @@ from distill.models import build_model, load_model
 from distill.models.teachers import load_teacher, read_teacher
 from distill.teacher_source import RunSource, TorchvisionSource, TransformersSource
 from orchestrator import show
-from orchestrator.checkpoints import CohortCheckpoints
+from orchestrator.controller.run_state import claim, refuse_if_held
 from orchestrator.leaderboard import __main__ as leaderboard
-from orchestrator.ledger import Ledger
-from orchestrator.plan import make_plan
-from orchestrator.run import claim, refuse_if_held
+from orchestrator.ledger.tables import Ledger
+from orchestrator.planning.loader import load_sweep
+from orchestrator.planning.plan import make_plan
 from orchestrator.sweep import USAGE, Options, command
-from orchestrator.sweepfile import load_sweep
+from orchestrator.worker.checkpoint_manager import CohortCheckpoints
+from tests import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 SIZES = [(32, 32)]
 
 

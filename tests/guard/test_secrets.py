@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
-from sweeps import Sweep
 
 from distill.redaction import redacted
-from orchestrator.ledger import Ledger
-from orchestrator.plan import make_plan
-from orchestrator.provenance import provenance_row
-from orchestrator.sweepfile import load_sweep
+from orchestrator.cluster.provenance import provenance_row
+from orchestrator.ledger.tables import Ledger
+from orchestrator.planning.loader import load_sweep
+from orchestrator.planning.plan import make_plan
+from tests.orchestrator.sweeps import Sweep
 
 SECRETS = {
     "AWS_SECRET_ACCESS_KEY": "planted-aws-secret-5ZJq",

@@ -18,7 +18,7 @@ from distill.errors import UsageError, is_plain, printable
 from orchestrator import show
 from orchestrator.leaderboard.files import write_leaderboard
 from orchestrator.leaderboard.markdown import code_block, code_span
-from orchestrator.ledger import Ledger
+from orchestrator.ledger.tables import Ledger
 
 NASTY = "=cmd|' /C calc'!A0 \x1b[31m\x9b2J\u202e</script><script>alert(1)</script><img src=x onerror=alert(1)> `x`\n```\n[y](javascript:z) | [/x] \"'"
 

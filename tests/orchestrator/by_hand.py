@@ -14,17 +14,17 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from sweeps import curves, trials
 
 from distill.data.stream import normalise, stream
 from distill.models.output import PARTS
 from distill.training import Batch, Student, StudentSpec
-from orchestrator.cohort_job import CohortJob
-from orchestrator.ledger import Ledger
-from orchestrator.plan import Cohort, Plan, Trial, Wave, bracket_trials, make_plan
-from orchestrator.sampling import Scored
-from orchestrator.sweepfile import load_sweep
-from orchestrator.teaching import Teaching
+from orchestrator.ledger.tables import Ledger
+from orchestrator.planning.loader import load_sweep
+from orchestrator.planning.plan import Cohort, Plan, Trial, Wave, bracket_trials, make_plan
+from orchestrator.planning.sampler import Scored
+from orchestrator.worker.main import CohortJob
+from orchestrator.worker.teacher_forward import Teaching
+from tests.orchestrator.sweeps import curves, trials
 
 CPU = torch.device("cpu")
 Losses = dict[tuple[str, int], float]
@@ -46,7 +46,7 @@ def losses_by_hand(source: Path, output: Path, phases: Sequence[str]) -> Losses:
         source: the sweep file; it has one cohort of students. output: the run's folder.
         phases: of `search` and `final`.
     """
-    command = [sys.executable, __file__, str(source), str(output), *phases]
+    command = [sys.executable, "-m", __name__, str(source), str(output), *phases]
     done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return {(trial_id, step): loss for trial_id, step, loss in json.loads(done.stdout.splitlines()[-1])}

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Self
 
-from sweeps import descendants
+from tests.orchestrator.sweeps import descendants
 
 
 def free_port() -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.config import SweepConfig
-from orchestrator.sweepfile import load_sweep
+from orchestrator.planning.config import SweepConfig
+from orchestrator.planning.loader import load_sweep
 
 TINY_RECIPE = {
     "steps": 8,

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from orchestrator.leaderboard.entries import MEASURED_COLUMNS
-from orchestrator.ledger import Ledger
+from orchestrator.ledger.tables import Ledger
 
 SMALL = Path(__file__).with_name("small.yaml")
 MEASURED = {"gpu_seconds", "student_seconds", "shared_seconds", "teacher_seconds", "wall_seconds",

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from sweeps import run
-from trees import write_cityscapes_tree
 
 from orchestrator.sweep import USAGE, Options, command
+from tests.distill.data.trees import write_cityscapes_tree
+from tests.orchestrator.sweeps import run
 
 SWEEP = """\
 name: mine
@@ -172,10 +172,10 @@ def test_a_label_value_outside_the_map_is_named_with_its_file(
 def test_a_folder_with_another_plan_is_refused_with_what_differs(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    from orchestrator.ledger import Ledger
-    from orchestrator.plan import make_plan
-    from orchestrator.run import claim
-    from orchestrator.sweepfile import load_sweep
+    from orchestrator.controller.run_state import claim
+    from orchestrator.ledger.tables import Ledger
+    from orchestrator.planning.loader import load_sweep
+    from orchestrator.planning.plan import make_plan
 
     (tmp_path / "old.yaml").write_text(SWEEP)
     claim(Ledger(tmp_path / "out"), make_plan(load_sweep(str(tmp_path / "old.yaml"))), fresh=False)
@@ -201,8 +201,8 @@ def test_a_run_that_another_command_holds_says_who_and_a_dead_ones_lock_is_taken
     import time
 
     from distill.errors import UsageError
-    from orchestrator.ledger import Ledger
-    from orchestrator.run import held
+    from orchestrator.controller.run_state import held
+    from orchestrator.ledger.tables import Ledger
 
     ledger = Ledger(tmp_path)
     other = subprocess.Popen(["sleep", "60"])

@@ -10,19 +10,19 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from foreign_models import Plain, export, upernet
-from sweep_files import tiny_sweep
-from sweeps import run
 
 from distill.data import ScenesConfig, build_dataset
 from distill.data.config import AugmentationConfig
 from distill.data.stream import normalise, stream
 from distill.methods.pixels import cross_entropy
-from orchestrator.ledger import Ledger
-from orchestrator.outcome import outcome
-from orchestrator.plan import make_plan
-from orchestrator.run import Run
+from orchestrator.console.summary import outcome
+from orchestrator.controller.run_state import Run
+from orchestrator.ledger.tables import Ledger
+from orchestrator.planning.plan import make_plan
 from orchestrator.sweep import DONE, USAGE, Options, command
+from tests.distill.models.foreign_models import Plain, export, upernet
+from tests.orchestrator.sweep_files import tiny_sweep
+from tests.orchestrator.sweeps import run
 
 pytestmark = pytest.mark.timeout(300)
 SCENES = {"kind": "scenes", "size": 32, "classes": 4, "train": 16, "teacher_train": 64, "tune": 8, "test": 16}

@@ -9,13 +9,18 @@ from pathlib import Path
 
 import pytest
 import yaml
-from buckets import at, upload
-from stumbling_store import StumblingStore
-from sweep_files import TINY_RECIPE
-from sweeps import Sweep, run, trials
-from trees import write_ade20k_tree, write_cityscapes_tree, write_folder_tree, write_voc_tree
 
-from orchestrator.ledger import Ledger
+from orchestrator.ledger.tables import Ledger
+from tests.distill.data.buckets import at, upload
+from tests.distill.data.trees import (
+    write_ade20k_tree,
+    write_cityscapes_tree,
+    write_folder_tree,
+    write_voc_tree,
+)
+from tests.faults.stumbling_store import StumblingStore
+from tests.orchestrator.sweep_files import TINY_RECIPE
+from tests.orchestrator.sweeps import Sweep, run, trials
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 

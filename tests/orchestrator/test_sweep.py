@@ -13,11 +13,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from harness import processes
-from sweeps import SMALL, Sweep, assert_equal_runs, counted, curves, run, trials
 
-from distill.catalogue import load_catalogue
-from orchestrator.ledger import Ledger
+from distill.catalogue.reader import load_catalogue
+from orchestrator.ledger.tables import Ledger
+from tests.faults.harness import processes
+from tests.orchestrator.sweeps import SMALL, Sweep, assert_equal_runs, counted, curves, run, trials
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 same = pd.testing.assert_frame_equal

@@ -1,0 +1,1 @@
+"""What can be chosen by name, as data: heads, backbones with their cost, and methods. Imports neither torch nor timm."""

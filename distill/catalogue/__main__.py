@@ -1,0 +1,6 @@
+"""python -m distill.catalogue: generate the catalogue anew."""
+
+from distill.catalogue.reader import main
+
+if __name__ == "__main__":
+    main()

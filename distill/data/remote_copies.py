@@ -1,0 +1,92 @@
+"""Copies of a bucket's pictures on a node's own disk, shared by all processes of the node."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from distill.data.disk_cache import Shelf
+from distill.errors import UsageError
+
+
+class CopiesConfig(BaseModel):
+    """Where a node keeps copies of pictures that it fetched from a bucket; changes no result."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    folder: str = Field(
+        "~/.cache/heteroakd/pictures",
+        min_length=1,
+        description="a folder of each machine's own, on a disk; ~ is the home of whoever trains there",
+    )
+    gigabytes: float = Field(
+        50, gt=0, le=1e6, description="most that the folder holds; what was longest unused makes room"
+    )
+
+    @property
+    def place(self) -> Path:
+        """The folder on this machine."""
+        return Path(self.folder).expanduser()
+
+
+class Copies:
+    """The files of a `CopiesConfig`'s folder on this machine."""
+
+    def __init__(self, config: CopiesConfig) -> None:
+        self.config = config
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Copies, (self.config,)
+
+    def open(self, name: str, size: int, fetch: Callable[[], bytes]) -> BinaryIO:
+        """A file of `size` bytes to read: its copy, or what `fetch` gives, of which a copy then stays if it fits.
+
+        Several processes that ask for one file at a time fetch it once.
+
+        Raises:
+            UsageError: the folder cannot be used. Whatever `fetch` raises.
+        """
+        found = self._standing(name, size)
+        if found is not None:
+            return found
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(self._shelf.alone(name))
+            except OSError as error:
+                if error.errno != errno.ENOSPC:  # a full disk keeps nothing, and that is all
+                    raise UsageError(
+                        f"copies of pictures cannot be kept in {self.config.place} ({error.strerror}), must be a "
+                        "folder that may be written here; set operation.copies.folder"
+                    ) from error
+            found = self._standing(name, size)
+            if found is not None:
+                return found
+            data = fetch()
+            self._shelf.put(name, (data,))
+        return io.BytesIO(data)
+
+    def _standing(self, name: str, size: int) -> BinaryIO | None:
+        """The copy, marked as used now; None where there is none, or a damaged one."""
+        try:
+            file = self._shelf.path(name).open("rb")
+        except OSError:
+            return None
+        if os.fstat(file.fileno()).st_size != size:
+            file.close()
+            return None
+        with contextlib.suppress(OSError):  # another's file, or a disk that only reads: it is as good a copy
+            os.utime(file.fileno())
+        return file
+
+    @functools.cached_property
+    def _shelf(self) -> Shelf:
+        limit = int(self.config.gigabytes * 10**9)
+        return Shelf(self.config.place, limit, ".copy", makes_room=True)

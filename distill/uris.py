@@ -1,0 +1,61 @@
+"""Addresses of storage: a URI that `pyarrow.fs` knows, such as s3://bucket/folder?region=eu-west-1, or a local path."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from distill.errors import UsageError
+from distill.redaction import redacted
+from distill.retry import Advice, patiently
+
+_CREDENTIALS = re.compile(r"^(\w[\w+.-]*://)(?:[^/]*|[^/]*:.*)@")
+
+
+def is_uri(address: str) -> bool:
+    """Whether an address is a URI rather than a local path."""
+    return "://" in address
+
+
+def shown(address: str, path: str = "") -> str:
+    """Where a place, or a file below it, lies, for people: without a URI's credentials and options."""
+    if is_uri(address):
+        address = _CREDENTIALS.sub(r"\1", address.split("?")[0])
+    return f"{address}/{path}" if path else address
+
+
+def below(address: str, path: str) -> str:
+    """The address of a file or folder below another; a URI's options stay."""
+    place, mark, options = address.partition("?") if is_uri(address) else (address, "", "")
+    return f"{place}/{path}{mark}{options}"
+
+
+def opened(address: str, advice: Advice) -> tuple[Any, str]:
+    """The `pyarrow.fs` file system of an address, and the path in it.
+
+    Raises:
+        UsageError: no file system takes the address, or its store is not reached or refuses.
+    """
+    import pyarrow as pa
+    import pyarrow.fs
+
+    if not is_uri(address):
+        return pyarrow.fs.LocalFileSystem(), address
+    uri = address
+    if uri.startswith("s3://") and "allow_delayed_open" not in uri:
+        # Small objects then go out as one PUT instead of a multipart upload of three requests.
+        uri += ("&" if "?" in uri else "?") + "allow_delayed_open=true"
+
+    def find() -> tuple[Any, str]:
+        filesystem, path = pyarrow.fs.FileSystem.from_uri(uri)
+        return filesystem, path.rstrip("/")
+
+    try:
+        # not without asking the store: one that is given no region looks for its bucket's
+        return patiently(find, place=shown(address), is_local=False, advice=advice)
+    except UsageError:
+        raise
+    except (pa.ArrowInvalid, ValueError) as error:
+        raise UsageError(
+            f"'{shown(address)}' cannot be opened: {redacted(str(error))}. Use a local path, s3://bucket/folder or gs://bucket/folder."
+        ) from error

@@ -1,0 +1,1 @@
+"""What a person sees: progress, the closing summary, errors, exit codes."""

@@ -1,0 +1,120 @@
+"""What a person is told at the end: the board's first lines, what failed, where everything lies."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.controller.wave_scheduler import is_hopeless
+from orchestrator.worker.main import SKIPPED_PICTURES
+
+if TYPE_CHECKING:
+    from orchestrator.controller.run_state import Run
+    from orchestrator.protocol import Status
+
+_GALLERY = "leaderboard/gallery.html"
+
+
+def outcome(run: Run, code: int) -> dict[str, Any]:
+    """The end of a sweep as plain values."""
+    counts: dict[str, dict[str, int]] = {}
+    for (phase, status), number in sorted(run.counts().items()):
+        counts.setdefault(phase, {})[status] = number
+    return {
+        "exit_code": code,
+        "stopped": run.stop_reason,
+        "run": run.ledger.place(),
+        "plan_hash": run.plan.plan_hash,
+        "trials": counts,
+        "worker_hours": round(run.worker_seconds / 3600, 4),
+        "given_up": run.given_up,
+        "stopped_studies": _stopped_studies(run),
+        "overtaken_teachers": overtaken_teachers(run),
+        "leaderboard": run.ledger.place("leaderboard/LEADERBOARD.md"),
+        "gallery": run.ledger.place(_GALLERY) if run.ledger.exists(_GALLERY) else None,
+        "skipped_pictures": [
+            run.ledger.read_bytes(path).decode() for path in sorted(run.ledger.list(SKIPPED_PICTURES))
+        ],
+        "failures": [
+            {**{key: row[key] for key in ("trial_id", "study_id", "phase", "error")},
+             "log": run.ledger.place(f"logs/{row['trial_id']}.txt")}
+            for row in run.failures()
+        ],
+    }  # fmt: skip
+
+
+def show_outcome(run: Run, *, as_json: bool, code: int) -> int:
+    """Prints the outcome and hands the exit code back."""
+    found = outcome(run, code)
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return code
+    show_troubles(found)
+    for phase, tally in found["trials"].items():
+        print(f"{phase}: " + ", ".join(f"{number} {status}" for status, number in tally.items()))
+    if found["stopped"]:
+        print(f"stopped: {found['stopped']}; the same command goes on from here")
+    print(f"leaderboard: {found['leaderboard']}")
+    if found["gallery"]:
+        print(f"gallery: {found['gallery']}")
+    return code
+
+
+def show_troubles(found: Mapping[str, Any]) -> None:
+    """Failed trials, skipped pictures and teachers below their students, on standard error."""
+    for failure in found["failures"]:
+        print(
+            f"failed: {failure['phase']} {failure['study_id']}: {failure['error']} (log: {failure['log']})",
+            file=sys.stderr,
+        )
+    for study in found["stopped_studies"]:
+        print(f"study {study} was stopped: all of its first trials failed", file=sys.stderr)
+    for sentence in found["given_up"]:
+        print(f"{sentence}; the same command tries again", file=sys.stderr)
+    if found["skipped_pictures"]:
+        print(
+            f"{len(found['skipped_pictures'])} pictures could not be read and were skipped:", file=sys.stderr
+        )
+    for message in found["skipped_pictures"]:
+        print(f"  {message}", file=sys.stderr)
+    for sentence in found["overtaken_teachers"]:
+        print(f"WARNING: {sentence}", file=sys.stderr)
+
+
+def _stopped_studies(run: Run) -> list[str]:
+    """Studies of which nothing came but failures, and whose other trials were not tried."""
+    statuses: dict[str, dict[str, Status]] = {study.study_id: {} for study in run.plan.studies}
+    for row in run.ledger.read("trials", ["trial_id", "attempt", "study_id", "status"]).to_pylist():
+        statuses.setdefault(row["study_id"], {})[row["trial_id"]] = row["status"]
+    return [study.study_id for study in run.plan.studies if is_hopeless([*statuses[study.study_id].values()])]
+
+
+def overtaken_teachers(run: Run) -> list[str]:
+    """One sentence per pair whose teacher scores below its student alone, on the best evidence there is."""
+    columns = ["study_id", "phase", "status", "tune_miou", "test_miou"]
+    rows = [row for row in run.ledger.read("trials", columns).to_pylist() if row["status"] == "ok"]
+    found = []
+    for study in run.plan.studies:
+        if study.method != "student":
+            continue
+        for split, phase in (("test", "final"), ("tune", "search")):
+            teacher = _scores(rows, study.teacher.teacher_id, "teacher", split)
+            alone = _scores(rows, study.study_id, phase, split)
+            if teacher and alone:
+                reached = math.fsum(alone) / len(alone) if split == "test" else max(alone)
+                if teacher[-1] < reached:
+                    found.append(
+                        f"the teacher of {study.pair} scores {100 * teacher[-1]:.1f} mIoU on {split}, its "
+                        f"{study.title} alone {100 * reached:.1f}: it knows less than the student it teaches. "
+                        "Train it longer, or choose another"
+                    )
+                break
+    return found
+
+
+def _scores(rows: Sequence[Mapping[str, Any]], study_id: str, phase: str, split: str) -> list[float]:
+    mine = [row[f"{split}_miou"] for row in rows if (row["study_id"], row["phase"]) == (study_id, phase)]
+    return [score for score in mine if score is not None]

@@ -1,0 +1,1 @@
+"""The driver: decides what trains next, starts it, records what came of it. No torch."""

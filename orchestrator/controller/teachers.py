@@ -1,0 +1,110 @@
+"""Finds, trains or loads each teacher once; every one is scored like any other model."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.controller.phase_runner import PhaseView, run_phase
+from orchestrator.controller.run_state import Run
+from orchestrator.controller.wave_scheduler import WaveBook
+from orchestrator.controller.worker_groups import Crews
+from orchestrator.ledger.tables import Ledger
+from orchestrator.planning.plan import Cohort, Plan, Teacher, teacher_cohort, teacher_weights
+
+if TYPE_CHECKING:
+    from distill.models.teachers import ReadTeacher
+
+
+def check_teachers(plan: Plan, ledger: Ledger, *, fresh: bool) -> None:
+    """Reads every checkpoint that the config names, and asks it about classes and sizes of images.
+
+    One that lies in the run already is not asked for again: the run goes on without its source.
+
+    Raises:
+        UsageError: a checkpoint is missing, is another one than demanded, or does not fit the data set.
+    """
+    for teacher in plan.teachers:
+        if teacher.checkpoint is not None and (fresh or not ledger.exists(teacher_weights(teacher))):
+            _read(plan, teacher)
+
+
+def anything_left(run: Run) -> bool:
+    """Whether a teacher's weights are missing, or a planned trial is not recorded."""
+    cohorts = [*_cohorts(run), *run.plan.students]
+    return bool(missing_teachers(run) or WaveBook(run.config, cohorts, run.recorded()).open_first())
+
+
+def prepare_teachers(run: Run, *, crews: Crews, watch: Callable[[PhaseView], None]) -> None:
+    """Afterwards every teacher's weights lie in the run, by id, and its scores in the ledger.
+
+    A teacher of the same id in the shared folder (`operation.teachers`) is taken from there, and a newly trained one
+    put there.
+    """
+    shared = Ledger(run.config.operation.teachers) if run.config.operation.teachers else None
+    for teacher in run.plan.teachers:
+        path = teacher_weights(teacher)
+        if run.ledger.exists(path):
+            continue
+        if teacher.checkpoint is not None:
+            run.ledger.write_bytes(path, _file_of(_read(run.plan, teacher)))
+        elif shared is not None and shared.exists(path):
+            run.ledger.write_bytes(path, shared.read_bytes(path))
+    run_phase(run, "teachers", _cohorts(run), crews=crews, watch=watch, later=len(run.plan.students))
+    if shared is not None:
+        for teacher in run.plan.teachers:
+            path = teacher_weights(teacher)
+            if run.ledger.exists(path) and not shared.exists(path):
+                shared.write_bytes(path, run.ledger.read_bytes(path))
+
+
+def _cohorts(run: Run) -> list[Cohort]:
+    return [teacher_cohort(run.plan, teacher) for teacher in run.plan.teachers]
+
+
+def missing_teachers(run: Run) -> list[Teacher]:
+    """Teachers without weights: their training failed or was cut."""
+    return [teacher for teacher in run.plan.teachers if not run.ledger.exists(teacher_weights(teacher))]
+
+
+def teacher_hashes(run: Run) -> dict[str, str]:
+    """sha256 of every teacher's file, by teacher id."""
+    return {
+        teacher.teacher_id: run.ledger.sha256(teacher_weights(teacher))
+        for teacher in run.plan.teachers
+        if run.ledger.exists(teacher_weights(teacher))
+    }
+
+
+def _read(plan: Plan, teacher: Teacher) -> ReadTeacher:
+    """The teacher from its checkpoint, asked about the pictures that it will see."""
+    from distill.data import build_dataset
+    from distill.models.teachers import read_teacher
+
+    assert teacher.checkpoint is not None  # callers ask for loaded teachers only
+    config = plan.config
+    test = build_dataset(
+        config.data[teacher.data], "test", protocol=config.protocol, copies=config.operation.copies
+    )
+    taught = [study for study in plan.studies if study.teacher.teacher_id == teacher.teacher_id]
+    height, width = test[0].image_hw3.shape[:2]
+    sizes = dict.fromkeys([*(study.recipe.augmentation.crop for study in taught), (height, width)])
+    return read_teacher(
+        teacher.model.name,
+        teacher.checkpoint,
+        classes=test.classes,
+        class_map=teacher.class_map,
+        sizes=list(sizes),
+        sha256=teacher.sha256,
+    )
+
+
+def _file_of(read: ReadTeacher) -> bytes:
+    from distill.models.teachers import save_teacher
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "teacher.safetensors"
+        save_teacher(path, read.model, read.program)
+        return path.read_bytes()

@@ -1,0 +1,208 @@
+"""What the ledgers of one or more runs hold, as the leaderboard needs it: latest attempts, counts, models."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from scipy import sparse
+
+from orchestrator.leaderboard.statistics import Integers, Reals, class_iou, mean_iou
+from orchestrator.ledger.tables import Ledger
+
+_BEGINNING = datetime.datetime.min.replace(tzinfo=datetime.UTC)
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """The latest attempt at a trial; the fields are columns of `trials`, `run` numbers its ledger."""
+
+    run: int
+    trial_id: str
+    attempt: int
+    study_id: str
+    phase: str
+    status: str
+    dataset: str
+    protocol: str
+    pair: str
+    teacher: str
+    teacher_id: str
+    student: str
+    method: str
+    method_family: str
+    seed: int
+    recipe_hash: str
+    params: Mapping[str, Any]
+    steps_planned: int | None
+    steps_done: int | None
+    tune_miou: float | None
+    test_miou: float | None
+    student_seconds: float | None
+    teacher_seconds: float | None
+    gpu_seconds: float | None
+    peak_memory_bytes: int | None
+    error: str | None
+    error_step: int | None
+    finished_at: datetime.datetime | None
+    provenance_id: str
+    checkpoint: str
+
+    @property
+    def place_in_time(self) -> tuple[datetime.datetime, str]:
+        """Sorts by the end of the trial; the id breaks ties."""
+        return self.finished_at or _BEGINNING, self.trial_id
+
+
+@dataclass(frozen=True)
+class ImageCounts:
+    """Counts of one final run: `matrix` is [N, 3K]: for picture `images[n]` all tp, all fp, all fn."""
+
+    images: Integers
+    classes: int
+    matrix: sparse.csr_array
+
+    def _summed(self) -> tuple[Reals, Reals, Reals]:
+        tp, fp, fn = np.asarray(self.matrix.sum(axis=0), dtype=np.float64).reshape(3, self.classes)
+        return tp, fp, fn
+
+    def miou(self) -> float:
+        """mIoU of the summed counts, classes absent from the union dropped."""
+        return float(mean_iou(*self._summed()))
+
+    def per_class(self) -> Reals:
+        """IoU of each class, [K]; nan for absent ones."""
+        return class_iou(*self._summed())
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """A row of `models`."""
+
+    name: str
+    options: Mapping[str, Any]
+    num_classes: int
+    params: int | None
+    flops: int | None
+    latency_ms: float | None
+    device: str
+
+
+@dataclass(frozen=True)
+class ProvenanceRecord:
+    """What the board tells of a row of `provenance`."""
+
+    provenance_id: str
+    run: int
+    commit: str | None
+    dirty: bool
+    config_yaml: str
+    config_hash: str
+    teacher_sha256: Mapping[str, str]
+    command: str
+    versions: Mapping[str, str]
+    hardware: Mapping[str, Any]
+    created_at: datetime.datetime | None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything the ledgers hold; each sequence in an order that depends on ids alone."""
+
+    roots: tuple[str, ...]
+    trials: tuple[TrialRecord, ...]
+    counts: Mapping[str, ImageCounts]
+    class_names: Mapping[str, Mapping[int, str]]
+    models: tuple[ModelRecord, ...]
+    provenance: Mapping[str, ProvenanceRecord]
+
+
+def gather(ledgers: Sequence[Ledger]) -> Evidence:
+    """Read the tables; where ledgers hold the same trial or model, the first one's row counts."""
+    trials: dict[str, TrialRecord] = {}
+    models: dict[tuple[Any, ...], ModelRecord] = {}
+    provenance: dict[str, ProvenanceRecord] = {}
+    for run, ledger in enumerate(ledgers):
+        for trial in _trials(ledger, run):
+            known = trials.get(trial.trial_id)
+            if known is None or trial.attempt > known.attempt:
+                trials[trial.trial_id] = trial
+        for row in ledger.read("models").to_pylist():
+            record = _record(ModelRecord, {**row, "options": json.loads(row["options"] or "{}")})
+            models.setdefault((row["name"], row["options"], row["num_classes"], row["device"]), record)
+        for row in ledger.read("provenance").to_pylist():
+            row["dirty"] = bool(row["dirty"])
+            row["versions"] = dict(row["versions"] or ())
+            row["teacher_sha256"] = dict(row["teacher_sha256"] or ())
+            row["hardware"] = json.loads(row["hardware"] or "{}")
+            provenance.setdefault(row["provenance_id"], _record(ProvenanceRecord, {**row, "run": run}))
+    scored = {i: trial for i, trial in trials.items() if trial.phase in ("final", "teacher")}
+    counts, names = _counts(ledgers, scored)
+    return Evidence(
+        roots=tuple(ledger.root for ledger in ledgers),
+        trials=tuple(trials[i] for i in sorted(trials)),
+        counts=counts,
+        class_names=names,
+        models=tuple(models[key] for key in sorted(models, key=repr)),
+        provenance=dict(sorted(provenance.items())),
+    )
+
+
+def _trials(ledger: Ledger, run: int) -> Sequence[TrialRecord]:
+    names = [name for name in TrialRecord.__dataclass_fields__ if name != "run"]
+    rows = ledger.read("trials", names).to_pylist()
+    for row in rows:
+        row["params"] = {name: json.loads(value) for name, value in row["params"] or ()}
+        row["run"] = run
+    return [_record(TrialRecord, row) for row in rows]
+
+
+def _record(kind: type[Any], row: Mapping[str, Any]) -> Any:
+    """A record of the row's fields; text that is null becomes empty, so that it can be sorted and grouped."""
+    values = {}
+    for name, declared in kind.__annotations__.items():
+        value = row[name]
+        values[name] = "" if value is None and declared == "str" else value
+    return kind(**values)
+
+
+def _counts(
+    ledgers: Sequence[Ledger], scored: Mapping[str, TrialRecord]
+) -> tuple[dict[str, ImageCounts], dict[str, dict[int, str]]]:
+    """Test counts by scored trial, and class names by data set."""
+    tables = []
+    wanted = set(scored)
+    for ledger in ledgers:
+        table = ledger.read("counts")
+        mine = pc.is_in(table.column("trial_id"), pa.array(sorted(wanted), pa.string()))
+        tables.append(table.filter(pc.and_(pc.equal(table.column("split"), "test"), mine)))
+        wanted -= set(pc.unique(tables[-1].column("trial_id")).to_pylist())
+    table = pa.concat_tables(tables).sort_by("trial_id").combine_chunks()
+    names: dict[str, dict[int, str]] = {}
+    for row in table.group_by(["trial_id", "class", "class_name"]).aggregate([]).to_pylist():
+        if row["class_name"] is not None:
+            names.setdefault(scored[row["trial_id"]].dataset, {}).setdefault(row["class"], row["class_name"])
+    code = table.column("trial_id").combine_chunks().dictionary_encode()
+    ids = code.dictionary.to_pylist()
+    edges = np.searchsorted(code.indices.to_numpy(), np.arange(len(ids) + 1))
+    image, label, tp, fp, fn = (table.column(c).to_numpy() for c in ("image", "class", "tp", "fp", "fn"))
+    slices = {trial_id: slice(edges[i], edges[i + 1]) for i, trial_id in enumerate(ids)}
+    classes: dict[str, int] = {}
+    for trial_id, rows in slices.items():
+        dataset = scored[trial_id].dataset
+        classes[dataset] = max(classes.get(dataset, 0), int(label[rows].max()) + 1)
+    found = {}
+    for trial_id, rows in slices.items():
+        width = classes[scored[trial_id].dataset]
+        images, number = np.unique(image[rows], return_inverse=True)
+        columns = np.concatenate([label[rows] + part * width for part in range(3)])
+        values = np.concatenate([tp[rows], fp[rows], fn[rows]]).astype(np.float64)
+        matrix = sparse.csr_array((values, (np.tile(number, 3), columns)), shape=(len(images), 3 * width))
+        found[trial_id] = ImageCounts(images, width, matrix)
+    return found, names

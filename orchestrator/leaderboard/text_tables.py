@@ -1,0 +1,331 @@
+"""A board's tables as cells of text with values to sort by: the Markdown and the HTML page show the same ones."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from orchestrator.leaderboard.comparison import Estimate
+from orchestrator.leaderboard.entries import FAILED, Board, Cell, PairSummary, Row
+from orchestrator.leaderboard.number_formats import (
+    NOTHING,
+    ends,
+    estimate,
+    estimated_gain,
+    gain,
+    interval,
+    letter,
+    measure,
+    number,
+    points,
+    probability,
+    rank,
+    signed,
+)
+from orchestrator.leaderboard.published import method_key, published_for
+from orchestrator.leaderboard.run_records import ProvenanceRecord
+from orchestrator.leaderboard.statistics import expected_best
+
+# More cells than this make a page nobody reads; then only the methods at the ends of the board are shown.
+_CLASS_CELLS = 1500
+_SIZES = ("params (M)", "GFLOPs", "latency (ms)")
+_VERSIONS = ("python", "torch", "timm", "ray")
+# A larger matrix shows only what is sure.
+_BEATS_WITH_FIGURES = 20
+_BEST_OF = (1, 2, 4, 8, 16, 32)
+_FIGURES = re.compile(rf"[▲▼]? ?([-+−<]?[\d\[.][-−+\d.,–\[\] %×/n()a{FAILED}]*|< [\d.]+)?")
+
+
+UP, DOWN = "up", "down"
+"""Tones of a cell: an interval wholly above zero, or wholly below."""
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table for people. `keys` holds, by row and column, the number behind a text, or None.
+
+    `methods` names the method that each row is about, `tones` says by row and column what an interval shows;
+    both may be empty.
+    """
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    keys: tuple[tuple[float | None, ...], ...] = ()
+    methods: tuple[str, ...] = ()
+    tones: tuple[tuple[str, ...], ...] = ()
+    note: str = ""
+
+    @property
+    def numeric(self) -> tuple[bool, ...]:
+        """Which columns hold figures only, so that a page can align them."""
+        return tuple(
+            all(row[column] == NOTHING or _FIGURES.fullmatch(row[column]) for row in self.rows)
+            for column in range(len(self.header))
+        )
+
+
+Line = list[tuple[str, float | None, str]]
+"""A row's cells: text, key, tone."""
+
+
+def _table(header: Sequence[str], lines: Sequence[Line], methods: Sequence[str]) -> TextTable:
+    return TextTable(
+        tuple(header),
+        tuple(tuple(text for text, _, _ in line) for line in lines),
+        tuple(tuple(key for _, key, _ in line) for line in lines),
+        tuple(methods),
+        tuple(tuple(tone for _, _, tone in line) for line in lines),
+    )
+
+
+def pairs_table(board: Board) -> TextTable:
+    """The pairs, with the teacher's and the student's own scores."""
+    header = [*("pair", "teacher", "student", "teacher mIoU", "student alone"), *_SIZES]
+    rows = tuple(
+        (
+            f"{letter(place)} {pair.pair}",
+            pair.teacher,
+            pair.student,
+            points(pair.teacher_miou),
+            estimate(pair.student_miou),
+            measure(pair.params, 1e-6),
+            measure(pair.gflops),
+            measure(pair.latency_ms),
+        )
+        for place, pair in enumerate(board.pairs)
+    )
+    return TextTable(tuple(header), rows)
+
+
+def methods_table(board: Board) -> TextTable:
+    """The leaderboard itself: what a method reaches, and what one training run of it costs."""
+    header = ["rank", "method", "family", "mIoU", "gain over the student", "teacher gap closed"]
+    header += [*(f"gain {letter(place)}" for place in range(len(board.pairs))), "training cost"]
+    return _table(header, [_method(board, row) for row in board.rows], [row.method for row in board.rows])
+
+
+def _method(board: Board, row: Row) -> Line:
+    is_baseline = row.method == board.baseline
+    gained = "0" if is_baseline and row.gain is not None else gain(row)
+    cells = [(board.cells[pair.pair, row.method], row.gain_per_pair.get(pair.pair)) for pair in board.pairs]
+    return [
+        (rank(row), row.rank_low, ""),
+        (f"{row.method} {row.marks}".strip(), None, ""),
+        (row.family, None, ""),
+        (
+            NOTHING if row.miou is None else points(row.miou) + interval(row.miou_low, row.miou_high),
+            row.miou,
+            "",
+        ),
+        (gained, row.gain, _tone(row.gain_low, row.gain_high)),
+        (
+            NOTHING if is_baseline else number(row.teacher_gap_closed, 100, 0, " %"),
+            row.teacher_gap_closed,
+            "",
+        ),
+        *(
+            ("0" if is_baseline and value is not None else signed(value), value, _tone_of(cell.gain))
+            for cell, value in cells
+        ),
+        (number(row.train_cost_relative, 1, 2, " ×"), row.train_cost_relative, ""),
+    ]
+
+
+def costs_table(board: Board) -> TextTable:
+    """What stands behind each row and what it cost: test, seeds, trials, time, memory.
+
+    Parameters, operations and latency are the student's, whatever taught it: they stand with the pairs.
+    """
+    header = ["method", "p, beats the student", "gain, test pictures", "seeds", "trials", "failures"]
+    header += ["training (s)", board.hours_unit, "peak memory (GiB)"]
+    return _table(header, [_cost(board, row) for row in board.rows], [row.method for row in board.rows])
+
+
+def _cost(board: Board, row: Row) -> Line:
+    is_baseline = row.method == board.baseline
+    trials = f"{row.trials_min}" if row.trials_min == row.trials_max else f"{row.trials_min}–{row.trials_max}"
+    over_pictures = NOTHING if is_baseline else ends(row.gain_image_low, row.gain_image_high)
+    return [
+        (f"{row.method} {row.marks}".strip(), None, ""),
+        (probability(row.p_better_than_student), row.p_better_than_student, ""),
+        (over_pictures, row.gain_image_low, ""),
+        (str(row.seeds), row.seeds, ""),
+        (trials, row.trials_max, ""),
+        (str(row.failures), row.failures, ""),
+        (measure(row.train_seconds_alone), row.train_seconds_alone, ""),
+        (number(row.gpu_hours, 1, 2), row.gpu_hours, ""),
+        (measure(row.peak_memory_bytes, 2**-30), row.peak_memory_bytes, ""),
+    ]
+
+
+def cells_table(board: Board) -> TextTable:
+    """Every method on every pair."""
+    lines: list[Line] = []
+    methods = []
+    for pair in board.pairs:
+        for row in board.rows:
+            cell = board.cells[pair.pair, row.method]
+            is_baseline = row.method == board.baseline
+            scored = "" if not cell.scored_as_student else f" {FAILED} {cell.scored_as_student}"
+            texts = (
+                pair.pair,
+                row.method,
+                estimate(cell.miou),
+                NOTHING if is_baseline else estimated_gain(cell.gain),
+                NOTHING if is_baseline else number(cell.gap_closed, 100, 0, " %"),
+                f"{cell.seeds}{scored}",
+                str(cell.trials),
+                str(cell.failures),
+            )
+            tones = ("", "", "", _tone_of(cell.gain), "", "", "", "")
+            lines.append([(text, None, tone) for text, tone in zip(texts, tones, strict=True)])
+            methods.append(row.method)
+    header = ("pair", "method", "mIoU", "gain", "gap closed", "seeds", "trials", "failures")
+    return _table(header, lines, methods)
+
+
+def parameters_table(board: Board) -> TextTable:
+    """Hyper-parameters of the final runs, one column per pair, flagged where the best lies at an end of its space."""
+    rows, methods = [], []
+    for row in board.rows:
+        cells = [board.cells[pair.pair, row.method] for pair in board.pairs]
+        for name in sorted({name for cell in cells for name in cell.params}):
+            bounds = board.spaces.get(row.method, {}).get(name)
+            searched = f"{bounds[0]:g} to {bounds[1]:g}{' (log)' if bounds[2] else ''}" if bounds else NOTHING
+            rows.append((row.method, name, searched, *(_setting(cell, name) for cell in cells)))
+            methods.append(row.method)
+    values = [f"on {letter(k)}" for k in range(len(board.pairs))] if len(board.pairs) > 1 else ["value"]
+    header = ("method", "parameter", "searched", *values)
+    return TextTable(header, tuple(rows), methods=tuple(methods))
+
+
+def _setting(cell: Cell, name: str) -> str:
+    if name not in cell.params:
+        return "default" if cell.seeds else NOTHING
+    value = cell.params[name]
+    told = (
+        value if isinstance(value, str) else f"{value:.4g}" if isinstance(value, float) else json.dumps(value)
+    )
+    return f"{told} (at the {cell.on_edge[name]} end: widen the space)" if name in cell.on_edge else told
+
+
+def class_table(board: Board, pair: PairSummary) -> TextTable:
+    """IoU by class of one pair, one column per method, the teacher first."""
+    shown = [row.method for row in board.rows if row.method in pair.class_iou]
+    columns, note = shown, ""
+    if len(shown) * len(pair.class_names) * len(board.pairs) > _CLASS_CELLS:
+        columns = [*shown[:5], *(m for m in shown[5:] if m == board.baseline)]
+        note = (
+            f"{len(columns)} of {len(shown)} methods are shown; all of them are in the run's table of counts."
+        )
+    if "teacher" in pair.class_iou:
+        columns = ["teacher", *columns]
+    rows = tuple(
+        (name, *(points(pair.class_iou[method][k]) for method in columns))
+        for k, name in enumerate(pair.class_names)
+    )
+    return TextTable(("class", *columns), rows if columns else (), note=note)
+
+
+def missing_table(board: Board) -> TextTable:
+    """Every place without a score of its own, and why."""
+    rows = tuple((m.pair, m.method, ", ".join(map(str, m.seeds)) or "all", m.reason) for m in board.missing)
+    return TextTable(("pair", "method", "seeds", "why"), rows, methods=tuple(m.method for m in board.missing))
+
+
+def beats_table(board: Board) -> TextTable:
+    """Holm-adjusted p of every difference; ▲ where the row is surely better than the column, ▼ where worse."""
+    ranked = [standing.method for standing in board.comparison.standings]
+    brief = len(ranked) > _BEATS_WITH_FIGURES
+    rows = []
+    for one in ranked:
+        cells = []
+        for other in ranked:
+            p = board.comparison.probabilities.get((one, other))
+            sure = "▲" if (one, other) in board.comparison.surely_better else ""
+            sure = "▼" if (other, one) in board.comparison.surely_better else sure
+            cells.append(
+                ""
+                if one == other
+                else NOTHING
+                if p is None
+                else sure
+                if brief
+                else f"{sure} {_brief(p)}".strip()
+            )
+        rows.append((one, *cells))
+    header = ("", *(f"{place}" for place in range(1, len(ranked) + 1)))
+    rows = [(f"{place} {row[0]}", *row[1:]) for place, row in enumerate(rows, start=1)]
+    note = f"With more than {_BEATS_WITH_FIGURES} methods the p values are left out." if brief else ""
+    return TextTable(header, tuple(rows), note=note)
+
+
+def best_of(board: Board) -> dict[str, tuple[float, ...]]:
+    """Method → expected best tune mIoU of 1, 2, … search trials, mean over pairs, as far as all pairs have so many.
+
+    Empty for an adaptive search: its later trials depend on the earlier ones.
+    """
+    found = {}
+    for row in board.rows if not board.adaptive else ():
+        curves = [expected_best(board.cells[pair.pair, row.method].tuning) for pair in board.pairs]
+        found[row.method] = tuple(math.fsum(values) / len(curves) for values in zip(*curves, strict=False))
+    return {method: values for method, values in found.items() if values}
+
+
+def best_of_table(board: Board) -> TextTable:
+    """Expected best tune mIoU of n search trials, for some n."""
+    curves = best_of(board)
+    counts = [n for n in _BEST_OF if n <= max(map(len, curves.values()), default=0)]
+    rows = tuple(
+        (method, *(points(values[n - 1] if len(values) >= n else None) for n in counts))
+        for method, values in curves.items()
+    )
+    return TextTable(("method", *(f"best of {n}" for n in counts)), rows, methods=tuple(curves))
+
+
+def published_table(board: Board) -> TextTable:
+    """Published numbers for the pairs of this board, under other people's recipes, and ours of the same method."""
+    known = {method_key(row.method): row.method for row in board.rows}
+    rows = []
+    for place, pair in enumerate(board.pairs):
+        for score in published_for(board.dataset, pair.teacher, pair.student):
+            mine = board.baseline if score.is_student_alone else known.get(method_key(score.method))
+            cell = board.cells.get((pair.pair, mine or ""))
+            ours = estimate(cell.miou) if cell else NOTHING
+            rows.append(
+                (letter(place), score.method, score.miou, ours, score.split, score.recipe, score.source)
+            )
+    header = ("pair", "method", "published mIoU", "ours", "split", "recipe", "source")
+    return TextTable(header, tuple(rows))
+
+
+def provenance_table(board: Board, known: Mapping[str, ProvenanceRecord]) -> TextTable:
+    """Code, machine, versions and the command behind the rows, with the methods that they made; `known` by id."""
+    made: dict[tuple[str, ...], list[str]] = {}
+    for row in board.rows:
+        for record in (known[i] for i in board.provenance.get(row.method, ())):
+            code = (record.commit or "unknown")[:12] + (" with uncommitted changes" if record.dirty else "")
+            machine = ", ".join(f"{name} {value}" for name, value in sorted(record.hardware.items()))
+            versions = ", ".join(f"{n} {record.versions[n]}" for n in _VERSIONS if n in record.versions)
+            methods = made.setdefault((code, record.command, machine, versions), [])
+            if row.method not in methods:
+                methods.append(row.method)
+    rows = tuple((", ".join(methods), *origin) for origin, methods in made.items())
+    return TextTable(("methods", "commit", "command", "machine", "versions"), rows)
+
+
+def _tone_of(found: Estimate | None) -> str:
+    return _tone(found.low, found.high) if found is not None else ""
+
+
+def _tone(low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return ""
+    return UP if low > 0 else DOWN if high < 0 else ""
+
+
+def _brief(p: float) -> str:
+    return "<.001" if p < 0.001 else "1" if p > 0.995 else f"{p:.2g}".removeprefix("0")

@@ -1,0 +1,136 @@
+"""A run's search as an Optuna study file, so that Optuna's own tools and dashboard open it."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from distill.errors import UsageError
+from distill.yaml_reader import parse_yaml
+from orchestrator.ledger.tables import Ledger
+from orchestrator.planning.config import SweepConfig
+from orchestrator.planning.plan import method_space
+from orchestrator.planning.sampler import optuna_distribution
+from orchestrator.show import Row, latest_attempts, parameters_of
+from search_spaces import Domain
+
+if TYPE_CHECKING:
+    import optuna
+
+_FACTS = ("dataset", "protocol", "pair", "teacher", "student", "method", "recipe_hash")
+
+
+def write_optuna_file(ledger: Ledger, path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Write every study's search trials to a journal file; returns the numbers of studies and trials.
+
+    A study's value is tune mIoU (0 to 1, higher is better), its intermediate values are the reports. Pruned
+    and failed trials keep their state; the published default, which sets no parameter, has none.
+
+    Raises:
+        UsageError: Optuna is not installed, the file exists (a journal would grow), or nothing was searched.
+    """
+    try:
+        import optuna
+        from optuna.storages.journal import JournalFileBackend
+    except ImportError:
+        raise UsageError("an Optuna study file needs Optuna: pip install 'heteroakd[optuna]'") from None
+    target = Path(path)
+    if target.exists():
+        raise UsageError(f"{target} exists, and a study file only grows: remove it or name another")
+    trials = [row for row in latest_attempts(ledger.read("trials").to_pylist()) if row["phase"] == "search"]
+    if not trials:
+        raise UsageError(f"{ledger.place()} has no search trial yet, so there is no study to write")
+    spaces = _spaces(ledger.read("provenance").to_pylist())
+    reports = _reports(ledger)
+    studies: dict[str, list[Row]] = {}
+    for row in trials:
+        studies.setdefault(row["study_id"] or f"{row['pair']}.{row['method']}", []).append(row)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(target)))
+    for name, rows in sorted(studies.items()):
+        study = optuna.create_study(study_name=name, storage=storage, direction="maximize")
+        for fact in _FACTS:
+            study.set_user_attr(fact, rows[0][fact])
+        domains = spaces.get((rows[0]["provenance_id"], rows[0]["method"]), {})
+        distributions = _distributions(rows, domains)
+        rows.sort(key=lambda row: (str(row["started_at"]), row["trial_id"]))
+        study.add_trials([_trial(row, distributions, reports.get(row["trial_id"], {})) for row in rows])
+    return len(studies), len(trials)
+
+
+def _spaces(provenance: Iterable[Row]) -> dict[tuple[str, str], Mapping[str, Domain]]:
+    """(Provenance id, method) → its domains, from the configs that this version can read."""
+    found: dict[tuple[str, str], Mapping[str, Domain]] = {}
+    for row in provenance:
+        try:
+            config = SweepConfig.model_validate(parse_yaml(row["config_yaml"] or "", "config")[0])
+            for method in config.methods:
+                found[row["provenance_id"], method.title] = method_space(method).parameters
+        except (ValidationError, UsageError):
+            continue  # such a study gets the ranges that were seen
+    return found
+
+
+def _reports(ledger: Ledger) -> dict[str, dict[int, float]]:
+    """Trial → step → tune mIoU."""
+    table = ledger.read("curves", ["trial_id", "step", "tune_miou"]).drop_null()
+    found: dict[str, dict[int, float]] = {}
+    for trial_id, step, value in zip(*(column.to_pylist() for column in table.columns), strict=True):
+        found.setdefault(trial_id, {})[step] = value
+    return found
+
+
+def _distributions(
+    rows: Sequence[Row], domains: Mapping[str, Domain]
+) -> dict[str, optuna.distributions.BaseDistribution]:
+    """The space's distribution of each parameter, or where it has none the values seen, as categories."""
+    from optuna.distributions import CategoricalDistribution
+
+    seen: dict[str, list[Any]] = {}
+    for row in rows:
+        for name, value in parameters_of(row).items():
+            if value not in seen.setdefault(name, []):
+                seen[name].append(value)
+    return {
+        name: optuna_distribution(domains[name])
+        if name in domains
+        else CategoricalDistribution(tuple(sorted(values, key=repr)))
+        for name, values in sorted(seen.items())
+    }
+
+
+def _trial(
+    row: Row, distributions: Mapping[str, optuna.distributions.BaseDistribution], reports: Mapping[int, float]
+) -> optuna.trial.FrozenTrial:
+    from optuna.trial import FrozenTrial, TrialState
+
+    states = {"ok": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+    scored = row["tune_miou"] is not None
+    state = states[row["status"]] if scored or row["status"] != "ok" else TrialState.FAIL
+    params = parameters_of(row)
+    attributes = {name: row[name] for name in ("trial_id", "seed", "gpu_seconds", "steps_done", "error")}
+    return FrozenTrial(
+        number=0,  # the storage numbers trials in the order in which they are added
+        trial_id=0,
+        state=state,
+        value=row["tune_miou"] if state == TrialState.COMPLETE else None,
+        datetime_start=_naive(row["started_at"] or row["finished_at"]),
+        datetime_complete=_naive(row["finished_at"]),
+        params=params,
+        distributions={name: distributions[name] for name in params},
+        user_attrs={name: value for name, value in attributes.items() if value is not None},
+        system_attrs={},
+        intermediate_values=dict(reports),
+    )
+
+
+def _naive(moment: Any) -> Any:
+    """The moment in UTC without its zone, as Optuna keeps times; a finished trial must have both."""
+    known = moment or datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+    return known.replace(tzinfo=None)

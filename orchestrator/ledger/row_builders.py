@@ -1,0 +1,120 @@
+"""From what happened to rows of the ledger. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from distill.redaction import redacted
+from orchestrator.planning.plan import Cohort, Trial
+from orchestrator.protocol import Report
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from distill.evaluation import Counts
+
+
+def trial_row(
+    trial: Trial, cohort: Cohort, wave: int, attempt: int, reports: Sequence[Report], *,
+    run_name: str, protocol: str, family: str, provenance_id: str, world_size: int, device: str,
+) -> dict[str, Any]:  # fmt: skip
+    """The `trials` row of an ended trial; the last of `reports` ended it."""
+    last = reports[-1]
+    scored = [report for report in reports if report.tune_miou is not None]
+    spent = last.costs
+    return {
+        "trial_id": trial.trial_id,
+        "attempt": attempt,
+        "study_id": trial.study_id,
+        "cohort_id": cohort.cohort_id,
+        "wave": wave,
+        "phase": trial.phase,
+        "status": last.status,
+        "run_name": run_name,
+        "dataset": trial.data,
+        "protocol": protocol,
+        "pair": trial.pair,
+        "teacher": trial.teacher,
+        "teacher_id": trial.teacher_id,
+        "student": trial.student.name,
+        "method": trial.title,
+        "method_family": family,
+        "seed": trial.seed,
+        "stream_seed": trial.seed,
+        "recipe_hash": trial.recipe_hash,
+        "params": dict(trial.params),
+        "steps_planned": trial.recipe.steps,
+        "steps_done": last.step,
+        "rung_step": last.step if last.status == "pruned" else None,
+        "tune_miou": scored[-1].tune_miou if scored else None,
+        "test_miou": last.test_miou,
+        "student_seconds": spent.student_seconds,
+        "shared_seconds": spent.shared_seconds,
+        "teacher_seconds": spent.teacher_seconds,
+        "gpu_seconds": (spent.student_seconds + spent.shared_seconds) * world_size,
+        "wall_seconds": spent.wall_seconds,
+        "peak_memory_bytes": spent.peak_memory_bytes,
+        "loss_final": _total(scored[-1]) if scored else None,
+        "error": None if last.error is None else redacted(last.error),
+        "error_step": last.step if last.status == "failed" else None,
+        "remark": last.remark,
+        "world_size": world_size,
+        "device": device,
+        "started_at": _moment(last.started_at),
+        "finished_at": _moment(last.finished_at),
+        "provenance_id": provenance_id,
+        "checkpoint": last.checkpoint,
+    }
+
+
+def curve_rows(trial: Trial, reports: Sequence[Report]) -> list[dict[str, Any]]:
+    """The `curves` rows of a trial: one per step that was reported."""
+    rows = {}
+    for report in reports:
+        if report.tune_miou is None or report.step in rows:
+            continue
+        rows[report.step] = {
+            "trial_id": trial.trial_id,
+            "step": report.step,
+            "phase": trial.phase,
+            "tune_miou": report.tune_miou,
+            "lr": report.lr,
+            "loss_total": _total(report),
+            "terms_raw": report.terms_raw,
+            "terms_weighted": report.terms_weighted,
+            "student_seconds": report.costs.student_seconds,
+            "shared_seconds": report.costs.shared_seconds,
+        }
+    return [rows[step] for step in sorted(rows)]
+
+
+def count_rows(trial_id: str, split: str, classes: Sequence[str], counts: Counts) -> pa.Table:
+    """The `counts` rows of one evaluation: one per image and class, N·K of them."""
+    import numpy as np
+    import pyarrow as pa
+
+    images, width = counts.tp.shape
+    total = images * width
+    return pa.table(
+        {
+            "trial_id": [trial_id] * total,
+            "split": [split] * total,
+            "image": np.repeat(counts.image_index, width),
+            "class": np.tile(np.arange(width, dtype=np.int64), images),
+            "tp": counts.tp.reshape(-1),
+            "fp": counts.fp.reshape(-1),
+            "fn": counts.fn.reshape(-1),
+            "class_name": list(classes) * images,
+        }
+    )
+
+
+def _total(report: Report) -> float | None:
+    return math.fsum(report.terms_weighted.values()) if report.terms_weighted else None
+
+
+def _moment(seconds: float) -> datetime | None:
+    return datetime.fromtimestamp(seconds, UTC) if seconds else None

@@ -1,0 +1,285 @@
+"""The ledger's tables: every column with its type, unit and meaning, written once and used by code and docs.
+
+`python -m orchestrator.schema > docs/tables.md` writes the documentation of the tables.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from distill.errors import unknown
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SCHEMA_VERSION = 1
+LARGEST = 2**63 - 1
+PARAMETER_PREFIX = "param_"
+
+_TEXT, _INT, _REAL, _FLAG, _TIME, _JSON = "string", "int64", "float64", "bool", "timestamp", "json"
+_TEXTS, _REALS, _PARAMS = "map<string, string>", "map<string, float64>", "map<string, json>"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: `type` is a key of `arrow_type`, `unit` is empty for plain text and counts."""
+
+    name: str
+    type: str
+    meaning: str
+    unit: str = ""
+    choices: tuple[str, ...] = ()
+    most: int | None = None
+
+    @property
+    def span(self) -> tuple[float, float] | None:
+        """Least and greatest value; None where any will do, infinite and undefined ones too (a loss may be either)."""
+        if self.type == _INT:
+            return 0, LARGEST if self.most is None else self.most
+        if self.type != _REAL or not self.unit:
+            return None
+        return (0.0, 1.0) if self.unit == "0 to 1" else (-sys.float_info.max, sys.float_info.max)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: `key` names the columns that tell its rows apart; none of them may be null."""
+
+    name: str
+    meaning: str
+    key: tuple[str, ...]
+    columns: tuple[Column, ...]
+
+    def column(self, name: str) -> Column:
+        """The column of that name; raises `UsageError` with the nearest known one."""
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise unknown(f"column of table {self.name}", name, [column.name for column in self.columns])
+
+
+_TRIALS = Table(
+    "trials",
+    "One row per finished attempt at a trial: what was trained, what came of it, what it cost.",
+    ("trial_id", "attempt"),
+    (
+        Column("trial_id", _TEXT, "hash of everything that decides the trial's result"),
+        Column("attempt", _INT, "1 for the first try; `--retry-failed` adds one; the highest one counts"),
+        Column("study_id", _TEXT, "the study (pair × method) that the trial belongs to"),
+        Column("cohort_id", _TEXT, "the cohort (one teacher, one stream) it was trained in"),
+        Column("wave", _INT, "number of the wave inside the cohort"),
+        Column("phase", _TEXT, "what the trial is for", choices=("teacher", "search", "final")),
+        Column("status", _TEXT, "how it ended", choices=("ok", "pruned", "failed")),
+        Column("run_name", _TEXT, "name of the run, for people"),
+        Column("dataset", _TEXT, "the data set"),
+        Column(
+            "protocol", _TEXT, "`clean` (tuned on tune, scored once on test) or `paper` (not leakage-free)"
+        ),
+        Column("pair", _TEXT, "the teacher → student pair"),
+        Column("teacher", _TEXT, "the teacher model's name"),
+        Column("teacher_id", _TEXT, "trial id of the teacher, or its checkpoint's id"),
+        Column("student", _TEXT, "the student model's name"),
+        Column("method", _TEXT, "the distillation method; `student` is the student alone"),
+        Column("method_family", _TEXT, "family of the method, from its card"),
+        Column("seed", _INT, "seed of initialisation and data order"),
+        Column("stream_seed", _INT, "seed of the cohort's stream of batches"),
+        Column("recipe_hash", _TEXT, "hash of the recipe; only rows of one recipe hash are ranked together"),
+        Column("params", _PARAMS, "every hyper-parameter, each value as JSON"),
+        Column("steps_planned", _INT, "steps the trial was to be trained for", "steps"),
+        Column("steps_done", _INT, "steps it was trained for", "steps"),
+        Column("rung_step", _INT, "the rung at which it was pruned; null where it was not", "steps"),
+        Column("tune_miou", _REAL, "last mIoU on the tune split", "0 to 1"),
+        Column("test_miou", _REAL, "mIoU on the test split; null outside the final phase", "0 to 1"),
+        Column("student_seconds", _REAL, "the student's own time: forward, loss, backward, optimiser", "s"),
+        Column("shared_seconds", _REAL, "its share of the cohort's teacher and data time", "s"),
+        Column(
+            "teacher_seconds",
+            _REAL,
+            "the teacher's whole forward time over this trial's steps: what the method would pay trained "
+            "alone; 0 for a method that needs no teacher",
+            "s",
+        ),
+        Column("gpu_seconds", _REAL, "accelerator time charged to the trial, summed over workers", "s"),
+        Column("wall_seconds", _REAL, "from the first step to the last report", "s"),
+        Column("peak_memory_bytes", _INT, "highest memory in use while its step ran, one worker", "bytes"),
+        Column("loss_final", _REAL, "the last reported total loss"),
+        Column("error", _TEXT, "why it failed; null where it did not"),
+        Column("error_step", _INT, "the step at which it failed", "steps"),
+        Column("remark", _TEXT, "what went otherwise than planned; null where nothing did"),
+        Column("world_size", _INT, "data-parallel workers"),
+        Column("device", _TEXT, "the device it was trained on"),
+        Column("started_at", _TIME, "when its first step began", "UTC"),
+        Column("finished_at", _TIME, "when it ended", "UTC"),
+        Column("provenance_id", _TEXT, "row of `provenance` with code, config and versions"),
+        Column("checkpoint", _TEXT, "path of its weights relative to the run; null where none were kept"),
+    ),
+)
+
+_CURVES = Table(
+    "curves",
+    "One row per report of a trial.",
+    ("trial_id", "step"),
+    (
+        Column("trial_id", _TEXT, "the trial"),
+        Column("step", _INT, "optimiser steps done at the report", "steps"),
+        Column("phase", _TEXT, "the trial's phase", choices=("teacher", "search", "final")),
+        Column(
+            "tune_miou",
+            _REAL,
+            "mIoU on the tune split; null where the report carries no evaluation",
+            "0 to 1",
+        ),
+        Column("lr", _REAL, "learning rate of the last step"),
+        Column("loss_total", _REAL, "total loss, mean over the steps since the last report"),
+        Column("terms_raw", _REALS, "each term of the loss before its weight"),
+        Column("terms_weighted", _REALS, "each term of the loss times its weight"),
+        Column("student_seconds", _REAL, "the student's own time since the trial began", "s"),
+        Column("shared_seconds", _REAL, "its share of teacher and data time since the trial began", "s"),
+    ),
+)
+
+_COUNTS = Table(
+    "counts",
+    "Pixel counts of every final run, per image and class; they sum to any mIoU and feed every interval over "
+    "images. Rows with three zeros may be left out, but each image has at least one row.",
+    ("trial_id", "split", "image", "class"),
+    (
+        Column("trial_id", _TEXT, "the trial"),
+        Column("split", _TEXT, "the split that was read", choices=("train", "tune", "test")),
+        Column("image", _INT, "number of the picture in its split"),
+        Column("class", _INT, "number of the class", most=254),
+        Column("tp", _INT, "true positives", "pixels"),
+        Column("fp", _INT, "false positives", "pixels"),
+        Column("fn", _INT, "false negatives", "pixels"),
+        Column("class_name", _TEXT, "name of the class, for people"),
+    ),
+)
+
+_MODELS = Table(
+    "models",
+    "Size and speed of every model that was used.",
+    ("name", "options", "num_classes", "height", "width", "device"),
+    (
+        Column("name", _TEXT, "the model's name, `head-backbone`"),
+        Column("options", _JSON, "options it was built with"),
+        Column("num_classes", _INT, "number of classes"),
+        Column("params", _INT, "trainable parameters"),
+        Column("flops", _INT, "floating point operations of one forward pass of one image", "FLOPs"),
+        Column("height", _INT, "height of the image measured with", "pixels"),
+        Column("width", _INT, "width of the image measured with", "pixels"),
+        Column("latency_ms", _REAL, "median time of one forward pass of one image", "ms"),
+        Column("device", _TEXT, "the device measured on"),
+    ),
+)
+
+_PROVENANCE = Table(
+    "provenance",
+    "Where rows come from: code, config, versions, hardware.",
+    ("provenance_id",),
+    (
+        Column("provenance_id", _TEXT, "hash of the row"),
+        Column("commit", _TEXT, "git commit of the code"),
+        Column("dirty", _FLAG, "the code had uncommitted changes"),
+        Column("config_yaml", _TEXT, "the whole resolved config"),
+        Column("config_hash", _TEXT, "hash of the config"),
+        Column("plan_hash", _TEXT, "hash of the plan"),
+        Column("versions", _TEXTS, "library → version"),
+        Column("hardware", _JSON, "machine, accelerators, memory"),
+        Column("teacher_sha256", _TEXTS, "teacher → sha256 of its checkpoint"),
+        Column("command", _TEXT, "the command that reproduces the rows"),
+        Column("created_at", _TIME, "when the run was started", "UTC"),
+        Column("schema_version", _INT, "version of these tables"),
+    ),
+)
+
+TABLES: dict[str, Table] = {table.name: table for table in (_TRIALS, _CURVES, _COUNTS, _MODELS, _PROVENANCE)}
+
+
+def table_named(name: str) -> Table:
+    """The table of that name; raises `UsageError` with the nearest known one."""
+    if name not in TABLES:
+        raise unknown("table", name, TABLES)
+    return TABLES[name]
+
+
+def arrow_type(kind: str) -> pa.DataType:
+    """The Arrow type behind a column's `type`; JSON is kept as text so that every reader can open it."""
+    import pyarrow as pa
+
+    types = {
+        _TEXT: pa.string(),
+        _INT: pa.int64(),
+        _REAL: pa.float64(),
+        _FLAG: pa.bool_(),
+        _TIME: pa.timestamp("us", tz="UTC"),
+        _JSON: pa.string(),
+        _TEXTS: pa.map_(pa.string(), pa.string()),
+        _REALS: pa.map_(pa.string(), pa.float64()),
+        _PARAMS: pa.map_(pa.string(), pa.string()),
+    }
+    return types[kind]
+
+
+def arrow_schema(table: Table) -> pa.Schema:
+    """The table's Arrow schema; unit and meaning stand in each field's metadata. No `param_*` columns."""
+    import pyarrow as pa
+
+    return pa.schema(
+        pa.field(
+            column.name,
+            arrow_type(column.type),
+            nullable=column.name not in table.key,
+            metadata={"unit": column.unit, "meaning": column.meaning},
+        )
+        for column in table.columns
+    )
+
+
+def markdown() -> str:
+    """The documentation of all tables."""
+    lines = [
+        "# The ledger's tables",
+        "",
+        "Generated by `python -m orchestrator.schema > docs/tables.md` from `orchestrator/ledger/schema.py`.",
+        f"Schema version {SCHEMA_VERSION}.",
+        "",
+        "Each table is a folder `<run>/tables/<table>/` of immutable Parquet files. To read one:",
+        "",
+        "```python",
+        'pandas.read_parquet("run/tables/trials")',
+        'polars.scan_parquet("run/tables/trials/*.parquet", missing_columns="insert")',
+        "duckdb.sql(\"from read_parquet('run/tables/trials/*.parquet', union_by_name = true)\")",
+        "```",
+        "",
+        "The trials and curves of a run that has ended are compacted to one file each, of a run that goes on "
+        "every few hundred; for a moment during compaction rows stand in two files; "
+        "`orchestrator.ledger.tables.Ledger(run).read(table)` always gives each row once. Files whose names "
+        "begin with a dot are not data.",
+    ]
+    for table in TABLES.values():
+        lines += [
+            "",
+            f"## {table.name}",
+            "",
+            table.meaning,
+            "",
+            f"Key: {', '.join(f'`{k}`' for k in table.key)}.",
+        ]
+        lines += ["", "| column | type | unit | meaning |", "| --- | --- | --- | --- |"]
+        for column in table.columns:
+            meaning = column.meaning
+            if column.choices:
+                meaning += f" ({', '.join(f'`{choice}`' for choice in column.choices)})"
+            lines.append(f"| `{column.name}` | {column.type} | {column.unit} | {meaning} |")
+        if table.name == "trials":
+            lines.append(
+                f"| `{PARAMETER_PREFIX}<name>` | float64 or string | | "
+                "one column per hyper-parameter: float64 where it is numeric, else its text |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")

@@ -1,0 +1,1 @@
+"""From a sweep file to a plan. Pure: no Ray, no torch."""

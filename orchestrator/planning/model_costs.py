@@ -1,0 +1,93 @@
+"""What a model costs, for the estimate of a plan: from the catalogue, from a table of the presets' models, or counted.
+
+`python -m orchestrator.model_costs` counts the presets' models anew and writes the table, so that the estimate of a
+preset needs no torch. A model of a user's own that neither knows is counted when it is asked for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import search_spaces
+from distill.catalogue.reader import ModelCost, model_cost
+from distill.errors import UsageError
+from distill.recipe import digest
+from orchestrator.planning.loader import load_sweep
+from orchestrator.planning.plan import Model, Plan, make_plan
+from search_spaces import preset_names
+
+TABLE = Path(search_spaces.__file__).with_name("costs.json")
+
+
+def cost_of(model: Model, num_classes: int, height: int, width: int) -> ModelCost:
+    """Parameters of a model and operations of one forward pass of one image."""
+    try:
+        return model_cost(model.name, model.options, num_classes, height, width)
+    except UsageError:  # a variant by backbone_args
+        known = _table().get(_key(model, num_classes, height, width))
+        if known is not None:
+            return ModelCost(known["params"], known["flops_forward"])
+        return _counted(
+            model.name, json.dumps(dict(model.options), sort_keys=True), num_classes, height, width
+        )
+
+
+@lru_cache(maxsize=256)
+def _counted(name: str, options: str, num_classes: int, height: int, width: int) -> ModelCost:
+    from distill.models import ModelOptions
+    from distill.models.costs import count_cost
+
+    given = {key: value for key, value in json.loads(options).items() if key != "pretrained"}
+    return count_cost(ModelOptions(name, num_classes, **given), height, width)
+
+
+@lru_cache(maxsize=1)
+def _table() -> Mapping[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = json.loads(TABLE.read_text()) if TABLE.exists() else {}
+    return found
+
+
+def _key(model: Model, num_classes: int, height: int, width: int) -> str:
+    return digest([model.name, dict(model.options), num_classes, height, width])
+
+
+def models_of(plan: Plan) -> list[tuple[Model, int, int, int]]:
+    """Every model of a plan with its classes, and the height and width it is trained on."""
+    found = []
+    for study in plan.studies:
+        classes = plan.config.data[study.data].class_count
+        for model, recipe in (
+            (study.student, study.recipe),
+            (study.teacher.model, study.teacher.recipe or study.recipe),
+        ):
+            found.append((model, classes, *recipe.augmentation.crop))
+        # The teacher also looks at what its students are trained on.
+        found.append((study.teacher.model, classes, *study.recipe.augmentation.crop))
+    return found
+
+
+def main() -> None:
+    """Counts what the catalogue does not know of the presets' models."""
+    table = {}
+    for preset in preset_names():
+        for model, classes, height, width in models_of(make_plan(load_sweep(preset))):
+            try:
+                model_cost(model.name, model.options, classes, height, width)
+            except UsageError:
+                options = json.dumps(dict(model.options), sort_keys=True)
+                cost = _counted(model.name, options, classes, height, width)
+                table[_key(model, classes, height, width)] = {
+                    "model": model.name,
+                    "params": cost.params,
+                    "flops_forward": cost.flops_forward,
+                }
+    TABLE.write_text(json.dumps(table, indent=1, sort_keys=True) + "\n")
+    print(f"{TABLE}: {len(table)} models")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What runs inside Ray Train workers: the training of a cohort. Imports torch."""

@@ -1,0 +1,155 @@
+"""Scores a student the way everything is scored, and keeps what a final run leaves behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from distill.data import SegmentationDataset, licence_of
+from distill.errors import UsageError
+from distill.evaluation import Counts, evaluate, merge_counts, task_metrics
+from distill.models import SegmentationModel
+from distill.models.costs import count_module, measure_latency
+from distill.models.teachers import Teacher
+from distill.recipe import digest
+from distill.training import Student
+from orchestrator.ledger.row_builders import count_rows
+from orchestrator.ledger.tables import Ledger
+from orchestrator.planning.plan import Trial, trial_weights
+from orchestrator.worker.checkpoint_manager import keep_model
+from orchestrator.worker.data_parallel import Workers
+from orchestrator.worker.main import CohortJob
+
+
+@dataclass
+class LoadedTeacher:
+    """A teacher in a student's seat: it is scored as every model is, and not trained."""
+
+    scored_model: Teacher
+
+    def average_buffers(self) -> None:
+        """Nothing to average: every worker has loaded the same."""
+
+    def read_losses(self) -> tuple[dict[str, float], dict[str, float]]:
+        """No losses."""
+        return {}, {}
+
+    def state_dict(self) -> None:
+        """Nothing to go on with: its weights lie in the run."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """mIoU on tune, and for a finished teacher or final run on test, with the path of its weights."""
+
+    tune_miou: float
+    test_miou: float | None
+    weights: str | None
+
+
+class Scorer:
+    """A cohort's tune and test splits. Search reads tune only: the test split is opened by the first final run."""
+
+    def __init__(
+        self, job: CohortJob, workers: Workers, ledger: Ledger, on_batch: Callable[[], None]
+    ) -> None:
+        self._on_batch = on_batch
+        self._data = job.config.data[job.cohort.data]
+        self._build = job.dataset
+        self._recipe = job.cohort.recipe
+        self._workers = workers
+        self._ledger = ledger
+        self._tune = self._build("tune")
+        self._measured: set[str] = set()
+
+    @cached_property
+    def _test(self) -> SegmentationDataset:
+        return self._build("test")
+
+    def score(self, trial: Trial, student: Student | LoadedTeacher, *, last: bool) -> Score | Exception:
+        """Evaluates a student on all workers; at the last step of a teacher or final run also on test, once.
+
+        Returns:
+            Its score, or why it cannot be scored.
+
+        Raises:
+            UsageError: the data are at fault.
+        """
+        keeps = last and trial.phase != "search"
+        shares = self._workers.attempt(
+            lambda: {
+                split: self._share(student, self._tune if split == "tune" else self._test)
+                for split in (("tune", "test") if keeps else ("tune",))
+            }
+        )
+        if isinstance(shares, UsageError):
+            raise shares
+        if isinstance(shares, Exception):
+            return shares
+        counts = {split: merge_counts(self._workers.gathered(share)) for split, share in shares.items()}
+        if keeps:
+            size = self._workers.attempt(
+                lambda: self._size(student.scored_model) if self._workers.leads else None
+            )
+            if isinstance(size, Exception):
+                return size
+            if self._workers.leads:
+                self._keep(trial, student, counts, size)
+        test = task_metrics(counts["test"]).miou if "test" in counts else None
+        return Score(task_metrics(counts["tune"]).miou, test, trial_weights(trial) if keeps else None)
+
+    def _share(self, student: Student | LoadedTeacher, dataset: SegmentationDataset) -> Counts:
+        return evaluate(
+            student.scored_model,
+            dataset,
+            device=self._workers.device,
+            batch_size=max(1, self._recipe.batch_size // self._workers.world_size),
+            rank=self._workers.rank,
+            world_size=self._workers.world_size,
+            precision=self._recipe.precision,
+            window=self._recipe.sliding_window,
+            on_batch=self._on_batch,
+        )
+
+    def _keep(
+        self,
+        trial: Trial,
+        student: Student | LoadedTeacher,
+        counts: dict[str, Counts],
+        size: tuple[str, dict[str, Any]] | None,
+    ) -> None:
+        """Writes weights, per-image counts and the model's size; each is written once under a name of its own."""
+        if isinstance(student, Student):
+            keep_model(self._ledger, trial, student, self._test, licence_of(self._data))
+        if size is not None:
+            name, row = size
+            self._ledger.append("models", [row], name)
+        for split, found in counts.items():
+            rows = count_rows(trial.trial_id, split, self._test.classes, found)
+            self._ledger.append("counts", rows, f"{trial.trial_id}-{split}")
+
+    def _size(self, model: Teacher) -> tuple[str, dict[str, Any]] | None:
+        """Size and speed of a model on one test picture, with the row's name; None where they are known."""
+        height, width = self._test[0].image_hw3.shape[:2]
+        made = vars(model.options) if isinstance(model, SegmentationModel) else model.description.network
+        options = {key: made[key] for key in made if key not in ("name", "num_classes")}
+        name = f"model-{digest([model.info.name, made, height, width])}"
+        if name in self._measured:
+            return None
+        self._measured.add(name)
+        cost = count_module(model, height, width, self._workers.device)
+        latency = measure_latency(model, height, width, device=self._workers.device)
+        return name, {
+            "name": model.info.name,
+            "options": json.dumps(options, sort_keys=True),
+            "num_classes": model.info.num_classes,
+            "params": cost.params,
+            "flops": cost.flops_forward,
+            "height": height,
+            "width": width,
+            "latency_ms": latency.median_ms,
+            "device": latency.device,
+        }

@@ -1,0 +1,190 @@
+"""What a gallery shows of a pair: its pictures as teacher and students predict them, and the maps as drawings."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import ValidationError
+
+from distill.data import Sample, SegmentationDataset, build_dataset
+from distill.data.stream import normalise
+from distill.errors import UsageError
+from distill.evaluation import confusion_matrices, pixel_logits
+from distill.models.teachers import Teacher
+from distill.recipe import Recipe
+from orchestrator.leaderboard.gallery_page import (
+    ALONE_RIGHT,
+    BOTH_RIGHT,
+    BOTH_WRONG,
+    DIFFERENCES,
+    IGNORED,
+    METHOD_RIGHT,
+    Drawing,
+    Panel,
+    Room,
+)
+from orchestrator.leaderboard.gallery_pictures import Chosen, Exhibit
+from orchestrator.leaderboard.statistics import mean_iou
+from orchestrator.ledger.tables import Ledger
+from orchestrator.planning.config import SweepConfig
+from orchestrator.worker.checkpoint_manager import load_weights
+
+Bytes = NDArray[np.uint8]
+_WHITE = (255, 255, 255)
+# Another device or thread count moves a few pixels; more than this is another picture or other weights.
+_SCORE_TOLERANCE = 0.05
+_ENLARGED = 200
+
+
+class _Scene(NamedTuple):
+    """A picture and its label maps, `H×W`."""
+
+    chosen: Chosen
+    sample: Sample
+    teacher_hw: Bytes
+    alone_hw: Bytes
+    method_hw: Bytes
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """An exhibit with all its predictions, at the pictures' own size."""
+
+    exhibit: Exhibit
+    dataset: SegmentationDataset
+    scenes: tuple[_Scene, ...]
+
+
+def predict_exhibit(ledger: Ledger, exhibit: Exhibit, config_yaml: str) -> Predicted:
+    """Reads an exhibit's pictures and lets teacher, student alone and method predict them as they were scored.
+
+    Raises:
+        UsageError: the config cannot be read, or data or weights are not those that were scored.
+        OSError: weights or pictures are missing.
+    """
+    try:
+        config = SweepConfig.model_validate(yaml.safe_load(config_yaml))
+    except (ValidationError, yaml.YAMLError) as error:
+        raise UsageError("its config was written by another version of this program") from error
+    pair = next(pair for pair in config.pairs if pair.label == exhibit.pair.pair)
+    recipe = config.recipes[pair.student.recipe]
+    teachers = recipe if pair.teacher.recipe is None else config.recipes[pair.teacher.recipe]
+    dataset = build_dataset(
+        config.data[pair.data], "test", protocol=config.protocol, copies=config.operation.copies
+    )
+    samples = [dataset[chosen.picture] for chosen in exhibit.pictures]
+    device = "cuda" if config.compute.device == "cuda" and torch.cuda.is_available() else "cpu"
+    teacher_id = exhibit.method.teacher_id or exhibit.alone.teacher_id
+    maps = [
+        _predict(load_weights(ledger, path, pair.teacher.sha256, device), samples, scored, device)
+        for path, scored in (
+            (f"teachers/{teacher_id}.safetensors", teachers),
+            (exhibit.alone.checkpoint, recipe),
+            (exhibit.method.checkpoint, recipe),
+        )
+    ]
+    scenes = tuple(_Scene(*found) for found in zip(exhibit.pictures, samples, *maps, strict=True))
+    for scene in scenes:
+        _check(scene, dataset.num_classes)
+    return Predicted(exhibit, dataset, scenes)
+
+
+def draw_room(predicted: Predicted, longest: int) -> Room:
+    """The drawings of an exhibit, none of whose sides is longer than `longest` pixels."""
+    dataset, scenes = predicted.dataset, predicted.scenes
+    seen = np.unique(np.concatenate([m.ravel() for s in scenes for m in (s.sample.labels_hw, *s[2:])]))
+    classes = [(dataset.classes[k], dataset.palette[k]) for k in seen if k < dataset.num_classes]
+    ignored = [("ignored", _WHITE)] if (seen >= dataset.num_classes).any() else []
+    panels = tuple(
+        Panel(
+            s.chosen,
+            s.sample.key,
+            tuple(_drawings(s, predicted.exhibit, dataset, longest)),
+            small=max(s.sample.labels_hw.shape) < _ENLARGED,
+        )
+        for s in scenes
+    )
+    return Room(predicted.exhibit, panels, (*classes, *ignored))
+
+
+def _predict(model: Teacher, samples: Sequence[Sample], scored: Recipe, device: str) -> list[Bytes]:
+    """A model's classes of every pixel, picture by picture, in the precision and windows of its recipe."""
+    model = model.eval()
+    found = []
+    with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=scored.precision == "bf16"):
+        for sample in samples:
+            image_13hw = normalise(torch.tensor(sample.image_hw3, device=device).permute(2, 0, 1)[None])
+            logits = pixel_logits(lambda pieces: model(pieces).logits, image_13hw, scored.sliding_window)
+            found.append(logits.max(1).indices[0].to(torch.uint8).cpu().numpy())
+    return found
+
+
+def _check(scene: _Scene, classes: int) -> None:
+    """Raises UsageError where a picture's mIoU is not what the tables say."""
+    label = torch.tensor(scene.sample.labels_hw)[None]
+    for predicted, recorded in (
+        (scene.method_hw, scene.chosen.method_miou),
+        (scene.alone_hw, scene.chosen.alone_miou),
+    ):
+        (matrix,) = confusion_matrices(label, torch.tensor(predicted)[None].long(), classes).numpy()
+        right = matrix.diagonal()
+        here = float(mean_iou(right, matrix.sum(0) - right, matrix.sum(1) - right))
+        if not abs(here - recorded) <= _SCORE_TOLERANCE:
+            raise UsageError(
+                f"picture '{scene.sample.key}' scores {100 * here:.1f} here and {100 * recorded:.1f} in the tables: "
+                "data or weights are not those that were scored"
+            )
+
+
+def _drawings(
+    scene: _Scene, exhibit: Exhibit, dataset: SegmentationDataset, longest: int
+) -> Iterator[Drawing]:
+    yield Drawing("picture", "jpeg", _encoded(Image.fromarray(scene.sample.image_hw3), longest, "JPEG"))
+    for caption, labels_hw in (
+        ("label", scene.sample.labels_hw),
+        (f"teacher {exhibit.pair.teacher}", scene.teacher_hw),
+        ("student alone", scene.alone_hw),
+        (exhibit.method.method, scene.method_hw),
+    ):
+        yield Drawing(caption, "png", _map(labels_hw, dataset.palette, longest))
+    differences = _map(_differences(scene, dataset.num_classes), [c for _, c in DIFFERENCES], longest)
+    yield Drawing("where they differ", "png", differences)
+
+
+def _differences(scene: _Scene, classes: int) -> Bytes:
+    """Which of the two students is right, pixel by pixel, as a number of `DIFFERENCES`."""
+    label = scene.sample.labels_hw
+    method, alone = scene.method_hw == label, scene.alone_hw == label
+    found = np.select(
+        [label >= classes, method & alone, method, alone],
+        [IGNORED, BOTH_RIGHT, METHOD_RIGHT, ALONE_RIGHT],
+        BOTH_WRONG,
+    )
+    return found.astype(np.uint8)
+
+
+def _map(labels_hw: Bytes, palette: Sequence[tuple[int, int, int]], longest: int) -> bytes:
+    """A label map as PNG; whatever is no class is white."""
+    image = Image.fromarray(labels_hw, "P")
+    image.putpalette(
+        [channel for k in range(256) for channel in (palette[k] if k < len(palette) else _WHITE)]
+    )
+    return _encoded(image, longest, "PNG")
+
+
+def _encoded(image: Image.Image, longest: int, kind: str) -> bytes:
+    scale = min(1.0, longest / max(image.size))
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    if size != image.size:
+        image = image.resize(size, Image.Resampling.NEAREST if kind == "PNG" else Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, kind, optimize=True)
+    return buffer.getvalue()

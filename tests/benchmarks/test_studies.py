@@ -1,0 +1,218 @@
+"""The studies beside the presets: their files are sound, and what is read out of their runs is right."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from distill.errors import UsageError
+from orchestrator.planning.cost_estimate import estimate
+from orchestrator.planning.loader import load_sweep
+from orchestrator.planning.plan import make_plan
+from tests import ROOT
+from tests.orchestrator.sweep_files import tiny_sweep
+
+BENCHMARKS = ROOT / "benchmarks"
+STUDIES = sorted((BENCHMARKS / "studies").glob("*.yaml"))
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def studies() -> ModuleType:
+    """The script that reads the studies' runs."""
+    return script("studies")
+
+
+def final_runs(
+    pair: str, method: str, seconds: float, miou: list[float], *, teacher: float = 0.0
+) -> pd.DataFrame:
+    """Final runs of 100 steps, one per seed; `seconds` is the student's own time of one step."""
+    return pd.DataFrame(
+        {
+            "pair": pair, "method": method, "phase": "final", "status": "ok", "seed": range(len(miou)),
+            "test_miou": miou, "steps_planned": 100, "steps_done": 100, "student_seconds": 100 * seconds,
+            "teacher_seconds": 100 * teacher, "teacher_id": "t", "study_id": f"{pair}.{method}",
+            "trial_id": [f"{pair}.{method}.{seed}.{seconds}" for seed in range(len(miou))],
+        }
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
+def test_every_study_can_be_planned_and_its_cost_is_known(file: Path) -> None:
+    found = estimate(make_plan(load_sweep(str(file))))
+    assert found["worker_hours"] > 0
+    assert found["methods"][0] == "student"
+
+
+def test_studies_of_the_method_have_the_teachers_of_the_preset_scenes() -> None:
+    wanted = {teacher.teacher_id for teacher in make_plan(load_sweep("scenes")).teachers}
+    for file in STUDIES:
+        if file.stem != "knob":
+            assert wanted == {teacher.teacher_id for teacher in make_plan(load_sweep(str(file))).teachers}, (
+                file
+            )
+
+
+def test_the_knob_changes_the_share_of_far_context_and_nothing_else() -> None:
+    middle = load_sweep("scenes")
+    knob = load_sweep(str(BENCHMARKS / "studies/knob.yaml"))
+    assert [config.model_dump()["context"] for config in knob.data.values()] == [0.0, 1.0]
+    assert {config.model_copy(update={"context": 0.5}) for config in knob.data.values()} == {
+        *middle.data.values()
+    }
+    assert (knob.search, knob.final) == (middle.search, middle.final)
+    assert all(method in middle.methods for method in knob.methods)
+
+
+def test_an_ablation_turns_one_switch_and_keeps_the_search_of_the_method_in_the_preset_scenes() -> None:
+    whole = load_sweep("scenes")
+    base = next(method for method in whole.methods if method.title == "heteroakd")
+    ablations = load_sweep(str(BENCHMARKS / "studies/ablations.yaml"))
+    student, *variants = ablations.methods
+    assert student in whole.methods
+    assert (ablations.search, ablations.final) == (whole.search, whole.final)
+    assert {m.title for m in variants} == {
+        "no_kmm", "no_kem", "projection_only", "axis_space", "no_relu", "stable", "tap_stage4"
+    }  # fmt: skip
+    assert all(m.name == "heteroakd" and m.space == base.space and m.config != base.config for m in variants)
+
+
+def test_the_student_is_given_as_many_more_steps_as_the_methods_step_is_dearer(
+    tmp_path: Path, studies: ModuleType
+) -> None:
+    config = tiny_sweep(
+        recipes__student__steps=100, pairs=[{**tiny_sweep().model_dump()["pairs"][0], "name": "p"}]
+    )
+    trials = pd.concat([final_runs("p", "student", 0.02, [0.5, 0.6]), final_runs("p", "kd", 0.02, [0.6, 0.7], teacher=0.0118)])  # fmt: skip
+    document = studies.longer_students(config.model_dump(mode="json"), studies.step_costs(trials), ["kd"])
+    file = tmp_path / "equal_time.yaml"
+    file.write_text(yaml.safe_dump(document))
+    planned = load_sweep(str(file))
+    assert [pair.label for pair in planned.pairs] == ["p.steps_160"]
+    assert planned.recipes[planned.pairs[0].student.recipe].steps == 160
+    assert [method.name for method in planned.methods] == ["student"]
+    assert planned.search == config.search
+
+
+def test_a_method_without_final_runs_has_no_equal_time(studies: ModuleType) -> None:
+    costs = studies.step_costs(final_runs("p", "student", 0.02, [0.5]))
+    config = tiny_sweep(pairs=[{**tiny_sweep().model_dump()["pairs"][0], "name": "p"}])
+    with pytest.raises(UsageError, match="no finished final run of cwd on p"):
+        studies.longer_students(config.model_dump(mode="json"), costs, ["cwd"])
+
+
+def test_the_gain_at_equal_seconds_is_over_the_student_that_was_trained_longer(studies: ModuleType) -> None:
+    trials = pd.concat(
+        [final_runs("p", "student", 0.02, [0.50, 0.60]), final_runs("p", "kd", 0.03, [0.60, 0.70])]
+    )
+    lengths = pd.concat(
+        final_runs(f"p.steps_{steps}", "student", 0.02, [miou, miou + 0.1]).assign(steps_planned=steps)
+        for steps, miou in ((130, 0.7), (144, 0.65), (200, 0.8))
+    )
+    assert studies.equal_time_table(trials, lengths)[2:] == [
+        "| p | kd | 1.50 × | 100 → 144 | +10.0 [+10.0, +10.0] | −5.0 [−5.0, −5.0] |"
+    ]
+    far = lengths[lengths.steps_planned != 144]
+    assert len(studies.equal_time_table(trials, far)) == 2
+
+
+def test_at_equal_seconds_the_mean_is_over_pairs_that_all_have_such_a_student(studies: ModuleType) -> None:
+    trials, lengths = [], []
+    for pair, gain in (("p", 0.0), ("q", 0.1)):
+        trials.append(final_runs(pair, "student", 0.02, [0.5, 0.6]))
+        trials.append(final_runs(pair, "kd", 0.03, [0.5 + gain, 0.6 + gain]))
+        trials.append(final_runs(pair, "cwd", 0.03 + gain, [0.5, 0.6]))
+        lengths.append(final_runs(f"{pair}.steps_150", "student", 0.02, [0.6, 0.7]).assign(steps_planned=150))
+    told = studies.equal_time_table(pd.concat(trials), pd.concat(lengths))
+    assert [line for line in told if "all" in line] == [
+        "| all | kd | | | +5.0 [+5.0, +5.0] | −5.0 [−5.0, −5.0] |"
+    ]
+
+
+def test_gains_along_the_knob_stand_by_setting_beside_the_teacher_and_the_student(
+    studies: ModuleType,
+) -> None:
+    teacher = pd.DataFrame(
+        {"pair": ["p"] * 2, "phase": ["teacher"] * 2, "study_id": ["t", "other"], "test_miou": [0.9, 0.8], "trial_id": ["t", "other"]}
+    )  # fmt: skip
+    ends = pd.concat(
+        [final_runs("p.high", "student", 1, [0.5, np.nan]), final_runs("p.high", "kd", 1, [0.4, np.nan])]
+    ).assign(teacher_id="other")
+    middle = pd.concat(
+        [final_runs("p", "student", 1, [0.5, 0.6]), final_runs("p", "kd", 1, [0.6, 0.7]), final_runs("p", "cwd", 1, [0.6, 0.7])]
+    )  # fmt: skip
+    configs = [
+        {"pairs": [{"name": "p.high", "data": "far"}, {"name": "p.unfinished", "data": "far"}], "data": {"far": {"context": 1}}},
+        {"pairs": [{"name": "p", "data": "scenes"}], "data": {"scenes": {"context": 0.5}}},
+    ]  # fmt: skip
+    assert studies.knob_table(configs, studies.together([teacher, ends, middle])) == [
+        "| pair | method | context 0.5 | context 1 |",
+        "| --- | --- | --- | --- |",
+        "| p | teacher | 90.0 | 80.0 |",
+        "| p | student | 55.0 [−8.5, 118.5] | 50.0 [–, –] |",
+        "| p | kd | +10.0 [+10.0, +10.0] | −10.0 [–, –] |",
+    ]
+
+
+def test_what_two_runs_have_trained_alike_is_read_once_and_what_differs_is_refused(
+    studies: ModuleType,
+) -> None:
+    student = final_runs("p", "student", 1, [0.5, 0.6])
+    both = studies.together([student, pd.concat([student, final_runs("p", "no_kmm", 1, [0.51, 0.61])])])
+    *_, row = studies.differences_table(both, ["no_kmm:student"])
+    assert row.startswith("| no_kmm over student | +1.0 ")
+    with pytest.raises(UsageError, match="student on p differ"):
+        studies.together([student, final_runs("p", "student", 2, [0.5, 0.6])])
+
+
+def test_the_page_says_which_published_rows_the_presets_would_reproduce_as_the_script_prints_them(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["published.py"])
+    script("published").main()
+    assert capsys.readouterr().out in (BENCHMARKS.parent / "docs/benchmark/README.md").read_text()
+
+
+def test_differences_are_paired_by_seed_and_averaged_over_pairs(studies: ModuleType) -> None:
+    trials = pd.concat(
+        [
+            final_runs("a", "kd", 1, [0.50, 0.60]),
+            final_runs("a", "student", 1, [0.49, 0.59]),
+            final_runs("b", "kd", 1, [0.40, 0.42]),
+            final_runs("b", "student", 1, [0.37, 0.39]),
+        ]
+    )
+    *_, row = studies.differences_table(trials, ["kd:student"])
+    assert row == "| kd over student | +1.0 [+1.0, +1.0] | +3.0 [+3.0, +3.0] | +2.0 [+2.0, +2.0] |"
+    with pytest.raises(UsageError, match="no final run of 'cwd'"):
+        studies.differences_table(trials, ["cwd:kd"])
+
+
+def test_a_grid_of_settings_has_the_mean_gain_of_each(studies: ModuleType) -> None:
+    trials = pd.concat(
+        final_runs(pair, method, 1, [start + gain, start + gain + 0.1])
+        for pair, start in (("p", 0.5), ("q", 0.3))
+        for method, gain in (("student", 0.0), ("a_1.b_0.5", 0.1), ("a_1.b_2", 0.2), ("a_10.b_2", -0.1))
+    )
+    assert studies.grid_table(trials) == [
+        "| a | b 0.5 | b 2 |",
+        "| --- | --- | --- |",
+        "| 1 | +10.0 [+10.0, +10.0] | +20.0 [+20.0, +20.0] |",
+        "| 10 |  | −10.0 [−10.0, −10.0] |",
+    ]
+    with pytest.raises(UsageError, match="no methods labelled"):
+        studies.grid_table(final_runs("p", "student", 1, [0.5, 0.6]))

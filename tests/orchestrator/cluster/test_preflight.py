@@ -1,0 +1,61 @@
+"""What a node lacks is said: before the first trial of those that are there, and of one that joins later when it comes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.orchestrator import ray_nodes
+
+LOOK = """
+import sys, time
+from orchestrator.cluster.session import ray_session
+from orchestrator.ledger.tables import Ledger
+from orchestrator.controller.run_state import held
+from orchestrator.planning.loader import load_sweep
+config = load_sweep("smoke", ["operation.cache.folder=~/kept", "operation.cache.gigabytes=1"])
+with held(ledger := Ledger(sys.argv[2])), ray_session(sys.argv[1], config.operation, verbose=False):
+    from orchestrator.cluster.preflight import Readiness
+    readiness = Readiness(config, ledger)
+    readiness.check()
+    print("ready", readiness.news(), flush=True)
+    sys.stdin.readline()
+    while not (found := readiness.news()):
+        time.sleep(0.1)
+    print(*found, sep="\\n", flush=True)
+    print("then", readiness.news(), flush=True)
+    try:
+        Readiness(config, ledger).check()
+    except ValueError as error:
+        print(error)
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+def test_a_node_that_joins_later_is_looked_at_once_and_one_that_is_there_must_have_everything(
+    nodes_env: dict[str, str], tmp_path: Path
+) -> None:
+    """The nodes share a disk, so that what one lacks here is a home to keep pictures in."""
+    (tmp_path / "home").mkdir()
+    home = {"HOME": str(tmp_path / "home")}
+    with ray_nodes.Cluster(tmp_path, nodes_env | home, nodes=1) as cluster:
+        command = [sys.executable, "-c", LOOK, cluster.address, str(tmp_path / "run")]
+        with subprocess.Popen(
+            command, env=nodes_env | home, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as sweep:
+            assert sweep.stdin is not None
+            assert sweep.stdout is not None
+            assert sweep.stdout.readline() == "ready []\n"
+            cluster.add(HOME="/dev/null")
+            said, _ = sweep.communicate("joined\n", timeout=240)
+    lacks = "~/kept cannot be written (Not a directory); choose another folder"
+    first, then, *refused = said.splitlines()
+    assert first.startswith("node 127.0.0.4 (")
+    assert first.endswith(lacks)
+    assert then == "then []"
+    assert refused[0] == "the cluster lacks what this sweep needs:"
+    assert refused[1].strip() == first

@@ -1,0 +1,174 @@
+"""Ray for the time of a sweep: nobody else on the network gets in."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from distill.errors import UsageError
+from orchestrator.cluster import session as cluster
+from orchestrator.cluster.session import LOCAL, Holdings
+from orchestrator.planning.config import ComputeChoice, OperationChoice
+
+SESSION = """
+import os, sys
+from orchestrator.cluster.session import ray_session
+from orchestrator.planning.config import OperationChoice
+with ray_session("local", OperationChoice(object_store_mb=80), verbose=False):
+    import ray
+    dashboard = ray._private.worker.global_worker.node.webui_url or "none"
+    print(ray.get_runtime_context().gcs_address, os.environ["RAY_AUTH_TOKEN"], dashboard, flush=True)
+    sys.stdin.read()
+"""
+JOIN = (
+    "import ray, sys; ray.init(sys.argv[1], log_to_driver=False); print('in', ray.cluster_resources()['CPU'])"
+)
+
+
+def join(address: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """What happens to a process that wants to join the Ray at this address."""
+    command = [sys.executable, "-c", JOIN, address]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+@contextmanager
+def said_first(program: str, environment: dict[str, str]) -> Iterator[str]:
+    """The first line that a program prints, which then stays alive until its input ends."""
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline()
+        process.communicate("")
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+def test_only_who_has_the_sweeps_token_can_join_its_ray() -> None:
+    stranger = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    with said_first(SESSION, stranger) as line:
+        address, token, dashboard = line.split()
+        assert address.startswith("127.")
+        assert dashboard == "none"
+        refused = join(address, stranger)
+        assert refused.returncode != 0
+        assert "ConnectionError" in refused.stderr
+        friend = {**stranger, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+        assert join(address, friend).stdout.startswith("in ")
+
+
+OPEN = """
+import ray, sys
+ray.init(address="local", include_dashboard=False, num_cpus=1, object_store_memory=80 * 2**20, _node_ip_address="127.0.0.2")
+print(ray.get_runtime_context().gcs_address, flush=True)
+sys.stdin.read()
+"""
+JOINED = """
+import sys
+from orchestrator.cluster.session import ray_session
+from orchestrator.planning.config import OperationChoice
+with ray_session(sys.argv[1], OperationChoice(), verbose=False) as holdings:
+    print("in", holdings.cpus)
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("locked", [False, True])
+def test_joining_a_cluster_warns_where_it_asks_for_no_token(locked: bool) -> None:
+    auth = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64} if locked else {"RAY_AUTH_MODE": "disabled"}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | auth
+    with said_first(OPEN, environment) as line:
+        address = line.strip()
+        command = [sys.executable, "-c", JOINED, address]
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
+    assert done.stdout == "in 1.0\n", done.stderr
+    assert (f"the Ray cluster at {address} does not ask for a token" in done.stderr) == (not locked)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "compute", "share", "fit"),
+    [
+        (((4, 0), (4, 0)), {"workers": 2, "cpus_per_worker": 2}, 1.0, 2),
+        (((3, 0), (3, 0)), {"workers": 1, "cpus_per_worker": 2}, 1.0, 2),  # a worker lies on one node
+        (((0, 0), (8, 2)), {"workers": 1, "cpus_per_worker": 2, "device": "cuda"}, 1.0, 2),
+        (((0, 0), (8, 2)), {"workers": 1, "cpus_per_worker": 2, "device": "cuda"}, 0.5, 4),
+        (((3, 2),), {"workers": 1, "cpus_per_worker": 2, "device": "cuda"}, 0.5, 1),
+        (((8, 2),), {"workers": 1, "cpus_per_worker": 1, "device": "cuda"}, 0.4, 4),  # and on one GPU
+    ],
+)  # fmt: skip
+def test_as_many_cohorts_run_at_once_as_their_workers_fit_on_single_nodes_and_gpus(
+    nodes: tuple[tuple[float, float], ...], compute: dict[str, object], share: float, fit: int
+) -> None:
+    found = Holdings(nodes).cohorts_at_once(
+        ComputeChoice.model_validate(compute), OperationChoice(gpus_per_worker=share)
+    )
+    assert found == fit
+
+
+def test_a_cohort_for_which_no_single_node_has_room_is_refused_with_what_there_is() -> None:
+    """The total of CPUs would do; Ray would wait for ever."""
+    with pytest.raises(UsageError, match="each with 2 CPUs: the cluster has room for 1 such workers"):
+        Holdings(((3, 0), (1, 0))).cohorts_at_once(
+            ComputeChoice(workers=2, cpus_per_worker=2), OperationChoice()
+        )
+
+
+class SlowRay:
+    """Starts a process each time, and is up in time as the outcomes say."""
+
+    def __init__(self, *outcomes: str | None) -> None:
+        self.started: list[subprocess.Popen[bytes]] = []
+        self.outcomes = list(outcomes)
+
+    def init(self, **settings: object) -> None:
+        self.started.append(subprocess.Popen(["sleep", "100"]))
+        if (said := self.outcomes.pop(0)) is not None:
+            raise Exception(said)
+
+    def still_there(self) -> int:
+        """How many processes are left; ends them."""
+        time.sleep(0.2)  # a killed process is not gone at once
+        left = [process for process in self.started if process.poll() is None]
+        for process in left:
+            process.kill()
+            process.wait()
+        return len(left)
+
+
+LATE = "The current node timed out during startup. This could happen because ..."
+
+
+@pytest.mark.parametrize(
+    ("address", "outcomes", "raised", "starts", "left"),
+    [
+        (LOCAL, [LATE, LATE, None], None, 3, 1),
+        (LOCAL, [LATE] * 4, LATE, 3, 1),
+        (LOCAL, ["another fault", None], "another fault", 1, 1),
+        ("auto", [LATE, None], LATE, 1, 1),
+    ],
+    ids=["in time at last", "never in time", "another fault", "a joined one"],
+)
+def test_a_ray_of_ones_own_that_is_not_up_in_time_gets_another_try_and_leaves_nothing(
+    address: str, outcomes: list[str | None], raised: str | None, starts: int, left: int
+) -> None:
+    """On busy cores: Ray gives its own node 30 seconds."""
+    ray = SlowRay(*outcomes)
+    with contextlib.nullcontext() if raised is None else pytest.raises(Exception, match=re.escape(raised)):
+        cluster._start(ray, address, {})
+    assert len(ray.started) == starts
+    assert ray.still_there() == left

@@ -1,0 +1,58 @@
+"""When a cohort ends, and whether one more crew helps."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.controller.makespan import Outlook, Sight, outlook
+
+
+def test_waves_go_to_whichever_crew_is_free_first() -> None:
+    assert Outlook((10.0,), 2, 30.0).seconds() == 70.0
+    assert Outlook((10.0,), 2, 30.0).seconds(20.0) == 50.0  # one wave each
+    assert Outlook((10.0, 25.0), 3, 30.0).seconds() == 70.0
+    assert Outlook((10.0, 25.0), 0, 30.0).seconds(5.0) == 25.0
+
+
+@pytest.mark.parametrize(
+    ("unopened", "start", "sooner"),
+    [
+        (1, 5.0, True),  # the wave to come ends at 35 instead of 40
+        (1, 15.0, False),  # it would end at 45
+        (0, 0.0, False),  # nothing is left to take over
+        (4, 25.0, True),
+    ],
+)
+def test_one_more_crew_is_worth_it_only_where_the_cohort_ends_sooner(
+    unopened: int, start: float, sooner: bool
+) -> None:
+    assert Outlook((10.0,), unopened, 30.0).ends_sooner(start) is sooner
+
+
+@given(
+    rest=st.lists(st.floats(0, 1e3), min_size=1, max_size=5),
+    unopened=st.integers(0, 40),
+    wave=st.floats(0.1, 1e3),
+    start=st.floats(0, 1e4),
+)
+def test_one_more_crew_never_makes_it_later(
+    rest: list[float], unopened: int, wave: float, start: float
+) -> None:
+    found = Outlook(tuple(rest), unopened, wave)
+    assert found.seconds(start) <= max(found.seconds(), start + wave)
+
+
+def test_a_pace_leaves_out_what_came_before_training() -> None:
+    sight = Sight(seconds=30.0, step=60, steps=100, since=20.0, before=10)
+    assert sight.whole == pytest.approx(20.0)
+    found = outlook([sight], [], unopened=3)
+    assert found is not None
+    assert (found.rest, found.wave_seconds) == (pytest.approx((8.0,)), pytest.approx(20.0))
+
+
+def test_a_wave_just_opened_is_taken_to_last_as_the_one_before() -> None:
+    fresh = Sight(seconds=2.0, step=10, steps=100, since=2.0, before=10)
+    assert outlook([fresh], [], unopened=3) is None
+    assert outlook([fresh], [40.0, 20.0], unopened=3) == Outlook((18.0,), 3, 20.0)

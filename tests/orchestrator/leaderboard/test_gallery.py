@@ -1,0 +1,160 @@
+"""The gallery: which pictures it shows, and the page in a real browser."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import sparse
+
+from orchestrator.leaderboard.board import build_boards
+from orchestrator.leaderboard.files import write_leaderboard
+from orchestrator.leaderboard.gallery_page import Drawing, Panel, Room, gallery_html
+from orchestrator.leaderboard.gallery_pictures import Exhibit, choose, exhibits_of
+from orchestrator.leaderboard.run_records import Evidence, ImageCounts, gather
+from tests.orchestrator.leaderboard.browser import CHROMIUM, DRIVER, MISSING, Browser
+from tests.orchestrator.leaderboard.synthetic import Run, write_run
+
+NASTY = "<script>alert(1)</script>&\"'a_very_long_name_that_nobody_breaks_for_us_at_all_0123456789"
+
+
+def counts(*pictures: tuple[int, int], first: int = 0) -> ImageCounts:
+    """Pictures of 20 pixels and two classes, of which so many are right; both halves in class 0 and 1."""
+    rows = [[a, b, 10 - b, 10 - a, 10 - a, 10 - b] for a, b in pictures]
+    return ImageCounts(np.arange(first, first + len(rows)), 2, sparse.csr_array(np.array(rows, np.float64)))
+
+
+def test_best_median_and_worst_gain_are_shown_by_each_pictures_own_miou() -> None:
+    alone = counts((5, 5), (5, 5), (5, 5), (5, 5), (5, 5))
+    method = counts((6, 6), (10, 10), (5, 5), (2, 2), (7, 7))
+    best, median, worst = choose(method, alone)
+    assert [(c.reason, c.picture) for c in (best, median, worst)] == [
+        ("best gain", 1), ("median gain", 0), ("worst gain", 3),
+    ]  # fmt: skip
+    assert (best.method_miou, best.alone_miou) == (1.0, pytest.approx(5 / 15))
+    assert worst.gain == pytest.approx(2 / 18 - 5 / 15)
+
+
+def test_of_equal_gains_the_first_is_shown_and_of_few_pictures_each_once() -> None:
+    same = counts((5, 5), (5, 5), (5, 5), (5, 5))
+    assert [c.picture for c in choose(same, same)] == [0, 1]
+    assert [c.reason for c in choose(counts((6, 6)), counts((5, 5)))] == ["best gain"]
+
+
+def test_a_picture_that_one_run_was_not_scored_on_or_that_has_no_class_is_left_out() -> None:
+    nothing = ImageCounts(np.arange(2), 2, sparse.csr_array(np.array([[0.0] * 6, [5, 5, 5, 5, 5, 5]])))
+    assert [c.picture for c in choose(nothing, nothing)] == [1]
+    assert [c.picture for c in choose(counts((6, 6), (7, 7)), counts((5, 5), first=1))] == [1]
+    assert choose(counts((6, 6)), counts((5, 5), first=1)) == ()
+
+
+def run_with_weights(folder: Path, tune: dict[tuple[str, int], float], run: Run) -> Evidence:
+    """A synthetic run whose final trials have weights and a tune mIoU by method and seed."""
+    ledger = write_run(folder, run)
+    again = [
+        {
+            **row,
+            "attempt": 2,
+            "params": {},
+            "tune_miou": tune.get((row["method"], row["seed"]), 0.1),
+            "checkpoint": f"models/{row['trial_id']}.safetensors",
+        }
+        for row in ledger.read("trials").to_pylist()
+        if row["phase"] == "final" and row["status"] == "ok"
+    ]
+    ledger.append("trials", again, "again")
+    return gather([ledger])
+
+
+def exhibits(evidence: Evidence) -> list[Exhibit]:
+    return [exhibit for board in build_boards(evidence) for exhibit in exhibits_of(board, evidence)]
+
+
+def test_the_best_method_beside_the_student_alone_is_shown_by_its_best_tune_seed_that_both_have(
+    tmp_path: Path,
+) -> None:
+    """Though the student alone is best, and though seed 2, best on tune, failed for the student alone."""
+    run = Run(
+        gains={"student": 0.2, "kd": 0.0, "cwd": 0.1},
+        pairs=("big_to_small",),
+        failed=frozenset({("student", "big_to_small", 2)}),
+    )
+    tune = {("cwd", 1): 0.3, ("cwd", 2): 0.9, ("cwd", 3): 0.5, ("kd", 1): 1.0}
+    (exhibit,) = exhibits(run_with_weights(tmp_path, tune, run))
+    assert (exhibit.method.method, exhibit.method.seed) == ("cwd", 3)
+    assert (exhibit.alone.method, exhibit.alone.seed) == ("student", 3)
+
+
+def test_without_weights_or_without_a_method_there_is_nothing_to_show(tmp_path: Path) -> None:
+    assert exhibits(gather([write_run(tmp_path / "bare", Run())])) == []
+    assert exhibits(run_with_weights(tmp_path / "alone", {}, Run(gains={"student": 0.0}))) == []
+
+
+def drawing(caption: str, side: int = 40) -> Drawing:
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)).save(
+        buffer, "PNG"
+    )
+    return Drawing(caption, "png", buffer.getvalue())
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two pairs, one of them with names that are markup to whoever lets them."""
+    folder = tmp_path_factory.mktemp("gallery")
+    rooms = []
+    for exhibit in exhibits(run_with_weights(folder, {}, Run())):
+        if not rooms:
+            pair = replace(exhibit.pair, pair=NASTY, teacher=NASTY, student=NASTY)
+            exhibit = replace(exhibit, pair=pair, method=replace(exhibit.method, method=NASTY))
+        drawings = tuple(drawing(NASTY) for _ in range(6))
+        panels = tuple(Panel(chosen, NASTY, drawings, small=False) for chosen in exhibit.pictures)
+        rooms.append(Room(exhibit, panels, tuple((f"{NASTY} {k}", (k, 0, 9 * k)) for k in range(9))))
+    path = folder / "gallery.html"
+    path.write_text(gallery_html(rooms, [f"the gallery leaves out {NASTY}"], f"python -m {NASTY}"))
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    browser = Browser(tmp_path_factory.mktemp("downloads"))
+    yield browser
+    browser.close()
+
+
+@pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason=MISSING)
+@pytest.mark.parametrize(("width", "dark"), [(390, True), (390, False), (1280, True), (1280, False)])
+def test_the_page_reads_on_a_phone_and_on_a_desk_in_light_and_dark(
+    browser: Browser, page: Path, width: int, dark: bool
+) -> None:
+    browser.open(page, width=width, dark=dark)
+    assert browser.errors() == []
+    assert [url for url in browser.requests() if not url.startswith("data:")] == [page.as_uri()]
+    assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
+    assert browser.run("return [...document.images].every(i => i.complete && i.naturalWidth == 40)")
+    columns = "getComputedStyle(document.querySelector('.pictures')).gridTemplateColumns.split(' ')"
+    assert browser.run(f"return {columns}.filter(w => w != '0px').length") == (2 if width == 390 else 6)
+    if (width == 390) is dark:
+        assert browser.violations() == []
+    paper = browser.run("return getComputedStyle(document.body).backgroundColor")
+    assert (paper == "rgb(255, 255, 255)") is not dark
+
+
+def test_names_are_text_on_the_page(page: Path) -> None:
+    text = page.read_text()
+    assert "<script" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+
+
+def test_the_board_links_the_gallery_that_lies_beside_it_and_no_other(tmp_path: Path) -> None:
+    ledger = write_run(tmp_path, Run())
+    write_leaderboard([ledger])
+    assert b"gallery.html" not in ledger.read_bytes("leaderboard/leaderboard.html")
+    ledger.write_bytes("leaderboard/gallery.html", b"here")
+    write_leaderboard([ledger])
+    assert b'<a href="gallery.html">' in ledger.read_bytes("leaderboard/leaderboard.html")

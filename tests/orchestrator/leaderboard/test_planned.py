@@ -1,0 +1,103 @@
+"""What a board reads in the config that its runs keep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.leaderboard.board import build_boards
+from orchestrator.leaderboard.entries import Board
+from orchestrator.leaderboard.planned import planned
+from orchestrator.leaderboard.run_records import gather
+from orchestrator.leaderboard.text_tables import costs_table
+from orchestrator.leaderboard.texts import protocol_line
+from tests.orchestrator.leaderboard.synthetic import Run, write_run
+
+CONFIG = """
+name: tiny
+data: {scenes: {kind: scenes, size: 32, classes: 4, train: 16, teacher_train: 32, tune: 8, test: 8}}
+recipes: {short: {steps: 12, batch_size: 4, augmentation: {crop: 32, scale: [0.75, 1.5]}, lr: 1.0e-3}}
+pairs:
+  - teacher: {model: big, recipe: short}
+    student: {model: small, recipe: short}
+    data: scenes
+methods: [student, {name: kd, space: {kd_weight: {log_uniform: [0.1, 10]}, kind: {choice: [a, b]}}}, cwd]
+search: {trials: 3, bracket: 3, wave: 6}
+final: {seeds: [1, 2, 7]}
+"""
+
+
+def board_of(tmp_path: Path, run: Run) -> Board:
+    (board,) = build_boards(gather([write_run(tmp_path, run)]))
+    return board
+
+
+def test_a_config_gives_the_plan_its_pairs_methods_seeds_and_spaces() -> None:
+    plan = planned(CONFIG)
+    assert plan is not None
+    assert plan.pairs == {"scenes": ("big_to_small",)}
+    assert plan.methods == ("student", "kd", "cwd")
+    assert (plan.seeds, plan.trials) == ((1, 2, 7), 3)
+    assert plan.spaces["kd"] == {"kd_weight": (0.1, 10.0, True)}
+    assert plan.spaces["student"]["recipe.lr"] == (0.25, 4.0, True)
+
+
+@pytest.mark.parametrize(
+    "text", ["a: [", "unknown: 1", "", CONFIG.replace("name: kd", "name: nowhere, label: x")]
+)
+def test_a_config_that_this_version_cannot_read_is_no_plan(text: str) -> None:
+    assert (
+        planned(text.replace("space: {kd_weight: {log_uniform: [0.1, 10]}, kind: {choice: [a, b]}}", ""))
+        is None
+    )
+
+
+def test_what_the_plan_has_and_the_tables_lack_is_missing_as_not_started(tmp_path: Path) -> None:
+    run = Run(gains={"student": 0.0, "kd": 0.1}, pairs=("big_to_small",), seeds=(1, 2), config_yaml=CONFIG)
+    board = board_of(tmp_path, run)
+    assert {(m.method, m.seeds): m.reason for m in board.missing} == {
+        ("student", (7,)): "no final run is recorded yet; search trials so far: 3 ok, 1 pruned",
+        ("kd", (7,)): "no final run is recorded yet; search trials so far: 3 ok, 1 pruned",
+        ("cwd", (1, 2, 7)): "not started: no trial is recorded",
+    }
+    assert board.cells["big_to_small", "student"].on_edge == {}
+    assert board.spaces["student"]["recipe.lr"] == (0.25, 4.0, True)
+
+
+@pytest.mark.parametrize(
+    ("config", "unit"),
+    [
+        (CONFIG, "worker-hours"),
+        (CONFIG + "compute: {device: cuda}\n", "GPU-hours"),
+        ("", "worker-hours"),  # nobody knows
+    ],
+)
+def test_hours_are_those_of_gpus_only_where_gpus_worked(tmp_path: Path, config: str, unit: str) -> None:
+    run = Run(gains={"student": 0.0, "kd": 0.1}, pairs=("big_to_small",), seeds=(1, 2), config_yaml=config)
+    board = board_of(tmp_path, run)
+    assert f"{board.gpu_hours:.2f} {unit}" in protocol_line(board).split(" · ")
+    assert unit in costs_table(board).header
+
+
+def test_a_students_size_is_that_of_the_model_with_its_own_options(tmp_path: Path) -> None:
+    """A teacher may be the same architecture, only wider."""
+    run = Run(pairs=("big_to_small",), seeds=(1, 2))
+    wide = {"name": "small", "options": {"head_channels": 64}, "num_classes": 3, "height": 64, "width": 64}
+    narrow = {**wide, "options": {"head_channels": 32, "dropout": 0.1}}
+    config = CONFIG.replace("student: {model: small,", "student: {model: small, head_channels: 32,")
+    found = []
+    for name, told in (("told", config), ("untold", "")):
+        ledger = write_run(tmp_path / name, run.but(config_yaml=told, with_models=False))
+        ledger.append(
+            "models",
+            [
+                {**wide, "device": "cpu", "params": 64_000},
+                {**narrow, "options": {**narrow["options"], "backbone_args": {}, "output_stride": None},  # type: ignore[dict-item]
+                 "device": "cpu", "params": 32_000},
+            ],
+            "both",
+        )  # fmt: skip
+        (board,) = build_boards(gather([ledger]))
+        found.append(board.pairs[0].params)
+    assert found == [32_000, None]

@@ -1,0 +1,62 @@
+"""The pairs, recipes and presets that ship are sound."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.planning.cost_estimate import estimate
+from orchestrator.planning.loader import load_sweep
+from orchestrator.planning.plan import make_plan
+from search_spaces import library, preset_names
+
+FILE = """\
+name: named
+data: {{city: {{kind: cityscapes, root: /nowhere}}}}
+pairs: [{{pair: {pair}, data: city}}]
+methods: [student, heteroakd]
+"""
+
+
+@pytest.mark.parametrize("pair", sorted(library.pairs()))
+def test_a_known_pair_needs_no_more_than_its_name_and_a_data_set(tmp_path: Path, pair: str) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text(FILE.format(pair=pair))
+    config = load_sweep(str(file))
+    assert config.pairs[0].label == pair
+    assert make_plan(config).studies[0].recipe.batch_size in (8, 16)
+
+
+def test_an_override_changes_one_field_of_a_librarys_recipe_or_pair(tmp_path: Path) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text(FILE.format(pair="deeplabv3_resnet101_to_mit_b0"))
+    config = load_sweep(
+        str(file), ["recipes.cityscapes_cnn.steps=7", "pairs.0.student.model=segformer-mit_b1"]
+    )
+    assert config.recipes["cityscapes_cnn"].steps == 7
+    assert config.recipes["cityscapes_cnn"].batch_size == 16
+    assert config.pairs[0].student.model == "segformer-mit_b1"
+
+
+def test_an_override_may_name_another_of_the_librarys_pairs(tmp_path: Path) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text(FILE.format(pair="deeplabv3_resnet101_to_mit_b0"))
+    config = load_sweep(str(file), ["pairs=[{pair: scenes_cnn_to_cnn, data: city}]"])
+    assert config.pairs[0].label == "scenes_cnn_to_cnn"
+    assert config.pairs[0].student.recipe in config.recipes
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_every_preset_can_be_planned_and_its_cost_is_known(preset: str) -> None:
+    found = estimate(make_plan(load_sweep(preset)))
+    assert found["worker_hours"] > 0
+    assert found["disk_bytes"] > 0
+
+
+def test_the_students_steps_of_a_halved_search_are_counted_as_they_are_trained() -> None:
+    found = estimate(make_plan(load_sweep("laptop", ["search.trials=16", "search.bracket=16", "search.wave=16",
+                                                     "search.rungs=[0.125, 0.25, 0.5]", "recipes.cnn_student.steps=400", "recipes.transformer_student.steps=400"])))  # fmt: skip
+    # A wave of 16 halved at L/8, L/4, L/2 is 5 L student steps on L teacher passes.
+    studies = found["studies"]
+    assert found["phases"]["search"]["student_steps"] == studies * 5 * 400
