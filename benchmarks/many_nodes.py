@@ -133,7 +133,7 @@ def carry_out(options: argparse.Namespace, folder: Path, address: str) -> dict[s
     from orchestrator.cluster.session import ray_session, worker_resources
     from orchestrator.console.progress import ProgressView
     from orchestrator.controller import phase_runner as phases
-    from orchestrator.controller.worker_groups import Crews
+    from orchestrator.controller.worker_groups import WorkerGroupPool
     from orchestrator.planning.config import SweepConfig
     from orchestrator.planning.plan import make_plan
 
@@ -144,7 +144,7 @@ def carry_out(options: argparse.Namespace, folder: Path, address: str) -> dict[s
     run = begun_run(plan, root)
     ledger = run.ledger
 
-    class AnsweringCrews(Crews):
+    class AnsweringCrews(WorkerGroupPool):
         """Places its workers as a Ray Train run does; they answer instead of training."""
 
         def _start(self, crew: str) -> None:

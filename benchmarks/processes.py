@@ -16,7 +16,7 @@ SAMPLING_SHARE = 0.04
 
 
 @dataclass(frozen=True)
-class Taken:
+class SelectedStudent:
     """What a command took.
 
     Attributes:
@@ -38,7 +38,7 @@ class Taken:
         return self.ended - self.began
 
 
-def run(command: Sequence[str], log: Path) -> Taken:
+def run(command: Sequence[str], log: Path) -> SelectedStudent:
     """Runs a command to its end.
 
     Args:
@@ -69,7 +69,7 @@ def run(command: Sequence[str], log: Path) -> Taken:
         groups[name] = (count + 1, total + size)
     in_mib = {name: (count, total // 1024) for name, (count, total) in groups.items()}
     largest = sorted(in_mib.items(), key=lambda item: -item[1][1])
-    return Taken(began, ended, kib / 1024, spent[0], dict(largest))
+    return SelectedStudent(began, ended, kib / 1024, spent[0], dict(largest))
 
 
 def _sample(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 
 from orchestrator.leaderboard.published import Published, method_key, published_for
-from orchestrator.planning.config import PairChoice, SweepConfig
+from orchestrator.planning.config import PairConfig, SweepConfig
 from orchestrator.planning.cost_estimate import estimate
 from orchestrator.planning.loader import load_sweep
 from orchestrator.planning.plan import make_plan
@@ -39,7 +39,7 @@ def main() -> None:
         print()
 
 
-def rows(preset: str, pair: PairChoice) -> tuple[str, str]:
+def rows(preset: str, pair: PairConfig) -> tuple[str, str]:
     """Published scores of the student alone, whoever its teacher is there, and of the preset's methods on this pair."""
     ran = {method_key(method.name) for method in load_sweep(preset).methods}
     alone = [row for teacher in TEACHERS for row in _published(preset, teacher, pair) if row.is_student_alone]
@@ -48,7 +48,7 @@ def rows(preset: str, pair: PairChoice) -> tuple[str, str]:
     return (f"{float(alone[0].miou):.2f}" if alone else "–"), told or "–"
 
 
-def _published(preset: str, teacher: str, pair: PairChoice) -> list[Published]:
+def _published(preset: str, teacher: str, pair: PairConfig) -> list[Published]:
     found = published_for(preset, teacher, pair.student.model)
     return [row for row in found if row.recipe.startswith(RECIPE) and row.split == SPLIT]
 

@@ -49,7 +49,7 @@ def ours(count: int, root: Path) -> dict[str, Any]:
 
     from orchestrator.console.progress import ProgressView
     from orchestrator.controller import phase_runner as phases
-    from orchestrator.controller.coordinator import OfficeHandle
+    from orchestrator.controller.coordinator import CoordinatorClient
     from orchestrator.controller.run_state import Run
     from orchestrator.planning.config import SweepConfig
     from orchestrator.planning.plan import make_plan
@@ -72,10 +72,10 @@ def ours(count: int, root: Path) -> dict[str, Any]:
     }
 
     class AnsweringCrew:
-        """Stands in for `orchestrator.controller.worker_groups.Crews`; all around it is the real thing."""
+        """Stands in for `orchestrator.controller.worker_groups.WorkerGroupPool`; all around it is the real thing."""
 
         def __init__(self) -> None:
-            self.office = OfficeHandle()
+            self.office = CoordinatorClient()
             self.start_seconds: list[float] = []
 
         def room(self) -> int:
@@ -183,9 +183,9 @@ def _count(root: str, trial_id: str, score: float) -> None:
 def bare(count: int, root: Path) -> dict[str, Any]:
     """Ray Tune alone."""
     from orchestrator.cluster.session import LOCAL, ray_session
-    from orchestrator.planning.config import OperationChoice
+    from orchestrator.planning.config import OperationConfig
 
-    with ray_session(LOCAL, OperationChoice(), verbose=False):
+    with ray_session(LOCAL, OperationConfig(), verbose=False):
         from ray import tune
 
         from orchestrator.controller.coordinator import BESIDE_THE_DRIVER

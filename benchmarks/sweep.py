@@ -50,7 +50,7 @@ from typing import Any
 import measured
 import performance
 import yaml
-from processes import Taken, run
+from processes import SelectedStudent, run
 
 from orchestrator.ledger.tables import Ledger
 
@@ -201,7 +201,7 @@ class Bench:
         taken, _ = self._plain(pair, FEW_STEPS, TRIALS)
         return {"at_once": TRIALS, "steps": FEW_STEPS, "peak_mib": taken.peak_mib}
 
-    def _plain(self, pair: str, steps: int, at_once: int) -> tuple[Taken, list[dict[str, float]]]:
+    def _plain(self, pair: str, steps: int, at_once: int) -> tuple[SelectedStudent, list[dict[str, float]]]:
         output = self._folder()
         script = [sys.executable, str(HERE / "plain_sweep.py"), str(self._file(pair, TRIALS, steps))]
         arguments = [str(self._teacher(pair)), str(output), "--at-once", str(at_once)]
@@ -233,7 +233,7 @@ class Bench:
         return found
 
     @staticmethod
-    def _rates(taken: Taken, trials: int, steps: int, training_seconds: float) -> dict[str, Any]:
+    def _rates(taken: SelectedStudent, trials: int, steps: int, training_seconds: float) -> dict[str, Any]:
         samples = trials * steps * BATCH
         return {
             "seconds": taken.seconds,

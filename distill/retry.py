@@ -42,7 +42,7 @@ class Advice(NamedTuple):
     after: str = ""
 
 
-def patiently(action: Callable[[], T], *, place: str, is_local: bool, advice: Advice) -> T:
+def with_retries(action: Callable[[], T], *, place: str, is_local: bool, advice: Advice) -> T:
     """Runs an action on storage, again where it may have stumbled; the action must be safe to repeat.
 
     Args:

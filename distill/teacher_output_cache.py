@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from distill.data.disk_cache import Shelf
+from distill.data.disk_cache import DiskCache
 from distill.data.stream import HostBatch
 from distill.models.output import PARTS, Output
 
@@ -31,7 +31,7 @@ WRITES_AHEAD = 4  # batches that wait to be written; where the disk is slower, s
 T = TypeVar("T")
 
 
-class KeptOutputs:
+class TeacherOutputCache:
     """Outputs of one teacher.
 
     Args:
@@ -53,7 +53,7 @@ class KeptOutputs:
         layout: str,
         device: torch.device,
     ) -> None:
-        self._shelf = Shelf(folder, limit_bytes, ".outputs", makes_room=True, spares_own=True)
+        self._shelf = DiskCache(folder, limit_bytes, ".outputs", makes_room=True, spares_own=True)
         self._device = device
         self._identity = {
             "teacher": teacher,

@@ -7,7 +7,7 @@ from typing import Any
 
 from distill.errors import UsageError
 from distill.redaction import redacted
-from distill.retry import Advice, patiently
+from distill.retry import Advice, with_retries
 
 _CREDENTIALS = re.compile(r"^(\w[\w+.-]*://)(?:[^/]*|[^/]*:.*)@")
 
@@ -52,7 +52,7 @@ def opened(address: str, advice: Advice) -> tuple[Any, str]:
 
     try:
         # not without asking the store: one that is given no region looks for its bucket's
-        return patiently(find, place=shown(address), is_local=False, advice=advice)
+        return with_retries(find, place=shown(address), is_local=False, advice=advice)
     except UsageError:
         raise
     except (pa.ArrowInvalid, ValueError) as error:

@@ -12,8 +12,8 @@ import tyro
 from distill.errors import UsageError
 
 if TYPE_CHECKING:
-    from orchestrator.leaderboard.gallery_pictures import Exhibit
-    from orchestrator.leaderboard.run_records import Evidence
+    from orchestrator.leaderboard.gallery_pictures import PairGallery
+    from orchestrator.leaderboard.run_records import RunRecords
     from orchestrator.ledger.tables import Ledger
     from orchestrator.worker.gallery_renderer import Predicted
 
@@ -84,7 +84,7 @@ def write_gallery(ledger: Ledger) -> tuple[str | None, list[str]]:
 
 
 def _predicted(
-    ledger: Ledger, exhibits: list[Exhibit], evidence: Evidence
+    ledger: Ledger, exhibits: list[PairGallery], evidence: RunRecords
 ) -> tuple[list[Predicted], list[str]]:
     """What can be shown, and a sentence for whatever cannot."""
     if not exhibits:

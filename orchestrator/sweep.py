@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 if TYPE_CHECKING:
-    from orchestrator.cluster.session import Holdings
+    from orchestrator.cluster.session import ClusterResources
     from orchestrator.console.progress import ProgressView
     from orchestrator.controller.run_state import Run
-    from orchestrator.controller.worker_groups import Crews
+    from orchestrator.controller.worker_groups import WorkerGroupPool
     from orchestrator.ledger.tables import Ledger
     from orchestrator.planning.plan import Plan
 
@@ -130,7 +130,7 @@ def _anything_left(run: Run) -> bool:
     return anything_left(run)
 
 
-def _room(options: Options, plan: Plan, now: Holdings) -> Callable[[], int]:
+def _room(options: Options, plan: Plan, now: ClusterResources) -> Callable[[], int]:
     """How many cohorts fit: at first once a joined cluster has grown as far as it was asked to, then as it is."""
     from orchestrator.cluster.session import LOCAL
 
@@ -162,21 +162,21 @@ def _carry_out(options: Options, run: Run, room: Callable[[], int] | None) -> No
         room: how many cohorts fit beside each other now; None where nothing is left to train and no Ray is there.
     """
     from orchestrator.cluster.session import LOCAL
-    from orchestrator.console.progress import LastingConsole, ProgressView
+    from orchestrator.console.progress import PipeSafeConsole, ProgressView
     from orchestrator.controller.calibration import write_calibration
     from orchestrator.controller.run_state import claim
-    from orchestrator.controller.worker_groups import Crews
+    from orchestrator.controller.worker_groups import WorkerGroupPool
     from orchestrator.gallery import write_gallery
     from orchestrator.leaderboard.files import GALLERY, write_leaderboard
     from orchestrator.worker.main import GalleryJob
 
     ledger = run.ledger
-    with ProgressView(LastingConsole(stderr=options.json)) as view, _stops_at_signals(run, view):
+    with ProgressView(PipeSafeConsole(stderr=options.json)) as view, _stops_at_signals(run, view):
         if room is not None and options.address != LOCAL:
             room = _room_on_ready_nodes(run, room, view.say)
         claim(ledger, run.plan, fresh=options.fresh)
         draws = not options.calibrate and (room is not None or not ledger.exists(f"leaderboard/{GALLERY}"))
-        crews = Crews(run, room or (lambda: 0))
+        crews = WorkerGroupPool(run, room or (lambda: 0))
         notes: list[str] | None = None
         try:
             _phases(run, crews, view, later=int(draws))
@@ -199,9 +199,9 @@ def _carry_out(options: Options, run: Run, room: Callable[[], int] | None) -> No
 
 def _room_on_ready_nodes(run: Run, room: Callable[[], int], say: Callable[[str], None]) -> Callable[[], int]:
     """Refuses nodes that lack what the sweep needs. Of one that joins later it is said: Ray may train on it all the same."""
-    from orchestrator.cluster.preflight import Readiness
+    from orchestrator.cluster.preflight import Preflight
 
-    readiness = Readiness(run.config, run.ledger)
+    readiness = Preflight(run.config, run.ledger)
     readiness.check()
 
     def look() -> int:
@@ -212,7 +212,7 @@ def _room_on_ready_nodes(run: Run, room: Callable[[], int], say: Callable[[str],
     return look
 
 
-def _phases(run: Run, crews: Crews, view: ProgressView, *, later: int) -> None:
+def _phases(run: Run, crews: WorkerGroupPool, view: ProgressView, *, later: int) -> None:
     """Teachers, then students; `later` crews are kept for what follows."""
     from orchestrator.cluster.provenance import arguments_of_this_command, provenance_row
     from orchestrator.controller.phase_runner import run_phase
@@ -244,7 +244,7 @@ def _check(plan: Plan, ledger: Ledger, options: Options) -> None:
     for config in plan.config.data.values():
         check_dataset(config, skip_broken=True, copies=plan.config.operation.copies)
     refuse_if_held(ledger)
-    if options.address == LOCAL:  # of other nodes `Readiness` asks the same
+    if options.address == LOCAL:  # of other nodes `Preflight` asks the same
         _check_folders(plan.config.operation.keeping)
     examine(ledger, plan, fresh=options.fresh)
     check_trackers(plan.config.operation.trackers, ledger)

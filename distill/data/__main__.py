@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from distill.data.check import check_dataset
 from distill.data.config import AnyDataConfig, DataConfig
-from distill.data.remote_copies import CopiesConfig
+from distill.data.remote_copies import RemoteCopiesConfig
 from distill.errors import UsageError, nearest
 from distill.yaml_reader import parse_yaml
 
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     return status
 
 
-def read_configs(path: Path) -> tuple[dict[str, AnyDataConfig], CopiesConfig]:
+def read_configs(path: Path) -> tuple[dict[str, AnyDataConfig], RemoteCopiesConfig]:
     """The data configs in a YAML file, by name: the file itself is one, or has them under `data`.
 
     Beside them where a bucket's pictures are copied to: a sweep file's `operation.copies`.
@@ -67,7 +67,7 @@ def read_configs(path: Path) -> tuple[dict[str, AnyDataConfig], CopiesConfig]:
         ) from error
     content, tree = parse_yaml(data, str(path))
     if isinstance(content, dict) and "kind" in content:
-        return {path.stem: _validated(content, path, tree, ())}, CopiesConfig()
+        return {path.stem: _validated(content, path, tree, ())}, RemoteCopiesConfig()
     section = content.get("data") if isinstance(content, dict) else None
     if not isinstance(section, dict) or not section:
         raise UsageError(
@@ -77,7 +77,7 @@ def read_configs(path: Path) -> tuple[dict[str, AnyDataConfig], CopiesConfig]:
     operation = content.get("operation")
     written = operation.get("copies", {}) if isinstance(operation, dict) else {}
     with _placed(path, tree, ("operation", "copies")):
-        copies = CopiesConfig.model_validate(written)
+        copies = RemoteCopiesConfig.model_validate(written)
     if isinstance(section.get("kind"), str):
         return {"data": _validated(section, path, tree, ("data",))}, copies
     return {
@@ -101,7 +101,7 @@ def _placed(path: Path, tree: Any, place: tuple[Any, ...]) -> Iterator[None]:
         for problem in error.errors():
             # a discriminated union puts the kind in front of the field's name
             keys = place + tuple(key for key in problem["loc"] if key not in KINDS)
-            kind = KINDS.get(problem["loc"][0], CopiesConfig) if problem["loc"] else CopiesConfig
+            kind = KINDS.get(problem["loc"][0], RemoteCopiesConfig) if problem["loc"] else RemoteCopiesConfig
             close = nearest(str(keys[-1]), kind.model_fields) if problem["type"] == "extra_forbidden" else []
             hint = f"; did you mean {close[0]}?" if close else ""
             message = problem["msg"].removeprefix("Value error, ")

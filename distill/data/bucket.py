@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, BinaryIO, Literal, NamedTuple, TypeVar
 
-from distill.data.remote_copies import Copies, CopiesConfig
+from distill.data.remote_copies import RemoteCopies, RemoteCopiesConfig
 from distill.errors import UsageError
 from distill.redaction import redacted
-from distill.retry import Advice, patiently
+from distill.retry import Advice, with_retries
 from distill.uris import below, opened, shown
 
 T = TypeVar("T")
@@ -54,7 +54,7 @@ class _Bucket:
     def _patiently(self, path: str, action: Callable[[Any, str], T]) -> T:
         filesystem, root = self._opened
         target = posixpath.normpath(f"{root}/{path}")
-        return patiently(
+        return with_retries(
             lambda: action(filesystem, target),
             place=shown(self.address, path),
             is_local=False,
@@ -129,18 +129,20 @@ class BucketPath:
 
     def __init__(self, address: str) -> None:
         place, mark, options = address.partition("?")
-        self._fill(_Bucket(place.rstrip("/") + mark + options), "", None, Copies(CopiesConfig()))
+        self._fill(_Bucket(place.rstrip("/") + mark + options), "", None, RemoteCopies(RemoteCopiesConfig()))
 
-    def _fill(self, bucket: _Bucket, path: str, known: Known | None, copies: Copies) -> BucketPath:
+    def _fill(self, bucket: _Bucket, path: str, known: Known | None, copies: RemoteCopies) -> BucketPath:
         self._bucket, self._path, self._known, self._copies = bucket, path, known, copies
         return self
 
     def _other(self, path: str, known: Known | None = None) -> BucketPath:
         return BucketPath.__new__(BucketPath)._fill(self._bucket, path, known, self._copies)
 
-    def keeping(self, copies: CopiesConfig) -> BucketPath:
+    def keeping(self, copies: RemoteCopiesConfig) -> BucketPath:
         """The same place, whose pictures are copied to another folder; what was listed stays known."""
-        return BucketPath.__new__(BucketPath)._fill(self._bucket, self._path, self._known, Copies(copies))
+        return BucketPath.__new__(BucketPath)._fill(
+            self._bucket, self._path, self._known, RemoteCopies(copies)
+        )
 
     @property
     def address(self) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from distill.data.bucket import fetched_ahead
 from distill.data.config import AnyDataConfig, DiskConfig, ScenesConfig
 from distill.data.dataset import build_dataset
-from distill.data.remote_copies import CopiesConfig
+from distill.data.remote_copies import RemoteCopiesConfig
 from distill.data.roots import File, is_far
 from distill.errors import UsageError
 
@@ -81,7 +81,7 @@ def check_dataset(
     *,
     full: bool = False,
     skip_broken: bool = False,
-    copies: CopiesConfig | None = None,
+    copies: RemoteCopiesConfig | None = None,
 ) -> DatasetReport:
     """Checks folders, pairs, image headers, sizes and label values, and counts what is there.
 
@@ -91,7 +91,7 @@ def check_dataset(
             evenly over the data set. Of a bucket all names are looked at in any case, and the files of these
             `SAMPLE` pairs alone.
         skip_broken: let pass what a run would skip: unreadable train pictures, up to the config's `broken_share`.
-        copies: where pictures that are fetched from a bucket are kept on this node; by default as `CopiesConfig` has it.
+        copies: where pictures that are fetched from a bucket are kept on this node; by default as `RemoteCopiesConfig` has it.
 
     Raises:
         UsageError: something is missing or wrong; names up to ten files, each with value, rule and remedy.
@@ -137,7 +137,7 @@ class _Found:
 
 
 def _check_disk(
-    config: DiskConfig, full: bool, skip_broken: bool, copies: CopiesConfig | None
+    config: DiskConfig, full: bool, skip_broken: bool, copies: RemoteCopiesConfig | None
 ) -> DatasetReport:
     from distill.data.splits import Splits
 

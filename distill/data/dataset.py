@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from distill.data.config import AnyDataConfig, ScenesConfig
-from distill.data.remote_copies import CopiesConfig
+from distill.data.remote_copies import RemoteCopiesConfig
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,7 +77,7 @@ def build_dataset(
     protocol: Protocol = "clean",
     role: Role = "student",
     cache: PictureCache | None = None,
-    copies: CopiesConfig | None = None,
+    copies: RemoteCopiesConfig | None = None,
 ) -> SegmentationDataset:
     """The pictures that one role may see in one split.
 
@@ -88,7 +88,7 @@ def build_dataset(
             split is the test split (not free of leakage).
         role: the teacher may have more labelled training pictures than the student.
         cache: where decoded pictures of a data set on disk are kept; None decodes them every time.
-        copies: where pictures that are fetched from a bucket are kept on this node; by default as `CopiesConfig` has it.
+        copies: where pictures that are fetched from a bucket are kept on this node; by default as `RemoteCopiesConfig` has it.
 
     Raises:
         UsageError: files are missing, the split would be empty, or a bucket cannot be read.

@@ -8,7 +8,7 @@ from distill.data.images import read_image, read_values
 from distill.data.labels import Colour, LabelMap
 from distill.data.layout import Pair
 from distill.data.picture_cache import PictureCache
-from distill.data.remote_copies import CopiesConfig
+from distill.data.remote_copies import RemoteCopiesConfig
 from distill.data.splits import Splits
 from distill.errors import UsageError
 
@@ -26,7 +26,7 @@ class DiskDataset:
         protocol: Protocol = "clean",
         role: Role = "student",
         cache: PictureCache | None = None,
-        copies: CopiesConfig | None = None,
+        copies: RemoteCopiesConfig | None = None,
     ) -> None:
         splits = Splits(config, copies)
         self.name = config.kind

@@ -17,7 +17,7 @@ _FULL = (
 )
 
 
-class Shelf:
+class DiskCache:
     """Files by name, each written whole or not at all.
 
     Args:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.data.dataset import Sample
-from distill.data.disk_cache import Shelf
+from distill.data.disk_cache import DiskCache
 from distill.data.labels import LabelMap
 from distill.data.layout import Pair
 
@@ -35,7 +35,7 @@ class PictureCache:
     def __init__(self, folder: Path, limit_bytes: int) -> None:
         self.folder = folder
         self.limit_bytes = limit_bytes
-        self._shelf = Shelf(folder, limit_bytes, ".pixels", makes_room=False)
+        self._shelf = DiskCache(folder, limit_bytes, ".pixels", makes_room=False)
 
     def __reduce__(self) -> tuple[object, ...]:
         return PictureCache, (self.folder, self.limit_bytes)

@@ -13,11 +13,11 @@ from typing import BinaryIO
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from distill.data.disk_cache import Shelf
+from distill.data.disk_cache import DiskCache
 from distill.errors import UsageError
 
 
-class CopiesConfig(BaseModel):
+class RemoteCopiesConfig(BaseModel):
     """Where a node keeps copies of pictures that it fetched from a bucket; changes no result."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -37,14 +37,14 @@ class CopiesConfig(BaseModel):
         return Path(self.folder).expanduser()
 
 
-class Copies:
-    """The files of a `CopiesConfig`'s folder on this machine."""
+class RemoteCopies:
+    """The files of a `RemoteCopiesConfig`'s folder on this machine."""
 
-    def __init__(self, config: CopiesConfig) -> None:
+    def __init__(self, config: RemoteCopiesConfig) -> None:
         self.config = config
 
     def __reduce__(self) -> tuple[object, ...]:
-        return Copies, (self.config,)
+        return RemoteCopies, (self.config,)
 
     def open(self, name: str, size: int, fetch: Callable[[], bytes]) -> BinaryIO:
         """A file of `size` bytes to read: its copy, or what `fetch` gives, of which a copy then stays if it fits.
@@ -87,6 +87,6 @@ class Copies:
         return file
 
     @functools.cached_property
-    def _shelf(self) -> Shelf:
+    def _shelf(self) -> DiskCache:
         limit = int(self.config.gigabytes * 10**9)
-        return Shelf(self.config.place, limit, ".copy", makes_room=True)
+        return DiskCache(self.config.place, limit, ".copy", makes_room=True)

@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import PlainSerializer, PlainValidator
 
 from distill.data.bucket import BucketPath
-from distill.data.remote_copies import CopiesConfig
+from distill.data.remote_copies import RemoteCopiesConfig
 from distill.uris import is_uri
 
 File = Path | BucketPath
@@ -46,7 +46,7 @@ Root = Annotated[
 """A config's field for where its data lies."""
 
 
-def with_copies(root: File, copies: CopiesConfig | None) -> File:
+def with_copies(root: File, copies: RemoteCopiesConfig | None) -> File:
     """The root, of which a bucket's pictures are copied to this folder of the node."""
     return root.keeping(copies) if isinstance(root, BucketPath) and copies is not None else root
 

@@ -12,7 +12,7 @@ from distill.data.dataset import Protocol, Role, Split
 from distill.data.layout import Layout, Pair, Source, find_pairs
 from distill.data.layouts import layout_of
 from distill.data.philox import permutation
-from distill.data.remote_copies import CopiesConfig
+from distill.data.remote_copies import RemoteCopiesConfig
 from distill.data.roots import with_copies
 from distill.errors import UsageError, unknown
 
@@ -20,7 +20,7 @@ from distill.errors import UsageError, unknown
 class Splits:
     """The splits of one data set; its folders are listed once, when first asked for."""
 
-    def __init__(self, config: DiskConfig, copies: CopiesConfig | None = None) -> None:
+    def __init__(self, config: DiskConfig, copies: RemoteCopiesConfig | None = None) -> None:
         self.config = config
         self.root = with_copies(config.root, copies)
         self.layout = layout_of(config)

@@ -9,13 +9,13 @@ import ray
 from ray.autoscaler.sdk import request_resources
 
 from distill.errors import UsageError
-from orchestrator.cluster.session import Holdings, holdings, worker_resources
-from orchestrator.planning.config import ComputeChoice, OperationChoice
+from orchestrator.cluster.session import ClusterResources, holdings, worker_resources
+from orchestrator.planning.config import ComputeConfig, OperationConfig
 
 LOOK_SECONDS = 1.0
 
 
-def grown(now: Holdings, compute: ComputeChoice, operation: OperationChoice) -> Holdings:
+def grown(now: ClusterResources, compute: ComputeConfig, operation: OperationConfig) -> ClusterResources:
     """What the cluster has once it holds `operation.cohorts_at_once` cohorts (one by default), or the wait is over.
 
     The wish is withdrawn afterwards: from then on the work itself is what keeps nodes from being idle.
@@ -40,7 +40,7 @@ def grown(now: Holdings, compute: ComputeChoice, operation: OperationChoice) -> 
     return now
 
 
-def room_now(compute: ComputeChoice, operation: OperationChoice) -> int:
+def room_now(compute: ComputeConfig, operation: OperationConfig) -> int:
     """How many cohorts fit on the nodes that are alive; one at least, which waits for a node where none is."""
     try:
         return holdings(ray).cohorts_at_once(compute, operation)

@@ -22,7 +22,7 @@ _LOCK_FILE = "lock.json"
 
 
 @dataclass(frozen=True)
-class Needs:
+class NodeRequirements:
     """What is asked of a node."""
 
     versions: dict[str, str]
@@ -62,7 +62,7 @@ def versions_of(names: tuple[str, ...]) -> dict[str, str]:
 
 def look(needs: dict[str, object]) -> list[str]:
     """What is missing on this node, each with its remedy; empty when all is there."""
-    return list(_missing(Needs(**needs)))  # type: ignore[arg-type]  # plain values: a class of ours may not be there
+    return list(_missing(NodeRequirements(**needs)))  # type: ignore[arg-type]  # plain values: a class of ours may not be there
 
 
 def unwritable(folder: str) -> str | None:
@@ -76,7 +76,7 @@ def unwritable(folder: str) -> str | None:
         return f"cannot be written ({error.strerror})"
 
 
-def _missing(needs: Needs) -> Iterator[str]:
+def _missing(needs: NodeRequirements) -> Iterator[str]:
     packages = list(_packages(needs))
     yield from packages
     if needs.gpu and needs.trains and not _sees_gpu():
@@ -95,7 +95,7 @@ def _missing(needs: Needs) -> Iterator[str]:
         yield from _output(needs)
 
 
-def _packages(needs: Needs) -> Iterator[str]:
+def _packages(needs: NodeRequirements) -> Iterator[str]:
     here = versions_of(tuple(needs.versions))
     for name, wanted in needs.versions.items():
         if here.get(name) != wanted:
@@ -117,7 +117,7 @@ def _sees_gpu() -> bool:
     return subprocess.run([sys.executable, "-c", question], env=environment, check=False).returncode == 0
 
 
-def _buckets(needs: Needs) -> Iterator[str]:
+def _buckets(needs: NodeRequirements) -> Iterator[str]:
     """Whether each bucket answers this node, with the rights that it has here."""
     from distill.data.bucket import BucketPath
 
@@ -130,7 +130,7 @@ def _buckets(needs: Needs) -> Iterator[str]:
             yield f"{root} cannot be read ({error}); give the node's role the right to"
 
 
-def _output(needs: Needs) -> Iterator[str]:
+def _output(needs: NodeRequirements) -> Iterator[str]:
     """Whether this node reads the lock that the sweep holds, and may write beside it."""
     from orchestrator.ledger.tables import Ledger
 

@@ -23,7 +23,7 @@ from orchestrator.planning.config import SweepConfig
 ANSWER_SECONDS = 180.0  # a node that has to fetch the job's code first takes its time
 
 
-class Readiness:
+class Preflight:
     """Which nodes have what a sweep needs: all that are there at the start must; who joins later is looked at then.
 
     Every node is asked for packages, and those that can hold a worker for data, device and the run's folder. Of data in
@@ -79,14 +79,14 @@ class Readiness:
         return [f"{_name(node)}: {fault}" for task, node in nodes.items() for fault in _faults(task)]
 
 
-def _needs(config: SweepConfig, ledger: Ledger) -> probe.Needs:
+def _needs(config: SweepConfig, ledger: Ledger) -> probe.NodeRequirements:
     """What a node that trains needs."""
     operation = config.operation
     roots = [data.root for data in config.data.values() if not isinstance(data, ScenesConfig)]
     buckets = [root for root in roots if is_far(root)]
     code = probe.code_hash()
     assert code is not None  # this very code
-    return probe.Needs(
+    return probe.NodeRequirements(
         versions=probe.versions_of(LIBRARIES),
         code=code,
         readable=(*(str(root) for root in roots if not is_far(root)), *_weights(config)),

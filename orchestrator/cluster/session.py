@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import UsageError
-from orchestrator.planning.config import ComputeChoice, OperationChoice
+from orchestrator.planning.config import ComputeConfig, OperationConfig
 
 _ENVIRONMENT = {
     "RAY_TRAIN_V2_ENABLED": "1",
@@ -37,14 +37,14 @@ _NOT_YET_UP = "timed out during startup"  # in what Ray raises
 _WORKERS_READ = ("NO_ALBUMENTATIONS_UPDATE", "RAY_TRAIN_V2_ENABLED")
 
 
-def worker_resources(compute: ComputeChoice, operation: OperationChoice) -> dict[str, float]:
+def worker_resources(compute: ComputeConfig, operation: OperationConfig) -> dict[str, float]:
     """What one training worker takes, in Ray's words."""
     cpus = {"CPU": float(compute.cpus_per_worker)}
     return cpus | ({"GPU": operation.gpus_per_worker} if compute.device == "cuda" else {})
 
 
 @dataclass(frozen=True)
-class Holdings:
+class ClusterResources:
     """What the cluster has in all, node by node: CPUs and GPUs."""
 
     nodes: tuple[tuple[float, float], ...]
@@ -67,7 +67,7 @@ class Holdings:
             for cpus, gpus in self.nodes
         )
 
-    def cohorts_at_once(self, compute: ComputeChoice, operation: OperationChoice) -> int:
+    def cohorts_at_once(self, compute: ComputeConfig, operation: OperationConfig) -> int:
         """How many cohorts fit beside each other.
 
         Raises:
@@ -123,7 +123,7 @@ def is_job(address: str) -> bool:
 
 
 @contextmanager
-def ray_session(address: str, operation: OperationChoice, *, verbose: bool) -> Iterator[Holdings]:
+def ray_session(address: str, operation: OperationConfig, *, verbose: bool) -> Iterator[ClusterResources]:
     """Ray for the time of a sweep.
 
     Args:
@@ -205,10 +205,10 @@ def _asks_for_token() -> bool:
     return bool(_raylet.get_authentication_mode() == _raylet.AuthenticationMode.TOKEN)  # type: ignore[attr-defined]
 
 
-def holdings(ray: Any) -> Holdings:
+def holdings(ray: Any) -> ClusterResources:
     """What the cluster has now."""
     each = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return Holdings(tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in each))
+    return ClusterResources(tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in each))
 
 
 def _silence_raylet() -> None:

@@ -14,12 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.controller.phase_runner import PhaseView
-from orchestrator.controller.wave_scheduler import Standing
+from orchestrator.controller.wave_scheduler import TrialState
 
 LINE_SECONDS = 60.0
 
 
-class LastingConsole(Console):
+class PipeSafeConsole(Console):
     """A console whose reader may leave, as in `... | head`: what follows goes nowhere, and the sweep goes on."""
 
     def on_broken_pipe(self) -> None:
@@ -118,7 +118,7 @@ _WORDS = (
 
 def _studies(view: PhaseView) -> Table:
     table = Table("study", "done", "running", "pruned", "failed", "best tune mIoU", box=None, pad_edge=False)
-    studies: dict[str, list[Standing]] = {}
+    studies: dict[str, list[TrialState]] = {}
     for standing in view.book.trials.values():
         studies.setdefault(f"{standing.trial.pair} {standing.trial.title}", []).append(standing)
     for name, members in studies.items():

@@ -1,10 +1,10 @@
-"""What each crew does now, and what its workers say of it. Logic of the `Office`, without Ray."""
+"""What each crew does now, and what its workers say of it. Logic of the `Coordinator`, without Ray."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from orchestrator.controller.condition import News
+from orchestrator.controller.condition import Condition
 from orchestrator.worker.main import CohortJob, GalleryJob
 
 
@@ -12,7 +12,7 @@ class Assignments:
     """Which cohort each crew trains, or that it draws the gallery."""
 
     def __init__(self) -> None:
-        self._news = News()
+        self._news = Condition()
         self._jobs: dict[str, CohortJob | GalleryJob] = {}
         self._taken_up: set[str] = set()
         self._notes: dict[str, list[str] | None] = {}

@@ -14,7 +14,7 @@ from distill.relative_weights import PREFIX, STEPS
 from orchestrator.console.summary import outcome, show_troubles
 from orchestrator.controller.run_state import CALIBRATION, Run
 from orchestrator.ledger.tables import Ledger
-from orchestrator.planning.config import MethodChoice, SweepConfig
+from orchestrator.planning.config import MethodSelection, SweepConfig
 from orchestrator.planning.method_settings import default_weights
 from orchestrator.planning.plan import Plan, make_plan
 
@@ -109,7 +109,7 @@ def render_calibration(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _balanced(method: MethodChoice) -> MethodChoice | None:
+def _balanced(method: MethodSelection) -> MethodSelection | None:
     """The method with every weight above 0 relative, at 1; None for one without weights."""
     given = {name.removeprefix(PREFIX): value for name, value in method.config.items()}
     weights = {name: given.get(name, default) for name, default in default_weights(method.name).items()}

@@ -1,7 +1,7 @@
-"""Where trials and a crew meet: a desk for each crew, all in one actor (`Office`). Waves, reports, decisions.
+"""Where trials and a crew meet: a desk for each crew, all in one actor (`Coordinator`). Waves, reports, decisions.
 
 The desk computes nothing. It may forget everything: the cohort posts its reports again, and a report is known by
-(trial, step), so that telling twice is telling once. Reports lie in the office's `Mail` until Tune's process fetches
+(trial, step), so that telling twice is telling once. Reports lie in the office's `ReportQueue` until Tune's process fetches
 them; no student waits for that, but at a rung.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from orchestrator.controller.report_queue import Mail
+from orchestrator.controller.report_queue import ReportQueue
 from orchestrator.planning.plan import Trial, Wave
 from orchestrator.protocol import Report, Status
 
@@ -48,7 +48,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Place:
+class WorkerPosition:
     """Where a worker is: with a trial at a step, or (None) at what all trials share."""
 
     trial_id: str | None
@@ -60,7 +60,7 @@ class GivenUpError(Exception):
 
 
 @dataclass(frozen=True)
-class Blame:
+class CrashVerdict:
     """Why a trial is held to end its workers, at which step, and in which lines of code where that is known."""
 
     reason: str
@@ -69,18 +69,18 @@ class Blame:
 
 
 @dataclass(frozen=True)
-class Beginning:
+class WorkerStart:
     """What workers are told when they start, first or again."""
 
     careful: bool
     """An earlier attempt died: tell beforehand where you are."""
-    blamed: Mapping[str, Blame]
+    blamed: Mapping[str, CrashVerdict]
     """Trials that ended earlier attempts."""
     given_up: bool
 
 
 @dataclass
-class Attempts:
+class FailurePolicy:
     """How often the workers started, and how that ended. Deaths without a further checkpoint in between are counted.
 
     Whoever kills a worker is not known at first. From the first death on the workers tell each step beforehand, so
@@ -92,13 +92,13 @@ class Attempts:
     in_a_row: int = 0
     careful: bool = False
     position: tuple[int, int] = (-1, -1)
-    at: Place | None = None
+    at: WorkerPosition | None = None
     last_error: str = "killed, or its machine is gone"
-    seen: Counter[Place] = field(default_factory=Counter)
-    blamed: dict[str, Blame] = field(default_factory=dict)
+    seen: Counter[WorkerPosition] = field(default_factory=Counter)
+    blamed: dict[str, CrashVerdict] = field(default_factory=dict)
     fatal: Exception | None = None
 
-    def begin(self) -> Beginning:
+    def begin(self) -> WorkerStart:
         """The workers start; if they did before, they died."""
         if self.started:
             self.in_a_row += 1
@@ -114,13 +114,13 @@ class Attempts:
                 f"its workers died {self.in_a_row} times in a row without getting further "
                 f"(operation.max_failures is {self.limit}); the last one: {self.last_error}"
             )
-        return Beginning(self.careful, dict(self.blamed), self.fatal is not None)
+        return WorkerStart(self.careful, dict(self.blamed), self.fatal is not None)
 
-    def count(self, place: Place, reason: str, stack: str = "") -> None:
+    def count(self, place: WorkerPosition, reason: str, stack: str = "") -> None:
         """An end at this place; the second one is its trial's fault."""
         self.seen[place] += 1
         if place.trial_id is not None and self.seen[place] >= DEATHS:
-            self.blamed.setdefault(place.trial_id, Blame(reason, place.step, stack))
+            self.blamed.setdefault(place.trial_id, CrashVerdict(reason, place.step, stack))
             self.in_a_row = 0
 
     def got_on(self, position: tuple[int, int]) -> bool:
@@ -130,16 +130,16 @@ class Attempts:
         return self.careful
 
 
-class Desk:
-    """A crew's desk, in the `Office`.
+class CohortChannel:
+    """A crew's desk, in the `Coordinator`.
 
     Args:
         max_failures: starts of the workers in a row without a checkpoint in between before the cohort is given up.
         mail: the office's.
     """
 
-    def __init__(self, max_failures: int, mail: Mail) -> None:
-        self._attempts = Attempts(max_failures)
+    def __init__(self, max_failures: int, mail: ReportQueue) -> None:
+        self._attempts = FailurePolicy(max_failures)
         self._mail = mail
         self._news = mail.news
         self._wave: WaveOrder | None = None
@@ -216,13 +216,13 @@ class Desk:
 
         return await self._news.when(decided)
 
-    async def begin(self) -> Beginning:
+    async def begin(self) -> WorkerStart:
         """The cohort: its workers start, first or again."""
         if self._progress.activity == STARTING:
             self._progress = replace(self._progress, activity=READY)
         return self._attempts.begin()
 
-    async def about_to(self, place: Place | None) -> None:
+    async def about_to(self, place: WorkerPosition | None) -> None:
         """The cohort, where care is needed: what it is about to do."""
         self._attempts.at = place
 
@@ -230,7 +230,7 @@ class Desk:
         """The cohort: a checkpoint stands at this (wave, steps); returns whether care is still needed."""
         return self._attempts.got_on(position)
 
-    async def hung(self, place: Place, seconds: float, stack: str) -> None:
+    async def hung(self, place: WorkerPosition, seconds: float, stack: str) -> None:
         """The cohort: nothing moved for so long; its workers end now and are started again."""
         where = " ".join(line.strip() for line in stack.strip().splitlines()[-2:])
         reason = f"no progress within {seconds:g} s (operation.hang_seconds) in {where}"

@@ -11,7 +11,7 @@ T = TypeVar("T")
 POLL_SECONDS = 10.0  # how long a call waits for news before it comes back with none
 
 
-class News:
+class Condition:
     """Wakes those who wait, whenever something was told."""
 
     def __init__(self) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import ray
 
 from orchestrator.controller.assignments import Assignments
-from orchestrator.controller.cohort_channel import Desk
-from orchestrator.controller.report_queue import Fetched, Mail
+from orchestrator.controller.cohort_channel import CohortChannel
+from orchestrator.controller.report_queue import PolledReport, ReportQueue
 
 # What computes nothing takes no CPU from a cohort. Beside the driver, whose end is the sweep's: a node that is taken
 # away must not take it along.
@@ -20,20 +20,20 @@ BESIDE_THE_DRIVER = {"node:__internal_head__": 0.0001}
 _ASSIGNMENTS = "assignments"
 
 
-class DeskClosedError(Exception):
+class ChannelClosedError(Exception):
     """The phase of this desk is over."""
 
 
-class Office:
-    """The actor's class; `OfficeHandle` starts it."""
+class Coordinator:
+    """The actor's class; `CoordinatorClient` starts it."""
 
     def __init__(self) -> None:
-        self._mail = Mail()
+        self._mail = ReportQueue()
         self._parts: dict[str, Any] = {_ASSIGNMENTS: Assignments()}
 
     async def open(self, desk: str, max_failures: int) -> None:
-        """The sweep: a desk of this name, see `Desk`."""
-        self._parts[desk] = Desk(max_failures, self._mail)
+        """The sweep: a desk of this name, see `CohortChannel`."""
+        self._parts[desk] = CohortChannel(max_failures, self._mail)
 
     async def close(self, desk: str) -> None:
         """The sweep: nobody needs this desk any more."""
@@ -42,20 +42,20 @@ class Office:
     async def at(self, part: str, method: str, arguments: tuple[Any, ...]) -> Any:
         """Everyone: what a method of a desk, or of the assignments, answers."""
         if part not in self._parts:
-            raise DeskClosedError(part)
+            raise ChannelClosedError(part)
         return await getattr(self._parts[part], method)(*arguments)
 
-    async def visit(self, trial_id: str, seen: int) -> Fetched:
-        """Tune's process: see `Mail.visit`."""
+    async def visit(self, trial_id: str, seen: int) -> PolledReport:
+        """Tune's process: see `ReportQueue.visit`."""
         return await self._mail.visit(trial_id, seen)
 
 
-class OfficeHandle:
+class CoordinatorClient:
     """The office as the sweep sees it; to make one starts the actor, whose name is `name`."""
 
     def __init__(self) -> None:
         self.name = f"office-{uuid.uuid4().hex[:8]}"
-        office: Any = ray.remote(Office)
+        office: Any = ray.remote(Coordinator)
         self._actor = office.options(
             name=self.name, num_cpus=0, max_restarts=0, resources=BESIDE_THE_DRIVER
         ).remote()
@@ -79,7 +79,7 @@ class PartHandle:
     """A part of the office as those elsewhere see it: `handle.post.remote(…)`, as if it were an actor of its own.
 
     Args:
-        office: the handle of the `Office`.
+        office: the handle of the `Coordinator`.
         part: a desk's name, or that of the assignments.
     """
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Sight:
+class ProgressSample:
     """What was seen of a wave at work: so many seconds after it was opened it stood at this step of so many.
 
     `since` and `before` are where it stood when it was first seen to train: what came before was not training.
@@ -28,7 +28,7 @@ class Sight:
 
 
 @dataclass(frozen=True)
-class Outlook:
+class MakespanEstimate:
     """What a cohort still has to train."""
 
     rest: tuple[float, ...]
@@ -49,7 +49,9 @@ class Outlook:
         return self.seconds(start) < self.seconds()
 
 
-def outlook(sights: Sequence[Sight], over: Sequence[float], unopened: int) -> Outlook | None:
+def outlook(
+    sights: Sequence[ProgressSample], over: Sequence[float], unopened: int
+) -> MakespanEstimate | None:
     """What a cohort's waves tell.
 
     Args:
@@ -69,4 +71,4 @@ def outlook(sights: Sequence[Sight], over: Sequence[float], unopened: int) -> Ou
         max(0.0, (usual if pace is None else pace) * (1 - sight.step / max(sight.steps, 1)))
         for sight, pace in zip(sights, paces, strict=True)
     ]
-    return Outlook(tuple(rest), unopened, usual)
+    return MakespanEstimate(tuple(rest), unopened, usual)

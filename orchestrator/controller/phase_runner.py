@@ -16,9 +16,9 @@ import ray
 from orchestrator.controller.cohort_channel import GivenUpError, Progress
 from orchestrator.controller.run_state import Run
 from orchestrator.controller.trackers import followers
-from orchestrator.controller.tune_adapter import DeskAtWork, Desks, run_tune
-from orchestrator.controller.wave_scheduler import WaveBook
-from orchestrator.controller.worker_groups import Crews, in_a_thread
+from orchestrator.controller.tune_adapter import ActiveChannel, WaveDispatcher, run_tune
+from orchestrator.controller.wave_scheduler import WaveScheduler
+from orchestrator.controller.worker_groups import WorkerGroupPool, in_a_thread
 from orchestrator.planning.plan import Cohort
 from orchestrator.protocol import Report
 from orchestrator.worker.main import CohortJob
@@ -31,7 +31,7 @@ class PhaseView:
     """What can be seen of a phase while it runs."""
 
     name: str
-    book: WaveBook
+    book: WaveScheduler
     planned: int
     progress: Mapping[str, Progress]
 
@@ -41,7 +41,7 @@ def run_phase(
     name: str,
     cohorts: Sequence[Cohort],
     *,
-    crews: Crews,
+    crews: WorkerGroupPool,
     watch: Callable[[PhaseView], None],
     later: int = 0,
 ) -> None:
@@ -56,17 +56,17 @@ def run_phase(
         Exception: what ended a cohort for good; every other cohort was finished first.
     """
     recorded = run.recorded()
-    book = WaveBook(run.config, cohorts, recorded, run.retried)
-    ahead = WaveBook(run.config, cohorts, recorded)
+    book = WaveScheduler(run.config, cohorts, recorded, run.retried)
+    ahead = WaveScheduler(run.config, cohorts, recorded)
     todo = ahead.open_first()
     planned = sum(cohort.trials for cohort in cohorts)
     if not todo:
         watch(PhaseView(name, ahead, planned, {}))
         return
     view = PhaseView(name, book, planned, {})
-    desks = Desks(book, office=crews.office.name)
+    desks = WaveDispatcher(book, office=crews.office.name)
     over = threading.Event()
-    crowd = Crowd(run, desks, todo, crews, later)
+    crowd = CohortExecutor(run, desks, todo, crews, later)
     crews.keep(len(todo) + later)
     crowd.fill({})
     watcher = in_a_thread("watch", lambda: _watch(run, desks, crowd, view, watch, over))
@@ -91,7 +91,7 @@ def run_phase(
     crowd.raise_first()
 
 
-class Crowd:
+class CohortExecutor:
     """The cohorts of a phase: as many at work as there is room for, each in a thread of the driver.
 
     Room may grow and shrink while they work. A cohort whose node is taken away waits for another, which a cohort that
@@ -99,7 +99,9 @@ class Crowd:
     than there are cohorts, those at work get a second one, a third, as long as that ends the phase sooner.
     """
 
-    def __init__(self, run: Run, desks: Desks, cohorts: Sequence[Cohort], crews: Crews, later: int) -> None:
+    def __init__(
+        self, run: Run, desks: WaveDispatcher, cohorts: Sequence[Cohort], crews: WorkerGroupPool, later: int
+    ) -> None:
         self._run = run
         self._desks = desks
         self._waiting = [(cohort, 1) for cohort in cohorts]
@@ -150,7 +152,7 @@ class Crowd:
         return [(cohort, number)] if self._desks.expect(_desk_name(cohort.cohort_id, number)) else []
 
     def _wanted(self) -> int:
-        """Crews for which there will be work."""
+        """WorkerGroupPool for which there will be work."""
         book = self._desks.book
         unopened = sum(book.unopened(cohort_id) for cohort_id in book.cohorts)
         return max(len(self._waiting), unopened) + self._later
@@ -162,7 +164,7 @@ class Crowd:
             desks.came(name, None)
             return
         desk = self._crews.office.open_desk(name, run.config.operation.max_failures)
-        at_work = DeskAtWork(name, cohort.cohort_id, desk, number)
+        at_work = ActiveChannel(name, cohort.cohort_id, desk, number)
         desks.came(name, at_work)
         # Since the look above: whoever told the desks did not see this one.
         if run.stopped.is_set() or desks.stopping:
@@ -219,7 +221,7 @@ def _desk_name(cohort_id: str, number: int) -> str:
 class Recorder:
     """Writes ended trials into the ledger. Where that fails the run stops: no trial may count that is not written."""
 
-    def __init__(self, run: Run, book: WaveBook) -> None:
+    def __init__(self, run: Run, book: WaveScheduler) -> None:
         self._run = run
         self._book = book
         self.failure: Exception | None = None
@@ -234,7 +236,7 @@ class Recorder:
             self._run.stop("the ledger cannot be written")
 
 
-def _record(run: Run, book: WaveBook, report: Report) -> None:
+def _record(run: Run, book: WaveScheduler, report: Report) -> None:
     trial = book.trials[report.trial_id].trial
     cohort = next(c for c in book.cohorts.values() if c.holds(trial.study_id))
     run.record(book, cohort, report)
@@ -242,8 +244,8 @@ def _record(run: Run, book: WaveBook, report: Report) -> None:
 
 def _watch(
     run: Run,
-    desks: Desks,
-    crowd: Crowd,
+    desks: WaveDispatcher,
+    crowd: CohortExecutor,
     view: PhaseView,
     watch: Callable[[PhaseView], None],
     over: threading.Event,
@@ -261,7 +263,7 @@ def _watch(
         raise
 
 
-def _look(run: Run, desks: Desks, crowd: Crowd, view: PhaseView) -> None:
+def _look(run: Run, desks: WaveDispatcher, crowd: CohortExecutor, view: PhaseView) -> None:
     run.heed_budget()
     at_work = list(desks.at_work.values())
     if run.stopped.is_set() and not desks.stopping:

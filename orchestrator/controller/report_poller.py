@@ -8,10 +8,10 @@ from typing import Any
 import ray
 from ray.tune import Trainable
 
-from orchestrator.controller.report_queue import Fetched
+from orchestrator.controller.report_queue import PolledReport
 
 
-class Visitor(Trainable):
+class ReportPoller(Trainable):
     """Visits the office for the trial whose turn it is. Tune gives it another by `reset_config`, without a new process."""
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -27,7 +27,7 @@ class Visitor(Trainable):
 
     def step(self) -> dict[str, Any]:
         """One visit: a report of the trial or none, and which trial to visit next."""
-        fetched: Fetched = ray.get(self._office.visit.remote(self._trial_id, self._seen[self._trial_id]))
+        fetched: PolledReport = ray.get(self._office.visit.remote(self._trial_id, self._seen[self._trial_id]))
         self._seen[self._trial_id] += fetched.report is not None
         score = None if fetched.report is None else fetched.report.tune_miou
         return {"tune_miou": score, "report": fetched.report, "follow": fetched.follow}

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from orchestrator.controller.condition import News
+from orchestrator.controller.condition import Condition
 from orchestrator.protocol import Report
 
 
-class Fetched(NamedTuple):
+class PolledReport(NamedTuple):
     """What a visit brings back."""
 
     report: Report | None
@@ -19,11 +19,11 @@ class Fetched(NamedTuple):
     """The trial to visit next: the same one where it has a further report; None where nobody has one unread."""
 
 
-class Mail:
+class ReportQueue:
     """Every report of every trial, and which trials have some that were not fetched."""
 
     def __init__(self) -> None:
-        self.news = News()
+        self.news = Condition()
         self._told: dict[str, list[Report]] = {}
         self._unread: dict[str, None] = {}  # in the order in which they came to have some
 
@@ -43,7 +43,7 @@ class Mail:
         """Whether the last report of a trial is there."""
         return any(report.status is not None for report in self.of(trial_id)[-1:])
 
-    async def visit(self, trial_id: str, seen: int) -> Fetched:
+    async def visit(self, trial_id: str, seen: int) -> PolledReport:
         """Tune's process: the report after the first `seen` of this trial; waits for that, or for another trial's.
 
         It may come back with nothing. What a process took along and lost with its life is unread again once another
@@ -53,6 +53,6 @@ class Mail:
         rest = self.of(trial_id)[seen:]
         if rest[1:]:
             self._unread[trial_id] = None
-            return Fetched(rest[0], trial_id)
+            return PolledReport(rest[0], trial_id)
         self._unread.pop(trial_id, None)
-        return Fetched(rest[0] if rest else None, next(iter(self._unread), None))
+        return PolledReport(rest[0] if rest else None, next(iter(self._unread), None))

@@ -15,7 +15,7 @@ from typing import Any
 
 from distill.errors import UsageError, reading
 from distill.redaction import redacted
-from orchestrator.controller.wave_scheduler import Recorded, WaveBook
+from orchestrator.controller.wave_scheduler import RecordedTrial, WaveScheduler
 from orchestrator.ledger.row_builders import curve_rows, trial_row
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.config import SweepConfig
@@ -66,7 +66,7 @@ class Run:
         self.stop_reason = self.stop_reason or reason
         self.stopped.set()
 
-    def recorded(self) -> dict[str, Recorded]:
+    def recorded(self) -> dict[str, RecordedTrial]:
         """Trials that need not be trained again, by id, with their scores."""
         trials = self.ledger.read("trials", ["trial_id", "attempt", "status", "gpu_seconds"]).to_pylist()
         last = {row["trial_id"]: row["status"] for row in sorted(trials, key=lambda row: row["attempt"])}
@@ -78,12 +78,12 @@ class Run:
                 scores.setdefault(row["trial_id"], {})[row["step"]] = row["tune_miou"]
         self.retried = {t for t, status in last.items() if self.retry_failed and status == "failed"}
         return {
-            trial_id: Recorded(status, scores.get(trial_id, {}))
+            trial_id: RecordedTrial(status, scores.get(trial_id, {}))
             for trial_id, status in last.items()
             if trial_id not in self.retried
         }
 
-    def record(self, book: WaveBook, cohort: Cohort, report: Report) -> None:
+    def record(self, book: WaveScheduler, cohort: Cohort, report: Report) -> None:
         """Writes an ended trial into the ledger: its curve first, then the row that makes it count."""
         if report.status == "stopped":
             return

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from orchestrator.controller.phase_runner import PhaseView, run_phase
 from orchestrator.controller.run_state import Run
-from orchestrator.controller.wave_scheduler import WaveBook
-from orchestrator.controller.worker_groups import Crews
+from orchestrator.controller.wave_scheduler import WaveScheduler
+from orchestrator.controller.worker_groups import WorkerGroupPool
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.plan import Cohort, Plan, Teacher, teacher_cohort, teacher_weights
 
@@ -34,10 +34,10 @@ def check_teachers(plan: Plan, ledger: Ledger, *, fresh: bool) -> None:
 def anything_left(run: Run) -> bool:
     """Whether a teacher's weights are missing, or a planned trial is not recorded."""
     cohorts = [*_cohorts(run), *run.plan.students]
-    return bool(missing_teachers(run) or WaveBook(run.config, cohorts, run.recorded()).open_first())
+    return bool(missing_teachers(run) or WaveScheduler(run.config, cohorts, run.recorded()).open_first())
 
 
-def prepare_teachers(run: Run, *, crews: Crews, watch: Callable[[PhaseView], None]) -> None:
+def prepare_teachers(run: Run, *, crews: WorkerGroupPool, watch: Callable[[PhaseView], None]) -> None:
     """Afterwards every teacher's weights lie in the run, by id, and its scores in the ledger.
 
     A teacher of the same id in the shared folder (`operation.teachers`) is taken from there, and a newly trained one

@@ -21,7 +21,7 @@ PATIENCE = timedelta(minutes=30)
 
 
 @dataclass
-class ProcessGroup(BackendConfig):
+class TorchBackendConfig(BackendConfig):
     """torch.distributed over these workers; none where there is only one.
 
     Attributes:
@@ -43,7 +43,7 @@ class _Start(Backend):
 
     def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
         """Before the training function: has every worker join."""
-        assert isinstance(backend_config, ProcessGroup)
+        assert isinstance(backend_config, TorchBackendConfig)
         size = len(worker_group)
         if size == 1:
             return

@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 
 from distill.errors import UsageError
 from orchestrator.ledger.tables import Ledger
-from orchestrator.planning.config import MlflowTracker, TensorBoardTracker, TrackerChoice, WandbTracker
+from orchestrator.planning.config import MlflowTracker, TensorBoardTracker, TrackerConfig, WandbTracker
 from orchestrator.planning.plan import Trial
 from orchestrator.protocol import Report
 
@@ -35,7 +35,7 @@ GIVE_UP_AFTER = 10  # failures in a row
 _WANDB = "https://api.wandb.ai"
 
 
-def check_trackers(choices: Sequence[TrackerChoice], ledger: Ledger) -> None:
+def check_trackers(choices: Sequence[TrackerConfig], ledger: Ledger) -> None:
     """Looks whether every tracker is installed and answers.
 
     Raises:
@@ -252,7 +252,7 @@ class Follower:
                     )
 
 
-def followers(choices: Sequence[TrackerChoice], ledger: Ledger, run_name: str) -> list[Follower]:
+def followers(choices: Sequence[TrackerConfig], ledger: Ledger, run_name: str) -> list[Follower]:
     """The trackers of a phase, at work."""
     found = []
     for choice in choices:
@@ -261,7 +261,7 @@ def followers(choices: Sequence[TrackerChoice], ledger: Ledger, run_name: str) -
     return found
 
 
-def _callback(choice: TrackerChoice, ledger: Ledger, run_name: str) -> tuple[Any, Path | None]:
+def _callback(choice: TrackerConfig, ledger: Ledger, run_name: str) -> tuple[Any, Path | None]:
     if isinstance(choice, MlflowTracker):
         from ray.air.integrations.mlflow import MLflowLoggerCallback
 

@@ -12,11 +12,11 @@ from typing import Any
 DEATHS_IN_A_ROW = 10
 
 
-class VisitorDiesError(Exception):
+class PollerDiedError(Exception):
     """Tune's process died again and again without a visit in between."""
 
 
-class Turns:
+class TrialMultiplexer:
     """Whose turn it is. As long as a trial is there, one has its turn: else nobody would hear of the others' news."""
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ class Turns:
         """The process died, and Tune gives up the trial that had it: as a new one it has its turn at once.
 
         Raises:
-            VisitorDiesError: there is no sense in going on.
+            PollerDiedError: there is no sense in going on.
         """
         assert self._has_process is not None
         trial_id, self._has_process = self._has_process, None
@@ -91,7 +91,7 @@ class Turns:
         self._called = trial_id
         self._deaths += 1
         if self._deaths >= DEATHS_IN_A_ROW:
-            raise VisitorDiesError(
+            raise PollerDiedError(
                 f"the process that reads the trials' reports for Ray Tune died {self._deaths} times in a row; is the head "
                 "out of memory? The same command goes on from here"
             )

@@ -1,7 +1,7 @@
 """Ray Tune: one run for all studies of a phase. A trial has a student in a cohort, and a process only while it has news.
 
 One process serves them all: it fetches their reports in turn. What is known is in the wave book, and whose turn it is in
-`Turns`; the searcher and the scheduler below are their two doors to Tune.
+`TrialMultiplexer`; the searcher and the scheduler below are their two doors to Tune.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from ray.tune.search import Searcher
 
 from orchestrator.controller.cohort_channel import STARTING, Progress, WaveOrder
 from orchestrator.controller.coordinator import BESIDE_THE_DRIVER
-from orchestrator.controller.makespan import Outlook, Sight, outlook
-from orchestrator.controller.report_poller import Visitor
+from orchestrator.controller.makespan import MakespanEstimate, ProgressSample, outlook
+from orchestrator.controller.report_poller import ReportPoller
 from orchestrator.controller.trackers import Follower, tracked
-from orchestrator.controller.trial_multiplexer import Turns, VisitorDiesError
-from orchestrator.controller.wave_scheduler import WaveBook
+from orchestrator.controller.trial_multiplexer import PollerDiedError, TrialMultiplexer
+from orchestrator.controller.wave_scheduler import WaveScheduler
 from orchestrator.planning.plan import Trial
 from orchestrator.protocol import Report
 
 
 @dataclass
-class DeskAtWork:
+class ActiveChannel:
     """A desk at which a crew trains waves of a cohort; other waves of that cohort may be trained at other desks."""
 
     name: str
@@ -43,7 +43,7 @@ class DeskAtWork:
     trains: bool = False  # whether it was ever seen to train
     wave: int = -1
     opened_at: float = 0.0
-    sight: Sight | None = None  # of the wave at work
+    sight: ProgressSample | None = None  # of the wave at work
 
     @property
     def label(self) -> str:
@@ -51,7 +51,7 @@ class DeskAtWork:
         return self.cohort_id if self.number == 1 else f"{self.cohort_id} ({self.number})"
 
 
-class Desks:
+class WaveDispatcher:
     """The desks at work, by name, and how many are yet to come.
 
     Args:
@@ -59,10 +59,10 @@ class Desks:
         office: the name of the actor in which they stand.
     """
 
-    def __init__(self, book: WaveBook, office: str = "") -> None:
+    def __init__(self, book: WaveScheduler, office: str = "") -> None:
         self.book = book
         self.office = office
-        self.at_work: dict[str, DeskAtWork] = {}
+        self.at_work: dict[str, ActiveChannel] = {}
         self._wave_seconds: dict[str, list[float]] = {}  # of the waves that are over, by cohort
         self.stopping = False
         self._expected: set[str] = set()
@@ -76,7 +76,7 @@ class Desks:
                 self._expected.add(name)
             return not self._over
 
-    def came(self, name: str, desk: DeskAtWork | None) -> None:
+    def came(self, name: str, desk: ActiveChannel | None) -> None:
         """The desk that was expected is there, or will not come."""
         with self._lock:
             self._expected.discard(name)
@@ -101,11 +101,11 @@ class Desks:
             waves = [] if self.stopping else [self._open_wave(desk) for desk in free if self._is_served(desk)]
             return [wave for wave in waves if wave is not None]
 
-    def _is_served(self, desk: DeskAtWork) -> bool:
+    def _is_served(self, desk: ActiveChannel) -> bool:
         """Whether a wave at this desk is trained as soon as anywhere: a further crew that still starts leaves it to others."""
         return desk.number == 1 or desk.is_there or not self.book.unopened(desk.cohort_id)
 
-    def _open_wave(self, desk: DeskAtWork) -> WaveOrder | None:
+    def _open_wave(self, desk: ActiveChannel) -> WaveOrder | None:
         now = time.monotonic()
         if desk.sight is not None:
             took = now - desk.opened_at - desk.sight.since
@@ -120,7 +120,7 @@ class Desks:
             del self.at_work[desk.name]
         return wave
 
-    def _has_company(self, desk: DeskAtWork) -> bool:
+    def _has_company(self, desk: ActiveChannel) -> bool:
         others = (other for other in self.at_work.values() if other is not desk)
         return any(other.cohort_id == desk.cohort_id for other in others)
 
@@ -130,7 +130,7 @@ class Desks:
             took = {desk.name: _look(desk, seen) for desk in self.at_work.values()}
             return {name: seconds for name, seconds in took.items() if seconds is not None}
 
-    def outlook(self, cohort_id: str) -> Outlook | None:
+    def outlook(self, cohort_id: str) -> MakespanEstimate | None:
         """What a cohort at work still has to train; None while that is unknown, or one of its crews has nothing to do."""
         mine = [desk for desk in list(self.at_work.values()) if desk.cohort_id == cohort_id]
         sights = [desk.sight for desk in mine if desk.sight is not None]
@@ -139,14 +139,14 @@ class Desks:
         return outlook(sights, self._wave_seconds.get(cohort_id, ()), self.book.unopened(cohort_id))
 
 
-def _look(desk: DeskAtWork, seen: Mapping[str, Progress]) -> float | None:
+def _look(desk: ActiveChannel, seen: Mapping[str, Progress]) -> float | None:
     progress = seen.get(desk.name)
     desk.is_there = desk.is_there or (progress is not None and progress.activity != STARTING)
     if progress is None or progress.wave != desk.wave or not progress.step:
         return None
     now = time.monotonic()
     at = now - desk.opened_at
-    first = desk.sight or Sight(at, progress.step, progress.steps, at, progress.step)
+    first = desk.sight or ProgressSample(at, progress.step, progress.steps, at, progress.step)
     desk.sight = replace(first, seconds=at, step=progress.step)
     started, desk.trains = not desk.trains, True
     return now - desk.came_at if started else None
@@ -181,7 +181,7 @@ class Tracking:
 class WaveSearcher(Searcher):
     """Opens waves, and hands out their trials one by one, each when it has its turn."""
 
-    def __init__(self, desks: Desks, turns: Turns, tracking: Tracking) -> None:
+    def __init__(self, desks: WaveDispatcher, turns: TrialMultiplexer, tracking: Tracking) -> None:
         super().__init__(metric="tune_miou", mode="max")
         self._desks = desks
         self._turns = turns
@@ -216,7 +216,7 @@ class WaveSearcher(Searcher):
         """Nothing."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_Stateless, ())
+        return (_EmptyState, ())
 
 
 class WaveHalving(FIFOScheduler):
@@ -227,14 +227,18 @@ class WaveHalving(FIFOScheduler):
     """
 
     def __init__(
-        self, desks: Desks, turns: Turns, tracking: Tracking, record: Callable[[Report], None]
+        self,
+        desks: WaveDispatcher,
+        turns: TrialMultiplexer,
+        tracking: Tracking,
+        record: Callable[[Report], None],
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._desks = desks
         self._turns = turns
         self._tracking = tracking
         self._record = record
-        self.failure: VisitorDiesError | None = None
+        self.failure: PollerDiedError | None = None
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any | None:
         """The paused trial whose turn it is; a new one Tune starts by itself."""
@@ -273,20 +277,20 @@ class WaveHalving(FIFOScheduler):
         """
         try:
             self._turns.lose()
-        except VisitorDiesError as error:
+        except PollerDiedError as error:
             self.failure = error
             raise
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_Stateless, ())
+        return (_EmptyState, ())
 
 
-class _Stateless:
+class _EmptyState:
     """Stands in Tune's own snapshot for what has its state in the ledger."""
 
 
 def run_tune(
-    desks: Desks,
+    desks: WaveDispatcher,
     record: Callable[[Report], None],
     *,
     run_name: str,
@@ -295,15 +299,15 @@ def run_tune(
     """The Tune run of a phase; returns when every trial has ended, and every tracker knows it.
 
     Raises:
-        VisitorDiesError: Tune's process cannot be kept alive.
+        PollerDiedError: Tune's process cannot be kept alive.
     """
     # At the end it would say of every trial in whose name the process died that it did not complete.
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
-    turns, tracking = Turns(), Tracking(run_name, followers)
+    turns, tracking = TrialMultiplexer(), Tracking(run_name, followers)
     scheduler = WaveHalving(desks, turns, tracking, record)
     with tempfile.TemporaryDirectory(prefix="tune-") as scratch:
         tuner = tune.Tuner(
-            tune.with_resources(Visitor, PlacementGroupFactory([BESIDE_THE_DRIVER])),
+            tune.with_resources(ReportPoller, PlacementGroupFactory([BESIDE_THE_DRIVER])),
             tune_config=tune.TuneConfig(
                 search_alg=WaveSearcher(desks, turns, tracking),
                 scheduler=scheduler,

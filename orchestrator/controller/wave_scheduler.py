@@ -20,7 +20,7 @@ HOPELESS = 3  # failures of a study before it is stopped, where nothing else cam
 
 
 @dataclass
-class Standing:
+class TrialState:
     """How far a trial is: its scores by step, and how it ended."""
 
     trial: Trial
@@ -31,7 +31,7 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedTrial:
     """What the ledger holds of a trial that ended in an earlier command."""
 
     status: Status
@@ -39,7 +39,7 @@ class Recorded:
 
 
 @dataclass(frozen=True)
-class Decision:
+class RungDecision:
     """Who of a bracket goes on beyond a rung."""
 
     cohort_id: str
@@ -49,7 +49,7 @@ class Decision:
     drop: tuple[str, ...]
 
 
-class WaveBook:
+class WaveScheduler:
     """The waves of a phase's cohorts: opened in order, halved at rungs, over when all of their trials have ended.
 
     Waves of a cohort may be open beside each other, as far as one does not depend on how another ends.
@@ -59,7 +59,7 @@ class WaveBook:
         self,
         config: SweepConfig,
         cohorts: Sequence[Cohort],
-        recorded: Mapping[str, Recorded],
+        recorded: Mapping[str, RecordedTrial],
         retried: Set[str] = frozenset(),
     ) -> None:
         self.cohorts = {cohort.cohort_id: cohort for cohort in cohorts}
@@ -69,7 +69,7 @@ class WaveBook:
         self._next_wave = dict.fromkeys(self.cohorts, 0)
         self._open: dict[tuple[str, int], list[list[str]]] = {}  # trials by bracket, of (cohort, wave)
         self._decided: set[tuple[str, int, int, int]] = set()  # cohort, wave, bracket, rung
-        self.trials: Mapping[str, Standing] = {}
+        self.trials: Mapping[str, TrialState] = {}
         """By trial id, in the order of the plan. Other threads walk through it: it is replaced and never changed."""
 
     def open_next(self, cohort_id: str) -> WaveOrder | None:
@@ -118,7 +118,7 @@ class WaveBook:
             return searched or (going and _may_become_hopeless(before))
         return going and (self._config.search.sampler != "sobol" or _may_become_hopeless(before))
 
-    def _before(self, bracket: Bracket, wave: int) -> list[Standing]:
+    def _before(self, bracket: Bracket, wave: int) -> list[TrialState]:
         study_id = bracket.study.study_id
         return [s for s in self.trials.values() if s.trial.study_id == study_id and s.wave < wave]
 
@@ -128,12 +128,12 @@ class WaveBook:
         history = list(self._history(bracket))
         trials = bracket_trials(self._config, cohort, cohort.waves[wave], bracket, history)
         members: dict[str, Trial] = {trial.trial_id: trial for trial in trials}
-        opened: dict[str, Standing] = {}
+        opened: dict[str, TrialState] = {}
         for trial in members.values():
             known = self._recorded.get(trial.trial_id)
-            standing = Standing(trial, wave)
+            standing = TrialState(trial, wave)
             if known is not None:
-                standing = Standing(trial, wave, dict(known.scores), known.status)
+                standing = TrialState(trial, wave, dict(known.scores), known.status)
             opened[trial.trial_id] = self.trials.get(trial.trial_id, standing)
         self.trials = {**self.trials, **opened}
         return list(members.values())
@@ -165,9 +165,9 @@ class WaveBook:
             standing.status = report.status
         return True
 
-    def decisions(self) -> list[Decision]:
+    def decisions(self) -> list[RungDecision]:
         """Decisions that have become possible: at a rung all of a bracket have been scored or ended before it."""
-        made: list[Decision] = []
+        made: list[RungDecision] = []
         for (cohort_id, wave), brackets in list(self._open.items()):
             for number, members in enumerate(brackets):
                 made += self._of_bracket(cohort_id, wave, number, [self.trials[t] for t in members])
@@ -176,8 +176,8 @@ class WaveBook:
         return made
 
     def _of_bracket(
-        self, cohort_id: str, wave: int, number: int, standings: Sequence[Standing]
-    ) -> Iterator[Decision]:
+        self, cohort_id: str, wave: int, number: int, standings: Sequence[TrialState]
+    ) -> Iterator[RungDecision]:
         for rung in self.cohorts[cohort_id].waves[wave].rungs:
             key = (cohort_id, wave, number, rung)
             if key in self._decided:
@@ -185,10 +185,12 @@ class WaveBook:
             if any(rung not in s.scores and s.status is None for s in standings):
                 break
             self._decided.add(key)
-            yield Decision(cohort_id, wave, rung, *halve([s for s in standings if rung in s.scores], rung))
+            yield RungDecision(
+                cohort_id, wave, rung, *halve([s for s in standings if rung in s.scores], rung)
+            )
 
 
-def _may_become_hopeless(standings: Sequence[Standing]) -> bool:
+def _may_become_hopeless(standings: Sequence[TrialState]) -> bool:
     """Whether those that have not ended can still make a study hopeless."""
     return is_hopeless(["failed" if s.status is None else s.status for s in standings])
 
@@ -198,7 +200,7 @@ def is_hopeless(statuses: Sequence[Status | None]) -> bool:
     return len(statuses) >= HOPELESS and all(status == "failed" for status in statuses)
 
 
-def halve(standings: Sequence[Standing], rung: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def halve(standings: Sequence[TrialState], rung: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The better half at a rung, rounded up, and the others; ties go to the smaller trial id."""
     ranked = sorted(standings, key=lambda s: (-s.scores[rung], s.trial.trial_id))
     kept = math.ceil(len(ranked) / 2)

@@ -1,4 +1,4 @@
-"""Crews: the workers of one Ray Train run train one cohort after the other, teachers first; the last draws the gallery.
+"""WorkerGroupPool: the workers of one Ray Train run train one cohort after the other, teachers first; the last draws the gallery.
 
 To start workers takes long beside what a small cohort costs: Ray's processes, torch, the device. So a crew that has
 trained its cohort is not sent home while another waits.
@@ -14,12 +14,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import ray
 
 from orchestrator.cluster.session import worker_resources
-from orchestrator.controller.coordinator import OfficeHandle
+from orchestrator.controller.coordinator import CoordinatorClient
 from orchestrator.controller.run_state import Run
 from orchestrator.worker.main import CohortJob, GalleryJob, work
 
 
-class Crews:
+class WorkerGroupPool:
     """The crews of a sweep.
 
     Args:
@@ -33,16 +33,16 @@ class Crews:
         """What it took crews that had to be started until they trained."""
         self._started_for: set[str] = set()
         self._run = run
-        self._office: OfficeHandle | None = None
+        self._office: CoordinatorClient | None = None
         self._idle: list[str] = []
         self._runs: dict[str, Future[None]] = {}
         self._lock = threading.Lock()
 
     @property
-    def office(self) -> OfficeHandle:
+    def office(self) -> CoordinatorClient:
         """Where the sweep and its crews meet; it opens when it is first needed, as Ray may not be."""
         with self._lock:
-            self._office = self._office or OfficeHandle()
+            self._office = self._office or CoordinatorClient()
             return self._office
 
     def train(self, job: CohortJob, wanted: Callable[[], int]) -> None:
@@ -114,16 +114,16 @@ class Crews:
         """The crew's Ray Train run. Workers that died are started again; the desk says when that has no sense."""
         from ray.train import FailureConfig, RunConfig, ScalingConfig
 
-        from orchestrator.controller.ray_trainer import CohortTrainer
-        from orchestrator.controller.torch_backend import ProcessGroup
+        from orchestrator.controller.ray_trainer import WorkerGroupTrainer
+        from orchestrator.controller.torch_backend import TorchBackendConfig
 
         compute = self._run.config.compute
         on_gpu = compute.device == "cuda"
         each = worker_resources(compute, self._run.config.operation)
-        CohortTrainer(
+        WorkerGroupTrainer(
             work,
             train_loop_config={"crew": crew, "assignments": self.office.assignments},
-            backend_config=ProcessGroup("nccl" if on_gpu else "gloo"),
+            backend_config=TorchBackendConfig("nccl" if on_gpu else "gloo"),
             scaling_config=ScalingConfig(
                 num_workers=compute.workers, use_gpu=on_gpu, resources_per_worker=each
             ),

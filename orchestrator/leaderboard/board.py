@@ -28,19 +28,19 @@ from orchestrator.leaderboard.entries import (
 from orchestrator.leaderboard.groups import Group, groups_of
 from orchestrator.leaderboard.missing import missing_entries, notes_of
 from orchestrator.leaderboard.planned import Bounds, Spaces
-from orchestrator.leaderboard.run_records import Evidence, ModelRecord, TrialRecord
+from orchestrator.leaderboard.run_records import ModelRecord, RunRecords, TrialRecord
 from orchestrator.leaderboard.statistics import share_of_gap
 
 # A best value this close to an end of its range (as a share of the range) is flagged.
 EDGE = 0.05
 
 
-def build_boards(evidence: Evidence, spaces: Spaces | None = None) -> tuple[Board, ...]:
+def build_boards(evidence: RunRecords, spaces: Spaces | None = None) -> tuple[Board, ...]:
     """All boards of the evidence. `spaces` (method → parameter → bounds) takes the place of the config's."""
     return tuple(_board(evidence, group, spaces) for group in groups_of(evidence))
 
 
-def _board(evidence: Evidence, group: Group, spaces: Spaces | None) -> Board:
+def _board(evidence: RunRecords, group: Group, spaces: Spaces | None) -> Board:
     scores = score_table(group.finals, group.baseline, evidence.counts)
     comparison = compare(scores)
     spaces = spaces or group.spaces
@@ -82,7 +82,7 @@ def _board(evidence: Evidence, group: Group, spaces: Spaces | None) -> Board:
 
 
 def _row(
-    evidence: Evidence,
+    evidence: RunRecords,
     group: Group,
     scores: Scores,
     pairs: Sequence[PairSummary],
@@ -147,7 +147,7 @@ def _row(
 
 
 def _cell(
-    evidence: Evidence, group: Group, scores: Scores, pair: str, method: str, space: Mapping[str, Bounds]
+    evidence: RunRecords, group: Group, scores: Scores, pair: str, method: str, space: Mapping[str, Bounds]
 ) -> Cell:
     searched = [t for t in group.trials if (t.pair, t.method, t.phase) == (pair, method, "search")]
     runs = [run for key, run in group.finals.items() if key[:2] == (method, pair)]
@@ -180,7 +180,7 @@ def _cell(
     )
 
 
-def _pair_summary(evidence: Evidence, group: Group, scores: Scores, pair: str) -> PairSummary:
+def _pair_summary(evidence: RunRecords, group: Group, scores: Scores, pair: str) -> PairSummary:
     some = next(trial for trial in group.trials if trial.pair == pair)
     mine = {key: run for key, run in group.finals.items() if key[1] == pair}
     counts = {
@@ -217,7 +217,9 @@ def _pair_summary(evidence: Evidence, group: Group, scores: Scores, pair: str) -
     )
 
 
-def _model(evidence: Evidence, name: str, options: Mapping[str, object], classes: int) -> ModelRecord | None:
+def _model(
+    evidence: RunRecords, name: str, options: Mapping[str, object], classes: int
+) -> ModelRecord | None:
     """The measured model of that name and those options; None where several differ and nothing tells which."""
     named = [model for model in evidence.models if model.name == name]
     asked = {key: value for key, value in options.items() if key != "pretrained"}
@@ -231,7 +233,7 @@ def _model(evidence: Evidence, name: str, options: Mapping[str, object], classes
     return found[0] if len({m.params for m in alike}) == 1 else None
 
 
-def _teacher_miou(evidence: Evidence, group: Group, pair: str) -> float | None:
+def _teacher_miou(evidence: RunRecords, group: Group, pair: str) -> float | None:
     teacher = group.teacher_of(pair)
     return None if teacher is None else final_score(teacher, evidence.counts)
 
@@ -242,7 +244,7 @@ def _gap(pair: PairSummary) -> float | None:
     return pair.teacher_miou - pair.student_miou.mean
 
 
-def _marks(evidence: Evidence, group: Group, runs: Sequence[TrialRecord], cells: Sequence[Cell]) -> str:
+def _marks(evidence: RunRecords, group: Group, runs: Sequence[TrialRecord], cells: Sequence[Cell]) -> str:
     dirty = any(
         run.provenance_id in evidence.provenance and evidence.provenance[run.provenance_id].dirty
         for run in runs
@@ -272,7 +274,7 @@ def _on_edge(params: Mapping[str, object], space: Mapping[str, Bounds]) -> dict[
     return found
 
 
-def _provenance(evidence: Evidence, group: Group) -> dict[str, tuple[str, ...]]:
+def _provenance(evidence: RunRecords, group: Group) -> dict[str, tuple[str, ...]]:
     """Method → the provenance rows its final runs (or, before there are any, its search trials) came from."""
     found = {}
     for method in group.methods:

@@ -11,19 +11,19 @@ from orchestrator.leaderboard.comparison import final_score
 from orchestrator.leaderboard.entries import Board, Cell, PairSummary
 from orchestrator.leaderboard.markdown import code_block, code_span, escaped
 from orchestrator.leaderboard.number_formats import NOTHING, estimate, estimated_gain, measure, points
-from orchestrator.leaderboard.run_records import Evidence, TrialRecord
+from orchestrator.leaderboard.run_records import RunRecords, TrialRecord
 
 USE = "## Use"
 """The card's last section, in whose place an exported model has its own."""
 
 
-def card_text(board: Board, evidence: Evidence, pair: PairSummary, cell: Cell, trial: TrialRecord) -> str:
+def card_text(board: Board, evidence: RunRecords, pair: PairSummary, cell: Cell, trial: TrialRecord) -> str:
     """The card of one final run: `cell` is its method on the pair. Its last section says how to load the weights."""
     return "\n".join(_lines(board, evidence, pair, cell, trial)) + "\n"
 
 
 def _lines(
-    board: Board, evidence: Evidence, pair: PairSummary, cell: Cell, trial: TrialRecord
+    board: Board, evidence: RunRecords, pair: PairSummary, cell: Cell, trial: TrialRecord
 ) -> Iterator[str]:
     score = final_score(trial, evidence.counts)
     title = f"{pair.student} on {board.dataset}"

@@ -20,7 +20,7 @@ from orchestrator.leaderboard.entries import Board, Row
 from orchestrator.leaderboard.html import leaderboard_html
 from orchestrator.leaderboard.markdown import leaderboard_markdown
 from orchestrator.leaderboard.planned import Spaces
-from orchestrator.leaderboard.run_records import Evidence, gather
+from orchestrator.leaderboard.run_records import RunRecords, gather
 from orchestrator.leaderboard.selected_students import STUDENTS, students_bytes, taken_of
 from orchestrator.ledger.tables import Ledger
 
@@ -83,7 +83,7 @@ def write_leaderboard(
     return Written(target.place(NAME), tuple(row for board in boards for row in board.rows))
 
 
-def _write_cards(target: Ledger, cards: Mapping[str, bytes], evidence: Evidence) -> None:
+def _write_cards(target: Ledger, cards: Mapping[str, bytes], evidence: RunRecords) -> None:
     """Writes the cards, and takes away those that this run's trials had on an earlier board."""
     for path, card in cards.items():
         target.write_bytes(path, card)

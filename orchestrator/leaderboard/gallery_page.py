@@ -6,7 +6,7 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.leaderboard.gallery_pictures import RULE, Chosen, Exhibit
+from orchestrator.leaderboard.gallery_pictures import RULE, Chosen, PairGallery
 from orchestrator.leaderboard.html import templates
 from orchestrator.leaderboard.number_formats import points, signed
 
@@ -64,7 +64,7 @@ class Panel:
 class Room:
     """A pair's panels, with the classes that are seen in them."""
 
-    exhibit: Exhibit
+    exhibit: PairGallery
     panels: tuple[Panel, ...]
     classes: tuple[tuple[str, Colour], ...]
 

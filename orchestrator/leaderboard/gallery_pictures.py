@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from orchestrator.leaderboard.entries import Board, PairSummary
-from orchestrator.leaderboard.run_records import Evidence, ImageCounts, TrialRecord
+from orchestrator.leaderboard.run_records import ImageCounts, RunRecords, TrialRecord
 from orchestrator.leaderboard.selected_students import by_tune, runs_of, taken_of
 from orchestrator.leaderboard.statistics import Reals, mean_iou
 
@@ -38,7 +38,7 @@ class Chosen:
 
 
 @dataclass(frozen=True)
-class Exhibit:
+class PairGallery:
     """What is shown of a pair: two final runs of one seed, and pictures."""
 
     board: Board
@@ -48,7 +48,7 @@ class Exhibit:
     pictures: tuple[Chosen, ...]
 
 
-def exhibits_of(board: Board, evidence: Evidence) -> Iterator[Exhibit]:
+def exhibits_of(board: Board, evidence: RunRecords) -> Iterator[PairGallery]:
     """One exhibit per pair on which a method and the student alone have scored a seed both."""
     if board.baseline is None:
         return
@@ -64,7 +64,7 @@ def exhibits_of(board: Board, evidence: Evidence) -> Iterator[Exhibit]:
             run = max(both, key=by_tune)
             pictures = choose(evidence.counts[run.trial_id], evidence.counts[alone[run.seed].trial_id])
             if pictures:
-                yield Exhibit(board, pair, run, alone[run.seed], pictures)
+                yield PairGallery(board, pair, run, alone[run.seed], pictures)
 
 
 def choose(method: ImageCounts, alone: ImageCounts) -> tuple[Chosen, ...]:
@@ -91,7 +91,7 @@ def choose(method: ImageCounts, alone: ImageCounts) -> tuple[Chosen, ...]:
     return tuple(shown.values())
 
 
-def _by_seed(runs: Sequence[TrialRecord], evidence: Evidence) -> dict[int, TrialRecord]:
+def _by_seed(runs: Sequence[TrialRecord], evidence: RunRecords) -> dict[int, TrialRecord]:
     """Final runs with counts and weights by seed; of several of one seed the latest."""
     kept = (run for run in runs if run.checkpoint and run.trial_id in evidence.counts)
     return {run.seed: run for run in sorted(kept, key=lambda run: run.place_in_time)}

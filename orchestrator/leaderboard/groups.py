@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.leaderboard.planned import Bounds, Planned, Spaces, planned
-from orchestrator.leaderboard.run_records import Evidence, TrialRecord
+from orchestrator.leaderboard.run_records import RunRecords, TrialRecord
 
 STUDENT = "student"
 _BASELINE_FAMILY = "baseline"
@@ -78,7 +78,7 @@ class Group:
         return max(named or same, key=lambda t: t.place_in_time, default=None)
 
 
-def groups_of(evidence: Evidence) -> Iterator[Group]:
+def groups_of(evidence: RunRecords) -> Iterator[Group]:
     """The boards' trials, sorted by data set, protocol and recipes."""
     plans = _plans(evidence)
     worlds = sorted({(t.dataset, t.protocol) for t in evidence.trials if t.phase != "teacher"})
@@ -146,7 +146,7 @@ def _latest_finals(
     return dict(sorted(finals.items())), tuple(superseded)
 
 
-def _plans(evidence: Evidence) -> list[tuple[int, Planned]]:
+def _plans(evidence: RunRecords) -> list[tuple[int, Planned]]:
     """The readable plans of all runs, each config once per run."""
     configs = dict.fromkeys((record.run, record.config_yaml) for record in evidence.provenance.values())
     found = [(run, planned(config)) for run, config in sorted(configs) if config]

@@ -24,8 +24,8 @@ from orchestrator.leaderboard.charts import (
 from orchestrator.leaderboard.comparison import Estimate
 from orchestrator.leaderboard.entries import Board, Row
 from orchestrator.leaderboard.number_formats import estimated_gain, gain, letter, measure, points
-from orchestrator.leaderboard.run_records import Evidence, TrialRecord
-from orchestrator.leaderboard.selected_students import Taken
+from orchestrator.leaderboard.run_records import RunRecords, TrialRecord
+from orchestrator.leaderboard.selected_students import SelectedStudent
 from orchestrator.leaderboard.text_tables import (
     TextTable,
     beats_table,
@@ -86,7 +86,7 @@ class View:
     families: tuple[tuple[str, Markup], ...]
     pair_names: tuple[str, ...]
     pairs: TextTable
-    cards: tuple[Taken, ...]
+    cards: tuple[SelectedStudent, ...]
     methods: TextTable
     costs: TextTable
     family_of: Mapping[str, str]
@@ -108,9 +108,9 @@ class View:
 
 def leaderboard_html(
     boards: Sequence[Board],
-    evidence: Evidence,
+    evidence: RunRecords,
     records: Sequence[Mapping[str, Any]],
-    best: Sequence[Taken],
+    best: Sequence[SelectedStudent],
     command: str,
     *,
     with_gallery: bool = False,
@@ -154,7 +154,9 @@ def templates() -> jinja2.Environment:
     )
 
 
-def _view(place: int, board: Board, evidence: Evidence, cards: Sequence[Taken], *, several: bool) -> View:
+def _view(
+    place: int, board: Board, evidence: RunRecords, cards: Sequence[SelectedStudent], *, several: bool
+) -> View:
     classes = [(pair.pair, class_table(board, pair)) for pair in board.pairs]
     drawn, note = _curves(board)
     return View(
@@ -320,7 +322,7 @@ def _curves(board: Board) -> tuple[Markup | None, str]:
     return curves(lines, "Expected best tune mIoU of n search trials", "search trials n"), note
 
 
-def _data(board: Board, evidence: Evidence, bytes_of_trials: int) -> dict[str, Any]:
+def _data(board: Board, evidence: RunRecords, bytes_of_trials: int) -> dict[str, Any]:
     """Trials for the page's script: names once, rows as short lists."""
     methods = [row.method for row in board.rows]
     pairs = [pair.pair for pair in board.pairs]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from orchestrator.leaderboard.comparison import Scores, final_score, pair_miou
 from orchestrator.leaderboard.groups import Group
-from orchestrator.leaderboard.run_records import Evidence, TrialRecord
+from orchestrator.leaderboard.run_records import RunRecords, TrialRecord
 
 # Counts and the trial's own score may be summed in another order; more than this is another evaluation.
 _SCORE_TOLERANCE = 1e-4
@@ -77,7 +77,7 @@ def _without_final(group: Group, method: str, pair: str) -> str:
     return f"no final run is recorded yet; search trials so far: {told}"
 
 
-def notes_of(evidence: Evidence, group: Group, scores: Scores) -> tuple[str, ...]:
+def notes_of(evidence: RunRecords, group: Group, scores: Scores) -> tuple[str, ...]:
     """Sentences a reader must see beside the table: unequal budgets, repeated runs, scores that disagree."""
     notes = []
     if scores.baseline is None:
@@ -119,7 +119,7 @@ def notes_of(evidence: Evidence, group: Group, scores: Scores) -> tuple[str, ...
     return tuple(notes)
 
 
-def _teacher_notes(evidence: Evidence, group: Group, scores: Scores) -> list[str]:
+def _teacher_notes(evidence: RunRecords, group: Group, scores: Scores) -> list[str]:
     """Pairs whose teacher has the lower score: what their students lose or gain is no distillation of knowledge."""
     notes = []
     for pair in scores.pairs if scores.baseline is not None else ():

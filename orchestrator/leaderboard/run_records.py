@@ -112,7 +112,7 @@ class ProvenanceRecord:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class RunRecords:
     """Everything the ledgers hold; each sequence in an order that depends on ids alone."""
 
     roots: tuple[str, ...]
@@ -123,7 +123,7 @@ class Evidence:
     provenance: Mapping[str, ProvenanceRecord]
 
 
-def gather(ledgers: Sequence[Ledger]) -> Evidence:
+def gather(ledgers: Sequence[Ledger]) -> RunRecords:
     """Read the tables; where ledgers hold the same trial or model, the first one's row counts."""
     trials: dict[str, TrialRecord] = {}
     models: dict[tuple[Any, ...], ModelRecord] = {}
@@ -144,7 +144,7 @@ def gather(ledgers: Sequence[Ledger]) -> Evidence:
             provenance.setdefault(row["provenance_id"], _record(ProvenanceRecord, {**row, "run": run}))
     scored = {i: trial for i, trial in trials.items() if trial.phase in ("final", "teacher")}
     counts, names = _counts(ledgers, scored)
-    return Evidence(
+    return RunRecords(
         roots=tuple(ledger.root for ledger in ledgers),
         trials=tuple(trials[i] for i in sorted(trials)),
         counts=counts,

@@ -10,13 +10,13 @@ from typing import Any
 from orchestrator.leaderboard.cards import card_text
 from orchestrator.leaderboard.comparison import Estimate, final_score
 from orchestrator.leaderboard.entries import Board, Cell, PairSummary
-from orchestrator.leaderboard.run_records import Evidence, TrialRecord
+from orchestrator.leaderboard.run_records import RunRecords, TrialRecord
 
 STUDENTS = "students.json"
 
 
 @dataclass(frozen=True)
-class Taken:
+class SelectedStudent:
     """The final run that stands for one method on one pair; `best` marks the pair's best method."""
 
     board: Board
@@ -31,7 +31,7 @@ class Taken:
         return f"cards/{self.trial.trial_id}.md"
 
 
-def taken_of(board: Board, evidence: Evidence) -> tuple[Taken, ...]:
+def taken_of(board: Board, evidence: RunRecords) -> tuple[SelectedStudent, ...]:
     """One final run per pair and method that has a score of its own; per pair in the order of mean test mIoU.
 
     The best method is the one with the highest mean test mIoU on the pair. Of a method's seeds the one with the best
@@ -46,11 +46,11 @@ def taken_of(board: Board, evidence: Evidence) -> tuple[Taken, ...]:
         for place, cell in enumerate(scored):
             trial = _chosen(board, evidence, pair, cell)
             if trial is not None:
-                found.append(Taken(board, pair, cell, trial, best=place == 0))
+                found.append(SelectedStudent(board, pair, cell, trial, best=place == 0))
     return tuple(found)
 
 
-def runs_of(board: Board, evidence: Evidence, pair: PairSummary, method: str) -> list[TrialRecord]:
+def runs_of(board: Board, evidence: RunRecords, pair: PairSummary, method: str) -> list[TrialRecord]:
     """The finished final runs of a method on a pair of a board."""
     wanted = board.dataset, board.protocol, pair.pair, pair.recipe, method, "final", "ok"
     return [
@@ -65,17 +65,17 @@ def by_tune(trial: TrialRecord) -> tuple[float, str]:
     return trial.tune_miou or 0.0, trial.trial_id
 
 
-def _chosen(board: Board, evidence: Evidence, pair: PairSummary, cell: Cell) -> TrialRecord | None:
+def _chosen(board: Board, evidence: RunRecords, pair: PairSummary, cell: Cell) -> TrialRecord | None:
     return max(runs_of(board, evidence, pair, cell.method), key=by_tune, default=None)
 
 
-def students_bytes(taken: Sequence[Taken], evidence: Evidence) -> bytes:
+def students_bytes(taken: Sequence[SelectedStudent], evidence: RunRecords) -> bytes:
     """The file that `python -m distill.export` reads: all taken students, with their rows and cards, as JSON."""
     records = [_record(student, evidence) for student in taken]
     return (json.dumps(records, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def _record(student: Taken, evidence: Evidence) -> dict[str, Any]:
+def _record(student: SelectedStudent, evidence: RunRecords) -> dict[str, Any]:
     board, pair, cell, trial = student.board, student.pair, student.cell, student.trial
     made = evidence.provenance.get(trial.provenance_id)
     return {

@@ -18,7 +18,7 @@ from typing import Any, Self, TypeVar
 import pyarrow.fs
 
 from distill.errors import UsageError
-from distill.retry import Advice, patiently
+from distill.retry import Advice, with_retries
 from distill.uris import below, is_uri, opened, shown
 
 # Whoever looks again because others change what is there ends after so many times: a hundred in a row is a fault.
@@ -81,7 +81,7 @@ class Storage:
         return type(self)(below(self.root, folder))
 
     def _patiently(self, path: str, action: Callable[[], T]) -> T:
-        return patiently(action, place=self.place(path), is_local=self._is_local, advice=_ADVICE)
+        return with_retries(action, place=self.place(path), is_local=self._is_local, advice=_ADVICE)
 
     def read_bytes(self, path: str) -> bytes:
         """The contents of the file at `path`, relative to the root.

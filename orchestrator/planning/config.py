@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from distill.data.config import DataConfig
-from distill.data.remote_copies import CopiesConfig
+from distill.data.remote_copies import RemoteCopiesConfig
 from distill.recipe import Recipe
 from distill.teacher_source import ProgramSource, RunSource, TeacherSource, WrittenClassMap
 
@@ -24,7 +24,7 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class ModelChoice(Section):
+class ModelConfig(Section):
     """A model by name (`head-backbone`) and its options; a plain string is the name."""
 
     model: str = Field(description="head-backbone, such as deeplabv3-resnet18 or segformer-mit_b0")
@@ -45,7 +45,7 @@ class ModelChoice(Section):
         )
 
 
-class TeacherChoice(ModelChoice):
+class TeacherConfig(ModelConfig):
     """A teacher: trained by the sweep under a recipe, or loaded from a checkpoint.
 
     A checkpoint says itself how its network is built; `model` is then the teacher's name on the board.
@@ -74,7 +74,7 @@ class TeacherChoice(ModelChoice):
             raise ValueError(
                 f"a checkpoint of kind {self.checkpoint.kind} is a program and runs as it is: give its `sha256`"
             )
-        given = (self.model_fields_set & set(ModelChoice.model_fields)) - {"model"}
+        given = (self.model_fields_set & set(ModelConfig.model_fields)) - {"model"}
         if given and not isinstance(self.checkpoint, RunSource | None):
             raise ValueError(
                 f"{', '.join(sorted(given))} cannot be set: the checkpoint decides how its network is built"
@@ -82,20 +82,20 @@ class TeacherChoice(ModelChoice):
         return self
 
 
-class StudentChoice(ModelChoice):
+class StudentConfig(ModelConfig):
     """A student and the recipe under which every method trains it."""
 
     recipe: str = Field(description="recipe that trains the student, whatever the method")
 
 
-class PairChoice(Section):
+class PairConfig(Section):
     """Teacher → student on a data set."""
 
     name: str | None = Field(
         default=None, pattern=NAME, description="name on the board; made from the models by default"
     )
-    teacher: TeacherChoice
-    student: StudentChoice
+    teacher: TeacherConfig
+    student: StudentConfig
     data: str = Field(description="one of the data sets named under `data`")
 
     @property
@@ -113,7 +113,7 @@ def _joined(name: Any) -> Any:
     return "+".join(part.strip() for part in name.split("+")) if isinstance(name, str) else name
 
 
-class MethodChoice(Section):
+class MethodSelection(Section):
     """A method with the fields that are fixed rather than searched; a plain string is the name."""
 
     name: Annotated[str, BeforeValidator(_joined)] = Field(
@@ -133,7 +133,7 @@ class MethodChoice(Section):
         return self.label or self.name
 
 
-class SearchChoice(Section):
+class SearchConfig(Section):
     """How each study is searched. Equal for every method: that is the point."""
 
     sampler: Literal["sobol", "tpe"] = Field(
@@ -173,7 +173,7 @@ class SearchChoice(Section):
         return self
 
 
-class FinalChoice(Section):
+class FinalConfig(Section):
     """The final phase: each study's winner trained afresh and scored on test once per seed."""
 
     seeds: tuple[Seed, ...] = Field(
@@ -189,7 +189,7 @@ class FinalChoice(Section):
         return self
 
 
-class ComputeChoice(Section):
+class ComputeConfig(Section):
     """What decides a training's last bits: the workers, their threads, the device."""
 
     workers: int = Field(default=1, ge=1, le=10_000, description="workers of a cohort")
@@ -211,19 +211,8 @@ class ComputeChoice(Section):
         return 1 if taught and self.divide == "students" else self.workers
 
 
-class CacheChoice(Section):
-    """Decoded pictures of data sets on disk, kept for all processes of a machine; changes no result."""
-
-    folder: str = Field(
-        description="a folder of each machine's own: in memory (/dev/shm/...) or on a fast disk"
-    )
-    gigabytes: float = Field(
-        gt=0, le=1e6, description="most that the folder holds; what does not fit is decoded anew"
-    )
-
-
-class OutputsChoice(Section):
-    """A teacher's outputs for the batches it has seen, kept for all processes of a machine; changes no result."""
+class DiskCacheConfig(Section):
+    """A folder on each machine in which its processes keep what they computed; changes no result."""
 
     folder: str = Field(
         min_length=1, description="a folder of each machine's own: in memory (/dev/shm/...) or on a fast disk"
@@ -270,13 +259,13 @@ def _tracker_shorthand(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else value
 
 
-TrackerChoice = Annotated[
+TrackerConfig = Annotated[
     Annotated[MlflowTracker | WandbTracker | TensorBoardTracker, Field(discriminator="kind")],
     BeforeValidator(_tracker_shorthand),
 ]
 
 
-class OperationChoice(Section):
+class OperationConfig(Section):
     """How the work is carried out; changes no result, so it may differ when a run is gone on with."""
 
     cohorts_at_once: int | None = Field(
@@ -297,14 +286,14 @@ class OperationChoice(Section):
     loader_workers: int = Field(
         default=0, ge=0, le=1_000, description="loading processes per worker; 0 loads in the worker"
     )
-    cache: CacheChoice | None = Field(
+    cache: DiskCacheConfig | None = Field(
         default=None, description="keep decoded pictures; by default every picture is decoded every time"
     )
-    teacher_outputs: OutputsChoice | None = Field(
+    teacher_outputs: DiskCacheConfig | None = Field(
         default=None, description="keep what teachers say of batches; by default they are asked every time"
     )
-    copies: CopiesConfig = Field(
-        default_factory=CopiesConfig, description="where a node keeps what it fetched from a bucket"
+    copies: RemoteCopiesConfig = Field(
+        default_factory=RemoteCopiesConfig, description="where a node keeps what it fetched from a bucket"
     )
     round_steps: int = Field(
         default=20, ge=1, le=1_000_000, description="steps between two exchanges with the desk"
@@ -333,7 +322,7 @@ class OperationChoice(Section):
     wait_minutes: float = Field(
         default=0.0, ge=0, description="wait for a joined cluster to grow; its autoscaler is asked to"
     )
-    trackers: tuple[TrackerChoice, ...] = Field(
+    trackers: tuple[TrackerConfig, ...] = Field(
         default=(), description="mlflow, wandb, tensorboard: each by its name, or with options"
     )
     teachers: str | None = Field(default=None, description="folder of trained teachers shared between runs")
@@ -345,7 +334,7 @@ class OperationChoice(Section):
         return {name: choice.folder for name, choice in kept.items() if choice is not None}
 
 
-class BudgetChoice(Section):
+class BudgetConfig(Section):
     """Limits at which a sweep stops in order (exit code 4), keeping everything."""
 
     hours: float | None = Field(default=None, gt=0, description="wall-clock hours of one command")
@@ -372,17 +361,17 @@ class SweepConfig(Section):
     recipes: dict[Annotated[str, Field(pattern=NAME)], Recipe] = Field(
         min_length=1, description="recipes by name"
     )
-    pairs: tuple[PairChoice, ...] = Field(
+    pairs: tuple[PairConfig, ...] = Field(
         min_length=1, max_length=1_000, description="teacher → student pairs"
     )
-    methods: tuple[Annotated[MethodChoice, BeforeValidator(_method_shorthand)], ...] = Field(
+    methods: tuple[Annotated[MethodSelection, BeforeValidator(_method_shorthand)], ...] = Field(
         min_length=1, max_length=1_000
     )
-    search: SearchChoice = Field(default_factory=SearchChoice)
-    final: FinalChoice = Field(default_factory=FinalChoice)
-    compute: ComputeChoice = Field(default_factory=ComputeChoice)
-    operation: OperationChoice = Field(default_factory=OperationChoice)
-    budget: BudgetChoice = Field(default_factory=BudgetChoice)
+    search: SearchConfig = Field(default_factory=SearchConfig)
+    final: FinalConfig = Field(default_factory=FinalConfig)
+    compute: ComputeConfig = Field(default_factory=ComputeConfig)
+    operation: OperationConfig = Field(default_factory=OperationConfig)
+    budget: BudgetConfig = Field(default_factory=BudgetConfig)
 
     def decisive(self) -> dict[str, Any]:
         """All that decides results: the config less `operation` and `budget`."""

@@ -10,7 +10,7 @@ from distill.catalogue.reader import load_catalogue
 from distill.recipe import Recipe, digest
 from distill.relative_weights import PREFIX
 from distill.teacher_source import ClassMap, TeacherSource
-from orchestrator.planning.config import MethodChoice, PairChoice, SearchChoice, SweepConfig
+from orchestrator.planning.config import MethodSelection, PairConfig, SearchConfig, SweepConfig
 from orchestrator.planning.sampler import History, Params, sample_bracket
 from search_spaces import Space, load_space, space_from
 
@@ -293,7 +293,7 @@ def apply_params(study: Study, params: Params) -> tuple[dict[str, Any], Recipe]:
     return method_config, Recipe.model_validate({**study.recipe.model_dump(), **changes})
 
 
-def method_space(choice: MethodChoice) -> Space:
+def method_space(choice: MethodSelection) -> Space:
     """The space a study searches: its own, or the one that ships, less the fields that are fixed."""
     methods = load_catalogue().methods
     installed = {name: entry.space for name, entry in methods.items() if entry.space is not None}
@@ -305,7 +305,7 @@ def method_space(choice: MethodChoice) -> Space:
     return space.model_copy(update={"parameters": free})
 
 
-def _teacher(config: SweepConfig, pair: PairChoice) -> Teacher:
+def _teacher(config: SweepConfig, pair: PairConfig) -> Teacher:
     choice = pair.teacher
     recipe = None if choice.recipe is None else config.recipes[choice.recipe]
     model = Model(choice.model, choice.options())
@@ -331,7 +331,7 @@ def _teacher(config: SweepConfig, pair: PairChoice) -> Teacher:
     )
 
 
-def _study(config: SweepConfig, pair: PairChoice, method: MethodChoice, teacher: Teacher) -> Study:
+def _study(config: SweepConfig, pair: PairConfig, method: MethodSelection, teacher: Teacher) -> Study:
     recipe = config.recipes[pair.student.recipe]
     student = Model(pair.student.model, pair.student.options())
     space = method_space(method)
@@ -380,7 +380,7 @@ def _cohorts_of(studies: Sequence[Study]) -> list[tuple[str, list[Study]]]:
     return list(groups.items())
 
 
-def _search_waves(search: SearchChoice, steps: int, studies: Sequence[Study]) -> Iterator[Wave]:
+def _search_waves(search: SearchConfig, steps: int, studies: Sequence[Study]) -> Iterator[Wave]:
     """Whole brackets into waves of at most `search.wave` seats; a study's brackets stand in different waves, in order.
 
     A sampler that adapts learns from the brackets before, so no wave holds two of one study.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from distill.errors import UsageError, unknown
-from orchestrator.planning.config import BudgetChoice
+from orchestrator.planning.config import BudgetConfig
 from search_spaces import library
 
 
@@ -26,7 +26,7 @@ class Price:
         return f"{self.cost(worker_hours):,.2f} {self.currency}".rstrip()
 
 
-def price_of(budget: BudgetChoice) -> Price | None:
+def price_of(budget: BudgetConfig) -> Price | None:
     """The price that the budget names; None where it names none.
 
     Raises:

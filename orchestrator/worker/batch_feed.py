@@ -16,14 +16,14 @@ from distill.training import Batch
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.plan import teacher_weights
 from orchestrator.worker.data_parallel import Shape, Workers
-from orchestrator.worker.main import SKIPPED_PICTURES, CohortJob, TakenAlong
-from orchestrator.worker.student_placement import Division
-from orchestrator.worker.teacher_forward import Teaching
-from orchestrator.worker.timer import Stopwatch
-from orchestrator.worker.watchdog import Attention
+from orchestrator.worker.main import SKIPPED_PICTURES, CarriedTeacher, CohortJob
+from orchestrator.worker.student_placement import StudentPlacement
+from orchestrator.worker.teacher_forward import TeacherForward
+from orchestrator.worker.timer import Timer
+from orchestrator.worker.watchdog import Watchdog
 
 
-class Shown(NamedTuple):
+class TeacherBatch(NamedTuple):
     """A batch on the device and the teacher's maps of it, by part; none where nobody looks at any."""
 
     host: list[Tensor]
@@ -33,7 +33,7 @@ class Shown(NamedTuple):
     maps: dict[str, list[Tensor]]
 
 
-class Supply:
+class BatchFeed:
     """A worker's data and teacher.
 
     Args:
@@ -47,10 +47,10 @@ class Supply:
         self,
         job: CohortJob,
         workers: Workers,
-        division: Division,
+        division: StudentPlacement,
         ledger: Ledger,
-        attention: Attention,
-        along: TakenAlong,
+        attention: Watchdog,
+        along: CarriedTeacher,
     ) -> None:
         self._job = job
         self._ledger = ledger
@@ -61,7 +61,9 @@ class Supply:
         teacher = job.cohort.teacher
         self.train = job.dataset("train", "teacher" if teacher is None else "student")
         loaded = along.take(None if teacher is None else teacher_weights(teacher))
-        self._teacher = None if teacher is None else Teaching(job, teacher, ledger, workers.device, loaded)
+        self._teacher = (
+            None if teacher is None else TeacherForward(job, teacher, ledger, workers.device, loaded)
+        )
 
     @property
     def info(self) -> ModelInfo | None:
@@ -94,7 +96,7 @@ class Supply:
             on_skipped=self._skip,
         )
 
-    def shown(self, hosts: Iterator[HostBatch], needs: Set[str], watch: Stopwatch) -> Shown:
+    def shown(self, hosts: Iterator[HostBatch], needs: Set[str], watch: Timer) -> TeacherBatch:
         """The next of a stream's batches, and what the teacher says of it.
 
         Args:
@@ -107,11 +109,11 @@ class Supply:
             sent = [self.workers.sent(tensor) for tensor in (host.images_b3hw, host.labels_bhw, host.index)]
             images = self.images(sent[0])
         if self._teacher is None or "teacher" not in needs:
-            return Shown(sent, images, {})
+            return TeacherBatch(sent, images, {})
         with watch.measure("teacher"):
-            return Shown(sent, images, self._teacher.output(host, images, needs).maps_of(needs))
+            return TeacherBatch(sent, images, self._teacher.output(host, images, needs).maps_of(needs))
 
-    def batch_of(self, shown: Shown) -> Batch:
+    def batch_of(self, shown: TeacherBatch) -> Batch:
         """The same as students see it."""
         (_, labels, index), images, maps = shown
         output = Output.of_maps(maps, images.new_empty(0)) if maps else None
@@ -143,7 +145,7 @@ class Supply:
         self._ledger.write_bytes(f"{SKIPPED_PICTURES}/{digest(message)}.txt", message.encode())
 
 
-class Batches:
+class StudentBatches:
     """The batches of a stream from step `start` up to `stop`, as a worker's students see them.
 
     Workers that divide batches show their students their own shares. Workers that divide students take turns: each has
@@ -151,17 +153,17 @@ class Batches:
     all students have a step between. So students see what one worker by itself would show them, to the bit.
     """
 
-    def __init__(self, supply: Supply, seed: int, start: int, stop: int) -> None:
+    def __init__(self, supply: BatchFeed, seed: int, start: int, stop: int) -> None:
         self._supply = supply
         self._workers = supply.workers
         self._hosts = supply.hosts(seed, start)
         self._left = stop - start
         self._turn = 0
         self._turns = supply.workers.world_size if supply.division.of_students else 1
-        self._mine: Shown | None = None
+        self._mine: TeacherBatch | None = None
         self._shapes: dict[str, list[Shape]] = {}
 
-    def next(self, needs: Set[str], watch: Stopwatch) -> Batch:
+    def next(self, needs: Set[str], watch: Timer) -> Batch:
         """The next batch; workers that divide students call this together.
 
         Args:
@@ -178,7 +180,7 @@ class Batches:
         self._left -= 1
         return self._supply.batch_of(shown)
 
-    def _passed_on(self, giver: int, needs: Set[str], watch: Stopwatch) -> Shown:
+    def _passed_on(self, giver: int, needs: Set[str], watch: Timer) -> TeacherBatch:
         """What the giver has."""
         mine = self._mine if self._workers.rank == giver else None
         with watch.measure("data"):
@@ -190,7 +192,7 @@ class Batches:
                 for part in PARTS:
                     if part in needs:
                         maps[part] = self._whole(part, None if mine is None else mine.maps[part], giver)
-        return Shown(host, images, maps)
+        return TeacherBatch(host, images, maps)
 
     def _whole(self, what: str, given: Sequence[Tensor] | None, giver: int) -> list[Tensor]:
         """One worker's tensors, for all; their shapes, the same for every batch, are told with the first."""

@@ -28,7 +28,7 @@ from orchestrator.worker.data_parallel import Workers
 Entries = dict[str, dict[str, Any]]
 
 
-class CohortCheckpoints:
+class CheckpointManager:
     """The newest sound checkpoints of the wave that a crew trains, under `checkpoints/<cohort>/<wave>/` of the run."""
 
     def __init__(

@@ -19,28 +19,28 @@ from torch import Tensor
 
 from distill.random_state import RandomState
 from distill.training import Batch, Student, StudentSpec
-from orchestrator.controller.cohort_channel import Beginning, Progress, WaveOrder
+from orchestrator.controller.cohort_channel import Progress, WaveOrder, WorkerStart
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.plan import trial_weights
 from orchestrator.protocol import Costs, Report
-from orchestrator.worker.batch_feed import Batches, Supply
-from orchestrator.worker.checkpoint_manager import CohortCheckpoints, load_weights
+from orchestrator.worker.batch_feed import BatchFeed, StudentBatches
+from orchestrator.worker.checkpoint_manager import CheckpointManager, load_weights
 from orchestrator.worker.data_parallel import Workers
-from orchestrator.worker.device_slots import Seating
-from orchestrator.worker.evaluator import LoadedTeacher, Scorer
-from orchestrator.worker.main import CohortJob, TakenAlong
+from orchestrator.worker.device_slots import DeviceSlots
+from orchestrator.worker.evaluator import Evaluator, LoadedTeacher
+from orchestrator.worker.main import CarriedTeacher, CohortJob
 from orchestrator.worker.reporter import Reporter
-from orchestrator.worker.student_placement import Division, peers_of
-from orchestrator.worker.student_slot import BlamedError, Seat
-from orchestrator.worker.timer import Stopwatch
-from orchestrator.worker.watchdog import Attention
+from orchestrator.worker.student_placement import StudentPlacement, peers_of
+from orchestrator.worker.student_slot import CrashVerdictError, StudentSlot
+from orchestrator.worker.timer import Timer
+from orchestrator.worker.watchdog import Watchdog
 
 
-class LeaveOffError(Exception):
+class StopRequestedError(Exception):
     """The sweep asked the cohort to leave off; its checkpoint is written."""
 
 
-def train_cohort(job: CohortJob, beginning: Beginning | None, along: TakenAlong) -> None:
+def train_cohort(job: CohortJob, beginning: WorkerStart | None, along: CarriedTeacher) -> None:
     """A worker's part in a cohort: wave after wave until the desk is closed or asks to leave off.
 
     Args:
@@ -52,37 +52,39 @@ def train_cohort(job: CohortJob, beginning: Beginning | None, along: TakenAlong)
     known = workers.told(lambda: beginning)
     if known is None or known.given_up:
         return
-    floor = TrainingFloor(job, workers, known, along)
+    floor = CohortTrainer(job, workers, known, along)
     try:
         for wave in floor.waves():
             floor.run_wave(wave)
-    except LeaveOffError:
+    except StopRequestedError:
         return
     finally:
         floor.close()
         workers.free_memory()
 
 
-class TrainingFloor:
+class CohortTrainer:
     """A worker's side of a cohort: the teacher and the data, loaded once, and the seats of the wave at hand."""
 
-    def __init__(self, job: CohortJob, workers: Workers, beginning: Beginning, along: TakenAlong) -> None:
+    def __init__(
+        self, job: CohortJob, workers: Workers, beginning: WorkerStart, along: CarriedTeacher
+    ) -> None:
         self.job = job
         self.along = along
         self.blamed = beginning.blamed
         self.peers = peers = peers_of(workers, job.compute, job.cohort)
-        self.attention = Attention(
+        self.attention = Watchdog(
             job.desk,
             leads=peers.leads,
             limit_seconds=job.operation.hang_seconds,
             careful=beginning.careful,
         )
         self.workers = workers
-        self.division = Division(workers, peers, self.attention)
+        self.division = StudentPlacement(workers, peers, self.attention)
         self.ledger = Ledger(job.run)
-        self.supply = Supply(job, workers, self.division, self.ledger, self.attention, along)
-        self.scorer = Scorer(job, peers, self.ledger, self.attention.still_there)
-        self.checkpoints = CohortCheckpoints(
+        self.supply = BatchFeed(job, workers, self.division, self.ledger, self.attention, along)
+        self.scorer = Evaluator(job, peers, self.ledger, self.attention.still_there)
+        self.checkpoints = CheckpointManager(
             self.ledger,
             job.cohort.cohort_id,
             workers,
@@ -90,7 +92,7 @@ class TrainingFloor:
             job.operation.checkpoint_seconds,
         )
         self.reporter = Reporter(job.desk, peers, self.ledger)
-        self.seating = Seating(peers, job.operation.seats, self._fill, self.reporter.fail)
+        self.seating = DeviceSlots(peers, job.operation.seats, self._fill, self.reporter.fail)
         self._prepared: dict[str, tuple[dict[str, Tensor], float]] = {}
 
     def close(self) -> None:
@@ -133,20 +135,20 @@ class TrainingFloor:
     def _seat(self, order: WaveOrder) -> None:
         """Seats the wave's trials, each where the newest sound checkpoint has it, else at step 0."""
         saved = self.checkpoints.turn_to(order.index, of_all=self.division.of_students)
-        seats: list[Seat] = []
+        seats: list[StudentSlot] = []
         for trial in order.trials:
             entry = saved.get(trial.trial_id)
-            seat = Seat(trial) if entry is None else Seat.restored(trial, entry)
+            seat = StudentSlot(trial) if entry is None else StudentSlot.restored(trial, entry)
             if seat.ended and trial.trial_id in order.retried:
-                seat = Seat(trial)
+                seat = StudentSlot(trial)
             seats.append(seat)
         self.seating.seats = self.division.mine(seats)
         for seat in self.seating.training():
             if seat.trial.trial_id in self.blamed:
-                self.reporter.fail(seat, BlamedError(self.blamed[seat.trial.trial_id]))
+                self.reporter.fail(seat, CrashVerdictError(self.blamed[seat.trial.trial_id]))
         self.reporter.post([report for seat in self.seating.seats for report in seat.reports])
 
-    def _present(self, stop: int) -> list[Seat]:
+    def _present(self, stop: int) -> list[StudentSlot]:
         """Students of this worker, now on the device, that stand at one step short of `stop`; none where none is left."""
         with self.division.in_turn():
             while group := self.seating.next_group(stop):
@@ -154,7 +156,7 @@ class TrainingFloor:
                     return present
         return []
 
-    def _fill(self, seat: Seat) -> None:
+    def _fill(self, seat: StudentSlot) -> None:
         """Builds the seat's student: fresh, from where it waits, or a teacher that is only to be scored."""
         self.attention.turn_to(seat.trial.trial_id, seat.step)
         state = seat.waiting
@@ -174,7 +176,7 @@ class TrainingFloor:
             self._prepare(seat, student, student.method.preparation)
         seat.student, seat.waiting = student, None
 
-    def _prepare(self, seat: Seat, student: Student, name: str) -> None:
+    def _prepare(self, seat: StudentSlot, student: Student, name: str) -> None:
         """What a method trains on the frozen teacher beforehand: once for all seats, the same whoever asks first."""
         if name not in self._prepared:
             begun = time.perf_counter()
@@ -188,7 +190,7 @@ class TrainingFloor:
         student.method.use_prepared(state)
         seat.costs = replace(seat.costs, teacher_seconds=seat.costs.teacher_seconds + seconds)
 
-    def _build(self, seat: Seat) -> Student:
+    def _build(self, seat: StudentSlot) -> Student:
         trial, peers = seat.trial, self.peers
         recipe = trial.recipe.model_copy(update={"accumulate": trial.recipe.accumulate * seat.accumulate})
         if self.division.of_students and recipe.norm == "sync":  # a whole batch has nobody to wait for
@@ -204,10 +206,10 @@ class TrainingFloor:
         )
         return Student(spec, self.supply.info, device=peers.device, rank=peers.rank, reduce=peers.reduce)
 
-    def _advance(self, group: Sequence[Seat], start: int, stop: int) -> None:
+    def _advance(self, group: Sequence[StudentSlot], start: int, stop: int) -> None:
         """Trains these seats together up to step `stop`; one batch and one teacher pass serve them all."""
-        batches = Batches(self.supply, self.wave.stream_seed, start, stop)
-        watch = Stopwatch(self.workers.device)
+        batches = StudentBatches(self.supply, self.wave.stream_seed, start, stop)
+        watch = Timer(self.workers.device)
         step = start
         while step < stop and (needs := self.division.needs(_at(step, group))) is not None:
             end = min(step + self.job.operation.round_steps, stop)
@@ -219,9 +221,9 @@ class TrainingFloor:
             step = end
             self._end_round(_at(step, group), watch, step)
 
-    def _step(self, seats: Sequence[Seat], batch: Batch, watch: Stopwatch) -> None:
+    def _step(self, seats: Sequence[StudentSlot], batch: Batch, watch: Timer) -> None:
         """One step of each student. While its gradients travel between workers, the next one computes its own."""
-        travelling: list[tuple[Seat, Student]] = []
+        travelling: list[tuple[StudentSlot, Student]] = []
         for seat in seats:
             if isinstance(seat.student, Student):
                 with self._place_of(seat, watch):
@@ -232,19 +234,19 @@ class TrainingFloor:
         for seat, student in travelling:
             self._arrive(seat, student, watch)
 
-    def _arrive(self, seat: Seat, student: Student, watch: Stopwatch) -> None:
+    def _arrive(self, seat: StudentSlot, student: Student, watch: Timer) -> None:
         with self._place_of(seat, watch):
             student.end_step()
         seat.step = student.step
 
     @contextmanager
-    def _place_of(self, seat: Seat, watch: Stopwatch) -> Iterator[None]:
+    def _place_of(self, seat: StudentSlot, watch: Timer) -> Iterator[None]:
         """What happens inside is this seat's: its time, and its fault."""
         self.attention.turn_to(seat.trial.trial_id, seat.step)
         with watch.measure(seat.trial.trial_id):
             yield
 
-    def _end_round(self, seated: Sequence[Seat], watch: Stopwatch, step: int) -> None:
+    def _end_round(self, seated: Sequence[StudentSlot], watch: Timer, step: int) -> None:
         """Settles costs, drops students that failed, tells the desk, and writes a checkpoint when one is due."""
         seconds = watch.read()
         sharers, saved = self.division.sharers, self.supply.take_saved()
@@ -274,7 +276,7 @@ class TrainingFloor:
         """One word with the desk; every worker gets the same answer.
 
         Raises:
-            LeaveOffError: the sweep wants the cohort to stop.
+            StopRequestedError: the sweep wants the cohort to stop.
         """
         seats = self.seating.training()
         seconds = sum(seat.costs.student_seconds + seat.costs.shared_seconds for seat in seats)
@@ -288,9 +290,9 @@ class TrainingFloor:
         if leave_off or due:
             self._checkpoint()
         if leave_off:
-            raise LeaveOffError
+            raise StopRequestedError
 
-    def _score_all(self, seats: Sequence[Seat], stop: int) -> None:
+    def _score_all(self, seats: Sequence[StudentSlot], stop: int) -> None:
         """Scores those that stand at `stop` and have not been scored there."""
         waiting = [seat for seat in _at(stop, seats) if not seat.reported_at(stop)]
         for number in range(self.division.most(len(waiting))):
@@ -299,7 +301,7 @@ class TrainingFloor:
                 if number < len(waiting) and self.seating.enter([waiting[number]]):
                     self._score(waiting[number], stop)
 
-    def _score(self, seat: Seat, stop: int) -> None:
+    def _score(self, seat: StudentSlot, stop: int) -> None:
         """Evaluates a student that reached `stop` and reports; at the last step also on test, keeping its weights."""
         assert seat.student is not None  # a seat that trains has a student
         student = seat.student
@@ -355,6 +357,6 @@ class TrainingFloor:
         self.attention.careful = self.workers.told(partial(self.attention.got_on, position))
 
 
-def _at(step: int, seats: Sequence[Seat]) -> list[Seat]:
+def _at(step: int, seats: Sequence[StudentSlot]) -> list[StudentSlot]:
     """Those that train and stand at this step."""
     return [seat for seat in seats if not seat.ended and seat.step == step]

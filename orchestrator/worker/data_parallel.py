@@ -15,7 +15,7 @@ from torch import Tensor
 
 from distill.errors import UsageError
 from distill.training import Reduce
-from orchestrator.planning.config import ComputeChoice
+from orchestrator.planning.config import ComputeConfig
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ def _bytes(tensor: Tensor) -> Tensor:
 class Workers:
     """Rank, device, and the few words that workers exchange."""
 
-    def __init__(self, compute: ComputeChoice) -> None:
+    def __init__(self, compute: ComputeConfig) -> None:
         context = ray.train.get_context()
         self.rank: int = context.get_world_rank()
         self.world_size: int = context.get_world_size()

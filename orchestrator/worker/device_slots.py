@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from orchestrator.worker.data_parallel import Workers
-from orchestrator.worker.student_slot import Seat, is_out_of_memory
+from orchestrator.worker.student_slot import StudentSlot, is_out_of_memory
 
 
-class Seating:
+class DeviceSlots:
     """The seats of the wave at hand.
 
     Args:
@@ -29,16 +29,16 @@ class Seating:
         self,
         workers: Workers,
         most: int | None,
-        fill: Callable[[Seat], None],
-        fail: Callable[[Seat, Exception], None],
+        fill: Callable[[StudentSlot], None],
+        fail: Callable[[StudentSlot, Exception], None],
     ) -> None:
-        self.seats: list[Seat] = []
+        self.seats: list[StudentSlot] = []
         self._workers = workers
         self._most = most
         self._fill = fill
         self._fail = fail
 
-    def training(self) -> list[Seat]:
+    def training(self) -> list[StudentSlot]:
         """Those whose trials have not ended."""
         return [seat for seat in self.seats if not seat.ended]
 
@@ -47,7 +47,7 @@ class Seating:
         """Students on the device."""
         return sum(seat.student is not None for seat in self.seats)
 
-    def next_group(self, stop: int) -> list[Seat]:
+    def next_group(self, stop: int) -> list[StudentSlot]:
         """Seats that stand at one step short of `stop`, at most as many as may be on the device at a time."""
         behind = [seat for seat in self.training() if seat.step < stop]
         first = min((seat.step for seat in behind), default=0)
@@ -55,7 +55,7 @@ class Seating:
         by_itself = [seat for seat in together if seat.alone]
         return by_itself[:1] or together[: self._most]
 
-    def enter(self, group: Sequence[Seat]) -> list[Seat]:
+    def enter(self, group: Sequence[StudentSlot]) -> list[StudentSlot]:
         """Has these students on the device, and returns those who are: memory, or a fault in one, may keep some away."""
         by_itself = any(seat.alone for seat in group)
         self._send_away([seat for seat in self._outside(group) if by_itself or seat.alone])
@@ -64,7 +64,7 @@ class Seating:
                 break
         return [seat for seat in group if not seat.ended and seat.student is not None]
 
-    def _build(self, seat: Seat, group: Sequence[Seat]) -> bool:
+    def _build(self, seat: StudentSlot, group: Sequence[StudentSlot]) -> bool:
         """Builds one student; returns whether there may be room for another."""
         inside = sum(other.student is not None for other in group)
         if self._most is not None:
@@ -82,20 +82,20 @@ class Seating:
         self._fail(seat, failure)
         return True
 
-    def _attempt(self, seat: Seat) -> Exception | None:
+    def _attempt(self, seat: StudentSlot) -> Exception | None:
         failure = self._workers.attempt(partial(self._fill, seat))
         if failure is not None:
             seat.wait_on_host()  # where it was built, though not on every worker
         return failure
 
-    def _outside(self, group: Sequence[Seat]) -> list[Seat]:
+    def _outside(self, group: Sequence[StudentSlot]) -> list[StudentSlot]:
         return [seat for seat in self.seats if seat.student is not None and seat not in group]
 
     def _lacks_memory(self, failure: Exception | None) -> bool:
         """Whether any worker ran out of memory; all answer alike."""
         return failure is not None and any(self._workers.gathered(is_out_of_memory(failure)))
 
-    def _send_away(self, seats: Sequence[Seat]) -> None:
+    def _send_away(self, seats: Sequence[StudentSlot]) -> None:
         """These students wait on the host."""
         for seat in seats:
             seat.wait_on_host()

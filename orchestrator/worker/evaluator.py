@@ -50,7 +50,7 @@ class Score:
     weights: str | None
 
 
-class Scorer:
+class Evaluator:
     """A cohort's tune and test splits. Search reads tune only: the test split is opened by the first final run."""
 
     def __init__(

@@ -31,7 +31,7 @@ from orchestrator.leaderboard.gallery_page import (
     Panel,
     Room,
 )
-from orchestrator.leaderboard.gallery_pictures import Chosen, Exhibit
+from orchestrator.leaderboard.gallery_pictures import Chosen, PairGallery
 from orchestrator.leaderboard.statistics import mean_iou
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.config import SweepConfig
@@ -58,12 +58,12 @@ class _Scene(NamedTuple):
 class Predicted:
     """An exhibit with all its predictions, at the pictures' own size."""
 
-    exhibit: Exhibit
+    exhibit: PairGallery
     dataset: SegmentationDataset
     scenes: tuple[_Scene, ...]
 
 
-def predict_exhibit(ledger: Ledger, exhibit: Exhibit, config_yaml: str) -> Predicted:
+def predict_exhibit(ledger: Ledger, exhibit: PairGallery, config_yaml: str) -> Predicted:
     """Reads an exhibit's pictures and lets teacher, student alone and method predict them as they were scored.
 
     Raises:
@@ -145,7 +145,7 @@ def _check(scene: _Scene, classes: int) -> None:
 
 
 def _drawings(
-    scene: _Scene, exhibit: Exhibit, dataset: SegmentationDataset, longest: int
+    scene: _Scene, exhibit: PairGallery, dataset: SegmentationDataset, longest: int
 ) -> Iterator[Drawing]:
     yield Drawing("picture", "jpeg", _encoded(Image.fromarray(scene.sample.image_hw3), longest, "JPEG"))
     for caption, labels_hw in (

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.errors import UsageError
-from orchestrator.planning.config import ComputeChoice, OperationChoice, SweepConfig
+from orchestrator.planning.config import ComputeConfig, OperationConfig, SweepConfig
 from orchestrator.planning.plan import Cohort
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ SKIPPED_PICTURES = "logs/skipped"
 
 @dataclass(frozen=True)
 class CohortJob:
-    """A crew's part in one cohort. `run` is the root of the ledger, `desk` the crew's desk in the `Office`, `name` the desk's."""
+    """A crew's part in one cohort. `run` is the root of the ledger, `desk` the crew's desk in the `Coordinator`, `name` the desk's."""
 
     run: str
     config: SweepConfig
@@ -29,12 +29,12 @@ class CohortJob:
     name: str
 
     @property
-    def compute(self) -> ComputeChoice:
+    def compute(self) -> ComputeConfig:
         """Workers, threads, device."""
         return self.config.compute
 
     @property
-    def operation(self) -> OperationChoice:
+    def operation(self) -> OperationConfig:
         """Seats, rounds, checkpoints."""
         return self.config.operation
 
@@ -68,7 +68,7 @@ class GalleryJob:
 
 
 @dataclass
-class TakenAlong:
+class CarriedTeacher:
     """What a worker has at hand from the cohort before: the teacher it has scored, which it need not load again."""
 
     path: str | None = None
@@ -93,7 +93,7 @@ def work(config: dict[str, Any]) -> None:
     crew, assignments = config["crew"], config["assignments"]
     leads = ray.train.get_context().get_world_rank() == 0
     done: str | None = None
-    along = TakenAlong()
+    along = CarriedTeacher()
     while (job := ray.get(assignments.current.remote(crew, done))) != "closed":
         if job is not None:
             notes: list[str] | None = None
@@ -118,19 +118,19 @@ def _draw(job: GalleryJob) -> list[str]:
         return [f"no gallery: {type(error).__name__}: {error}"]
 
 
-def _train(job: CohortJob, leads: bool, along: TakenAlong) -> None:
+def _train(job: CohortJob, leads: bool, along: CarriedTeacher) -> None:
     """One cohort; imports no torch before it must.
 
     What no new start mends (bad data, a module that is missing) is told to the desk, and a new start then ends at once.
     """
     import ray
 
-    from orchestrator.controller.coordinator import DeskClosedError
+    from orchestrator.controller.coordinator import ChannelClosedError
 
     try:
         if ray.get(job.desk.fatal.remote()) is not None:
             return
-    except DeskClosedError:  # the phase was over before this worker came
+    except ChannelClosedError:  # the phase was over before this worker came
         return
     beginning = ray.get(job.desk.begin.remote()) if leads else None
     try:

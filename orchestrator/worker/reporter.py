@@ -13,7 +13,7 @@ from distill.redaction import redacted
 from orchestrator.ledger.tables import Ledger
 from orchestrator.protocol import Report
 from orchestrator.worker.data_parallel import Workers
-from orchestrator.worker.student_slot import Seat, explained, is_out_of_memory
+from orchestrator.worker.student_slot import StudentSlot, explained, is_out_of_memory
 
 
 class Reporter:
@@ -30,7 +30,7 @@ class Reporter:
         self._workers = workers
         self._ledger = ledger
 
-    def fail_or_begin_anew(self, seat: Seat, error: Exception, beside: int) -> None:
+    def fail_or_begin_anew(self, seat: StudentSlot, error: Exception, beside: int) -> None:
         """Ends one trial. Where memory ran out it is begun anew instead: by itself, then in halved batches if it may.
 
         Args:
@@ -55,7 +55,7 @@ class Reporter:
         else:
             self.fail(seat, error)
 
-    def fail(self, seat: Seat, error: Exception) -> None:
+    def fail(self, seat: StudentSlot, error: Exception) -> None:
         """Ends one trial; the others do not notice."""
         trace = redacted("".join(traceback.format_exception(error)))
         suffix = "" if self._workers.leads else f"-rank{self._workers.rank}"
@@ -72,7 +72,7 @@ class Reporter:
         )
         self.tell(seat, report)
 
-    def tell(self, seat: Seat, report: Report) -> None:
+    def tell(self, seat: StudentSlot, report: Report) -> None:
         """One report; where it ends the trial, the student leaves the device."""
         seat.reports.append(report)
         if report.status is not None:

@@ -8,17 +8,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
-from orchestrator.planning.config import ComputeChoice
+from orchestrator.planning.config import ComputeConfig
 from orchestrator.planning.plan import Cohort
 from orchestrator.worker.data_parallel import Workers
-from orchestrator.worker.device_slots import Seating
-from orchestrator.worker.student_slot import Seat
-from orchestrator.worker.watchdog import Attention
+from orchestrator.worker.device_slots import DeviceSlots
+from orchestrator.worker.student_slot import StudentSlot
+from orchestrator.worker.watchdog import Watchdog
 
 T = TypeVar("T")
 
 
-class Move(NamedTuple):
+class StudentMove(NamedTuple):
     """A student that changes from one worker to another."""
 
     trial_id: str
@@ -26,30 +26,30 @@ class Move(NamedTuple):
     taker: int
 
 
-def evened_out(held: Sequence[Sequence[str]]) -> list[Move]:
+def evened_out(held: Sequence[Sequence[str]]) -> list[StudentMove]:
     """The fewest moves after which no worker has two students more than another.
 
     Args:
         held: trial ids by worker.
     """
     now = [list(trial_ids) for trial_ids in held]
-    moves: list[Move] = []
+    moves: list[StudentMove] = []
     while True:
         giver = max(range(len(now)), key=lambda rank: (len(now[rank]), -rank))
         taker = min(range(len(now)), key=lambda rank: (len(now[rank]), rank))
         if len(now[giver]) - len(now[taker]) < 2:
             return moves
-        moves.append(Move(now[giver].pop(), giver, taker))
+        moves.append(StudentMove(now[giver].pop(), giver, taker))
         now[taker].append(moves[-1].trial_id)
 
 
-def peers_of(workers: Workers, compute: ComputeChoice, cohort: Cohort) -> Workers:
+def peers_of(workers: Workers, compute: ComputeConfig, cohort: Cohort) -> Workers:
     """Those who train a student together: all of a cohort's workers, or this one by itself."""
     together = compute.workers_of_a_student(taught=cohort.teacher is not None)
     return workers.by_itself() if together < workers.world_size else workers
 
 
-class Division:
+class StudentPlacement:
     """A worker's part. Workers that divide students meet for every batch, which one of them has, and at rungs.
 
     Where they divide batches, all have the same students and know the same of them: then they only agree.
@@ -59,7 +59,7 @@ class Division:
         attention: this worker's; waiting for another is no hang.
     """
 
-    def __init__(self, workers: Workers, peers: Workers, attention: Attention) -> None:
+    def __init__(self, workers: Workers, peers: Workers, attention: Watchdog) -> None:
         self.of_students = peers.alone and not workers.alone
         self.sharers = workers.world_size // peers.world_size
         """Workers that share a batch and a teacher pass, though not their students."""
@@ -74,7 +74,7 @@ class Division:
         with self._attention.waiting():
             return self._workers.gathered(value)
 
-    def mine(self, seats: Sequence[Seat]) -> list[Seat]:
+    def mine(self, seats: Sequence[StudentSlot]) -> list[StudentSlot]:
         """This worker's of a wave: every so-many-th, as neighbours tend to cost the same. Rank 0 has what has ended, too."""
         if not self.of_students:
             return list(seats)
@@ -94,7 +94,7 @@ class Division:
         """The largest number that any worker has."""
         return max(self._of_each(number))
 
-    def earliest(self, seats: Sequence[Seat]) -> int | None:
+    def earliest(self, seats: Sequence[StudentSlot]) -> int | None:
         """The step at which the students that are furthest behind stand, on any worker; None where there are none.
 
         Whose students stand elsewhere meanwhile does its part for the others' batches.
@@ -102,7 +102,7 @@ class Division:
         steps = self._of_each(seats[0].step if seats else None)
         return min((step for step in steps if step is not None), default=None)
 
-    def needs(self, seats: Sequence[Seat]) -> frozenset[str] | None:
+    def needs(self, seats: Sequence[StudentSlot]) -> frozenset[str] | None:
         """What the students of any worker look at, in the words of method cards; None where there are none."""
         mine = frozenset[str]().union(*(seat.needs for seat in seats))
         needs = [each for each in self._of_each(mine if seats else None) if each is not None]
@@ -123,7 +123,7 @@ class Division:
         for _ in range(turns):
             self._workers.gathered(None)
 
-    def even_out(self, seating: Seating) -> None:
+    def even_out(self, seating: DeviceSlots) -> None:
         """No worker has two students more than another from here on; theirs change hands on the host."""
         if not self.of_students:
             return
@@ -135,6 +135,6 @@ class Division:
                 seating.seats.remove(given)
                 self._workers.hand_over(given, move.giver, move.taker)
             elif self._workers.rank == move.taker:
-                taken: Seat | None = self._workers.hand_over(None, move.giver, move.taker)
+                taken: StudentSlot | None = self._workers.hand_over(None, move.giver, move.taker)
                 assert taken is not None  # its giver calls this at the same time
                 seating.seats.append(taken)

@@ -12,14 +12,14 @@ import torch
 from torch.utils._pytree import tree_map
 
 from distill.training import State, Student
-from orchestrator.controller.cohort_channel import Blame
+from orchestrator.controller.cohort_channel import CrashVerdict
 from orchestrator.planning.plan import Trial
 from orchestrator.protocol import Costs, Report
 from orchestrator.worker.evaluator import LoadedTeacher
 
 
 @dataclass(eq=False)  # a seat is itself, whatever it holds
-class Seat:
+class StudentSlot:
     """One student's place: its training, what it has cost, what it has told."""
 
     trial: Trial
@@ -89,7 +89,7 @@ class Seat:
         }
 
     @classmethod
-    def restored(cls, trial: Trial, entry: Mapping[str, Any]) -> Seat:
+    def restored(cls, trial: Trial, entry: Mapping[str, Any]) -> StudentSlot:
         """The seat of `entry`; its student waits to be built."""
         reports = [Report(**{**report, "costs": Costs(**report["costs"])}) for report in entry["reports"]]
         plain = {key: entry[key] for key in ("step", "started_at", "accumulate", "remark")}
@@ -102,10 +102,10 @@ def _on_host(value: Any) -> Any:
     return value.cpu() if isinstance(value, torch.Tensor) else value
 
 
-class BlamedError(RuntimeError):
+class CrashVerdictError(RuntimeError):
     """A trial that ended the worker it was trained in, more than once."""
 
-    def __init__(self, blame: Blame) -> None:
+    def __init__(self, blame: CrashVerdict) -> None:
         self.step = blame.step
         super().__init__(blame.reason)
         self.add_note(blame.stack)
@@ -118,7 +118,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 def explained(error: Exception) -> str:
     """The error for the ledger; of a failed allocation with its figure and what to do."""
-    text = str(error) if isinstance(error, BlamedError) else f"{type(error).__name__}: {error}"
+    text = str(error) if isinstance(error, CrashVerdictError) else f"{type(error).__name__}: {error}"
     if not is_out_of_memory(error):
         return text
     found = re.search(r"tried to allocate ([\d.]+ ?\w+)", str(error), re.IGNORECASE)

@@ -12,7 +12,7 @@ from torch import Tensor
 from distill.data.stream import HostBatch
 from distill.models import ModelInfo, Output, SegmentationModel
 from distill.models.teachers import Teacher as FrozenModel
-from distill.teacher_output_cache import KeptOutputs
+from distill.teacher_output_cache import TeacherOutputCache
 from distill.training import teacher_output
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.plan import Teacher, teacher_weights
@@ -20,7 +20,7 @@ from orchestrator.worker.checkpoint_manager import load_weights
 from orchestrator.worker.main import CohortJob
 
 
-class Teaching:
+class TeacherForward:
     """The teacher, on the worker's device; with `operation.teacher_outputs` what it said before is read.
 
     Args:
@@ -47,10 +47,10 @@ class Teaching:
         if channels_last:
             self._model.to(memory_format=torch.channels_last)
         self._layout = torch.channels_last if job.cohort.recipe.channels_last else torch.contiguous_format
-        self._kept: KeptOutputs | None = None
+        self._kept: TeacherOutputCache | None = None
         choice = job.operation.teacher_outputs
         if choice is not None:
-            self._kept = KeptOutputs(
+            self._kept = TeacherOutputCache(
                 Path(choice.folder).expanduser(),
                 int(choice.gigabytes * 10**9),
                 teacher=ledger.sha256(path),

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 
 
-class Stopwatch:
+class Timer:
     """Adds up time per name: wall-clock on a CPU, events on a GPU that are read once a round."""
 
     def __init__(self, device: torch.device) -> None:

@@ -14,12 +14,12 @@ from typing import Any
 
 import ray
 
-from orchestrator.controller.cohort_channel import Place
+from orchestrator.controller.cohort_channel import WorkerPosition
 
 TELL_SECONDS = 30.0  # how long a hung worker tries to say so
 
 
-class Attention:
+class Watchdog:
     """A worker's: turned to one place after the other, watched by a thread of its own.
 
     Where one place takes longer than the limit, the process tells the desk and ends, and Ray Train starts it again
@@ -36,7 +36,7 @@ class Attention:
         self._desk = desk
         self._leads = leads
         self.careful = careful
-        self._at: tuple[Place, float] | None = None
+        self._at: tuple[WorkerPosition, float] | None = None
         self._main = threading.get_ident()
         self._left = threading.Event()
         if limit_seconds is not None:
@@ -44,7 +44,7 @@ class Attention:
 
     def turn_to(self, trial_id: str | None, step: int) -> None:
         """Here the worker is from now on."""
-        place = Place(trial_id, step)
+        place = WorkerPosition(trial_id, step)
         self._tell(place)
         self._at = (place, time.monotonic())
 
@@ -70,7 +70,7 @@ class Attention:
         self._at = None
         self._left.set()
 
-    def _tell(self, place: Place | None) -> None:
+    def _tell(self, place: WorkerPosition | None) -> None:
         """Where care is needed the desk knows every place, so that no trial is blamed for what all share."""
         if self.careful and self._leads:
             ray.get(self._desk.about_to.remote(place))
@@ -88,7 +88,7 @@ class Attention:
                 self._give_up(at[0], limit)
         faulthandler.cancel_dump_traceback_later()
 
-    def _give_up(self, place: Place, limit: float) -> None:
+    def _give_up(self, place: WorkerPosition, limit: float) -> None:
         frame = sys._current_frames().get(self._main)
         stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
         try:

@@ -12,7 +12,7 @@ import torch
 
 from distill.data.stream import HostBatch
 from distill.models import Output
-from distill.teacher_output_cache import PROBES, KeptOutputs
+from distill.teacher_output_cache import PROBES, TeacherOutputCache
 from distill.testing import maps_of
 
 CPU = torch.device("cpu")
@@ -47,7 +47,7 @@ class Teacher:
         layout: str = "contiguous",
     ) -> None:
         self.asked = 0
-        self.kept = KeptOutputs(
+        self.kept = TeacherOutputCache(
             folder, int(megabytes * 1e6), teacher=name, precision=precision, layout=layout, device=CPU
         )
 

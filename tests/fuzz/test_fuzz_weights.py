@@ -187,12 +187,12 @@ def test_a_changed_description_of_a_network_of_transformers_is_refused(
 
 @fuzz(60, grouping=value)
 def test_any_class_map_is_taken_or_refused(folder: Path, grouping: Any) -> None:
-    from orchestrator.planning.config import TeacherChoice
+    from orchestrator.planning.config import TeacherConfig
 
     def read() -> None:
         path = str(folder / "model.safetensors")
         try:
-            choice = TeacherChoice.model_validate({"model": "m", "checkpoint": path, "class_map": grouping})
+            choice = TeacherConfig.model_validate({"model": "m", "checkpoint": path, "class_map": grouping})
         except ValidationError as error:  # what reads sweep files makes a message of it
             raise UsageError(f"class_map: {error.error_count()} faults; correct them") from error
         read_teacher("m", choice.checkpoint, classes=CLASSES, class_map=choice.class_map, sizes=SIZES)

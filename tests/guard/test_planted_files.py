@@ -27,7 +27,7 @@ from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.loader import load_sweep
 from orchestrator.planning.plan import make_plan
 from orchestrator.sweep import USAGE, Options, command
-from orchestrator.worker.checkpoint_manager import CohortCheckpoints
+from orchestrator.worker.checkpoint_manager import CheckpointManager
 from tests import ROOT
 
 SIZES = [(32, 32)]
@@ -146,7 +146,7 @@ def test_a_pickle_is_executed_from_no_checkpoint_of_a_strangers_run(mark: Path, 
         ledger.write_bytes(f"{folder}/rank0.pt", bomb)
         manifest = {"world_size": 1, "sha256": [hashlib.sha256(bomb).hexdigest()]}
         ledger.write_bytes(f"{folder}/manifest.json", json.dumps(manifest).encode())
-        checkpoints = CohortCheckpoints(ledger, "c", Alone(), 2, 1.0)  # type: ignore[arg-type]
+        checkpoints = CheckpointManager(ledger, "c", Alone(), 2, 1.0)  # type: ignore[arg-type]
         with pytest.raises(UsageError, match=r"cannot be read: .*; delete this checkpoint"):
             checkpoints.turn_to(0, of_all=False)
         assert not mark.exists()

@@ -23,7 +23,7 @@ from orchestrator.planning.loader import load_sweep
 from orchestrator.planning.plan import Cohort, Plan, Trial, Wave, bracket_trials, make_plan
 from orchestrator.planning.sampler import Scored
 from orchestrator.worker.main import CohortJob
-from orchestrator.worker.teacher_forward import Teaching
+from orchestrator.worker.teacher_forward import TeacherForward
 from tests.orchestrator.sweeps import curves, trials
 
 CPU = torch.device("cpu")
@@ -86,7 +86,7 @@ def _trained(
 ) -> list[tuple[str, int, float]]:
     job = CohortJob(output, plan.config, cohort, None, "by hand")
     assert cohort.teacher is not None
-    teacher = Teaching(job, cohort.teacher, Ledger(output), CPU, None)
+    teacher = TeacherForward(job, cohort.teacher, Ledger(output), CPU, None)
     train = job.dataset("train")
     source = stream(
         train, cohort.recipe.augmentation, batch_size=cohort.recipe.batch_size, seed=wave.stream_seed

@@ -56,10 +56,10 @@ def changed_later(key: str) -> None:
 def read_train(address: str, folder: str, barrier: object) -> None:
     """Reads the train pictures of a folder data set, as a process of its own that others wait for."""
     from distill.data import FolderConfig, build_dataset
-    from distill.data.remote_copies import CopiesConfig
+    from distill.data.remote_copies import RemoteCopiesConfig
 
     config = FolderConfig.model_validate({"root": address, "classes": "classes.csv"})
-    dataset = build_dataset(config, "train", copies=CopiesConfig(folder=folder))
+    dataset = build_dataset(config, "train", copies=RemoteCopiesConfig(folder=folder))
     barrier.wait()  # type: ignore[attr-defined]
     for index in range(len(dataset)):
         dataset[index]

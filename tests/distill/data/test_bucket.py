@@ -26,7 +26,7 @@ from distill.data.bucket import BucketPath
 from distill.data.config import AnyDataConfig
 from distill.data.images import BrokenFileError
 from distill.data.picture_cache import PictureCache
-from distill.data.remote_copies import Copies, CopiesConfig
+from distill.data.remote_copies import RemoteCopies, RemoteCopiesConfig
 from distill.errors import UsageError
 from orchestrator.planning.loader import load_sweep
 from orchestrator.planning.plan import data_identity, make_plan
@@ -46,15 +46,15 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def copies(tmp_path: Path) -> CopiesConfig:
-    return CopiesConfig(folder=str(tmp_path / "copies"))
+def copies(tmp_path: Path) -> RemoteCopiesConfig:
+    return RemoteCopiesConfig(folder=str(tmp_path / "copies"))
 
 
 def mine(root: Path | str, **options: object) -> FolderConfig:
     return FolderConfig.model_validate({"root": str(root), "classes": "classes.csv", **options})
 
 
-def kept(copies: CopiesConfig) -> list[Path]:
+def kept(copies: RemoteCopiesConfig) -> list[Path]:
     return sorted(copies.place.rglob("*.copy"))
 
 
@@ -73,7 +73,7 @@ def read_all(dataset: SegmentationDataset) -> list[bytes]:
 def test_a_bucket_gives_the_samples_and_the_report_of_the_same_folder(
     s3_server: str,
     tmp_path: Path,
-    copies: CopiesConfig,
+    copies: RemoteCopiesConfig,
     write: Callable[[Path], Path],
     make: Callable[[Path | str], AnyDataConfig],
 ) -> None:
@@ -92,7 +92,7 @@ def test_a_bucket_gives_the_samples_and_the_report_of_the_same_folder(
 
 
 def test_a_bucket_is_listed_once_and_a_picture_fetched_once_whatever_becomes_of_it(
-    s3_server: str, tmp_path: Path, copies: CopiesConfig
+    s3_server: str, tmp_path: Path, copies: RemoteCopiesConfig
 ) -> None:
     upload(s3_server, write_folder_tree(tmp_path / "tree"))
     with StumblingStore(s3_server, share=0, seed=0) as proxy:
@@ -109,7 +109,7 @@ def test_a_bucket_is_listed_once_and_a_picture_fetched_once_whatever_becomes_of_
 
 
 def test_a_changed_object_is_fetched_anew_and_one_changed_under_a_reader_is_broken(
-    s3_server: str, tmp_path: Path, copies: CopiesConfig
+    s3_server: str, tmp_path: Path, copies: RemoteCopiesConfig
 ) -> None:
     root = write_folder_tree(tmp_path / "tree")
     address = upload(s3_server, root)
@@ -135,7 +135,7 @@ def test_a_changed_object_is_fetched_anew_and_one_changed_under_a_reader_is_brok
 
 
 def test_an_object_deleted_in_the_meantime_is_a_broken_picture(
-    s3_server: str, tmp_path: Path, copies: CopiesConfig
+    s3_server: str, tmp_path: Path, copies: RemoteCopiesConfig
 ) -> None:
     dataset = build_dataset(
         mine(upload(s3_server, write_folder_tree(tmp_path / "tree"))), "test", copies=copies
@@ -155,20 +155,20 @@ def test_copies_keep_to_their_limit_and_what_does_not_fit_is_fetched_again(
     address = upload(s3_server, root)
     sizes = [path.stat().st_size for folder in ("images", "masks") for path in (root / folder).rglob("*.*")]
     limit = sum(sizes) // 2
-    copies = CopiesConfig(folder=str(tmp_path / "copies"), gigabytes=limit / 1e9)
+    copies = RemoteCopiesConfig(folder=str(tmp_path / "copies"), gigabytes=limit / 1e9)
     dataset = build_dataset(mine(address), "train", copies=copies, protocol="paper")
     expected = read_all(build_dataset(mine(root), "train", protocol="paper"))
     for index in range(len(dataset)):
         assert dataset[index].image_hw3.tobytes() == expected[index]
         assert 0 < sum(path.stat().st_size for path in kept(copies)) <= limit
     assert read_all(dataset) == expected
-    nothing = CopiesConfig(folder=str(tmp_path / "small"), gigabytes=1e-9)
+    nothing = RemoteCopiesConfig(folder=str(tmp_path / "small"), gigabytes=1e-9)
     assert read_all(build_dataset(mine(address), "train", copies=nothing, protocol="paper")) == expected
     assert not kept(nothing)
 
 
 def test_what_was_longest_unused_makes_room(tmp_path: Path) -> None:
-    copies = Copies(CopiesConfig(folder=str(tmp_path), gigabytes=1000 / 1e9))
+    copies = RemoteCopies(RemoteCopiesConfig(folder=str(tmp_path), gigabytes=1000 / 1e9))
     names = [f"{number:032x}" for number in range(11)]
     for name in names[:10]:
         copies.open(name, 100, lambda: bytes(100))
@@ -181,7 +181,7 @@ def test_what_was_longest_unused_makes_room(tmp_path: Path) -> None:
 
 
 def test_two_processes_of_a_node_fetch_a_picture_once(
-    s3_server: str, tmp_path: Path, copies: CopiesConfig
+    s3_server: str, tmp_path: Path, copies: RemoteCopiesConfig
 ) -> None:
     upload(s3_server, write_folder_tree(tmp_path / "tree"))
     context = multiprocessing.get_context("spawn")
@@ -200,7 +200,7 @@ def test_two_processes_of_a_node_fetch_a_picture_once(
 
 
 def test_a_copy_that_was_cut_short_is_fetched_anew(
-    s3_server: str, tmp_path: Path, copies: CopiesConfig
+    s3_server: str, tmp_path: Path, copies: RemoteCopiesConfig
 ) -> None:
     dataset = build_dataset(
         mine(upload(s3_server, write_folder_tree(tmp_path / "tree"))), "test", copies=copies
@@ -213,7 +213,7 @@ def test_a_copy_that_was_cut_short_is_fetched_anew(
 
 
 def test_decoded_pictures_of_a_bucket_are_kept_as_those_of_a_folder(
-    s3_server: str, tmp_path: Path, copies: CopiesConfig
+    s3_server: str, tmp_path: Path, copies: RemoteCopiesConfig
 ) -> None:
     address = upload(s3_server, write_folder_tree(tmp_path / "tree"))
     cache = PictureCache(tmp_path / "cache", 10**7)
@@ -225,7 +225,9 @@ def test_decoded_pictures_of_a_bucket_are_kept_as_those_of_a_folder(
     assert read_all(dataset) == first
 
 
-def test_a_store_that_stumbles_is_asked_again(s3_server: str, tmp_path: Path, copies: CopiesConfig) -> None:
+def test_a_store_that_stumbles_is_asked_again(
+    s3_server: str, tmp_path: Path, copies: RemoteCopiesConfig
+) -> None:
     root = write_folder_tree(tmp_path / "tree", train=4, test=2)
     upload(s3_server, root)
     with StumblingStore(s3_server, share=0.2, seed=3) as proxy:
@@ -235,7 +237,7 @@ def test_a_store_that_stumbles_is_asked_again(s3_server: str, tmp_path: Path, co
 
 
 def test_a_quick_check_fetches_a_sample_and_a_full_one_fills_the_folder(
-    s3_server: str, tmp_path: Path, copies: CopiesConfig, monkeypatch: pytest.MonkeyPatch
+    s3_server: str, tmp_path: Path, copies: RemoteCopiesConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("distill.data.check.SAMPLE", 3)
     address = upload(s3_server, write_folder_tree(tmp_path / "tree"))
@@ -267,7 +269,7 @@ def test_a_bucket_that_is_not_there_is_one_sentence_of_the_check(
 
 
 def test_a_store_that_failed_is_not_asked_again_folder_by_folder(
-    s3_server: str, copies: CopiesConfig
+    s3_server: str, copies: RemoteCopiesConfig
 ) -> None:
     with StumblingStore(s3_server, share=0, seed=0) as proxy:
         config = VocConfig.model_validate({"root": at(proxy.address, bucket="nowhere")})
@@ -279,7 +281,7 @@ def test_a_store_that_failed_is_not_asked_again_folder_by_folder(
 
 
 def test_a_folder_or_picture_that_is_missing_is_named_with_what_lies_beside_it(
-    s3_server: str, tmp_path: Path, copies: CopiesConfig
+    s3_server: str, tmp_path: Path, copies: RemoteCopiesConfig
 ) -> None:
     address = upload(s3_server, write_folder_tree(tmp_path / "tree"))
     with pytest.raises(
@@ -296,13 +298,13 @@ def test_a_folder_or_picture_that_is_missing_is_named_with_what_lies_beside_it(
 
 def test_a_folder_that_cannot_hold_copies_is_a_sentence(s3_server: str, tmp_path: Path) -> None:
     address = upload(s3_server, write_folder_tree(tmp_path / "tree"))
-    dataset = build_dataset(mine(address), "test", copies=CopiesConfig(folder="/proc/nothing"))
+    dataset = build_dataset(mine(address), "test", copies=RemoteCopiesConfig(folder="/proc/nothing"))
     with pytest.raises(UsageError, match=r"cannot be kept in /proc/nothing .*set operation.copies.folder"):
         dataset[0]
 
 
 def test_the_check_keeps_copies_where_the_sweep_file_says(
-    s3_server: str, tmp_path: Path, copies: CopiesConfig, home: Path, capsys: pytest.CaptureFixture[str]
+    s3_server: str, tmp_path: Path, copies: RemoteCopiesConfig, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     address = upload(s3_server, write_folder_tree(tmp_path / "tree"))
     data = {"data": {"mine": {"kind": "folder", "root": address, "classes": "classes.csv"}}}

@@ -12,19 +12,19 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cluster.autoscaling import grown
-from orchestrator.cluster.session import Holdings
-from orchestrator.planning.config import ComputeChoice, OperationChoice
+from orchestrator.cluster.session import ClusterResources
+from orchestrator.planning.config import ComputeConfig, OperationConfig
 from tests.orchestrator import ray_nodes
 
 JOIN = """
 import sys
 from orchestrator.cluster.session import ray_session
-from orchestrator.planning.config import ComputeChoice, OperationChoice
+from orchestrator.planning.config import ComputeConfig, OperationConfig
 from orchestrator.cluster.autoscaling import grown
-with ray_session(sys.argv[1], OperationChoice(), verbose=False) as now:
+with ray_session(sys.argv[1], OperationConfig(), verbose=False) as now:
     print("before", now.cpus, flush=True)
-    now = grown(now, ComputeChoice(), OperationChoice(wait_minutes=3))
-    print("after", now.cpus, now.cohorts_at_once(ComputeChoice(), OperationChoice()), flush=True)
+    now = grown(now, ComputeConfig(), OperationConfig(wait_minutes=3))
+    print("after", now.cpus, now.cohorts_at_once(ComputeConfig(), OperationConfig()), flush=True)
 """
 
 
@@ -77,7 +77,7 @@ def test_an_autoscaling_cluster_grows_until_a_cohort_fits(autoscaling: tuple[str
 
 
 def test_a_cluster_that_is_large_enough_or_need_not_be_waited_for_is_taken_as_it_is() -> None:
-    large, small = Holdings(((4, 0), (4, 0))), Holdings(((1, 0),))
-    wait = OperationChoice(wait_minutes=5)
-    assert grown(large, ComputeChoice(workers=4), wait) is large
-    assert grown(small, ComputeChoice(workers=4), OperationChoice()) is small
+    large, small = ClusterResources(((4, 0), (4, 0))), ClusterResources(((1, 0),))
+    wait = OperationConfig(wait_minutes=5)
+    assert grown(large, ComputeConfig(workers=4), wait) is large
+    assert grown(small, ComputeConfig(workers=4), OperationConfig()) is small

@@ -198,7 +198,7 @@ def test_a_cluster_that_has_just_started_is_asked_again_and_another_refusal_is_t
 def needs(ledger: Ledger, **changes: object) -> dict[str, object]:
     code = probe.code_hash()
     assert code is not None
-    asked = probe.Needs(
+    asked = probe.NodeRequirements(
         probe.versions_of(LIBRARIES), code, (), (), (), ledger.root, holder_of(ledger), True, False
     )
     return {**asdict(asked), **changes}

@@ -18,8 +18,8 @@ from orchestrator.controller.run_state import held
 from orchestrator.planning.loader import load_sweep
 config = load_sweep("smoke", ["operation.cache.folder=~/kept", "operation.cache.gigabytes=1"])
 with held(ledger := Ledger(sys.argv[2])), ray_session(sys.argv[1], config.operation, verbose=False):
-    from orchestrator.cluster.preflight import Readiness
-    readiness = Readiness(config, ledger)
+    from orchestrator.cluster.preflight import Preflight
+    readiness = Preflight(config, ledger)
     readiness.check()
     print("ready", readiness.news(), flush=True)
     sys.stdin.readline()
@@ -28,7 +28,7 @@ with held(ledger := Ledger(sys.argv[2])), ray_session(sys.argv[1], config.operat
     print(*found, sep="\\n", flush=True)
     print("then", readiness.news(), flush=True)
     try:
-        Readiness(config, ledger).check()
+        Preflight(config, ledger).check()
     except ValueError as error:
         print(error)
 """

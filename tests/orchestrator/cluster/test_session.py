@@ -15,14 +15,14 @@ import pytest
 
 from distill.errors import UsageError
 from orchestrator.cluster import session as cluster
-from orchestrator.cluster.session import LOCAL, Holdings
-from orchestrator.planning.config import ComputeChoice, OperationChoice
+from orchestrator.cluster.session import LOCAL, ClusterResources
+from orchestrator.planning.config import ComputeConfig, OperationConfig
 
 SESSION = """
 import os, sys
 from orchestrator.cluster.session import ray_session
-from orchestrator.planning.config import OperationChoice
-with ray_session("local", OperationChoice(object_store_mb=80), verbose=False):
+from orchestrator.planning.config import OperationConfig
+with ray_session("local", OperationConfig(object_store_mb=80), verbose=False):
     import ray
     dashboard = ray._private.worker.global_worker.node.webui_url or "none"
     print(ray.get_runtime_context().gcs_address, os.environ["RAY_AUTH_TOKEN"], dashboard, flush=True)
@@ -78,8 +78,8 @@ sys.stdin.read()
 JOINED = """
 import sys
 from orchestrator.cluster.session import ray_session
-from orchestrator.planning.config import OperationChoice
-with ray_session(sys.argv[1], OperationChoice(), verbose=False) as holdings:
+from orchestrator.planning.config import OperationConfig
+with ray_session(sys.argv[1], OperationConfig(), verbose=False) as holdings:
     print("in", holdings.cpus)
 """
 
@@ -114,8 +114,8 @@ def test_joining_a_cluster_warns_where_it_asks_for_no_token(locked: bool) -> Non
 def test_as_many_cohorts_run_at_once_as_their_workers_fit_on_single_nodes_and_gpus(
     nodes: tuple[tuple[float, float], ...], compute: dict[str, object], share: float, fit: int
 ) -> None:
-    found = Holdings(nodes).cohorts_at_once(
-        ComputeChoice.model_validate(compute), OperationChoice(gpus_per_worker=share)
+    found = ClusterResources(nodes).cohorts_at_once(
+        ComputeConfig.model_validate(compute), OperationConfig(gpus_per_worker=share)
     )
     assert found == fit
 
@@ -123,8 +123,8 @@ def test_as_many_cohorts_run_at_once_as_their_workers_fit_on_single_nodes_and_gp
 def test_a_cohort_for_which_no_single_node_has_room_is_refused_with_what_there_is() -> None:
     """The total of CPUs would do; Ray would wait for ever."""
     with pytest.raises(UsageError, match="each with 2 CPUs: the cluster has room for 1 such workers"):
-        Holdings(((3, 0), (1, 0))).cohorts_at_once(
-            ComputeChoice(workers=2, cpus_per_worker=2), OperationChoice()
+        ClusterResources(((3, 0), (1, 0))).cohorts_at_once(
+            ComputeConfig(workers=2, cpus_per_worker=2), OperationConfig()
         )
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from orchestrator.controller.cohort_channel import Attempts, GivenUpError, Place
+from orchestrator.controller.cohort_channel import FailurePolicy, GivenUpError, WorkerPosition
 
 
 def test_deaths_at_ever_other_steps_blame_nobody_and_end_when_nothing_is_reached_any_more() -> None:
-    attempts = Attempts(limit=3)
+    attempts = FailurePolicy(limit=3)
     assert not attempts.begin().careful
     for step in range(3):
-        attempts.at = Place("a", step)
+        attempts.at = WorkerPosition("a", step)
         beginning = attempts.begin()
         assert beginning.careful
         assert not beginning.blamed
@@ -22,7 +22,7 @@ def test_deaths_at_ever_other_steps_blame_nobody_and_end_when_nothing_is_reached
 
 
 def test_a_checkpoint_that_stands_further_starts_the_count_anew_and_one_that_does_not_leaves_it() -> None:
-    attempts = Attempts(limit=1)
+    attempts = FailurePolicy(limit=1)
     attempts.begin()
     for position in ((0, 10), (0, 20), (1, 0)):
         attempts.begin()
@@ -33,11 +33,11 @@ def test_a_checkpoint_that_stands_further_starts_the_count_anew_and_one_that_doe
 
 
 def test_two_deaths_at_the_same_step_of_a_trial_blame_it_and_the_others_get_new_attempts() -> None:
-    attempts = Attempts(limit=2)
+    attempts = FailurePolicy(limit=2)
     attempts.begin()
     attempts.begin()  # the first death: nobody knew where it was
     for _ in range(2):
-        attempts.at = Place("b", 7)
+        attempts.at = WorkerPosition("b", 7)
         beginning = attempts.begin()
     assert set(beginning.blamed) == {"b"}
     assert beginning.blamed["b"].step == 7
@@ -46,10 +46,10 @@ def test_two_deaths_at_the_same_step_of_a_trial_blame_it_and_the_others_get_new_
 
 
 def test_a_hang_outside_of_any_trial_blames_none() -> None:
-    attempts = Attempts(limit=2)
+    attempts = FailurePolicy(limit=2)
     for _ in range(3):
         attempts.begin()
-        attempts.count(Place(None, 4), "no progress")
+        attempts.count(WorkerPosition(None, 4), "no progress")
         attempts.at = None
     assert not attempts.blamed
     assert attempts.begin().given_up

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.controller.makespan import Outlook, Sight, outlook
+from orchestrator.controller.makespan import MakespanEstimate, ProgressSample, outlook
 
 
 def test_waves_go_to_whichever_crew_is_free_first() -> None:
-    assert Outlook((10.0,), 2, 30.0).seconds() == 70.0
-    assert Outlook((10.0,), 2, 30.0).seconds(20.0) == 50.0  # one wave each
-    assert Outlook((10.0, 25.0), 3, 30.0).seconds() == 70.0
-    assert Outlook((10.0, 25.0), 0, 30.0).seconds(5.0) == 25.0
+    assert MakespanEstimate((10.0,), 2, 30.0).seconds() == 70.0
+    assert MakespanEstimate((10.0,), 2, 30.0).seconds(20.0) == 50.0  # one wave each
+    assert MakespanEstimate((10.0, 25.0), 3, 30.0).seconds() == 70.0
+    assert MakespanEstimate((10.0, 25.0), 0, 30.0).seconds(5.0) == 25.0
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_waves_go_to_whichever_crew_is_free_first() -> None:
 def test_one_more_crew_is_worth_it_only_where_the_cohort_ends_sooner(
     unopened: int, start: float, sooner: bool
 ) -> None:
-    assert Outlook((10.0,), unopened, 30.0).ends_sooner(start) is sooner
+    assert MakespanEstimate((10.0,), unopened, 30.0).ends_sooner(start) is sooner
 
 
 @given(
@@ -40,12 +40,12 @@ def test_one_more_crew_is_worth_it_only_where_the_cohort_ends_sooner(
 def test_one_more_crew_never_makes_it_later(
     rest: list[float], unopened: int, wave: float, start: float
 ) -> None:
-    found = Outlook(tuple(rest), unopened, wave)
+    found = MakespanEstimate(tuple(rest), unopened, wave)
     assert found.seconds(start) <= max(found.seconds(), start + wave)
 
 
 def test_a_pace_leaves_out_what_came_before_training() -> None:
-    sight = Sight(seconds=30.0, step=60, steps=100, since=20.0, before=10)
+    sight = ProgressSample(seconds=30.0, step=60, steps=100, since=20.0, before=10)
     assert sight.whole == pytest.approx(20.0)
     found = outlook([sight], [], unopened=3)
     assert found is not None
@@ -53,6 +53,6 @@ def test_a_pace_leaves_out_what_came_before_training() -> None:
 
 
 def test_a_wave_just_opened_is_taken_to_last_as_the_one_before() -> None:
-    fresh = Sight(seconds=2.0, step=10, steps=100, since=2.0, before=10)
+    fresh = ProgressSample(seconds=2.0, step=10, steps=100, since=2.0, before=10)
     assert outlook([fresh], [], unopened=3) is None
-    assert outlook([fresh], [40.0, 20.0], unopened=3) == Outlook((18.0,), 3, 20.0)
+    assert outlook([fresh], [40.0, 20.0], unopened=3) == MakespanEstimate((18.0,), 3, 20.0)

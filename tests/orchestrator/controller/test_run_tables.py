@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.controller import run_state as run_module
 from orchestrator.controller.run_state import Run
-from orchestrator.controller.wave_scheduler import WaveBook
+from orchestrator.controller.wave_scheduler import WaveScheduler
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.plan import make_plan
 from orchestrator.protocol import Report
@@ -22,7 +22,7 @@ def test_trials_and_curves_are_put_together_while_a_run_goes_on_and_when_it_ends
     monkeypatch.setattr(run_module, "_COMPACTED_AFTER", 5)
     plan = make_plan(tiny_sweep(search__trials=6, search__bracket=4, search__wave=8))
     run, cohort = Run(Ledger(tmp_path), plan, provenance_id="p"), plan.students[0]
-    book = WaveBook(plan.config, [cohort], {})
+    book = WaveScheduler(plan.config, [cohort], {})
     order = book.open_next(cohort.cohort_id)
     assert order is not None
     assert 5 < len(order.trials) < 10  # so that files are left for the end

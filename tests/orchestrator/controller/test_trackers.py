@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.controller.trackers import Follower, TrackedTrial, check_trackers, numbers
 from orchestrator.ledger.tables import Ledger
-from orchestrator.planning.config import OperationChoice
+from orchestrator.planning.config import OperationConfig
 from orchestrator.protocol import Costs, Report
 from orchestrator.sweep import USAGE, Options, command
 from tests.orchestrator.sweeps import run
@@ -27,8 +27,8 @@ REPORT = Report(
 )
 
 
-def trackers(*entries: object) -> OperationChoice:
-    return OperationChoice.model_validate({"trackers": entries})
+def trackers(*entries: object) -> OperationConfig:
+    return OperationConfig.model_validate({"trackers": entries})
 
 
 @pytest.mark.ray

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.controller import condition as news
-from orchestrator.controller.cohort_channel import Desk
-from orchestrator.controller.coordinator import DeskClosedError, Office
-from orchestrator.controller.report_queue import Fetched, Mail
-from orchestrator.controller.trial_multiplexer import DEATHS_IN_A_ROW, Turns, VisitorDiesError
+from orchestrator.controller.cohort_channel import CohortChannel
+from orchestrator.controller.coordinator import ChannelClosedError, Coordinator
+from orchestrator.controller.report_queue import PolledReport, ReportQueue
+from orchestrator.controller.trial_multiplexer import DEATHS_IN_A_ROW, PollerDiedError, TrialMultiplexer
 from orchestrator.controller.tune_adapter import WaveHalving
 from orchestrator.protocol import Report
 
@@ -25,8 +25,8 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(news, "POLL_SECONDS", 0.005)
 
 
-def filled(*reports: Report) -> Mail:
-    mail = Mail()
+def filled(*reports: Report) -> ReportQueue:
+    mail = ReportQueue()
     for report in reports:
         mail.put(report)
     return mail
@@ -36,28 +36,28 @@ def test_a_visit_ends_with_news_of_another_trial_at_any_desk(monkeypatch: pytest
     monkeypatch.setattr(news, "POLL_SECONDS", 60.0)
 
     async def scene() -> None:
-        mail = Mail()
-        here, there = Desk(1, mail), Desk(1, mail)
+        mail = ReportQueue()
+        here, there = CohortChannel(1, mail), CohortChannel(1, mail)
         waiting = asyncio.create_task(mail.visit("a", 0))
         await asyncio.sleep(0)
         await there.post([Report("b", 10)])
-        assert await asyncio.wait_for(waiting, 10) == Fetched(None, "b")
+        assert await asyncio.wait_for(waiting, 10) == PolledReport(None, "b")
         await here.post([Report("a", 10)])
-        assert await mail.visit("b", 0) == Fetched(Report("b", 10), "a")
+        assert await mail.visit("b", 0) == PolledReport(Report("b", 10), "a")
 
     asyncio.run(scene())
 
 
 def test_a_visit_without_news_comes_back_with_nothing() -> None:
-    assert asyncio.run(filled().visit("a", 0)) == Fetched(None, None)
+    assert asyncio.run(filled().visit("a", 0)) == PolledReport(None, None)
 
 
 def test_a_visit_brings_one_report_and_says_that_the_same_trial_has_another() -> None:
     async def scene() -> None:
         first, last = Report("a", 10), Report("a", 10, status="ok")
         mail = filled(first, Report("b", 10), last)
-        assert await mail.visit("a", 0) == Fetched(first, "a")
-        assert await mail.visit("a", 1) == Fetched(last, "b")
+        assert await mail.visit("a", 0) == PolledReport(first, "a")
+        assert await mail.visit("a", 1) == PolledReport(last, "b")
 
     asyncio.run(scene())
 
@@ -92,7 +92,7 @@ def test_every_report_is_read_once_in_order_whoever_has_the_process_and_however_
     async def scene() -> None:
         to_come = [trial_id for trial_id, each in steps.items() for _ in each]
         choose.shuffle(to_come)
-        told, seen, mail, turns = Counter[str](), Counter[str](), Mail(), Turns()
+        told, seen, mail, turns = Counter[str](), Counter[str](), ReportQueue(), TrialMultiplexer()
         turns.enter(steps)
         trial_id = None
         while not turns.nobody_is_left():
@@ -124,7 +124,7 @@ def test_every_report_is_read_once_in_order_whoever_has_the_process_and_however_
 
 
 def test_nobody_has_a_turn_while_another_has_the_process() -> None:
-    turns = Turns()
+    turns = TrialMultiplexer()
     turns.enter(["a", "b"])
     assert turns.begin() == "a"
     assert turns.begin() is turns.resume() is None
@@ -139,7 +139,7 @@ def test_nobody_has_a_turn_while_another_has_the_process() -> None:
 
 def test_a_trial_in_whose_name_the_process_died_has_its_turn_before_all_others() -> None:
     """What it had fetched nobody else counts as unread."""
-    turns = Turns()
+    turns = TrialMultiplexer()
     turns.enter(["a", "b", "c"])
     turns.begin()
     turns.pause("Tune's a", "b")
@@ -150,7 +150,7 @@ def test_a_trial_in_whose_name_the_process_died_has_its_turn_before_all_others()
 
 
 def test_a_process_that_dies_again_and_again_without_a_visit_is_given_up() -> None:
-    turns = Turns()
+    turns = TrialMultiplexer()
     turns.enter(["a"])
     for _ in range(DEATHS_IN_A_ROW - 1):
         assert turns.begin() == "a"
@@ -160,7 +160,7 @@ def test_a_process_that_dies_again_and_again_without_a_visit_is_given_up() -> No
     for _ in range(DEATHS_IN_A_ROW - 1):
         turns.lose()
         turns.begin()
-    with pytest.raises(VisitorDiesError, match="died 10 times in a row"):
+    with pytest.raises(PollerDiedError, match="died 10 times in a row"):
         turns.lose()
 
 
@@ -180,7 +180,7 @@ def test_a_report_is_passed_on_once_and_the_process_goes_where_there_is_news() -
     book = SimpleNamespace(take=take, decisions=list)
     tune = SimpleNamespace(pause_trial=lambda trial, should_checkpoint: told.append("paused"))
     tracking = SimpleNamespace(tell=told.append)
-    turns = Turns()
+    turns = TrialMultiplexer()
     turns.enter(["a", "b"])
     turns.begin()
     scheduler = WaveHalving(SimpleNamespace(book=book, at_work={}), turns, tracking, told.append)
@@ -201,11 +201,11 @@ def test_a_desk_whose_phase_is_over_says_so() -> None:
     """A worker may come for it late."""
 
     async def scene() -> None:
-        office = Office()
+        office = Coordinator()
         await office.open("desk", 1)
         assert await office.at("desk", "fatal", ()) is None
         await office.close("desk")
-        with pytest.raises(DeskClosedError):
+        with pytest.raises(ChannelClosedError):
             await office.at("desk", "fatal", ())
 
     asyncio.run(scene())

@@ -12,8 +12,8 @@ from tests.orchestrator.sweeps import SMALL, Sweep, counted
 
 SAYS = """
 import sys
-from orchestrator.console.progress import LastingConsole, ProgressView
-with ProgressView(LastingConsole()) as view:
+from orchestrator.console.progress import PipeSafeConsole, ProgressView
+with ProgressView(PipeSafeConsole()) as view:
     view.say("first")
     sys.stdin.readline()
     for _ in range(2):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.controller.cohort_channel import WaveOrder
-from orchestrator.controller.wave_scheduler import Recorded, WaveBook
+from orchestrator.controller.wave_scheduler import RecordedTrial, WaveScheduler
 from orchestrator.planning.config import SweepConfig
 from orchestrator.planning.plan import make_plan
 from orchestrator.protocol import Report
@@ -37,22 +37,22 @@ class AtWork:
     stops: list[int]
 
 
-def play(order: random.Random, cut_after: int | None = None, recorded: dict[str, Recorded] | None = None,
+def play(order: random.Random, cut_after: int | None = None, recorded: dict[str, RecordedTrial] | None = None,
          fails: frozenset[str] = frozenset(), desks: int = 1, config: SweepConfig = CONFIG,
-         ) -> tuple[WaveBook, dict[str, Recorded], set[str]]:  # fmt: skip
+         ) -> tuple[WaveScheduler, dict[str, RecordedTrial], set[str]]:  # fmt: skip
     """A cohort in miniature: trains waves at so many desks, reports in a random order, obeys decisions.
 
     Returns the book, what a ledger would hold after `cut_after` ended trials, and who was handed out.
     """
-    book = WaveBook(config, [COHORT], recorded or {})
-    ledger: dict[str, Recorded] = dict(recorded or {})
+    book = WaveScheduler(config, [COHORT], recorded or {})
+    ledger: dict[str, RecordedTrial] = dict(recorded or {})
     handed: set[str] = set()
     ended = 0
 
     def end(report: Report) -> bool:
         nonlocal ended
         book.take(report)
-        ledger[report.trial_id] = Recorded(report.status, dict(book.trials[report.trial_id].scores))  # type: ignore[arg-type]
+        ledger[report.trial_id] = RecordedTrial(report.status, dict(book.trials[report.trial_id].scores))  # type: ignore[arg-type]
         ended += 1
         return cut_after is not None and ended >= cut_after
 
@@ -96,7 +96,7 @@ def play(order: random.Random, cut_after: int | None = None, recorded: dict[str,
             at_work.remove(desk)
 
 
-def outcome(ledger: dict[str, Recorded]) -> dict[str, tuple[str, tuple[int, ...]]]:
+def outcome(ledger: dict[str, RecordedTrial]) -> dict[str, tuple[str, tuple[int, ...]]]:
     return {trial_id: (str(r.status), tuple(sorted(r.scores))) for trial_id, r in ledger.items()}
 
 
@@ -209,7 +209,7 @@ def test_a_study_whose_first_trials_all_fail_is_stopped_wherever_the_run_is_cut(
 
 
 def test_a_report_told_twice_counts_once() -> None:
-    book = WaveBook(CONFIG, [COHORT], {})
+    book = WaveScheduler(CONFIG, [COHORT], {})
     wave = book.open_next(COHORT.cohort_id)
     assert wave is not None
     report = Report(wave.trials[0].trial_id, STOPS[0], tune_miou=0.5)
@@ -219,7 +219,7 @@ def test_a_report_told_twice_counts_once() -> None:
 
 def test_who_walks_through_the_trials_while_a_wave_is_opened_sees_them_as_they_were() -> None:
     """A thread draws the progress while another opens waves."""
-    book = WaveBook(CONFIG, [COHORT], {})
+    book = WaveScheduler(CONFIG, [COHORT], {})
     assert book.open_next(COHORT.cohort_id) is not None
     first = set(book.trials)
     walk = iter(book.trials)

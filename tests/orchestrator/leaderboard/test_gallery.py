@@ -15,8 +15,8 @@ from scipy import sparse
 from orchestrator.leaderboard.board import build_boards
 from orchestrator.leaderboard.files import write_leaderboard
 from orchestrator.leaderboard.gallery_page import Drawing, Panel, Room, gallery_html
-from orchestrator.leaderboard.gallery_pictures import Exhibit, choose, exhibits_of
-from orchestrator.leaderboard.run_records import Evidence, ImageCounts, gather
+from orchestrator.leaderboard.gallery_pictures import PairGallery, choose, exhibits_of
+from orchestrator.leaderboard.run_records import ImageCounts, RunRecords, gather
 from tests.orchestrator.leaderboard.browser import CHROMIUM, DRIVER, MISSING, Browser
 from tests.orchestrator.leaderboard.synthetic import Run, write_run
 
@@ -53,7 +53,7 @@ def test_a_picture_that_one_run_was_not_scored_on_or_that_has_no_class_is_left_o
     assert choose(counts((6, 6)), counts((5, 5), first=1)) == ()
 
 
-def run_with_weights(folder: Path, tune: dict[tuple[str, int], float], run: Run) -> Evidence:
+def run_with_weights(folder: Path, tune: dict[tuple[str, int], float], run: Run) -> RunRecords:
     """A synthetic run whose final trials have weights and a tune mIoU by method and seed."""
     ledger = write_run(folder, run)
     again = [
@@ -71,7 +71,7 @@ def run_with_weights(folder: Path, tune: dict[tuple[str, int], float], run: Run)
     return gather([ledger])
 
 
-def exhibits(evidence: Evidence) -> list[Exhibit]:
+def exhibits(evidence: RunRecords) -> list[PairGallery]:
     return [exhibit for board in build_boards(evidence) for exhibit in exhibits_of(board, evidence)]
 
 

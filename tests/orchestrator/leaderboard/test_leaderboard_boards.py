@@ -11,7 +11,7 @@ import scipy.stats
 from orchestrator.leaderboard.board import build_boards
 from orchestrator.leaderboard.entries import MEASURED_COLUMNS, Board, Row
 from orchestrator.leaderboard.files import write_leaderboard
-from orchestrator.leaderboard.run_records import Evidence, gather
+from orchestrator.leaderboard.run_records import RunRecords, gather
 from orchestrator.leaderboard.texts import verdict
 from orchestrator.ledger.tables import Ledger
 from tests.orchestrator.leaderboard.synthetic import Run, write_run
@@ -362,6 +362,6 @@ def test_measured_columns_are_all_that_differs_between_a_fast_and_a_slow_machine
 def test_evidence_of_two_ledgers_with_the_same_trials_is_that_of_one(tmp_path: Path) -> None:
     ledger = write_run(tmp_path, Run())
     one, two = gather([ledger]), gather([ledger, Ledger(tmp_path)])
-    assert isinstance(one, Evidence)
+    assert isinstance(one, RunRecords)
     assert one.trials == two.trials
     assert build_boards(one)[0].rows == build_boards(two)[0].rows

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from orchestrator.worker.main import TakenAlong
+from orchestrator.worker.main import CarriedTeacher
 
 
 def test_a_teacher_is_taken_once_and_any_other_is_let_go() -> None:
-    along, model = TakenAlong(), object()
+    along, model = CarriedTeacher(), object()
     along.put("teachers/a.safetensors", model)
     assert along.take("teachers/a.safetensors") is model
     assert along.take("teachers/a.safetensors") is None

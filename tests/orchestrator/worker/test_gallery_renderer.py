@@ -19,7 +19,7 @@ from distill.models import CheckpointMetadata, build_model, save_model
 from distill.recipe import SlidingWindow
 from orchestrator.leaderboard.board import build_boards
 from orchestrator.leaderboard.gallery_page import DIFFERENCES
-from orchestrator.leaderboard.gallery_pictures import Exhibit, exhibits_of
+from orchestrator.leaderboard.gallery_pictures import PairGallery, exhibits_of
 from orchestrator.leaderboard.run_records import gather
 from orchestrator.ledger.row_builders import count_rows
 from orchestrator.ledger.tables import Ledger
@@ -32,7 +32,7 @@ MODEL = {"model": "fcn-test_resnet", "head_channels": 8, "recipe": "short"}
 
 
 @pytest.fixture
-def scored(tmp_path: Path) -> tuple[Ledger, Exhibit, str]:
+def scored(tmp_path: Path) -> tuple[Ledger, PairGallery, str]:
     """A run on a folder of pictures, scored in windows, as a sweep would have left it; the models are random."""
     ledger = Ledger(tmp_path / "run")
     root = write_folder_tree(tmp_path / "mine")
@@ -71,7 +71,7 @@ def scored(tmp_path: Path) -> tuple[Ledger, Exhibit, str]:
 
 
 def test_pictures_of_a_data_set_on_disk_are_drawn_as_they_were_scored(
-    scored: tuple[Ledger, Exhibit, str],
+    scored: tuple[Ledger, PairGallery, str],
 ) -> None:
     predicted = predict_exhibit(*scored)
     room = draw_room(predicted, longest=20)
@@ -95,7 +95,7 @@ def test_pictures_of_a_data_set_on_disk_are_drawn_as_they_were_scored(
 
 
 def test_other_weights_than_those_that_were_scored_are_not_shown(
-    scored: tuple[Ledger, Exhibit, str],
+    scored: tuple[Ledger, PairGallery, str],
 ) -> None:
     ledger, exhibit, config = scored
     chosen = tuple(replace(picture, method_miou=picture.method_miou + 0.2) for picture in exhibit.pictures)
@@ -103,7 +103,9 @@ def test_other_weights_than_those_that_were_scored_are_not_shown(
         predict_exhibit(ledger, replace(exhibit, pictures=chosen), config)
 
 
-def test_missing_data_and_a_config_of_another_version_are_named(scored: tuple[Ledger, Exhibit, str]) -> None:
+def test_missing_data_and_a_config_of_another_version_are_named(
+    scored: tuple[Ledger, PairGallery, str],
+) -> None:
     ledger, exhibit, config = scored
     document = yaml.safe_load(config)
     document["data"]["mine"]["root"] = "/nowhere"

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.planning.config import ComputeChoice
+from orchestrator.planning.config import ComputeConfig
 from orchestrator.worker.student_placement import evened_out
 from tests.faults.harness import PATIENT, Toll, kill
 from tests.orchestrator.by_hand import losses_by_hand, losses_of
@@ -35,14 +35,14 @@ def test_moves_lose_no_student_and_leave_no_worker_two_more_than_another(counts:
 
 def test_a_config_that_divides_batches_is_written_as_before_there_was_a_choice() -> None:
     """Plans and trial ids are hashes of what is written; those of earlier runs stand."""
-    assert "divide" not in ComputeChoice(workers=2).model_dump(mode="json")
-    assert ComputeChoice(divide="students").model_dump(mode="json")["divide"] == "students"
+    assert "divide" not in ComputeConfig(workers=2).model_dump(mode="json")
+    assert ComputeConfig(divide="students").model_dump(mode="json")["divide"] == "students"
 
 
 def test_a_teacher_has_all_workers_and_a_student_one() -> None:
-    compute = ComputeChoice(workers=4, divide="students")
+    compute = ComputeConfig(workers=4, divide="students")
     assert (compute.workers_of_a_student(taught=False), compute.workers_of_a_student(taught=True)) == (4, 1)
-    assert ComputeChoice(workers=4).workers_of_a_student(taught=True) == 4
+    assert ComputeConfig(workers=4).workers_of_a_student(taught=True) == 4
 
 
 def taught_by_one_that_is_loaded(teacher: Path, source: Path) -> Path:
