@@ -10,7 +10,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 _UNUSED = {"DatasetsCallback", "PlacementGroupCleanerCallback"}
 
 
-class CohortTrainer(DataParallelTrainer):
+class WorkerGroupTrainer(DataParallelTrainer):
     """Starts a cohort's workers. Where Ray names its callbacks otherwise, it starts them all, as its own trainers do."""
 
     def _create_default_callbacks(self) -> list[Any]:
