@@ -9,7 +9,7 @@ given by hand, the same on every side; no search, nobody pruned, the teacher loa
 * plain: as Ray's documentation has it, `benchmarks/plain_sweep.py`: a TorchTrainer per trial, one CPU each, as many at
   once as there are CPUs;
 * ours: the command, `python -m orchestrator.sweep`, by default with a worker of one thread for each CPU, which divide
-  the students (`compute.divide: students`); `--workers 1` takes one worker of as many threads as there are CPUs;
+  the students (`compute.parallelism: students`); `--workers 1` takes one worker of as many threads as there are CPUs;
 * bound: the students' own steps, batches and teacher outputs in memory already (`benchmarks/bound.py`): in one process of
   as many threads as there are CPUs, and divided as ours are; what counts is the faster of the two.
 
@@ -103,7 +103,7 @@ class Bench:
             "methods": methods,
             "search": {"trials": 0},
             "final": {"seeds": [1]},
-            "compute": {"workers": self.workers, "cpus_per_worker": self.threads, "divide": self.divide},
+            "compute": {"workers": self.workers, "cpus_per_worker": self.threads, "parallelism": self.divide},
             "operation": {"teachers": str(self.root / "teachers")},
         }  # fmt: skip
         if kept is not None:

@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
 def read_configs(path: Path) -> tuple[dict[str, AnyDataConfig], RemoteCopiesConfig]:
     """The data configs in a YAML file, by name: the file itself is one, or has them under `data`.
 
-    Beside them where a bucket's pictures are copied to: a sweep file's `operation.copies`.
+    Beside them where a bucket's pictures are copied to: a sweep file's `operation.remote_copies`.
 
     Raises:
         UsageError: the file cannot be read, or a config in it is wrong; names file, line and key.

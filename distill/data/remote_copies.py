@@ -64,7 +64,7 @@ class RemoteCopies:
                 if error.errno != errno.ENOSPC:  # a full disk keeps nothing, and that is all
                     raise UsageError(
                         f"copies of pictures cannot be kept in {self.config.place} ({error.strerror}), must be a "
-                        "folder that may be written here; set operation.copies.folder"
+                        "folder that may be written here; set operation.remote_copies.folder"
                     ) from error
             found = self._standing(name, size)
             if found is not None:

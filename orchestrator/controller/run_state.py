@@ -83,16 +83,16 @@ class Run:
             if trial_id not in self.retried
         }
 
-    def record(self, book: WaveScheduler, cohort: Cohort, report: Report) -> None:
+    def record(self, scheduler: WaveScheduler, cohort: Cohort, report: Report) -> None:
         """Writes an ended trial into the ledger: its curve first, then the row that makes it count."""
         if report.status == "stopped":
             return
-        standing = book.trials[report.trial_id]
-        trial = standing.trial
+        state = scheduler.trials[report.trial_id]
+        trial = state.trial
         self._attempts[trial.trial_id] += 1
         attempt = self._attempts[trial.trial_id]
         row = trial_row(
-            trial, cohort, standing.wave, attempt, standing.reports,
+            trial, cohort, state.wave, attempt, state.reports,
             run_name=self.config.name,
             protocol=self.config.protocol,
             family="teacher" if trial.phase == "teacher" else method_family(trial.method),
@@ -101,7 +101,7 @@ class Run:
             device=self.config.compute.device,
         )  # fmt: skip
         name = f"{trial.trial_id}-{attempt}"
-        self.ledger.append("curves", curve_rows(trial, standing.reports), name)
+        self.ledger.append("curves", curve_rows(trial, state.reports), name)
         self.ledger.append("trials", [row], name)
         self.worker_seconds += row["gpu_seconds"]
         self._since_compaction += 1
@@ -147,7 +147,7 @@ class Run:
             return f"budget.cost is {budget.cost:g} and used up, at {price.hour:g} a worker hour"
         return None
 
-    def heed_budget(self) -> bool:
+    def check_budget(self) -> bool:
         """Asks everything to leave off where a budget is used up; says whether one is."""
         reason = self.over_budget()
         if reason is not None:

@@ -37,7 +37,7 @@ def anything_left(run: Run) -> bool:
     return bool(missing_teachers(run) or WaveScheduler(run.config, cohorts, run.recorded()).open_first())
 
 
-def prepare_teachers(run: Run, *, crews: WorkerGroupPool, watch: Callable[[PhaseView], None]) -> None:
+def prepare_teachers(run: Run, *, groups: WorkerGroupPool, watch: Callable[[PhaseView], None]) -> None:
     """Afterwards every teacher's weights lie in the run, by id, and its scores in the ledger.
 
     A teacher of the same id in the shared folder (`operation.teachers`) is taken from there, and a newly trained one
@@ -52,7 +52,7 @@ def prepare_teachers(run: Run, *, crews: WorkerGroupPool, watch: Callable[[Phase
             run.ledger.write_bytes(path, _file_of(_read(run.plan, teacher)))
         elif shared is not None and shared.exists(path):
             run.ledger.write_bytes(path, shared.read_bytes(path))
-    run_phase(run, "teachers", _cohorts(run), crews=crews, watch=watch, later=len(run.plan.students))
+    run_phase(run, "teachers", _cohorts(run), groups=groups, watch=watch, later=len(run.plan.students))
     if shared is not None:
         for teacher in run.plan.teachers:
             path = teacher_weights(teacher)
@@ -86,7 +86,7 @@ def _read(plan: Plan, teacher: Teacher) -> ReadTeacher:
     assert teacher.checkpoint is not None  # callers ask for loaded teachers only
     config = plan.config
     test = build_dataset(
-        config.data[teacher.data], "test", protocol=config.protocol, copies=config.operation.copies
+        config.data[teacher.data], "test", protocol=config.protocol, copies=config.operation.remote_copies
     )
     taught = [study for study in plan.studies if study.teacher.teacher_id == teacher.teacher_id]
     height, width = test[0].image_hw3.shape[:2]

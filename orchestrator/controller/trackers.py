@@ -158,7 +158,7 @@ class TrackedTrial:
         return self.config
 
 
-def tracked(trial: Trial, run_name: str) -> TrackedTrial:
+def tracked_trial(trial: Trial, run_name: str) -> TrackedTrial:
     """A trial of the plan as trackers see it."""
     tags = {
         "run": run_name,
@@ -185,7 +185,7 @@ def numbers(report: Report) -> dict[str, Any]:
     return {**flat, "timesteps_total": report.step, "training_iteration": report.step}
 
 
-class Follower:
+class TrackerThread:
     """One tracker in a thread of its own: what it is told waits in a queue, and what it does wrong ends here."""
 
     def __init__(self, name: str, callback: Any, folder: Path | None, say: Callable[[str], None]) -> None:
@@ -215,7 +215,7 @@ class Follower:
 
         self._tell(tell)
 
-    def report(self, trial_id: str, report: Report) -> None:
+    def add_report(self, trial_id: str, report: Report) -> None:
         """A student's report."""
         mine = self._trials[trial_id]
         self._tell(lambda: self._callback.log_trial_result(report.step, mine, numbers(report)))
@@ -252,12 +252,14 @@ class Follower:
                     )
 
 
-def followers(choices: Sequence[TrackerConfig], ledger: Ledger, run_name: str) -> list[Follower]:
+def start_trackers(choices: Sequence[TrackerConfig], ledger: Ledger, run_name: str) -> list[TrackerThread]:
     """The trackers of a phase, at work."""
     found = []
     for choice in choices:
         callback, folder = _callback(choice, ledger, run_name)
-        found.append(Follower(choice.kind, callback, folder, lambda message: print(message, file=sys.stderr)))
+        found.append(
+            TrackerThread(choice.kind, callback, folder, lambda message: print(message, file=sys.stderr))
+        )
     return found
 
 

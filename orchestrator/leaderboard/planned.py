@@ -6,10 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
 from distill.errors import UsageError
-from distill.yaml_reader import parse_yaml
 
 Bounds = tuple[float, float, bool]
 """Lower end, upper end, and whether the parameter is searched in its logarithm."""
@@ -36,13 +33,13 @@ class Planned:
 def planned(config_yaml: str) -> Planned | None:
     """The plan behind a stored config; None where this version of the program cannot read it."""
     # The config's schema imports pydantic models of three packages: a board without a config need not wait.
-    from orchestrator.planning.config import SweepConfig
     from orchestrator.planning.plan import method_space
+    from orchestrator.planning.renamed import read_recorded_config
 
     try:
-        config = SweepConfig.model_validate(parse_yaml(config_yaml, "config")[0])
+        config = read_recorded_config(config_yaml)
         spaces = {method.title: method_space(method).parameters for method in config.methods}
-    except (ValidationError, UsageError):
+    except UsageError:
         return None
     pairs: dict[str, tuple[str, ...]] = {}
     for pair in config.pairs:

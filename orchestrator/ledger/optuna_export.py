@@ -8,13 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from distill.errors import UsageError
-from distill.yaml_reader import parse_yaml
 from orchestrator.ledger.tables import Ledger
-from orchestrator.planning.config import SweepConfig
 from orchestrator.planning.plan import method_space
+from orchestrator.planning.renamed import read_recorded_config
 from orchestrator.planning.sampler import optuna_distribution
 from orchestrator.show import Row, latest_attempts, parameters_of
 from search_spaces import Domain
@@ -69,10 +66,10 @@ def _spaces(provenance: Iterable[Row]) -> dict[tuple[str, str], Mapping[str, Dom
     found: dict[tuple[str, str], Mapping[str, Domain]] = {}
     for row in provenance:
         try:
-            config = SweepConfig.model_validate(parse_yaml(row["config_yaml"] or "", "config")[0])
+            config = read_recorded_config(row["config_yaml"] or "")
             for method in config.methods:
                 found[row["provenance_id"], method.title] = method_space(method).parameters
-        except (ValidationError, UsageError):
+        except UsageError:
             continue  # such a study gets the ranges that were seen
     return found
 

@@ -265,6 +265,18 @@ class Ledger(Storage):
             raise UsageError(f"{place} is no file of this table: {error}; move it away") from error
 
 
+def open_run(root: str) -> Ledger:
+    """The ledger of a run that exists.
+
+    Raises:
+        UsageError: the folder holds no tables.
+    """
+    ledger = Ledger(root)
+    if not ledger.exists("tables"):
+        raise UsageError(f"{ledger.place()} holds no tables; give the folder of a run (its --output)")
+    return ledger
+
+
 def _encode(schema: Table, data: pa.Table, replaces: Sequence[str] | frozenset[str]) -> bytes:
     metadata = {_META_TABLE: schema.name, _META_VERSION: str(SCHEMA_VERSION)}
     if replaces:

@@ -243,7 +243,7 @@ def _trial(config: SweepConfig, cohort: Cohort, wave: Wave, bracket: Bracket, pa
         "method": [study.method, method_config],
         "recipe": recipe.model_dump(mode="json"),
         "seed": wave.stream_seed,
-        "compute": config.compute.model_dump(mode="json"),
+        "compute": config.compute.hashed(),
     }
     # Two trials of a study may coincide (a choice drawn twice): the title and bracket keep their rows apart.
     place = [study.study_id, bracket.index, dict(params)]
@@ -317,7 +317,7 @@ def _teacher(config: SweepConfig, pair: PairConfig) -> Teacher:
         "recipe": None if recipe is None else recipe.model_dump(mode="json"),
         "seed": choice.seed,
         "checkpoint": choice.model_dump(mode="json", include={"checkpoint", "class_map", "sha256"}),
-        "compute": None if recipe is None else config.compute.model_dump(mode="json"),
+        "compute": None if recipe is None else config.compute.hashed(),
     }
     return Teacher(
         teacher_id=digest(decides),

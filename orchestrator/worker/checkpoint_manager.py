@@ -54,8 +54,8 @@ class CheckpointManager:
         data = buffer.getvalue()
         folder = f"{self._folder}/{self._number:08d}"
         self._ledger.write_bytes(f"{folder}/rank{self._workers.rank}.pt", data)
-        hashes = self._workers.gathered(hashlib.sha256(data).hexdigest())
-        if self._workers.leads:
+        hashes = self._workers.gather(hashlib.sha256(data).hexdigest())
+        if self._workers.is_rank_0:
             manifest = {"world_size": self._workers.world_size, "sha256": hashes}
             self._ledger.write_bytes(f"{folder}/manifest.json", json.dumps(manifest).encode())
             for old in self._numbers()[: -self._kept]:
@@ -63,25 +63,25 @@ class CheckpointManager:
         self._number += 1
         self._written_at = time.monotonic()
 
-    def turn_to(self, wave: int, *, of_all: bool) -> Entries:
-        """A wave begins: entries of its newest sound checkpoint; empty where there is none.
+    def restore(self, wave: int, *, all_workers: bool) -> Entries:
+        """Entries of a wave's newest sound checkpoint, on the host; empty if there is none.
 
-        Those of the wave before are deleted: a wave begins when all of that one is recorded.
+        The checkpoints of the wave before are deleted: a wave begins when all of that one is recorded.
 
         Args:
-            wave: the wave's number.
-            of_all: the entries of all workers, who had students of their own, and not this worker's alone.
+            wave: number of the wave.
+            all_workers: read the entries of all workers, each of which had students of its own, not only this one's.
         """
-        if self._folder is not None and self._workers.leads:
+        if self._folder is not None and self._workers.is_rank_0:
             self._ledger.delete(self._folder)
         self._folder = f"{self._cohort}/{wave:04d}"
-        found = self._workers.told(self._newest)
-        numbers = self._workers.told(self._numbers)
+        found = self._workers.from_rank_0(self._newest)
+        numbers = self._workers.from_rank_0(self._numbers)
         self._number = numbers[-1] + 1 if numbers else 0
         if found is None:
             return {}
         entries: Entries = {}
-        for rank in range(self._workers.world_size) if of_all else (self._workers.rank,):
+        for rank in range(self._workers.world_size) if all_workers else (self._workers.rank,):
             path = f"{self._folder}/{found:08d}/rank{rank}.pt"
             data = self._ledger.read_bytes(path)
             with reading(self._ledger.place(path), "delete this checkpoint, and the one before it counts"):

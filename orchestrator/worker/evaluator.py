@@ -19,26 +19,10 @@ from distill.training import Student
 from orchestrator.ledger.row_builders import count_rows
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.plan import Trial, trial_weights
+from orchestrator.protocol import CohortJob
 from orchestrator.worker.checkpoint_manager import keep_model
 from orchestrator.worker.data_parallel import Workers
-from orchestrator.worker.main import CohortJob
-
-
-@dataclass
-class LoadedTeacher:
-    """A teacher in a student's seat: it is scored as every model is, and not trained."""
-
-    scored_model: Teacher
-
-    def average_buffers(self) -> None:
-        """Nothing to average: every worker has loaded the same."""
-
-    def read_losses(self) -> tuple[dict[str, float], dict[str, float]]:
-        """No losses."""
-        return {}, {}
-
-    def state_dict(self) -> None:
-        """Nothing to go on with: its weights lie in the run."""
+from orchestrator.worker.student_slot import LoadedTeacher
 
 
 @dataclass(frozen=True)
@@ -89,14 +73,14 @@ class Evaluator:
             raise shares
         if isinstance(shares, Exception):
             return shares
-        counts = {split: merge_counts(self._workers.gathered(share)) for split, share in shares.items()}
+        counts = {split: merge_counts(self._workers.gather(share)) for split, share in shares.items()}
         if keeps:
             size = self._workers.attempt(
-                lambda: self._size(student.scored_model) if self._workers.leads else None
+                lambda: self._size(student.scored_model) if self._workers.is_rank_0 else None
             )
             if isinstance(size, Exception):
                 return size
-            if self._workers.leads:
+            if self._workers.is_rank_0:
                 self._keep(trial, student, counts, size)
         test = task_metrics(counts["test"]).miou if "test" in counts else None
         return Score(task_metrics(counts["tune"]).miou, test, trial_weights(trial) if keeps else None)

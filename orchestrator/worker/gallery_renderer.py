@@ -9,10 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import ValidationError
 
 from distill.data import Sample, SegmentationDataset, build_dataset
 from distill.data.stream import normalise
@@ -34,7 +32,7 @@ from orchestrator.leaderboard.gallery_page import (
 from orchestrator.leaderboard.gallery_pictures import Chosen, PairGallery
 from orchestrator.leaderboard.statistics import mean_iou
 from orchestrator.ledger.tables import Ledger
-from orchestrator.planning.config import SweepConfig
+from orchestrator.planning.renamed import read_recorded_config
 from orchestrator.worker.checkpoint_manager import load_weights
 
 Bytes = NDArray[np.uint8]
@@ -70,15 +68,12 @@ def predict_exhibit(ledger: Ledger, exhibit: PairGallery, config_yaml: str) -> P
         UsageError: the config cannot be read, or data or weights are not those that were scored.
         OSError: weights or pictures are missing.
     """
-    try:
-        config = SweepConfig.model_validate(yaml.safe_load(config_yaml))
-    except (ValidationError, yaml.YAMLError) as error:
-        raise UsageError("its config was written by another version of this program") from error
+    config = read_recorded_config(config_yaml)
     pair = next(pair for pair in config.pairs if pair.label == exhibit.pair.pair)
     recipe = config.recipes[pair.student.recipe]
     teachers = recipe if pair.teacher.recipe is None else config.recipes[pair.teacher.recipe]
     dataset = build_dataset(
-        config.data[pair.data], "test", protocol=config.protocol, copies=config.operation.copies
+        config.data[pair.data], "test", protocol=config.protocol, copies=config.operation.remote_copies
     )
     samples = [dataset[chosen.picture] for chosen in exhibit.pictures]
     device = "cuda" if config.compute.device == "cuda" and torch.cuda.is_available() else "cpu"

@@ -75,7 +75,7 @@ def test_a_sweep_stopped_by_ctrl_c_in_the_search_ends_as_one_that_ran_through(
     assert sweep.finish() == 130, sweep.text()
     assert counted(folder, phase="search", status="ok") < 2
     assert not (folder / "lock.json").exists()
-    again = Sweep(SMALL, folder, "--set", "operation.seats=1")
+    again = Sweep(SMALL, folder, "--set", "operation.students_on_device=1")
     assert losing_tunes_process(again) == 2, again.text()
     assert again.finish() == 0, again.text()
     assert_equal_runs(folder, undisturbed)

@@ -299,7 +299,9 @@ def test_a_folder_or_picture_that_is_missing_is_named_with_what_lies_beside_it(
 def test_a_folder_that_cannot_hold_copies_is_a_sentence(s3_server: str, tmp_path: Path) -> None:
     address = upload(s3_server, write_folder_tree(tmp_path / "tree"))
     dataset = build_dataset(mine(address), "test", copies=RemoteCopiesConfig(folder="/proc/nothing"))
-    with pytest.raises(UsageError, match=r"cannot be kept in /proc/nothing .*set operation.copies.folder"):
+    with pytest.raises(
+        UsageError, match=r"cannot be kept in /proc/nothing .*set operation.remote_copies.folder"
+    ):
         dataset[0]
 
 
@@ -316,7 +318,7 @@ def test_the_check_keeps_copies_where_the_sweep_file_says(
     file.write_text(yaml.safe_dump({**data, "operation": {"copies": {"foldr": copies.folder}}}))
     assert main(["check", str(file)]) == 2
     assert (
-        "operation.copies.foldr: Extra inputs are not permitted; did you mean folder?"
+        "operation.remote_copies.foldr: Extra inputs are not permitted; did you mean folder?"
         in capsys.readouterr().err
     )
     file.write_text(yaml.safe_dump(data))
@@ -330,7 +332,7 @@ def test_neither_address_nor_folder_of_copies_is_part_of_a_trial(tmp_path: Path)
             "smoke",
             [
                 f"data.scenes={{kind: camvid, root: '{root}'}}",
-                f"operation.copies={{folder: '{folder}', gigabytes: 1}}",
+                f"operation.remote_copies={{folder: '{folder}', gigabytes: 1}}",
             ],
         )
 

@@ -16,7 +16,7 @@ from tests.faults.harness import PATIENT, Toll, kill
 from tests.orchestrator.by_hand import losses_by_hand, losses_of
 from tests.orchestrator.sweeps import SMALL, Sweep, assert_equal_runs, counted, run, trials
 
-DIVIDED = ("--set", "compute.workers=2", "--set", "compute.divide=students")
+DIVIDED = ("--set", "compute.workers=2", "--set", "compute.parallelism=students")
 
 
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=8))
