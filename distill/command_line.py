@@ -21,7 +21,6 @@ def run_command(
     options: type[Options],
     body: Callable[[Options], int],
     *,
-    interrupted: str = "interrupted",
     settings: tuple[Any, ...] = (),
 ) -> None:
     """Parse the arguments of this process, run a command, and exit with its code; returns if that is 0.
@@ -30,23 +29,27 @@ def run_command(
         prog: the command as it is typed, for the usage text.
         options: dataclass of its options, as tyro reads it.
         body: the command; returns its exit code. Its `UsageError` is printed and becomes code 2.
-        interrupted: what is printed after Ctrl-C.
         settings: tyro's configuration markers.
     """
     protect_streams()
     import tyro
 
     parsed = tyro.cli(options, prog=prog, config=settings)
-    try:
-        code = body(parsed)
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = USAGE
-    except KeyboardInterrupt:
-        print(interrupted, file=sys.stderr)
-        code = INTERRUPTED
+    code = exit_code_of(lambda: body(parsed))
     if code:
         sys.exit(code)
+
+
+def exit_code_of(body: Callable[[], int], interrupted: str = "interrupted") -> int:
+    """The code that `body` returns. Its `UsageError` is printed and becomes code 2, Ctrl-C becomes code 130."""
+    try:
+        return body()
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE
+    except KeyboardInterrupt:
+        print(interrupted, file=sys.stderr)
+        return INTERRUPTED
 
 
 def protect_streams() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from distill.command_line import run_command
+from distill.command_line import exit_code_of, run_command
 
 if TYPE_CHECKING:
     from orchestrator.cluster.session import ClusterResources
@@ -65,12 +65,13 @@ class SweepOptions:
 def main() -> None:
     """The command; exits with one of the codes above."""
     run_command(
-        "python -m orchestrator.sweep",
-        SweepOptions,
-        sweep,
-        interrupted="interrupted; the same command goes on from here",
-        settings=(tyro.conf.FlagCreatePairsOff,),
+        "python -m orchestrator.sweep", SweepOptions, command, settings=(tyro.conf.FlagCreatePairsOff,)
     )
+
+
+def command(options: SweepOptions) -> int:
+    """Run a sweep; errors become an exit code and a message."""
+    return exit_code_of(lambda: sweep(options), "interrupted; the same command goes on from here")
 
 
 def sweep(options: SweepOptions) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.sweep import Options
+from orchestrator.sweep import SweepOptions
 from search_spaces import preset_names
 from tests import ROOT
 
@@ -136,7 +136,7 @@ def test_the_rayjobs_entrypoint_is_a_command_that_the_sweep_understands() -> Non
 
     words = shlex.split(rayjob()["spec"]["entrypoint"])
     assert words[:3] == ["python", "-m", "orchestrator.sweep"]
-    options = tyro.cli(Options, args=words[3:], config=(tyro.conf.FlagCreatePairsOff,))
+    options = tyro.cli(SweepOptions, args=words[3:], config=(tyro.conf.FlagCreatePairsOff,))
     assert options.address == "auto"
     assert str(options.output).startswith("s3://")
 
@@ -237,7 +237,7 @@ def test_every_sweep_command_of_the_pages_is_one_that_the_sweep_understands(page
     for line in found:
         words = shlex.split(line.split(" | ")[0], comments=True)
         options = tyro.cli(
-            Options,
+            SweepOptions,
             args=words[words.index("orchestrator.sweep") + 1 :],
             config=(tyro.conf.FlagCreatePairsOff,),
         )

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestrator.sweep import USAGE, Options, command
+from orchestrator.console.exit_codes import USAGE
+from orchestrator.sweep import SweepOptions, command
 from tests.distill.data.trees import write_cityscapes_tree
 from tests.orchestrator.sweeps import run
 
@@ -37,7 +38,7 @@ def refuse(capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str = SWEEP
     file.write_text(text)
     before = sorted(str(p) for p in tmp_path.rglob("*"))
     options.setdefault("output", str(tmp_path / "out"))
-    assert command(Options(source=str(options.pop("source", file)), **options)) == USAGE  # type: ignore[arg-type]
+    assert command(SweepOptions(source=str(options.pop("source", file)), **options)) == USAGE  # type: ignore[arg-type]
     assert sorted(str(p) for p in tmp_path.rglob("*")) == before
     message = capsys.readouterr().err
     assert "Traceback" not in message

@@ -163,8 +163,8 @@ def test_a_budget_that_is_used_up_on_the_way_ends_the_sweep_in_order_and_more_of
 
 def test_a_dry_run_prints_a_plan_and_imports_neither_torch_nor_ray() -> None:
     code = (
-        "import sys; from orchestrator.sweep import Options, command; "
-        "code = command(Options(source='smoke', dry_run=True, json=True)); "
+        "import sys; from orchestrator.sweep import SweepOptions, command; "
+        "code = command(SweepOptions(source='smoke', dry_run=True, json=True)); "
         "assert not {'torch', 'ray', 'timm'} & set(sys.modules), 'heavy import'; sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

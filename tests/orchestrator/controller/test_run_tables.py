@@ -22,16 +22,16 @@ def test_trials_and_curves_are_put_together_while_a_run_goes_on_and_when_it_ends
     monkeypatch.setattr(run_module, "_COMPACTED_AFTER", 5)
     plan = make_plan(tiny_sweep(search__trials=6, search__bracket=4, search__wave=8))
     run, cohort = Run(Ledger(tmp_path), plan, provenance_id="p"), plan.students[0]
-    book = WaveScheduler(plan.config, [cohort], {})
-    order = book.open_next(cohort.cohort_id)
+    scheduler = WaveScheduler(plan.config, [cohort], {})
+    order = scheduler.open_next(cohort.cohort_id)
     assert order is not None
     assert 5 < len(order.trials) < 10  # so that files are left for the end
     for trial in order.trials:
         report = Report(
             trial.trial_id, trial.recipe.steps, status="ok", tune_miou=0.5, finished_at=time.time()
         )
-        book.take(report)
-        run.record(book, cohort, report)
+        scheduler.add_report(report)
+        run.record(scheduler, cohort, report)
         if run._compaction is not None:
             run._compaction.join()
     files = {table: list((tmp_path / "tables" / table).glob("*.parquet")) for table in ("trials", "curves")}

@@ -54,7 +54,7 @@ def break_down(self, view):
         raise RuntimeError("a bug in the view")
     watch(self, view)
 progress.ProgressView.watch = break_down
-sys.exit(sweep.command(sweep.Options(source=sys.argv[1], output=sys.argv[2])))
+sys.exit(sweep.command(sweep.SweepOptions(source=sys.argv[1], output=sys.argv[2])))
 """
 
 
