@@ -125,11 +125,12 @@ def ours(count: int, root: Path) -> dict[str, Any]:
 def begun_run(plan: Any, root: Path) -> Any:
     """A run of a plan, in a ledger that is claimed for it and says where it comes from."""
     from orchestrator.cluster.provenance import provenance_row
-    from orchestrator.controller.run_state import Run, claim
+    from orchestrator.controller.run_state import Run
+    from orchestrator.ledger.run_folder import claim_run_folder
     from orchestrator.ledger.tables import Ledger
 
     run = Run(Ledger(root), plan)
-    claim(run.ledger, plan, fresh=False)
+    claim_run_folder(run.ledger, plan, fresh=False)
     row = provenance_row(plan, [], {})
     run.ledger.append("provenance", [row], row["provenance_id"])
     run.provenance_id = row["provenance_id"]

@@ -94,7 +94,8 @@ def sweep(options: Options) -> int:
     from orchestrator.cluster.session import is_job, prepare_environment, ray_session
     from orchestrator.console.summary import show_outcome
     from orchestrator.controller.calibration import calibration_plan, show_calibration
-    from orchestrator.controller.run_state import CALIBRATION, Run, held
+    from orchestrator.controller.run_state import Run
+    from orchestrator.ledger.run_folder import CALIBRATION, hold_run_folder
     from orchestrator.ledger.tables import Ledger
     from orchestrator.planning.loader import load_sweep
     from orchestrator.planning.plan import make_plan
@@ -110,7 +111,9 @@ def sweep(options: Options) -> int:
     if is_job(options.address):
         return submit(options)
     _check(plan, ledger, options)
-    with held(ledger):  # first, so that a folder that cannot be written is told before Ray is started
+    with hold_run_folder(
+        ledger
+    ):  # first, so that a folder that cannot be written is told before Ray is started
         run = Run(ledger, plan, retry_failed=options.retry_failed, fail_fast=options.fail_fast)
         # Where a budget is used up nothing is started that would have to leave off at once.
         if options.fresh or (_anything_left(run) and not run.heed_budget()):
@@ -164,17 +167,17 @@ def _carry_out(options: Options, run: Run, room: Callable[[], int] | None) -> No
     from orchestrator.cluster.session import LOCAL
     from orchestrator.console.progress import PipeSafeConsole, ProgressView
     from orchestrator.controller.calibration import write_calibration
-    from orchestrator.controller.run_state import claim
     from orchestrator.controller.worker_groups import WorkerGroupPool
     from orchestrator.gallery import write_gallery
     from orchestrator.leaderboard.files import GALLERY, write_leaderboard
+    from orchestrator.ledger.run_folder import claim_run_folder
     from orchestrator.worker.main import GalleryJob
 
     ledger = run.ledger
     with ProgressView(PipeSafeConsole(stderr=options.json)) as view, _stops_at_signals(run, view):
         if room is not None and options.address != LOCAL:
             room = _room_on_ready_nodes(run, room, view.say)
-        claim(ledger, run.plan, fresh=options.fresh)
+        claim_run_folder(ledger, run.plan, fresh=options.fresh)
         draws = not options.calibrate and (room is not None or not ledger.exists(f"leaderboard/{GALLERY}"))
         crews = WorkerGroupPool(run, room or (lambda: 0))
         notes: list[str] | None = None
@@ -237,16 +240,16 @@ def _check(plan: Plan, ledger: Ledger, options: Options) -> None:
     """Everything that can be found wrong before Ray is started and a file is written."""
     from distill.data.check import check_dataset
     from orchestrator.cluster.session import LOCAL
-    from orchestrator.controller.run_state import examine, refuse_if_held
     from orchestrator.controller.teachers import check_teachers
     from orchestrator.controller.trackers import check_trackers
+    from orchestrator.ledger.run_folder import check_run_folder, refuse_if_held
 
     for config in plan.config.data.values():
         check_dataset(config, skip_broken=True, copies=plan.config.operation.copies)
     refuse_if_held(ledger)
     if options.address == LOCAL:  # of other nodes `Preflight` asks the same
         _check_folders(plan.config.operation.keeping)
-    examine(ledger, plan, fresh=options.fresh)
+    check_run_folder(ledger, plan, fresh=options.fresh)
     check_trackers(plan.config.operation.trackers, ledger)
     check_teachers(plan, ledger, fresh=options.fresh)
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.controller.wave_scheduler import is_hopeless
+from orchestrator.ledger.queries import latest_attempts
 from orchestrator.worker.main import SKIPPED_PICTURES
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ def show_troubles(found: Mapping[str, Any]) -> None:
 def _stopped_studies(run: Run) -> list[str]:
     """Studies of which nothing came but failures, and whose other trials were not tried."""
     statuses: dict[str, dict[str, Status]] = {study.study_id: {} for study in run.plan.studies}
-    for row in run.ledger.read("trials", ["trial_id", "attempt", "study_id", "status"]).to_pylist():
+    trials = run.ledger.read("trials", ["trial_id", "attempt", "study_id", "status"]).to_pylist()
+    for row in latest_attempts(trials):
         statuses.setdefault(row["study_id"], {})[row["trial_id"]] = row["status"]
     return [study.study_id for study in run.plan.studies if is_hopeless([*statuses[study.study_id].values()])]
 

@@ -12,7 +12,8 @@ from typing import Any
 from distill.errors import UsageError
 from distill.relative_weights import PREFIX, STEPS
 from orchestrator.console.summary import outcome, show_troubles
-from orchestrator.controller.run_state import CALIBRATION, Run
+from orchestrator.controller.run_state import Run
+from orchestrator.ledger.run_folder import CALIBRATION
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.config import MethodSelection, SweepConfig
 from orchestrator.planning.method_settings import default_weights

@@ -14,7 +14,7 @@ from distill.models.output import PARTS
 from distill.recipe import digest
 from distill.training import Batch
 from orchestrator.ledger.tables import Ledger
-from orchestrator.planning.plan import teacher_weights
+from orchestrator.ledger.weights import teacher_weights
 from orchestrator.worker.data_parallel import Shape, Workers
 from orchestrator.worker.main import SKIPPED_PICTURES, CarriedTeacher, CohortJob
 from orchestrator.worker.student_placement import StudentPlacement

@@ -21,10 +21,10 @@ from distill.random_state import RandomState
 from distill.training import Batch, Student, StudentSpec
 from orchestrator.controller.cohort_channel import Progress, WaveOrder, WorkerStart
 from orchestrator.ledger.tables import Ledger
-from orchestrator.planning.plan import trial_weights
+from orchestrator.ledger.weights import load_saved_model, trial_weights
 from orchestrator.protocol import Costs, Report
 from orchestrator.worker.batch_feed import BatchFeed, StudentBatches
-from orchestrator.worker.checkpoint_manager import CheckpointManager, load_weights
+from orchestrator.worker.checkpoint_manager import CheckpointManager
 from orchestrator.worker.data_parallel import Workers
 from orchestrator.worker.device_slots import DeviceSlots
 from orchestrator.worker.evaluator import Evaluator, LoadedTeacher
@@ -163,7 +163,7 @@ class CohortTrainer:
         weights = trial_weights(seat.trial)
         if state is None and seat.trial.phase == "teacher" and self.ledger.exists(weights):
             program = self.wave.brackets[0].study.teacher.sha256  # a teacher's own cohort holds it alone
-            model = load_weights(self.ledger, weights, program, self.workers.device)
+            model = load_saved_model(self.ledger, weights, program, self.workers.device)
             seat.student = LoadedTeacher(model)
             if program is None:  # what has run changes how a program runs
                 self.along.put(weights, model)

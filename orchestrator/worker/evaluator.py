@@ -18,8 +18,8 @@ from distill.recipe import digest
 from distill.training import Student
 from orchestrator.ledger.row_builders import count_rows
 from orchestrator.ledger.tables import Ledger
-from orchestrator.planning.plan import Trial, trial_weights
-from orchestrator.worker.checkpoint_manager import keep_model
+from orchestrator.ledger.weights import save_student_model, trial_weights
+from orchestrator.planning.plan import Trial
 from orchestrator.worker.data_parallel import Workers
 from orchestrator.worker.main import CohortJob
 
@@ -123,7 +123,7 @@ class Evaluator:
     ) -> None:
         """Writes weights, per-image counts and the model's size; each is written once under a name of its own."""
         if isinstance(student, Student):
-            keep_model(self._ledger, trial, student, self._test, licence_of(self._data))
+            save_student_model(self._ledger, trial, student, self._test, licence_of(self._data))
         if size is not None:
             name, row = size
             self._ledger.append("models", [row], name)

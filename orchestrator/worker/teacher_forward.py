@@ -15,8 +15,8 @@ from distill.models.teachers import Teacher as FrozenModel
 from distill.teacher_output_cache import TeacherOutputCache
 from distill.training import teacher_output
 from orchestrator.ledger.tables import Ledger
-from orchestrator.planning.plan import Teacher, teacher_weights
-from orchestrator.worker.checkpoint_manager import load_weights
+from orchestrator.ledger.weights import load_saved_model, teacher_weights
+from orchestrator.planning.plan import Teacher
 from orchestrator.worker.main import CohortJob
 
 
@@ -39,7 +39,7 @@ class TeacherForward:
         path = teacher_weights(teacher)
         self._precision = job.cohort.recipe.precision
         if loaded is None:
-            loaded = load_weights(ledger, path, teacher.sha256, device)
+            loaded = load_saved_model(ledger, path, teacher.sha256, device)
         self._model = loaded
         self._model.eval().requires_grad_(False)
         # Faster so on a CPU (docs/performance.md), whatever the recipe has for students. A program may count on its layout.
