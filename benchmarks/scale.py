@@ -173,11 +173,11 @@ def answer_waves(desk: Any, root: str | None, seconds: float = 0.0) -> None:
 def _count(root: str, trial_id: str, score: float) -> None:
     import numpy as np
 
-    from orchestrator.ledger.arrow_rows import counts_table
+    from orchestrator.ledger.row_builders import count_rows
     from orchestrator.ledger.tables import Ledger
 
     tp = np.full((PICTURES, CLASSES), int(1000 * score))
-    table = counts_table(trial_id, "test", range(PICTURES), tp, 1000 - tp, 1000 - tp, None)
+    table = count_rows(trial_id, "test", range(PICTURES), tp, 1000 - tp, 1000 - tp)
     Ledger(root).append("counts", table, trial_id)
 
 

@@ -20,7 +20,11 @@ from orchestrator.planning.plan import Cohort, Plan
 from orchestrator.planning.prices import price_of
 from orchestrator.protocol import Report
 
-_COMPACTED = ("curves", "trials")  # two files a trial; other tables have a few large ones
+_COMPACTED = (
+    "counts",
+    "curves",
+    "trials",
+)  # these have one or two files a trial; other tables have a few files
 _COMPACTED_AFTER = 500  # trials
 
 
@@ -112,7 +116,7 @@ class Run:
         self._compaction.start()
 
     def compact(self) -> None:
-        """Puts the rows of trials and curves into one file each."""
+        """Puts the rows of trials, curves and counts into one file each."""
         if self._compaction is not None:
             self._compaction.join()
         self._compact()

@@ -143,44 +143,6 @@ def unique(schema: Table, data: pa.Table) -> pa.Table:
     return data.take(order.column("row").filter(differs)).combine_chunks()
 
 
-def counts_table(
-    trial_id: str,
-    split: str,
-    image_index: Any,
-    tp: Any,
-    fp: Any,
-    fn: Any,
-    class_names: Sequence[str] = (),
-) -> pa.Table:
-    """The rows of `counts` for one trial: `image_index` int64 [N], `tp`, `fp`, `fn` int64 [N, K] arrays.
-
-    Rows with three zeros are left out, except one per image that has no other, so that the number of images
-    stays known. Raises `UsageError` where the shapes do not fit.
-    """
-    image_index, tp, fp, fn = (np.asarray(array, dtype=np.int64) for array in (image_index, tp, fp, fn))
-    if not (tp.ndim == 2 and tp.shape == fp.shape == fn.shape and image_index.shape == tp.shape[:1]):
-        raise UsageError(
-            f"counts have shapes images {image_index.shape}, tp {tp.shape}, fp {fp.shape}, fn {fn.shape}; "
-            "must be [N] and three times [N, K]"
-        )
-    keep = (tp + fp + fn) > 0
-    if keep.shape[1]:
-        keep[~keep.any(axis=1), 0] = True
-    row, label = np.nonzero(keep)
-    columns = {
-        "trial_id": pa.array([trial_id] * len(row), pa.string()),
-        "split": pa.array([split] * len(row), pa.string()),
-        "image": pa.array(image_index[row]),
-        "class": pa.array(label.astype(np.int64)),
-        "tp": pa.array(tp[keep]),
-        "fp": pa.array(fp[keep]),
-        "fn": pa.array(fn[keep]),
-    }
-    if class_names:
-        columns["class_name"] = pa.array(list(class_names), pa.string()).take(columns["class"])
-    return pa.table(columns)
-
-
 def _as_text(part: pa.Table, names: Set[str]) -> pa.Table:
     """The part with the named columns, where it has them, cast to text."""
     for place, name in enumerate(part.column_names):

@@ -143,7 +143,8 @@ _CURVES = Table(
 _COUNTS = Table(
     "counts",
     "Pixel counts of every final run, per image and class; they sum to any mIoU and feed every interval over "
-    "images. Rows with three zeros may be left out, but each image has at least one row.",
+    "images. Rows in which tp, fp and fn are all 0 are left out, except that every scored image and every class of the"
+    " data set has at least one row. Runs of earlier versions have all rows.",
     ("trial_id", "split", "image", "class"),
     (
         Column("trial_id", _TEXT, "the trial"),

@@ -128,7 +128,9 @@ class Evaluator:
             name, row = size
             self._ledger.append("models", [row], name)
         for split, found in counts.items():
-            rows = count_rows(trial.trial_id, split, self._test.classes, found)
+            rows = count_rows(
+                trial.trial_id, split, found.image_index, found.tp, found.fp, found.fn, self._test.classes
+            )
             self._ledger.append("counts", rows, f"{trial.trial_id}-{split}")
 
     def _size(self, model: Teacher) -> tuple[str, dict[str, Any]] | None:
