@@ -39,7 +39,9 @@ def main() -> None:
     for name, default in (("runs", 10), ("images", 2000), ("classes", 150), ("present", 15), ("rounds", 3)):
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
-    print("| rows | files | rows a run | MB on disk | seconds to compact | seconds to read | peak memory (MiB) |")
+    print(
+        "| rows | files | rows a run | MB on disk | seconds to compact | seconds to read | peak memory (MiB) |"
+    )
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for form in ("all", "without zeros"):
         with tempfile.TemporaryDirectory() as folder:
