@@ -125,11 +125,12 @@ def ours(count: int, root: Path) -> dict[str, Any]:
 def begun_run(plan: Any, root: Path) -> Any:
     """A run of a plan, in a ledger that is claimed for it and says where it comes from."""
     from orchestrator.cluster.provenance import provenance_row
-    from orchestrator.controller.run_state import Run, claim
+    from orchestrator.controller.run_state import Run
+    from orchestrator.ledger.run_folder import claim_run_folder
     from orchestrator.ledger.tables import Ledger
 
     run = Run(Ledger(root), plan)
-    claim(run.ledger, plan, fresh=False)
+    claim_run_folder(run.ledger, plan, fresh=False)
     row = provenance_row(plan, [], {})
     run.ledger.append("provenance", [row], row["provenance_id"])
     run.provenance_id = row["provenance_id"]
@@ -172,11 +173,11 @@ def answer_waves(desk: Any, root: str | None, seconds: float = 0.0) -> None:
 def _count(root: str, trial_id: str, score: float) -> None:
     import numpy as np
 
-    from orchestrator.ledger.arrow_rows import counts_table
+    from orchestrator.ledger.row_builders import count_rows
     from orchestrator.ledger.tables import Ledger
 
     tp = np.full((PICTURES, CLASSES), int(1000 * score))
-    table = counts_table(trial_id, "test", range(PICTURES), tp, 1000 - tp, 1000 - tp, None)
+    table = count_rows(trial_id, "test", range(PICTURES), tp, 1000 - tp, 1000 - tp)
     Ledger(root).append("counts", table, trial_id)
 
 

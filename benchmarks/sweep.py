@@ -116,8 +116,9 @@ class Bench:
         return self.root / f"run-{next(self._number)}"
 
     def _teacher(self, pair: str) -> Path:
+        from orchestrator.ledger.weights import teacher_weights
         from orchestrator.planning.loader import load_sweep
-        from orchestrator.planning.plan import make_plan, teacher_weights
+        from orchestrator.planning.plan import make_plan
 
         [teacher] = make_plan(load_sweep(str(self._file(pair, 2, 2)))).teachers
         return self.root / "teachers" / teacher_weights(teacher)

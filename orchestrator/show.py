@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections import Counter
@@ -16,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from distill.errors import UsageError, printable, unknown
+from orchestrator.ledger.queries import latest_attempts
 
 if TYPE_CHECKING:
     from orchestrator.ledger.tables import Ledger
@@ -115,19 +115,6 @@ def _logs(ledger: Ledger, trial_id: str) -> Iterable[RenderableType]:
             lines = text.rstrip().splitlines()
             yield Text(f"\n{ledger.place(path)}", style="bold")
             yield Text("\n".join(lines[-_LOG_LINES:]))
-
-
-def latest_attempts(trials: Iterable[Row]) -> list[Row]:
-    """The latest attempt of each trial, by id."""
-    latest: dict[str, Row] = {}
-    for row in sorted(trials, key=lambda row: int(row["attempt"])):
-        latest[row["trial_id"]] = row
-    return [latest[trial_id] for trial_id in sorted(latest)]
-
-
-def parameters_of(trial: Row) -> dict[str, Any]:
-    """A row's hyper-parameters as the values they were."""
-    return {name: json.loads(value) for name, value in trial["params"] or ()}
 
 
 def find_trial(trials: Sequence[Row], name: str) -> Row:

@@ -81,7 +81,8 @@ def sweep(options: SweepOptions) -> int:
     from orchestrator.console.plan_view import show_plan
     from orchestrator.console.summary import exit_code, show_calibration, show_outcome
     from orchestrator.controller.calibration import calibration_plan
-    from orchestrator.controller.run_state import CALIBRATION, Run, held
+    from orchestrator.controller.run_state import Run
+    from orchestrator.ledger.run_folder import CALIBRATION, hold_run_folder
     from orchestrator.ledger.tables import Ledger
     from orchestrator.planning.loader import load_sweep
     from orchestrator.planning.plan import make_plan
@@ -100,7 +101,9 @@ def sweep(options: SweepOptions) -> int:
     from orchestrator.controller.teachers import anything_left
 
     check_before_start(plan, ledger, fresh=options.fresh, address=options.address)
-    with held(ledger):  # before Ray starts, so that a folder that cannot be written is an error at once
+    with hold_run_folder(
+        ledger
+    ):  # before Ray starts, so that a folder that cannot be written is an error at once
         run = Run(ledger, plan, retry_failed=options.retry_failed, fail_fast=options.fail_fast)
         # With a used-up budget nothing is started that would have to stop at once.
         if options.fresh or (anything_left(run) and not run.check_budget()):
@@ -147,15 +150,15 @@ def _carry_out(options: SweepOptions, run: Run, capacity: Callable[[], int] | No
     from orchestrator.console.progress import PipeSafeConsole, ProgressView
     from orchestrator.console.signals import stop_at_signals
     from orchestrator.controller.calibration import write_calibration
-    from orchestrator.controller.run_state import claim
     from orchestrator.controller.worker_groups import WorkerGroupPool
     from orchestrator.leaderboard.files import write_leaderboard
+    from orchestrator.ledger.run_folder import claim_run_folder
 
     ledger = run.ledger
     with ProgressView(PipeSafeConsole(stderr=options.json)) as view, stop_at_signals(run, view.say):
         if capacity is not None and options.address != LOCAL:
             capacity = _capacity_of_checked_nodes(run, capacity, view.say)
-        claim(ledger, run.plan, fresh=options.fresh)
+        claim_run_folder(ledger, run.plan, fresh=options.fresh)
         groups = WorkerGroupPool(run, capacity or (lambda: 0))
         try:
             draws_gallery = _wants_gallery(options, run, trains=capacity is not None)

@@ -13,6 +13,7 @@ from orchestrator.console.exit_codes import BUDGET, DONE, INTERRUPTED, SOME_FAIL
 from orchestrator.console.signals import INTERRUPT
 from orchestrator.controller.calibration import CALIBRATION_FILE, calibration_rows
 from orchestrator.controller.wave_scheduler import is_hopeless
+from orchestrator.ledger.queries import latest_attempts
 from orchestrator.protocol import SKIPPED_PICTURES
 
 if TYPE_CHECKING:
@@ -127,7 +128,8 @@ def show_failures(found: Mapping[str, Any]) -> None:
 def _stopped_studies(run: Run) -> list[str]:
     """Studies of which nothing came but failures, and whose other trials were not tried."""
     statuses: dict[str, dict[str, Status]] = {study.study_id: {} for study in run.plan.studies}
-    for row in run.ledger.read("trials", ["trial_id", "attempt", "study_id", "status"]).to_pylist():
+    trials = run.ledger.read("trials", ["trial_id", "attempt", "study_id", "status"]).to_pylist()
+    for row in latest_attempts(trials):
         statuses.setdefault(row["study_id"], {})[row["trial_id"]] = row["status"]
     return [study.study_id for study in run.plan.studies if is_hopeless([*statuses[study.study_id].values()])]
 

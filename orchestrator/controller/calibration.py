@@ -10,7 +10,7 @@ from typing import Any
 
 from distill.errors import UsageError
 from distill.relative_weights import PREFIX, STEPS
-from orchestrator.controller.run_state import CALIBRATION
+from orchestrator.ledger.run_folder import CALIBRATION
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.config import MethodSelection, SweepConfig
 from orchestrator.planning.method_settings import default_weights

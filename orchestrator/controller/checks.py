@@ -8,9 +8,9 @@ from distill.data.check import check_dataset
 from distill.errors import UsageError
 from orchestrator.cluster.node_probe import unwritable
 from orchestrator.cluster.session import LOCAL
-from orchestrator.controller.run_state import examine, refuse_if_held
 from orchestrator.controller.teachers import check_teachers
 from orchestrator.controller.trackers import check_trackers
+from orchestrator.ledger.run_folder import check_run_folder, refuse_if_held
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.plan import Plan
 
@@ -26,7 +26,7 @@ def check_before_start(plan: Plan, ledger: Ledger, *, fresh: bool, address: str)
     refuse_if_held(ledger)
     if address == LOCAL:  # `Preflight` checks the same on other nodes
         _check_folders(plan.config.operation.cache_folders)
-    examine(ledger, plan, fresh=fresh)
+    check_run_folder(ledger, plan, fresh=fresh)
     check_trackers(plan.config.operation.trackers, ledger)
     check_teachers(plan, ledger, fresh=fresh)
 

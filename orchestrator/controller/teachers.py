@@ -12,7 +12,8 @@ from orchestrator.controller.run_state import Run
 from orchestrator.controller.wave_scheduler import WaveScheduler
 from orchestrator.controller.worker_groups import WorkerGroupPool
 from orchestrator.ledger.tables import Ledger
-from orchestrator.planning.plan import Cohort, Plan, Teacher, teacher_cohort, teacher_weights
+from orchestrator.ledger.weights import teacher_weights
+from orchestrator.planning.plan import Cohort, Plan, Teacher, teacher_cohort
 
 if TYPE_CHECKING:
     from distill.models.teachers import ReadTeacher

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.errors import UsageError
+from orchestrator.ledger.queries import latest_attempts, parameters_of
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.plan import method_space
 from orchestrator.planning.renamed import read_recorded_config
 from orchestrator.planning.sampler import optuna_distribution
-from orchestrator.show import Row, latest_attempts, parameters_of
 from search_spaces import Domain
 
 if TYPE_CHECKING:
     import optuna
+
+Row = Mapping[str, Any]
 
 _FACTS = ("dataset", "protocol", "pair", "teacher", "student", "method", "recipe_hash")
 
@@ -91,7 +93,7 @@ def _distributions(
 
     seen: dict[str, list[Any]] = {}
     for row in rows:
-        for name, value in parameters_of(row).items():
+        for name, value in parameters_of(row["params"]).items():
             if value not in seen.setdefault(name, []):
                 seen[name].append(value)
     return {
@@ -110,7 +112,7 @@ def _trial(
     states = {"ok": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
     scored = row["tune_miou"] is not None
     state = states[row["status"]] if scored or row["status"] != "ok" else TrialState.FAIL
-    params = parameters_of(row)
+    params = parameters_of(row["params"])
     attributes = {name: row[name] for name in ("trial_id", "seed", "gpu_seconds", "steps_done", "error")}
     return FrozenTrial(
         number=0,  # the storage numbers trials in the order in which they are added

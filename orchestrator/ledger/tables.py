@@ -28,10 +28,10 @@ import pyarrow.parquet as pq
 from distill.errors import UsageError, reading
 from orchestrator.ledger.arrow_rows import (
     arrange,
-    checked,
-    concatenated,
+    check_values,
+    concatenate,
+    deduplicate,
     table_from_rows,
-    unique,
     with_parameter_columns,
 )
 from orchestrator.ledger.schema import SCHEMA_VERSION, Table, table_named
@@ -77,8 +77,10 @@ class Ledger(Storage):
                 f"name is '{name}', must be a file stem of letters, digits and ._=+- that does not begin "
                 f"with a punctuation mark or '{_COMPACTED}'"
             )
-        data = rows if isinstance(rows, pa.Table) else table_from_rows(schema, rows)
-        data = with_parameter_columns(schema, arrange(schema, data))
+        if isinstance(rows, pa.Table):
+            data = with_parameter_columns(schema, arrange(schema, rows))
+        else:
+            data = arrange(schema, table_from_rows(schema, rows))
         if data.num_rows == 0:
             return
         file = name + _SUFFIX
@@ -231,7 +233,7 @@ class Ledger(Storage):
         else:
             parts = [load(file) for file in files]
         arranged = self._all_checked(schema, dict(zip(files, parts, strict=True)), wanted)
-        return unique(schema, concatenated(schema, arranged, wanted))
+        return deduplicate(schema, concatenate(schema, arranged, wanted))
 
     def _all_checked(
         self, schema: Table, read: Mapping[str, pa.Table], wanted: Sequence[str] | None
@@ -260,7 +262,7 @@ class Ledger(Storage):
         place = self.place(f"tables/{schema.name}/{file}")
         try:
             with reading(place, "move it away"):
-                return checked(schema, arrange(schema, data, wanted))
+                return check_values(schema, arrange(schema, data, wanted))
         except UsageError as error:
             raise UsageError(f"{place} is no file of this table: {error}; move it away") from error
 

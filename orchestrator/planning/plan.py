@@ -161,20 +161,6 @@ def make_plan(config: SweepConfig) -> Plan:
     )
 
 
-def teacher_weights(teacher: Teacher) -> str:
-    """Where a teacher's weights are kept, relative to the run: by its id, so that they are found again."""
-    return f"teachers/{teacher.teacher_id}.safetensors"
-
-
-def trial_weights(trial: Trial) -> str:
-    """Where a trial's weights are kept, relative to the run."""
-    return (
-        f"teachers/{trial.study_id}.safetensors"
-        if trial.phase == "teacher"
-        else f"models/{trial.trial_id}.safetensors"
-    )
-
-
 def teacher_cohort(plan: Plan, teacher: Teacher) -> Cohort:
     """The cohort of one: a teacher is a student without a teacher. One that is loaded is only scored."""
     taught = next(study for study in plan.studies if study.teacher.teacher_id == teacher.teacher_id)

@@ -14,7 +14,7 @@ from distill.models.output import PARTS
 from distill.recipe import digest
 from distill.training import Batch
 from orchestrator.ledger.tables import Ledger
-from orchestrator.planning.plan import teacher_weights
+from orchestrator.ledger.weights import teacher_weights
 from orchestrator.protocol import SKIPPED_PICTURES, CohortJob
 from orchestrator.worker.carried_teacher import CarriedTeacher
 from orchestrator.worker.data_parallel import MemoryLayout, Workers

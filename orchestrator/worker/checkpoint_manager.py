@@ -1,4 +1,4 @@
-"""A cohort's checkpoints, and the models that are kept. Tensors and plain values only: nothing is unpickled.
+"""A cohort's checkpoints. Tensors and plain values only: nothing is unpickled.
 
 A checkpoint is one file per worker and a manifest with their hashes, written last: without its manifest, or with a
 file that does not match it, a checkpoint does not exist, and the one before counts.
@@ -9,20 +9,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from distill.data import SegmentationDataset
 from distill.errors import reading
-from distill.models import CheckpointMetadata, save_model
-from distill.models.teachers import Teacher, load_teacher
-from distill.training import Student
 from orchestrator.ledger.tables import Ledger
-from orchestrator.planning.plan import Trial, trial_weights
 from orchestrator.worker.data_parallel import Workers
 
 Entries = dict[str, dict[str, Any]]
@@ -111,39 +104,3 @@ class CheckpointManager:
     def _numbers(self) -> list[int]:
         paths = self._ledger.list(str(self._folder))
         return sorted({int(path.split("/")[-2]) for path in paths if path.split("/")[-2].isdigit()})
-
-
-def keep_model(
-    ledger: Ledger, trial: Trial, student: Student, dataset: SegmentationDataset, licence: str | None
-) -> None:
-    """Writes a trained model with what is needed to use it: classes and their colours, windows, data set, trial."""
-    recipe = trial.recipe
-    notes = {
-        "trial_id": trial.trial_id,
-        "dataset": dataset.name,
-        "pair": trial.pair,
-        "method": trial.title,
-        "seed": trial.seed,
-        "licence": licence,
-        "crop": list(recipe.augmentation.crop),
-        "precision": recipe.precision,
-    }
-    window = recipe.sliding_window
-    metadata = CheckpointMetadata(
-        tuple(dataset.classes),
-        palette=tuple(dataset.palette),
-        window=None if window is None else {"size": window.size, "stride": window.stride},
-        notes=notes,
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.safetensors"
-        save_model(path, student.scored_model, metadata)
-        ledger.write_bytes(trial_weights(trial), path.read_bytes())
-
-
-def load_weights(
-    ledger: Ledger, path: str, program_sha256: str | None, device: torch.device | str
-) -> Teacher:
-    """A frozen model or teacher from its file in the run; a program only if it is the one that the config names."""
-    with ledger.local_file(path) as local:
-        return load_teacher(local, program_sha256).to(device)

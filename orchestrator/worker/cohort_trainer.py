@@ -19,11 +19,11 @@ from torch import Tensor
 from distill.random_state import RandomState
 from distill.training import Batch, Student, StudentSpec
 from orchestrator.ledger.tables import Ledger
-from orchestrator.planning.plan import trial_weights
+from orchestrator.ledger.weights import load_saved_model, trial_weights
 from orchestrator.protocol import CohortJob, CohortProgress, Costs, Report, WaveOrder, WorkerStart
 from orchestrator.worker.batch_feed import BatchFeed, student_batches
 from orchestrator.worker.carried_teacher import CarriedTeacher
-from orchestrator.worker.checkpoint_manager import CheckpointManager, load_weights
+from orchestrator.worker.checkpoint_manager import CheckpointManager
 from orchestrator.worker.data_parallel import Workers
 from orchestrator.worker.device_slots import DeviceSlots
 from orchestrator.worker.evaluator import Evaluator
@@ -162,7 +162,7 @@ class CohortTrainer:
         weights = trial_weights(slot.trial)
         if state is None and slot.trial.phase == "teacher" and self.ledger.exists(weights):
             program = self.wave.brackets[0].study.teacher.sha256  # the cohort of a teacher has one trial
-            model = load_weights(self.ledger, weights, program, self.workers.device)
+            model = load_saved_model(self.ledger, weights, program, self.workers.device)
             slot.student = LoadedTeacher(model)
             if program is None:  # a program that has run may run otherwise the next time
                 self.carried.put(weights, model)

@@ -18,9 +18,9 @@ from distill.recipe import digest
 from distill.training import Student
 from orchestrator.ledger.row_builders import count_rows
 from orchestrator.ledger.tables import Ledger
-from orchestrator.planning.plan import Trial, trial_weights
+from orchestrator.ledger.weights import save_student_model, trial_weights
+from orchestrator.planning.plan import Trial
 from orchestrator.protocol import CohortJob
-from orchestrator.worker.checkpoint_manager import keep_model
 from orchestrator.worker.data_parallel import Workers
 from orchestrator.worker.student_slot import LoadedTeacher
 
@@ -107,12 +107,14 @@ class Evaluator:
     ) -> None:
         """Writes weights, per-image counts and the model's size; each is written once under a name of its own."""
         if isinstance(student, Student):
-            keep_model(self._ledger, trial, student, self._test, licence_of(self._data))
+            save_student_model(self._ledger, trial, student, self._test, licence_of(self._data))
         if size is not None:
             name, row = size
             self._ledger.append("models", [row], name)
         for split, found in counts.items():
-            rows = count_rows(trial.trial_id, split, self._test.classes, found)
+            rows = count_rows(
+                trial.trial_id, split, found.image_index, found.tp, found.fp, found.fn, self._test.classes
+            )
             self._ledger.append("counts", rows, f"{trial.trial_id}-{split}")
 
     def _size(self, model: Teacher) -> tuple[str, dict[str, Any]] | None:

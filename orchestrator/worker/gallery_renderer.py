@@ -32,8 +32,8 @@ from orchestrator.leaderboard.gallery_page import (
 from orchestrator.leaderboard.gallery_pictures import Chosen, PairGallery
 from orchestrator.leaderboard.statistics import mean_iou
 from orchestrator.ledger.tables import Ledger
+from orchestrator.ledger.weights import load_saved_model
 from orchestrator.planning.renamed import read_recorded_config
-from orchestrator.worker.checkpoint_manager import load_weights
 
 Bytes = NDArray[np.uint8]
 _WHITE = (255, 255, 255)
@@ -79,7 +79,7 @@ def predict_exhibit(ledger: Ledger, exhibit: PairGallery, config_yaml: str) -> P
     device = "cuda" if config.compute.device == "cuda" and torch.cuda.is_available() else "cpu"
     teacher_id = exhibit.method.teacher_id or exhibit.alone.teacher_id
     maps = [
-        _predict(load_weights(ledger, path, pair.teacher.sha256, device), samples, scored, device)
+        _predict(load_saved_model(ledger, path, pair.teacher.sha256, device), samples, scored, device)
         for path, scored in (
             (f"teachers/{teacher_id}.safetensors", teachers),
             (exhibit.alone.checkpoint, recipe),

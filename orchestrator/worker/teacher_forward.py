@@ -15,9 +15,9 @@ from distill.models.teachers import Teacher as FrozenModel
 from distill.teacher_output_cache import TeacherOutputCache
 from distill.training import teacher_output
 from orchestrator.ledger.tables import Ledger
-from orchestrator.planning.plan import Teacher, teacher_weights
+from orchestrator.ledger.weights import load_saved_model, teacher_weights
+from orchestrator.planning.plan import Teacher
 from orchestrator.protocol import CohortJob
-from orchestrator.worker.checkpoint_manager import load_weights
 
 
 class TeacherForward:
@@ -41,7 +41,7 @@ class TeacherForward:
     ) -> None:
         path = teacher_weights(teacher)
         self._precision = job.cohort.recipe.precision
-        self._model = load_weights(ledger, path, teacher.sha256, device) if loaded is None else loaded
+        self._model = load_saved_model(ledger, path, teacher.sha256, device) if loaded is None else loaded
         self._model.eval().requires_grad_(False)
         # Faster on a CPU (docs/performance.md), whatever the recipe says for students. A program may rely on its layout.
         channels_last = device.type == "cpu" and isinstance(self._model, SegmentationModel)

@@ -22,8 +22,8 @@ from distill.models.teachers import load_teacher, read_teacher
 from distill.teacher_source import RunSource, TorchvisionSource, TransformersSource
 from orchestrator import show
 from orchestrator.console.exit_codes import USAGE
-from orchestrator.controller.run_state import claim, refuse_if_held
 from orchestrator.leaderboard import __main__ as leaderboard
+from orchestrator.ledger.run_folder import claim_run_folder, refuse_if_held
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.loader import load_sweep
 from orchestrator.planning.plan import make_plan
@@ -284,7 +284,7 @@ def test_a_run_may_lie_behind_a_link_and_link_within_itself(tmp_path: Path) -> N
 def test_a_sweep_into_a_run_with_a_link_out_of_it_is_refused_before_it_starts(
     folder: str, fresh: bool, tmp_path: Path, outside: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    claim(Ledger(tmp_path / "run"), make_plan(load_sweep("smoke")), fresh=False)
+    claim_run_folder(Ledger(tmp_path / "run"), make_plan(load_sweep("smoke")), fresh=False)
     (tmp_path / "run" / folder).symlink_to(outside)
     assert command(SweepOptions(source="smoke", output=str(tmp_path / "run"), fresh=fresh)) == USAGE
     assert "must lie in the run's folder; remove the link" in capsys.readouterr().err

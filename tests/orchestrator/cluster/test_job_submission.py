@@ -24,7 +24,7 @@ from orchestrator.cluster import node_probe as probe
 from orchestrator.cluster.job_submission import arguments_of, stage
 from orchestrator.cluster.provenance import LIBRARIES, commit_of_this_code
 from orchestrator.console.exit_codes import USAGE
-from orchestrator.controller.run_state import held, holder_of
+from orchestrator.ledger.run_folder import hold_run_folder, holder_of
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.loader import load_sweep
 from orchestrator.planning.plan import make_plan
@@ -211,7 +211,7 @@ def test_a_node_that_has_everything_lacks_nothing(tmp_path: Path) -> None:
 
 
 def test_versions_code_data_and_folder_are_each_named_when_they_differ(tmp_path: Path) -> None:
-    with held(ledger := Ledger(tmp_path)):
+    with hold_run_folder(ledger := Ledger(tmp_path)):
         changed = needs(
             ledger, versions={"numpy": "0.1", "nowhere": "2"}, code="another", readable=("/no/such/root",),
         )  # fmt: skip
@@ -241,7 +241,7 @@ def test_a_node_says_whether_a_bucket_of_pictures_answers_it(s3_server: str, tmp
 
 
 def test_a_node_where_our_code_is_not_installed_can_still_be_asked(tmp_path: Path) -> None:
-    with held(ledger := Ledger(tmp_path)):
+    with hold_run_folder(ledger := Ledger(tmp_path)):
         asked = needs(ledger)
     ray.cloudpickle.register_pickle_by_value(probe)
     try:

@@ -14,10 +14,10 @@ LOOK = """
 import sys, time
 from orchestrator.cluster.session import ray_session
 from orchestrator.ledger.tables import Ledger
-from orchestrator.controller.run_state import held
+from orchestrator.ledger.run_folder import hold_run_folder
 from orchestrator.planning.loader import load_sweep
 config = load_sweep("smoke", ["operation.cache.folder=~/kept", "operation.cache.gigabytes=1"])
-with held(ledger := Ledger(sys.argv[2])), ray_session(sys.argv[1], config.operation, verbose=False):
+with hold_run_folder(ledger := Ledger(sys.argv[2])), ray_session(sys.argv[1], config.operation, verbose=False):
     from orchestrator.cluster.preflight import Preflight
     preflight = Preflight(config, ledger)
     preflight.check()

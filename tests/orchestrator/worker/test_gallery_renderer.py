@@ -56,7 +56,8 @@ def scored(tmp_path: Path) -> tuple[Ledger, PairGallery, str]:
         save_model(Path(ledger.root) / path, model, CheckpointMetadata(dataset.classes))
         window = SlidingWindow(size=(32, 32), stride=(16, 16))
         found: Counts = evaluate(model, dataset, window=window)
-        ledger.append("counts", count_rows(trial, "test", dataset.classes, found), trial)
+        table = count_rows(trial, "test", found.image_index, found.tp, found.fp, found.fn, dataset.classes)
+        ledger.append("counts", table, trial)
         rows.append({
             "trial_id": trial, "attempt": 1, "study_id": trial, "phase": "teacher" if method == "teacher" else "final",
             "status": "ok", "dataset": "folder", "protocol": "clean", "pair": "pair", "teacher": "big", "student": "small",
