@@ -218,7 +218,7 @@ def test_no_source_file_unpickles_or_runs_text() -> None:
     assert len(files) > 100
     found = [call for path in files for call in unsafe_calls(path)]
     # What is asked of a node is sent there by value; nothing is read by it.
-    assert [call for call in found if not re.fullmatch(r"readiness\.py:\d+: cloudpickle", call)] == []
+    assert [call for call in found if not re.fullmatch(r"preflight\.py:\d+: cloudpickle", call)] == []
 
 
 def test_an_unsafe_call_would_be_found(tmp_path: Path) -> None:
