@@ -178,7 +178,7 @@ def _numbers(shown: Iterator[int], batch_size: int, rank: int, world_size: int) 
 class _Cycles:
     """Step → which batch it shows, in a stream of so many that comes round again, each time in an order of its own.
 
-    StudentBatches keep together: beside other pictures a teacher's last bits could be others, and nothing kept could be read.
+    Batches keep together: beside other pictures a teacher's last bits could be others, and nothing kept could be read.
     """
 
     def __init__(self, batches: int, seed: int) -> None:

@@ -180,6 +180,7 @@ def test_what_was_longest_unused_makes_room(tmp_path: Path) -> None:
     assert [path.stem for path in kept(copies.config)] == [names[0], *names[2:]]
 
 
+@pytest.mark.slow
 def test_two_processes_of_a_node_fetch_a_picture_once(
     s3_server: str, tmp_path: Path, copies: RemoteCopiesConfig
 ) -> None:

@@ -206,7 +206,7 @@ def needs(ledger: Ledger, **changes: object) -> dict[str, object]:
 
 
 def test_a_node_that_has_everything_lacks_nothing(tmp_path: Path) -> None:
-    with held(ledger := Ledger(tmp_path)):
+    with hold_run_folder(ledger := Ledger(tmp_path)):
         assert probe.probe_node(needs(ledger)) == []
 
 
@@ -233,7 +233,7 @@ def test_a_node_says_whether_a_bucket_of_pictures_answers_it(s3_server: str, tmp
         for bucket in ("runs", "nowhere")
     )
     Ledger(here).write_bytes("images/a.png", b"a")
-    with held(ledger := Ledger(tmp_path)):
+    with hold_run_folder(ledger := Ledger(tmp_path)):
         assert probe.probe_node(needs(ledger, buckets=(here,))) == []
         [missing] = probe.probe_node(needs(ledger, buckets=(here, nowhere)))
         assert missing.startswith("s3://nowhere/data does not exist; put the data there, or give the node's")

@@ -13,6 +13,7 @@ from orchestrator.controller.wave_scheduler import RecordedTrial, WaveScheduler
 from orchestrator.planning.config import SweepConfig
 from orchestrator.planning.plan import make_plan
 from orchestrator.protocol import Report, WaveOrder
+from tests import examples
 from tests.orchestrator.sweep_files import tiny_sweep
 
 CONFIG = tiny_sweep(search__trials=6, search__bracket=4, search__wave=8)
@@ -100,7 +101,7 @@ def outcome(ledger: dict[str, RecordedTrial]) -> dict[str, tuple[str, tuple[int,
 
 
 @given(seed=st.integers(0, 10**6))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_decisions_do_not_depend_on_who_reports_first(seed: int) -> None:
     _, expected, _ = play(random.Random(0))
     _, found, _ = play(random.Random(seed))
@@ -114,7 +115,7 @@ def test_decisions_do_not_depend_on_who_reports_first(seed: int) -> None:
     doomed=st.sets(st.integers(0, 17)),
     cut=st.integers(1, 30),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_waves_trained_beside_each_other_end_as_one_after_the_other(
     sampler: str, seed: int, groups: int, doomed: set[int], cut: int
 ) -> None:
@@ -131,7 +132,7 @@ def test_waves_trained_beside_each_other_end_as_one_after_the_other(
 
 
 @given(seed=st.integers(0, 10**6), cut=st.integers(1, 23))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_a_run_that_was_cut_anywhere_ends_as_one_that_was_not_and_trains_nothing_twice(
     seed: int, cut: int
 ) -> None:
@@ -193,7 +194,7 @@ def test_a_study_whose_every_trial_failed_has_no_final_run() -> None:
 
 
 @given(seed=st.integers(0, 10**6), cut=st.integers(1, 23), study=st.integers(0, 2))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_a_study_whose_first_trials_all_fail_is_stopped_wherever_the_run_is_cut(
     seed: int, cut: int, study: int
 ) -> None:

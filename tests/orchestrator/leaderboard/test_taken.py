@@ -104,6 +104,7 @@ def test_an_export_computes_what_the_run_kept_and_its_card_tells_the_row(run: Pa
     assert not (tmp_path / "model.onnx").exists()
 
 
+@pytest.mark.slow
 def test_the_cards_program_runs_as_it_stands(run: Path, tmp_path: Path) -> None:
     export(Options(str(run), "big_to_small", output=tmp_path))
     picture = np.random.default_rng(0).integers(0, 256, (41, 67, 3), dtype=np.uint8)

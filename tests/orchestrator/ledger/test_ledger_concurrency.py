@@ -27,6 +27,7 @@ def _compact_until(root: str, done: object) -> None:
         Ledger(root).compact("curves")
 
 
+@pytest.mark.slow
 def test_readers_beside_writers_and_two_compactors_see_every_finished_row_once(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     done = context.Event()
