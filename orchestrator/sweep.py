@@ -146,8 +146,10 @@ def _carry_out(options: SweepOptions, run: Run, capacity: Callable[[], int] | No
     Args:
         capacity: number of cohorts that fit now; None if nothing is left to train and there is no Ray.
     """
+    from rich.console import Console
+
     from orchestrator.cluster.session import LOCAL
-    from orchestrator.console.progress import PipeSafeConsole, ProgressView
+    from orchestrator.console.progress import ProgressView
     from orchestrator.console.signals import stop_at_signals
     from orchestrator.controller.calibration import write_calibration
     from orchestrator.controller.worker_groups import WorkerGroupPool
@@ -155,7 +157,7 @@ def _carry_out(options: SweepOptions, run: Run, capacity: Callable[[], int] | No
     from orchestrator.ledger.run_folder import claim_run_folder
 
     ledger = run.ledger
-    with ProgressView(PipeSafeConsole(stderr=options.json)) as view, stop_at_signals(run, view.say):
+    with ProgressView(Console(stderr=options.json)) as view, stop_at_signals(run, view.say):
         if capacity is not None and options.address != LOCAL:
             capacity = _capacity_of_checked_nodes(run, capacity, view.say)
         claim_run_folder(ledger, run.plan, fresh=options.fresh)

@@ -1,8 +1,7 @@
-"""What a person sees while a sweep runs: a live view on a terminal, a line a minute elsewhere."""
+"""Progress of a running sweep: a live view on a terminal, a line a minute elsewhere."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from types import TracebackType
@@ -19,18 +18,8 @@ from orchestrator.controller.wave_scheduler import TrialState
 LINE_SECONDS = 60.0
 
 
-class PipeSafeConsole(Console):
-    """A console whose reader may leave, as in `... | head`: what follows goes nowhere, and the sweep goes on."""
-
-    def on_broken_pipe(self) -> None:
-        """In place of the end of the program."""
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self.file.fileno())
-        os.close(nowhere)
-
-
 class ProgressView:
-    """Shows phases. On a terminal it is redrawn in place; in a log it is a line at the start, a minute, the end."""
+    """Shows phases: redrawn in place on a terminal; in a log, a line at the start, every minute, and at the end."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -53,11 +42,11 @@ class ProgressView:
             self._live.stop()
 
     def say(self, message: str) -> None:
-        """One line that stays."""
+        """Print one line."""
         self._console.print(message, highlight=False, soft_wrap=True, markup=False)
 
     def watch(self, view: PhaseView) -> None:
-        """Takes a look at a phase."""
+        """Show the state of a phase."""
         now = time.monotonic()
         first = view.name not in self._begun
         begun = self._begun.setdefault(view.name, now)
@@ -76,7 +65,7 @@ def _done(view: PhaseView) -> bool:
 
 
 def _share(view: PhaseView) -> float:
-    """How much of the phase's training is done, by steps; what was pruned is done."""
+    """Share of the phase's steps that is done. A trial that has ended counts as done."""
     reached = 0.0
     at = {name: progress.step for name, progress in view.progress.items()}
     for state in view.scheduler.trials.values():

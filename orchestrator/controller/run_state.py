@@ -1,4 +1,4 @@
-"""One run: what is recorded, and when it must stop."""
+"""State of one run: what is recorded, what it has cost, and when it must stop."""
 
 from __future__ import annotations
 
@@ -20,17 +20,13 @@ from orchestrator.planning.plan import Cohort, Plan
 from orchestrator.planning.prices import price_of
 from orchestrator.protocol import Report
 
-_COMPACTED = (
-    "counts",
-    "curves",
-    "trials",
-)  # these have one or two files a trial; other tables have a few files
+_COMPACTED = ("counts", "curves", "trials")  # one or two files a trial; other tables have a few files
 _COMPACTED_AFTER = 500  # trials
 
 
 @dataclass
 class Run:
-    """What the phases of a sweep share."""
+    """The state that all phases of a sweep share."""
 
     ledger: Ledger
     plan: Plan
@@ -40,7 +36,7 @@ class Run:
     stop_reason: str | None = None
     started: float = field(default_factory=time.monotonic)
     worker_seconds: float = 0.0  # of recorded trials
-    running_seconds: float = 0.0  # of those that train now
+    running_seconds: float = 0.0  # of trials that are training
     stopped: threading.Event = field(default_factory=threading.Event)
     given_up: list[str] = field(default_factory=list)
     retried: set[str] = field(default_factory=set)
@@ -54,12 +50,12 @@ class Run:
         return self.plan.config
 
     def stop(self, reason: str) -> None:
-        """Asks everything to leave off in order; the first reason counts."""
+        """Ask everything to stop in order. The first reason counts."""
         self.stop_reason = self.stop_reason or reason
         self.stopped.set()
 
     def recorded(self) -> dict[str, RecordedTrial]:
-        """Trials that need not be trained again, by id, with their scores."""
+        """Trials that are not trained again, by id, with their scores."""
         trials = self.ledger.read("trials", ["trial_id", "attempt", "status", "gpu_seconds"]).to_pylist()
         last = {row["trial_id"]: row["status"] for row in latest_attempts(trials)}
         self._attempts = Counter(row["trial_id"] for row in trials)
@@ -76,7 +72,7 @@ class Run:
         }
 
     def record(self, scheduler: WaveScheduler, cohort: Cohort, report: Report) -> None:
-        """Writes an ended trial into the ledger: its curve first, then the row that makes it count."""
+        """Write an ended trial into the ledger: its curve first, then the row that makes it count."""
         if report.status == "stopped":
             return
         state = scheduler.trials[report.trial_id]
@@ -98,17 +94,17 @@ class Run:
         self.worker_seconds += row["gpu_seconds"]
         self._since_compaction += 1
         if self._since_compaction >= _COMPACTED_AFTER:
-            self._compact_beside()
+            self._compact_in_background()
         if report.status == "failed" and self.fail_fast:
             self.stop("a trial failed")
 
-    def _compact_beside(self) -> None:
-        """Has files put together while trials go on, so that a run cut after thousands is soon read again."""
+    def _compact_in_background(self) -> None:
+        """Compact tables in a thread while trials are training, so that a long run is read quickly after an interruption."""
         if self._compaction is not None and self._compaction.is_alive():
             return
 
         def compact() -> None:
-            with contextlib.suppress(OSError, UsageError):  # whoever needs the tables will tell of it
+            with contextlib.suppress(OSError, UsageError):  # the next reader reports it
                 self._compact()
 
         self._since_compaction = 0
@@ -116,7 +112,7 @@ class Run:
         self._compaction.start()
 
     def compact(self) -> None:
-        """Puts the rows of trials, curves and counts into one file each."""
+        """Put the rows of trials, curves and counts into one file each."""
         if self._compaction is not None:
             self._compaction.join()
         self._compact()
@@ -126,7 +122,7 @@ class Run:
             self.ledger.compact(table)
 
     def over_budget(self) -> str | None:
-        """Which budget is used up, or None."""
+        """The budget that is used up, as a sentence, or None."""
         budget = self.config.budget
         hours = (time.monotonic() - self.started) / 3600
         worker_hours = (self.worker_seconds + self.running_seconds) / 3600
@@ -140,14 +136,14 @@ class Run:
         return None
 
     def check_budget(self) -> bool:
-        """Asks everything to leave off where a budget is used up; says whether one is."""
+        """Stop the run if a budget is used up; returns whether one is."""
         reason = self.over_budget()
         if reason is not None:
             self.stop(reason)
         return reason is not None
 
     def failures(self) -> list[dict[str, Any]]:
-        """The planned trials whose last attempt failed, for the closing list."""
+        """Trials whose last attempt failed."""
         columns = ["trial_id", "attempt", "study_id", "phase", "status", "error"]
         rows = latest_attempts(self.ledger.read("trials", columns).to_pylist())
         return [row for row in rows if row["status"] == "failed"]

@@ -1,7 +1,7 @@
 """A cohort's checkpoints. Tensors and plain values only: nothing is unpickled.
 
-A checkpoint is one file per worker and a manifest with their hashes, written last: without its manifest, or with a
-file that does not match it, a checkpoint does not exist, and the one before counts.
+A checkpoint is one file per worker and a manifest with their hashes, which is written last. Without its manifest, or with
+a file that does not match it, a checkpoint does not exist, and the one before is used.
 """
 
 from __future__ import annotations
@@ -22,7 +22,15 @@ Entries = dict[str, dict[str, Any]]
 
 
 class CheckpointManager:
-    """The newest sound checkpoints of the wave that a crew trains, under `checkpoints/<cohort>/<wave>/` of the run."""
+    """The checkpoints of a worker group's current wave, in `checkpoints/<cohort>/<wave>/` of the run.
+
+    Args:
+        ledger: the run's.
+        cohort_id: the cohort.
+        workers: all workers of the cohort.
+        kept: number of newest checkpoints that are kept.
+        interval_seconds: time between two checkpoints.
+    """
 
     def __init__(
         self, ledger: Ledger, cohort_id: str, workers: Workers, kept: int, interval_seconds: float
@@ -41,7 +49,11 @@ class CheckpointManager:
         return time.monotonic() - self._written_at >= self._interval
 
     def save(self, entries: Entries) -> None:
-        """Writes every worker's part, then the manifest; deletes what is too old. All workers call it together."""
+        """Write every worker's part, then the manifest; delete old checkpoints. All workers call this together.
+
+        Args:
+            entries: of this worker's students, by trial id.
+        """
         buffer = io.BytesIO()
         torch.save(entries, buffer)
         data = buffer.getvalue()
@@ -77,8 +89,8 @@ class CheckpointManager:
         for rank in range(self._workers.world_size) if all_workers else (self._workers.rank,):
             path = f"{self._folder}/{found:08d}/rank{rank}.pt"
             data = self._ledger.read_bytes(path)
-            with reading(self._ledger.place(path), "delete this checkpoint, and the one before it counts"):
-                # on the host: which of them are on the device at a time is the seating's business
+            with reading(self._ledger.place(path), "delete this checkpoint, and the one before it is used"):
+                # on the host: which of them are on the device at a time is the business of `DeviceSlots`
                 entries |= torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         return entries
 
@@ -90,7 +102,7 @@ class CheckpointManager:
         return None
 
     def _manifest(self, number: int) -> dict[str, Any] | None:
-        """The manifest of a checkpoint whose every file is whole."""
+        """The manifest of a checkpoint, or None if one of its files is missing or damaged."""
         folder = f"{self._folder}/{number:08d}"
         try:
             manifest: dict[str, Any] = json.loads(self._ledger.read_bytes(f"{folder}/manifest.json"))

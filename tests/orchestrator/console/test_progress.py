@@ -12,8 +12,11 @@ from tests.orchestrator.sweeps import SMALL, Sweep, counted
 
 SAYS = """
 import sys
-from orchestrator.console.progress import PipeSafeConsole, ProgressView
-with ProgressView(PipeSafeConsole()) as view:
+from rich.console import Console
+from distill.command_line import protect_streams
+from orchestrator.console.progress import ProgressView
+protect_streams()
+with ProgressView(Console()) as view:
     view.say("first")
     sys.stdin.readline()
     for _ in range(2):
