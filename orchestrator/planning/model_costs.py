@@ -47,7 +47,7 @@ def _counted(name: str, options: str, num_classes: int, height: int, width: int)
 
 @lru_cache(maxsize=1)
 def _table() -> Mapping[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = json.loads(TABLE.read_text()) if TABLE.exists() else {}
+    found: dict[str, dict[str, Any]] = json.loads(TABLE.read_text(encoding="utf-8")) if TABLE.exists() else {}
     return found
 
 
@@ -85,7 +85,7 @@ def main() -> None:
                     "params": cost.params,
                     "flops_forward": cost.flops_forward,
                 }
-    TABLE.write_text(json.dumps(table, indent=1, sort_keys=True) + "\n")
+    TABLE.write_text(json.dumps(table, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     print(f"{TABLE}: {len(table)} models")
 
 

@@ -133,10 +133,10 @@ def test_a_pickle_is_executed_from_no_file_of_a_data_set(name: str, mark: Path, 
 class Alone:
     """What checkpoints ask of the workers, of one without others."""
 
-    rank, world_size, leads = 0, 1, True
+    rank, world_size, is_rank_0 = 0, 1, True
     device = torch.device("cpu")
 
-    def told(self, ask: Callable[[], object]) -> object:
+    def from_rank_0(self, ask: Callable[[], object]) -> object:
         return ask()
 
 
@@ -149,7 +149,7 @@ def test_a_pickle_is_executed_from_no_checkpoint_of_a_strangers_run(mark: Path, 
         ledger.write_bytes(f"{folder}/manifest.json", json.dumps(manifest).encode())
         checkpoints = CheckpointManager(ledger, "c", Alone(), 2, 1.0)  # type: ignore[arg-type]
         with pytest.raises(UsageError, match=r"cannot be read: .*; delete this checkpoint"):
-            checkpoints.turn_to(0, of_all=False)
+            checkpoints.restore(0, all_workers=False)
         assert not mark.exists()
 
 
