@@ -12,6 +12,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from distill.command_line import protect_streams
 from distill.data.check import check_dataset
 from distill.data.config import AnyDataConfig, DataConfig
 from distill.data.remote_copies import RemoteCopiesConfig
@@ -123,4 +124,5 @@ def _line(tree: Any, keys: tuple[Any, ...]) -> int:
 
 
 if __name__ == "__main__":
+    protect_streams()
     sys.exit(main())

@@ -49,7 +49,7 @@ def test_a_pace_leaves_out_what_came_before_training() -> None:
     assert sample.wave_seconds == pytest.approx(20.0)
     found = estimate_makespan([sample], [], unopened=3)
     assert found is not None
-    assert (found.rest, found.wave_seconds) == (pytest.approx((8.0,)), pytest.approx(20.0))
+    assert (found.remaining_seconds, found.wave_seconds) == (pytest.approx((8.0,)), pytest.approx(20.0))
 
 
 def test_a_wave_just_opened_is_taken_to_last_as_the_one_before() -> None:
