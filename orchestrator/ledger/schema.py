@@ -66,9 +66,17 @@ _TRIALS = Table(
     ("trial_id", "attempt"),
     (
         Column("trial_id", _TEXT, "hash of everything that determines the trial's result"),
-        Column("attempt", _INT, "1 for the first attempt, plus 1 for each `--retry-failed`; only the highest one is used"),
+        Column(
+            "attempt",
+            _INT,
+            "1 for the first attempt, plus 1 for each `--retry-failed`; only the highest one is used",
+        ),
         Column("study_id", _TEXT, "the study (pair × method) that the trial belongs to"),
-        Column("cohort_id", _TEXT, "the cohort (trials with one teacher and one stream of batches) that it was trained in"),
+        Column(
+            "cohort_id",
+            _TEXT,
+            "the cohort (trials with one teacher and one stream of batches) that it was trained in",
+        ),
         Column("wave", _INT, "number of the wave within the cohort"),
         Column("phase", _TEXT, "the phase of the sweep", choices=("teacher", "search", "final")),
         Column("status", _TEXT, "how it ended", choices=("ok", "pruned", "failed")),
@@ -101,7 +109,9 @@ _TRIALS = Table(
             "trained alone; 0 for a method without a teacher",
             "s",
         ),
-        Column("gpu_seconds", _REAL, "`student_seconds` plus `shared_seconds`, times the number of workers", "s"),
+        Column(
+            "gpu_seconds", _REAL, "`student_seconds` plus `shared_seconds`, times the number of workers", "s"
+        ),
         Column("wall_seconds", _REAL, "from the first step to the last report", "s"),
         Column("peak_memory_bytes", _INT, "peak memory of one worker during the trial's steps", "bytes"),
         Column("loss_final", _REAL, "the last reported total loss"),
@@ -136,7 +146,9 @@ _CURVES = Table(
         Column("terms_raw", _REALS, "each term of the loss before its weight"),
         Column("terms_weighted", _REALS, "each term of the loss times its weight"),
         Column("student_seconds", _REAL, "the student's own time since the start of the trial", "s"),
-        Column("shared_seconds", _REAL, "its share of teacher and data time since the start of the trial", "s"),
+        Column(
+            "shared_seconds", _REAL, "its share of teacher and data time since the start of the trial", "s"
+        ),
     ),
 )
 
