@@ -65,12 +65,12 @@ def write_gallery(ledger: Ledger) -> tuple[str | None, list[str]]:
     """
     from orchestrator.leaderboard.board import build_boards
     from orchestrator.leaderboard.files import GALLERY
-    from orchestrator.leaderboard.gallery_pictures import exhibits_of
-    from orchestrator.leaderboard.run_records import gather
+    from orchestrator.leaderboard.gallery_pictures import pair_galleries
+    from orchestrator.leaderboard.run_records import read_run_records
 
-    evidence = gather([ledger])
-    exhibits = [exhibit for board in build_boards(evidence) for exhibit in exhibits_of(board, evidence)]
-    predicted, notes = _predicted(ledger, exhibits, evidence)
+    records = read_run_records([ledger])
+    galleries = [gallery for board in build_boards(records) for gallery in pair_galleries(board, records)]
+    predicted, notes = _predicted(ledger, galleries, records)
     path = f"leaderboard/{GALLERY}"
     if not predicted:
         ledger.delete(path)
@@ -84,35 +84,35 @@ def write_gallery(ledger: Ledger) -> tuple[str | None, list[str]]:
 
 
 def _predicted(
-    ledger: Ledger, exhibits: list[PairGallery], evidence: RunRecords
+    ledger: Ledger, galleries: list[PairGallery], records: RunRecords
 ) -> tuple[list[Predicted], list[str]]:
     """What can be shown, and a sentence for whatever cannot."""
-    if not exhibits:
+    if not galleries:
         return [], []
     from orchestrator.worker.gallery_renderer import (
-        predict_exhibit,  # torch, for which a run without pictures need not wait
+        predict_gallery,  # torch, for which a run without pictures need not wait
     )
 
     found, notes = [], []
-    for exhibit in exhibits:
-        record = evidence.provenance.get(exhibit.method.provenance_id)
+    for gallery in galleries:
+        record = records.provenance.get(gallery.method.provenance_id)
         try:
-            found.append(predict_exhibit(ledger, exhibit, record.config_yaml if record else ""))
+            found.append(predict_gallery(ledger, gallery, record.config_yaml if record else ""))
         except Exception as error:  # the board stands: whatever a picture lacks must not end a finished sweep
             lines = str(error).strip().splitlines() or [""]
             kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
-            notes.append(f"the gallery leaves out {exhibit.pair.pair}: {kind}{lines[0]}")
+            notes.append(f"the gallery leaves out {gallery.pair.pair}: {kind}{lines[0]}")
     return found, notes
 
 
 def _page(predicted: list[Predicted], notes: list[str], command: str) -> bytes:
     from orchestrator.leaderboard.gallery_page import gallery_html
-    from orchestrator.worker.gallery_renderer import draw_room
+    from orchestrator.worker.gallery_renderer import draw_section
 
     page = b""
     for longest in _LONGEST_SIDES:
-        rooms = [draw_room(found, longest) for found in predicted]
-        page = gallery_html(rooms, notes, command).encode()
+        sections = [draw_section(found, longest) for found in predicted]
+        page = gallery_html(sections, notes, command).encode()
         if len(page) <= _PAGE_BYTES:
             break
     return page

@@ -10,7 +10,7 @@ import tyro
 
 
 @dataclass(frozen=True)
-class Options:
+class LeaderboardOptions:
     """Make the leaderboard of one or more runs, finished or not, from their tables.
 
     Writes leaderboard.html and LEADERBOARD.md, the same rows as leaderboard.csv, .json and .parquet, a model card of
@@ -25,7 +25,7 @@ class Options:
 
 def main() -> None:
     """The command; exit code 0, or 2 for a run that cannot be read."""
-    options = tyro.cli(Options, prog="python -m orchestrator.leaderboard")
+    options = tyro.cli(LeaderboardOptions, prog="python -m orchestrator.leaderboard")
     # Imported here: pyarrow and scipy would make --help slow.
     from distill.errors import UsageError
     from orchestrator.leaderboard.files import write_leaderboard
