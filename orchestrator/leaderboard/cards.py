@@ -17,15 +17,15 @@ USE = "## Use"
 """The card's last section, in whose place an exported model has its own."""
 
 
-def card_text(board: Board, evidence: RunRecords, pair: PairSummary, cell: Cell, trial: TrialRecord) -> str:
+def card_text(board: Board, records: RunRecords, pair: PairSummary, cell: Cell, trial: TrialRecord) -> str:
     """The card of one final run: `cell` is its method on the pair. Its last section says how to load the weights."""
-    return "\n".join(_lines(board, evidence, pair, cell, trial)) + "\n"
+    return "\n".join(_lines(board, records, pair, cell, trial)) + "\n"
 
 
 def _lines(
-    board: Board, evidence: RunRecords, pair: PairSummary, cell: Cell, trial: TrialRecord
+    board: Board, records: RunRecords, pair: PairSummary, cell: Cell, trial: TrialRecord
 ) -> Iterator[str]:
-    score = final_score(trial, evidence.counts)
+    score = final_score(trial, records.counts)
     title = f"{pair.student} on {board.dataset}"
     yield from ("---", *_front_matter(board, pair, cell, score), "---", "")
     yield f"# {escaped(title)}"
@@ -53,7 +53,7 @@ def _lines(
     for name, fact in facts.items():
         yield f"| {escaped(name)} | {escaped(fact)} |"
     yield from ("", "mIoU in points, with 95 % intervals over seeds where there are several.")
-    counts = evidence.counts.get(trial.trial_id)
+    counts = records.counts.get(trial.trial_id)
     if counts is not None:
         yield from ("", "## IoU by class", "", "| class | IoU |", "| --- | --- |")
         for name, value in zip(pair.class_names, counts.per_class(), strict=True):
@@ -86,7 +86,7 @@ def _lines(
         ]
         or ["none."]
     )
-    record = evidence.provenance.get(trial.provenance_id)
+    record = records.provenance.get(trial.provenance_id)
     if record is not None and record.command:
         code = f"commit {(record.commit or 'unknown')[:12]}{', with uncommitted changes' if record.dirty else ''}"
         code += f", config {record.config_hash}" if record.config_hash else ""

@@ -1,4 +1,4 @@
-"""The page's drawings. Across, places are percentages, so that a drawing fills its room and no text is scaled.
+"""The page's drawings. Across, places are percentages, so that a drawing fills its section and no text is scaled.
 
 Families are told apart by shape as well as colour. The shapes are drawn once per page (`symbols`) and used by
 reference; every text is escaped where it is drawn.
@@ -234,7 +234,7 @@ def _front_lines(front: Sequence[Mark], at: Callable[[Mark], tuple[float, float]
 
 
 def _apart(heights: Sequence[float], step: float, top: float, bottom: float) -> list[float]:
-    """Sorted heights moved as little as keeps them `step` apart, above `bottom` where there is room."""
+    """Sorted heights moved as little as keeps them `step` apart, above `bottom` where there is section."""
     placed: list[float] = []
     for height in heights:
         placed.append(max(height, placed[-1] + step) if placed else max(height, top))

@@ -41,7 +41,7 @@ _PLACES = tuple(
 def place_labels(dots: Sequence[Dot], height: float) -> list[Label | None]:
     """A place for each dot's name, the first dots first; None where every place covers something.
 
-    A place that crosses another dot's interval is taken only where there is no better one.
+    A place that crosses another dot's interval is selected only where there is no better one.
     """
     found: list[Label | None] = []
     for dot in dots:

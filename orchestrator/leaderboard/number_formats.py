@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 
 from orchestrator.leaderboard.comparison import Estimate
-from orchestrator.leaderboard.entries import Row
+from orchestrator.leaderboard.entries import BoardRow
 
 NOTHING = "–"
 
 
-def rank(row: Row) -> str:
+def rank(row: BoardRow) -> str:
     """The rank interval, or a dash where the method is not ranked."""
     if row.rank_low is None or row.rank_high is None:
         return NOTHING
     return f"{row.rank_low}" if row.rank_low == row.rank_high else f"{row.rank_low}–{row.rank_high}"
 
 
-def gain(row: Row) -> str:
+def gain(row: BoardRow) -> str:
     """The gain over the student alone with its paired interval, in points."""
     return signed(row.gain) + (
         interval(row.gain_low, row.gain_high, sign=True) if row.gain is not None else ""

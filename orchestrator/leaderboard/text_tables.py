@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.leaderboard.comparison import Estimate
-from orchestrator.leaderboard.entries import FAILED, Board, Cell, PairSummary, Row
+from orchestrator.leaderboard.entries import FAILED, Board, BoardRow, Cell, PairSummary
 from orchestrator.leaderboard.number_formats import (
     NOTHING,
     ends,
@@ -107,7 +107,7 @@ def methods_table(board: Board) -> TextTable:
     return _table(header, [_method(board, row) for row in board.rows], [row.method for row in board.rows])
 
 
-def _method(board: Board, row: Row) -> Line:
+def _method(board: Board, row: BoardRow) -> Line:
     is_baseline = row.method == board.baseline
     gained = "0" if is_baseline and row.gain is not None else gain(row)
     cells = [(board.cells[pair.pair, row.method], row.gain_per_pair.get(pair.pair)) for pair in board.pairs]
@@ -144,7 +144,7 @@ def costs_table(board: Board) -> TextTable:
     return _table(header, [_cost(board, row) for row in board.rows], [row.method for row in board.rows])
 
 
-def _cost(board: Board, row: Row) -> Line:
+def _cost(board: Board, row: BoardRow) -> Line:
     is_baseline = row.method == board.baseline
     trials = f"{row.trials_min}" if row.trials_min == row.trials_max else f"{row.trials_min}–{row.trials_max}"
     over_pictures = NOTHING if is_baseline else ends(row.gain_image_low, row.gain_image_high)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.leaderboard.comparison import SIGNIFICANCE
-from orchestrator.leaderboard.entries import FAILED, OFF_PROTOCOL, UNCOMMITTED, Board, Row
+from orchestrator.leaderboard.entries import FAILED, OFF_PROTOCOL, UNCOMMITTED, Board, BoardRow
 
 HOW_TO_READ = (
     "A rank such as 2–5 means that the data do not say where between 2 and 5 the method stands: it is 1 "
@@ -92,7 +92,7 @@ def _winners(board: Board) -> list[str]:
     return [f"Compared with the student alone, {', '.join(winners)} {verb} surely better."]
 
 
-def _beats_student(row: Row) -> bool:
+def _beats_student(row: BoardRow) -> bool:
     p = row.p_better_than_student
     over_pictures = row.gain_image_low is None or row.gain_image_low > 0
     return p is not None and p < SIGNIFICANCE and over_pictures

@@ -1,4 +1,4 @@
-"""From what happened to rows of the ledger. Pure."""
+"""Builds the rows of `trials`, `curves` and `counts`. Pure functions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def trial_row(
     trial: Trial, cohort: Cohort, wave: int, attempt: int, reports: Sequence[Report], *,
     run_name: str, protocol: str, family: str, provenance_id: str, world_size: int, device: str,
 ) -> dict[str, Any]:  # fmt: skip
-    """The `trials` row of an ended trial; the last of `reports` ended it."""
+    """The `trials` row of a finished trial, from all of its reports in order."""
     last = reports[-1]
     scored = [report for report in reports if report.tune_miou is not None]
     spent = last.costs
@@ -71,7 +71,7 @@ def trial_row(
 
 
 def curve_rows(trial: Trial, reports: Sequence[Report]) -> list[dict[str, Any]]:
-    """The `curves` rows of a trial: one per step that was reported."""
+    """The `curves` rows of a trial: one per step that has a report with a tune mIoU."""
     rows = {}
     for report in reports:
         if report.tune_miou is None or report.step in rows:

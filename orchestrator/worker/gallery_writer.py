@@ -8,10 +8,10 @@ from distill.errors import UsageError
 from orchestrator.leaderboard.board import build_boards
 from orchestrator.leaderboard.files import GALLERY
 from orchestrator.leaderboard.gallery_page import gallery_html
-from orchestrator.leaderboard.gallery_pictures import PairGallery, exhibits_of
-from orchestrator.leaderboard.run_records import RunRecords, gather
+from orchestrator.leaderboard.gallery_pictures import PairGallery, pair_galleries
+from orchestrator.leaderboard.run_records import RunRecords, read_run_records
 from orchestrator.ledger.tables import Ledger
-from orchestrator.worker.gallery_renderer import Predicted, draw_room, predict_exhibit
+from orchestrator.worker.gallery_renderer import Predicted, draw_section, predict_gallery
 
 # The page is meant to be sent around: drawings get smaller until it is not larger than this.
 _PAGE_BYTES = 3_000_000
@@ -25,8 +25,8 @@ def write_gallery(ledger: Ledger) -> tuple[str | None, list[str]]:
         Path of the page, or None if nothing can be shown (an older page is deleted then: it belongs to another board);
         and a sentence for everything that is left out.
     """
-    records = gather([ledger])
-    galleries = [gallery for board in build_boards(records) for gallery in exhibits_of(board, records)]
+    records = read_run_records([ledger])
+    galleries = [gallery for board in build_boards(records) for gallery in pair_galleries(board, records)]
     predicted, notes = _predict(ledger, galleries, records)
     path = f"leaderboard/{GALLERY}"
     if not predicted:
@@ -47,7 +47,7 @@ def _predict(
     for gallery in galleries:
         record = records.provenance.get(gallery.method.provenance_id)
         try:
-            found.append(predict_exhibit(ledger, gallery, record.config_yaml if record else ""))
+            found.append(predict_gallery(ledger, gallery, record.config_yaml if record else ""))
         except Exception as error:  # whatever is wrong with a picture must not end a finished sweep
             lines = str(error).strip().splitlines() or [""]
             kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
@@ -58,7 +58,7 @@ def _predict(
 def _page(predicted: list[Predicted], notes: list[str], command: str) -> bytes:
     page = b""
     for longest in _LONGEST_SIDES:
-        sections = [draw_room(found, longest) for found in predicted]
+        sections = [draw_section(found, longest) for found in predicted]
         page = gallery_html(sections, notes, command).encode()
         if len(page) <= _PAGE_BYTES:
             break

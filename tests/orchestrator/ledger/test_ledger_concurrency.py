@@ -81,8 +81,8 @@ class _Paused(Ledger):
         self._pass("between listing and metadata")
         return files
 
-    def _live(self, table: str):  # type: ignore[no-untyped-def]
-        files = super()._live(table)
+    def _current_files(self, table: str):  # type: ignore[no-untyped-def]
+        files = super()._current_files(table)
         self._pass("between listing and reading")
         return files
 
