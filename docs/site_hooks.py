@@ -42,7 +42,9 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         target = ROOT_PAGES.get(linked, linked.removeprefix("docs/"))
         if linked == "docs/benchmark":
             target = "benchmark/README.md"
-        if files.get_file_from_path(target) is not None and (linked in ROOT_PAGES or linked.startswith("docs/")):
+        if files.get_file_from_path(target) is not None and (
+            linked in ROOT_PAGES or linked.startswith("docs/")
+        ):
             return posixpath.relpath(target, posixpath.dirname(here) or ".") + anchor
         is_folder = (ROOT / linked).is_dir()
         if (linked.startswith("docs/") and not is_folder) or not (ROOT / linked).exists():
