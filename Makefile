@@ -32,7 +32,7 @@ test-long: setup
 
 # The documentation as a site, into site/.
 docs: setup
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # The wheel, into dist/.
 wheel: setup
