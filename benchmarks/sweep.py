@@ -253,8 +253,8 @@ def sides_of(pair: str) -> tuple[str, ...]:
     return (*always, "views", "again") if pair == "heavy" else always
 
 
-def main() -> None:
-    """Measures, prints each result as it comes, writes results and page."""
+def arguments() -> argparse.Namespace:
+    """The options of this command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -275,7 +275,12 @@ def main() -> None:
         "--json", type=Path, help="by default the file beside this one, or that of the longer sweep"
     )
     parser.add_argument("--page", type=Path, default=performance.PAGE)
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measures, prints each result as it comes, writes results and page."""
+    options = arguments()
     section = "sweep_long" if options.repeated_only else "sweep"
     options.json = options.json or HERE / f"{section}.json"
     began, load = time.monotonic(), os.getloadavg()[0]
