@@ -82,7 +82,8 @@ def sweep(options: SweepOptions) -> int:
     from orchestrator.console.summary import exit_code, show_calibration, show_outcome
     from orchestrator.controller.calibration import calibration_plan
     from orchestrator.controller.run_state import Run
-    from orchestrator.ledger.run_folder import CALIBRATION, hold_run_folder
+    from orchestrator.ledger.folder_lock import hold_run_folder
+    from orchestrator.ledger.run_folder import CALIBRATION
     from orchestrator.ledger.tables import Ledger
     from orchestrator.planning.loader import load_sweep
     from orchestrator.planning.plan import make_plan

@@ -16,7 +16,7 @@ from distill.errors import UsageError
 from orchestrator.cluster import node_probe
 from orchestrator.cluster.provenance import LIBRARIES
 from orchestrator.cluster.session import worker_resources
-from orchestrator.ledger.run_folder import holder_of
+from orchestrator.ledger.folder_lock import holder_of
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.config import SweepConfig
 

@@ -10,7 +10,8 @@ from orchestrator.cluster.node_probe import unwritable
 from orchestrator.cluster.session import LOCAL
 from orchestrator.controller.teachers import check_teachers
 from orchestrator.controller.trackers import check_trackers
-from orchestrator.ledger.run_folder import check_run_folder, refuse_if_held
+from orchestrator.ledger.folder_lock import refuse_if_held
+from orchestrator.ledger.run_folder import check_run_folder
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.plan import Plan
 

@@ -1,28 +1,21 @@
-"""The folder of a run: whether it may be used, which plan it has, and the lock of the command that uses it."""
+"""The folder of a run: whether it may be used, and which plan it has."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import socket
-import threading
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from distill.errors import UsageError, reading
 from distill.redaction import redacted
+from orchestrator.ledger.folder_lock import LOCK_FILE
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.plan import Plan
 
 CALIBRATION = "calibration"
 """Folder inside a run where `--calibrate` writes."""
-LOCK_SECONDS = 60.0
-"""A lock that was not renewed for this long has no holder."""
 
 _PLAN = "plan.json"
-_LOCK = "lock.json"
 _TRACKERS = ("mlflow.db", "wandb", "tensorboard")
 _RUN_PATHS = ("tables", "checkpoints", "models", "teachers", "logs", "leaderboard", "ray", *_TRACKERS, _PLAN)
 # A folder without a plan may already contain these: a calibration, and what trackers write when they are tested.
@@ -39,7 +32,7 @@ def check_run_folder(ledger: Ledger, plan: Plan, *, fresh: bool) -> None:
         ledger.exists(path)
     if not ledger.exists(_PLAN):
         if foreign := [
-            path for path in ledger.list() if path != _LOCK and not path.startswith(_ALLOWED_WITHOUT_PLAN)
+            path for path in ledger.list() if path != LOCK_FILE and not path.startswith(_ALLOWED_WITHOUT_PLAN)
         ]:
             raise UsageError(
                 f"{ledger.place()} is not empty and holds no run (first file: {foreign[0]}); choose another --output"
@@ -67,45 +60,6 @@ def claim_run_folder(ledger: Ledger, plan: Plan, *, fresh: bool) -> None:
         ledger.write_bytes(_PLAN, redacted(json.dumps(content, indent=1, sort_keys=True)).encode())
 
 
-@contextlib.contextmanager
-def hold_run_folder(ledger: Ledger) -> Iterator[None]:
-    """Lock the folder for the length of the `with` block, so that no second command writes to it.
-
-    Raises:
-        UsageError: another command has the lock; the message names its process and host.
-    """
-    refuse_if_held(ledger)
-    holder = _this_process()
-    released = threading.Event()
-
-    def renew() -> None:
-        while True:
-            with contextlib.suppress(OSError, UsageError):  # the writes of results report the same error
-                ledger.write_bytes(_LOCK, json.dumps({**holder, "renewed": time.time()}).encode())
-            if released.wait(LOCK_SECONDS / 4):
-                return
-
-    ledger.write_bytes(_LOCK, json.dumps({**holder, "renewed": time.time()}).encode())
-    thread = threading.Thread(target=renew, name="lock", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        released.set()
-        thread.join()
-        ledger.delete(_LOCK)
-
-
-def refuse_if_held(ledger: Ledger) -> None:
-    """Raise `UsageError` if another command has the lock; a lock that is no longer renewed is ignored."""
-    with contextlib.suppress(FileNotFoundError):
-        holder = _read_json(ledger, _LOCK, {"host": str, "pid": int, "renewed": int | float})
-        if not _is_stale(holder, _this_process()):
-            raise UsageError(
-                f"{ledger.place()} is held by process {holder['pid']} on {holder['host']}; wait for it, or stop it"
-            )
-
-
 def _read_json(ledger: Ledger, path: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Read a JSON file of the run that may be damaged or written by someone else.
 
@@ -122,30 +76,6 @@ def _read_json(ledger: Ledger, path: str, fields: Mapping[str, Any]) -> dict[str
             f"{ledger.place(path)} has a wrong {wrong[0]}, must be as a sweep wrote it; delete it"
         )
     return found
-
-
-def holder_of(ledger: Ledger) -> dict[str, Any]:
-    """`host` and `pid` of the command that has the lock; raises `FileNotFoundError` if there is no lock."""
-    holder = _read_json(ledger, _LOCK, {"host": str, "pid": int})
-    return {key: holder[key] for key in ("host", "pid")}
-
-
-def _this_process() -> dict[str, Any]:
-    return {"host": socket.gethostname(), "pid": os.getpid()}
-
-
-def _is_stale(holder: Mapping[str, Any], me: Mapping[str, Any]) -> bool:
-    """Whether the lock is abandoned: its process has ended, or it was not renewed for `LOCK_SECONDS`."""
-    if holder["host"] == me["host"]:
-        if holder["pid"] == me["pid"]:
-            return True
-        try:
-            os.kill(holder["pid"], 0)
-        except (ProcessLookupError, OverflowError):
-            return True
-        except PermissionError:
-            return False
-    return bool(time.time() - holder["renewed"] > LOCK_SECONDS)
 
 
 def _differences(old: Any, new: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -7,6 +7,7 @@ file is written by one PUT.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import tempfile
@@ -42,12 +43,14 @@ class Storage:
         if not text:
             raise UsageError("the run's folder is empty, must be a path or a URI such as s3://bucket/run")
         self.root = text.rstrip("/") if is_uri(text) else str(Path(text).expanduser().absolute())
+        self.before_write: Callable[[], None] | None = None
+        """Called before every write of this object, for instance to check a lock. Copies in other processes have none."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.place()!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"root": self.root}
+        return {"root": self.root, "before_write": None}
 
     @cached_property
     def _opened(self) -> tuple[Any, str]:
@@ -123,6 +126,8 @@ class Storage:
 
     def write_bytes(self, path: str, data: bytes) -> None:
         """Write a file atomically: a reader sees the old contents or the new ones, never a part of them."""
+        if self.before_write is not None:
+            self.before_write()
         self._retrying(path, lambda: self._write(self._path(path), data))
 
     def _write(self, target: str, data: bytes) -> None:
@@ -145,6 +150,31 @@ class Storage:
                 os.unlink(temporary)
             raise
         _flush_folder(folder)
+
+    @property
+    def is_object_store(self) -> bool:
+        """Whether the run is in an object store, and not on a local or mounted disk."""
+        return not self._is_local
+
+    @contextlib.contextmanager
+    def kernel_lock(self) -> Iterator[None]:
+        """Hold an exclusive kernel lock on the run's folder, which must be on a disk; it is created if needed."""
+
+        def open_file() -> int:
+            os.makedirs(self._opened[1], exist_ok=True)
+            return os.open(os.path.join(self._opened[1], ".lock.tmp"), os.O_RDWR | os.O_CREAT, 0o666)
+
+        descriptor = self._retrying("", open_file)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def modified(self, path: str) -> float | None:
+        """When a file was written, in seconds since 1970 by the clock of the store; None if there is none."""
+        info = self._retrying(path, lambda: self._opened[0].get_file_info(self._path(path)))
+        return None if info.mtime_ns is None else info.mtime_ns / 1e9
 
     def exists(self, path: str) -> bool:
         """Whether there is a file or folder at `path`."""

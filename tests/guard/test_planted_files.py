@@ -23,7 +23,8 @@ from distill.teacher_source import RunSource, TorchvisionSource, TransformersSou
 from orchestrator import show
 from orchestrator.console.exit_codes import USAGE
 from orchestrator.leaderboard import __main__ as leaderboard
-from orchestrator.ledger.run_folder import claim_run_folder, refuse_if_held
+from orchestrator.ledger.folder_lock import refuse_if_held
+from orchestrator.ledger.run_folder import claim_run_folder
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.loader import load_sweep
 from orchestrator.planning.plan import make_plan

@@ -202,7 +202,7 @@ def test_a_run_that_another_command_holds_says_who_and_a_dead_ones_lock_is_taken
     import time
 
     from distill.errors import UsageError
-    from orchestrator.ledger.run_folder import hold_run_folder
+    from orchestrator.ledger.folder_lock import hold_run_folder
     from orchestrator.ledger.tables import Ledger
 
     ledger = Ledger(tmp_path)

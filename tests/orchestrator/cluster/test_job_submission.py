@@ -24,7 +24,7 @@ from orchestrator.cluster import node_probe as probe
 from orchestrator.cluster.job_submission import arguments_of, stage
 from orchestrator.cluster.provenance import LIBRARIES, commit_of_this_code
 from orchestrator.console.exit_codes import USAGE
-from orchestrator.ledger.run_folder import hold_run_folder, holder_of
+from orchestrator.ledger.folder_lock import hold_run_folder, holder_of
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.loader import load_sweep
 from orchestrator.planning.plan import make_plan

@@ -14,7 +14,7 @@ LOOK = """
 import sys, time
 from orchestrator.cluster.session import ray_session
 from orchestrator.ledger.tables import Ledger
-from orchestrator.ledger.run_folder import hold_run_folder
+from orchestrator.ledger.folder_lock import hold_run_folder
 from orchestrator.planning.loader import load_sweep
 config = load_sweep("smoke", ["operation.cache.folder=~/kept", "operation.cache.gigabytes=1"])
 with hold_run_folder(ledger := Ledger(sys.argv[2])), ray_session(sys.argv[1], config.operation, verbose=False):
