@@ -20,7 +20,7 @@ from orchestrator.planning.plan import Cohort, Plan
 from orchestrator.planning.prices import price_of
 from orchestrator.protocol import Report
 
-_COMPACTED = (
+_COMPACTED = ("counts", 
     "counts",
     "curves",
     "trials",

@@ -154,7 +154,8 @@ def read_run_records(ledgers: Sequence[Ledger]) -> RunRecords:
 
 def _trial_rows(ledger: Ledger) -> list[dict[str, Any]]:
     names = [name for name in TrialRecord.__dataclass_fields__ if name != "run"]
-    return ledger.read("trials", names).to_pylist()
+    rows: list[dict[str, Any]] = ledger.read("trials", names).to_pylist()
+    return rows
 
 
 def _trial(row: Mapping[str, Any]) -> TrialRecord:
