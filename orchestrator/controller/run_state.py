@@ -20,11 +20,7 @@ from orchestrator.planning.plan import Cohort, Plan
 from orchestrator.planning.prices import price_of
 from orchestrator.protocol import Report
 
-_COMPACTED = ("counts", 
-    "counts",
-    "curves",
-    "trials",
-)  # these have one or two files a trial; other tables have a few files
+_COMPACTED = ("counts", "curves", "trials")  # one or two files a trial; other tables have a few files
 _COMPACTED_AFTER = 500  # trials
 
 
