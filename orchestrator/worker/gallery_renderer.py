@@ -54,7 +54,7 @@ class _Scene(NamedTuple):
 
 @dataclass(frozen=True)
 class Predicted:
-    """An gallery with all its predictions, at the pictures' own size."""
+    """A pair's gallery with all predictions, at the images' own size."""
 
     gallery: PairGallery
     dataset: SegmentationDataset
@@ -62,7 +62,7 @@ class Predicted:
 
 
 def predict_gallery(ledger: Ledger, gallery: PairGallery, config_yaml: str) -> Predicted:
-    """Reads an gallery's pictures and lets teacher, student alone and method predict them as they were scored.
+    """Predicts a gallery's images with the teacher, the student alone and the method, as they were scored.
 
     Raises:
         UsageError: the config cannot be read, or data or weights are not those that were scored.
@@ -93,7 +93,7 @@ def predict_gallery(ledger: Ledger, gallery: PairGallery, config_yaml: str) -> P
 
 
 def draw_section(predicted: Predicted, longest: int) -> PairSection:
-    """The drawings of an gallery, none of whose sides is longer than `longest` pixels."""
+    """The drawings of a gallery; no side is longer than `longest` pixels."""
     dataset, scenes = predicted.dataset, predicted.scenes
     seen = np.unique(np.concatenate([m.ravel() for s in scenes for m in (s.sample.labels_hw, *s[2:])]))
     classes = [(dataset.classes[k], dataset.palette[k]) for k in seen if k < dataset.num_classes]

@@ -5,18 +5,22 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from orchestrator.controller import run_state as run_module
 from orchestrator.controller.run_state import Run
 from orchestrator.controller.wave_scheduler import WaveScheduler
+from orchestrator.ledger.row_builders import count_rows
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.plan import make_plan
 from orchestrator.protocol import Report
 from tests.orchestrator.sweep_files import tiny_sweep
 
+_TABLES = ("trials", "curves", "counts")
 
-def test_trials_and_curves_are_put_together_while_a_run_goes_on_and_when_it_ends(
+
+def test_trials_curves_and_counts_are_put_together_while_a_run_goes_on_and_when_it_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_module, "_COMPACTED_AFTER", 5)
@@ -31,10 +35,12 @@ def test_trials_and_curves_are_put_together_while_a_run_goes_on_and_when_it_ends
             trial.trial_id, trial.recipe.steps, status="ok", tune_miou=0.5, finished_at=time.time()
         )
         scheduler.add_report(report)
+        counts = count_rows(trial.trial_id, "test", [0], *np.ones((3, 1, 2), dtype=np.int64))
+        run.ledger.append("counts", counts, trial.trial_id)
         run.record(scheduler, cohort, report)
         if run._compaction is not None:
             run._compaction.join()
-    files = {table: list((tmp_path / "tables" / table).glob("*.parquet")) for table in ("trials", "curves")}
+    files = {table: list((tmp_path / "tables" / table).glob("*.parquet")) for table in _TABLES}
     assert all(len(found) < len(order.trials) for found in files.values())
     run.compact()
     for table in files:
