@@ -12,16 +12,8 @@ from distill.data.config import (
     ScenesConfig,
     VocConfig,
 )
-from distill.data.dataset import (
-    IGNORE_INDEX,
-    Protocol,
-    Role,
-    Sample,
-    SegmentationDataset,
-    Split,
-    build_dataset,
-    licence_of,
-)
+from distill.data.factory import build_dataset, licence_of
+from distill.data.sample import IGNORE_INDEX, Protocol, Role, Sample, SegmentationDataset, Split
 
 __all__ = [
     "IGNORE_INDEX",

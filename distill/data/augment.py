@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.data.config import AugmentationConfig
-from distill.data.dataset import IGNORE_INDEX
 from distill.data.philox import bits
+from distill.data.sample import IGNORE_INDEX
 
 PAD_COLOUR = (124, 116, 104)
 """ImageNet's mean colour: what lies outside the picture is 0 to the network."""

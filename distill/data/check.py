@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from distill.data.bucket import fetched_ahead
 from distill.data.config import AnyDataConfig, DiskConfig, ScenesConfig
-from distill.data.dataset import build_dataset
+from distill.data.factory import build_dataset
 from distill.data.remote_copies import RemoteCopiesConfig
 from distill.data.roots import File, is_far
 from distill.errors import UsageError

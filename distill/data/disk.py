@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from distill.data.config import DiskConfig
-from distill.data.dataset import IGNORE_INDEX, Protocol, Role, Sample, Split
 from distill.data.images import read_image, read_values
 from distill.data.labels import Colour, LabelMap
 from distill.data.layout import Pair
 from distill.data.picture_cache import PictureCache
 from distill.data.remote_copies import RemoteCopiesConfig
+from distill.data.sample import IGNORE_INDEX, Protocol, Role, Sample, Split
 from distill.data.splits import Splits
 from distill.errors import UsageError
 

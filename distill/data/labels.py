@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.data.dataset import IGNORE_INDEX
 from distill.data.roots import File
+from distill.data.sample import IGNORE_INDEX
 from distill.errors import UsageError
 
 Colour = tuple[int, int, int]

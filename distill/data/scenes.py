@@ -31,8 +31,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.data.config import SCENE_CLASSES, ScenesConfig
-from distill.data.dataset import IGNORE_INDEX, Protocol, Role, Sample, Split
 from distill.data.philox import bits, uniforms
+from distill.data.sample import IGNORE_INDEX, Protocol, Role, Sample, Split
 
 PALETTE = (
     (70, 130, 180),

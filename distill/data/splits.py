@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Mapping
 
 from distill.data.config import CutConfig, DiskConfig
-from distill.data.dataset import Protocol, Role, Split
 from distill.data.layout import Layout, Pair, Source, find_pairs
 from distill.data.layouts import layout_of
 from distill.data.philox import permutation
 from distill.data.remote_copies import RemoteCopiesConfig
 from distill.data.roots import with_copies
+from distill.data.sample import Protocol, Role, Split
 from distill.errors import UsageError, unknown
 
 

@@ -22,9 +22,9 @@ from torch.utils.data import DataLoader
 
 from distill.data.augment import Augmentation
 from distill.data.config import AugmentationConfig
-from distill.data.dataset import SegmentationDataset
 from distill.data.images import BrokenFileError
 from distill.data.philox import permutation
+from distill.data.sample import SegmentationDataset
 from distill.errors import UsageError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

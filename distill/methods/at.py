@@ -55,7 +55,7 @@ class AT(WithKD):
     config: ATConfig
     card: ClassVar[Card] = Card(
         name="at",
-        title="Paying More Watchdog to Watchdog",
+        title="Paying More Attention to Attention",
         authors="Zagoruyko, Komodakis",
         venue="ICLR",
         year=2017,

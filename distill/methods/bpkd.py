@@ -9,10 +9,11 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from distill.data.sample import IGNORE_INDEX
 from distill.methods.config import MethodConfig
 from distill.methods.cwd import channel_kl
 from distill.methods.kd import pixel_kl
-from distill.methods.pixels import IGNORE_INDEX, valid_pixels
+from distill.methods.pixels import valid_pixels
 from distill.methods.registry import Card, Method, register
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from distill.errors import UsageError
 from distill.methods.config import MethodConfig
-from distill.methods.registry import Card, Method, Need, method_class
+from distill.methods.registry import Card, Method, Need, registered_class
 
 if TYPE_CHECKING:
     from distill.models.output import ModelInfo, Output
@@ -125,7 +125,7 @@ def combined_class(name: str) -> type[Combined]:
             raise UsageError(f"method '{name}' names '{part}' twice, must name each once; leave one out")
         if part == "student":
             raise UsageError(f"method '{name}' holds 'student', which has no terms; leave it out")
-    parts = {part: method_class(part) for part in names}
+    parts = {part: registered_class(part) for part in names}
     fields: dict[str, Any] = {
         part: (cls.Config, Field(default_factory=cls.Config, description=f"settings of {part}"))
         for part, cls in parts.items()

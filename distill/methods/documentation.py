@@ -11,7 +11,8 @@ import yaml
 from pydantic.fields import FieldInfo
 
 import distill.methods as methods
-from distill.methods.registry import Method, list_methods, method_class
+from distill.methods.factory import method_class
+from distill.methods.registry import Method, list_methods
 from distill.models.output import ModelInfo
 
 _INFO = ModelInfo("any", "cnn", 2, (16, 16, 16, 16), (4, 8, 16, 32), 16, 4, 4)

@@ -15,11 +15,11 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
+from distill.data.sample import IGNORE_INDEX
 from distill.errors import UsageError
 from distill.methods.config import MethodConfig
 from distill.methods.kd import pixel_kl
 from distill.methods.pixels import (
-    IGNORE_INDEX,
     cross_entropy,
     grid,
     in_float32,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-IGNORE_INDEX = 255
+from distill.data.sample import IGNORE_INDEX
 
 P = ParamSpec("P")
 

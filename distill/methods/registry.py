@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from torch import Tensor, nn
 
-from distill.catalogue.reader import METHODS
+from distill.catalogue.entries import METHODS
 from distill.errors import UsageError, unknown
-from distill.methods.config import MethodConfig, parse_config
+from distill.methods.config import MethodConfig
 
 if TYPE_CHECKING:
-    from distill.models import SegmentationModel
     from distill.models.output import ModelInfo, Output
 
 Need = Literal["teacher", "labels", "logits", "stages", "fused"]
@@ -192,50 +191,14 @@ def load_installed() -> None:
             )
 
 
-def method_class(name: str) -> type[Method]:
-    """The class of a method, or of several joined by `+`.
+def registered_class(name: str) -> type[Method]:
+    """The class that is registered under a name, installed packages included.
 
     Raises:
-        UsageError: nobody registered that name; the message holds the nearest known ones.
+        UsageError: the name is unknown; the message names the nearest known ones.
     """
-    if "+" in name:
-        from distill.methods.combined import combined_class
-
-        return combined_class(name)
     if name not in _METHODS:
         load_installed()
     if name not in _METHODS:
         raise unknown("method", name, _METHODS)
     return _METHODS[name]
-
-
-def build_method(
-    name: str,
-    *,
-    student: SegmentationModel | ModelInfo,
-    teacher: SegmentationModel | ModelInfo | None,
-    num_classes: int,
-    **config: Any,
-) -> Method:
-    """A method for a pair of models.
-
-    Args:
-        name: one of `list_methods()`, or several joined by `+`.
-        student: the student, or its `ModelInfo`.
-        teacher: the teacher, its `ModelInfo`, or None for a method that reads none.
-        num_classes: K of the data set.
-        **config: settings of the method's `Config`; the rest keep their defaults. Those of a combination are
-            named `<method>.<setting>`.
-
-    Raises:
-        UsageError: an unknown name or setting, a setting out of range, a missing teacher, or class counts
-            that differ.
-    """
-    cls = method_class(name)
-    settings = parse_config(name, cls.Config, config)
-    return cls(settings, _info(student), None if teacher is None else _info(teacher), num_classes)
-
-
-def _info(model: SegmentationModel | ModelInfo) -> ModelInfo:
-    info: Any = getattr(model, "info", None)  # a ModelInfo has none; telling by type would import the models
-    return model if info is None else info  # type: ignore[return-value]

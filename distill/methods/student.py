@@ -18,7 +18,7 @@ class StudentConfig(MethodConfig):
 
 
 @register
-class Student(Method):
+class StudentAlone(Method):
     """Cross-entropy only, which the training step adds; no terms of its own and no teacher."""
 
     Config: ClassVar[type[MethodConfig]] = StudentConfig
