@@ -1,4 +1,4 @@
-"""python -m distill.catalogue: generate the catalogue anew."""
+"""`python -m distill.catalogue` regenerates the catalogue."""
 
 from distill.catalogue.builder import main
 

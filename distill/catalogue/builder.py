@@ -11,12 +11,12 @@ from distill.catalogue.entries import CATALOGUE
 
 
 def write_catalogue(path: Path, only: list[str] | None = None) -> int:
-    """Ask the installed libraries for everything and write it to `path`; returns the file's size in bytes.
+    """Survey the installed libraries and write the catalogue to `path`; returns the file's size in bytes.
 
     Args:
         path: the file to write.
-        only: backbones to survey; the others stay as the file at `path` has them, or are listed by name and family.
-            None surveys all.
+        only: backbones to survey; the others are copied from the file at `path`, or listed with name and family
+            only. None surveys all.
     """
     from distill.catalogue.survey import (
         default_widths,
@@ -27,12 +27,12 @@ def write_catalogue(path: Path, only: list[str] | None = None) -> int:
         versions,
     )
 
-    kept = json.loads(path.read_text(encoding="utf-8"))["backbones"] if only is not None else []
+    previous = json.loads(path.read_text(encoding="utf-8"))["backbones"] if only is not None else []
     surveyed = [asdict(entry) for entry in survey_backbones(only)]
     listed = [asdict(entry) for entry in list_unsurveyed()]
-    for entry in kept:  # heads may have come or gone since
+    for entry in previous:  # the set of heads may have changed since
         entry["head_channels"] = default_widths(entry["name"], entry["channels"])
-    backbones = {entry["name"]: entry for entry in [*listed, *kept, *surveyed]}
+    backbones = {entry["name"]: entry for entry in [*listed, *previous, *surveyed]}
     values = {
         "versions": versions(),
         "heads": [asdict(entry) for entry in survey_heads()],
@@ -52,7 +52,7 @@ def write_catalogue(path: Path, only: list[str] | None = None) -> int:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """`python -m distill.catalogue`: generate the catalogue anew (some minutes on one core)."""
+    """Run `python -m distill.catalogue`: regenerate the catalogue."""
     parser = argparse.ArgumentParser(
         prog="python -m distill.catalogue",
         description="Write the catalogue from the installed libraries; all backbones take about an hour.",
@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--only",
         nargs="*",
         metavar="BACKBONE",
-        help="survey these backbones only and keep the others as they are; none: heads and methods only",
+        help="survey these backbones only and copy the others; without a name, update heads and methods only",
     )
     chosen = parser.parse_args(arguments)
     path: Path = chosen.output

@@ -28,7 +28,7 @@ class HeadEntry:
         name: the part of a model's name before the dash.
         title: the paper's name for it.
         paper: title, venue and arXiv number.
-        output_stride: stride the backbone is dilated to where it can be, None for the backbone's own.
+        output_stride: stride to which backbones that support it are dilated; None keeps the backbone's own.
     """
 
     name: str
@@ -47,13 +47,13 @@ class BackboneEntry:
         params: parameters of the feature extractor.
         gmacs: 10⁹ multiply-accumulates of one image of 224×224.
         gmacs_quadratic: the part of `gmacs` that grows with the squared area of the image (global attention).
-        gmacs_dilated: the same as `gmacs` at output stride 8; None where the backbone cannot be dilated.
+        gmacs_dilated: `gmacs` at output stride 8; None if the backbone cannot be dilated.
         channels: channels of the four stages.
         strides: strides of the four stages.
         head_channels: default width of each head over this backbone.
-        reason: why `build_model` or images of any size cannot be had with it; None where all is well.
+        reason: why the backbone cannot be built, or why it does not accept images of any size; None if it does both.
 
-    Of a backbone that was never surveyed only name and family are known: `channels` is empty and `reason` None.
+    A backbone that was never surveyed has only name and family: `channels` is empty and `reason` None.
     """
 
     name: str
@@ -70,9 +70,9 @@ class BackboneEntry:
 
 @dataclass(frozen=True)
 class MethodEntry:
-    """A method: its card (see `distill.methods.Card`), the JSON schema of its settings, and a search space of its own.
+    """A method: its card (see `distill.methods.Card`), the JSON schema of its settings, and its search space.
 
-    Methods of this package have none: theirs lie in `search_spaces/methods/`.
+    `space` is None for methods of this package, whose spaces are files in `search_spaces/methods/`.
     """
 
     name: str
@@ -83,7 +83,7 @@ class MethodEntry:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Everything that can be chosen by name, and the library versions that said so."""
+    """All heads, backbones and methods, and the library versions that were surveyed."""
 
     versions: Mapping[str, str]
     heads: Mapping[str, HeadEntry]
@@ -93,7 +93,7 @@ class Catalogue:
 
 @dataclass(frozen=True)
 class ModelCost:
-    """What a model costs.
+    """Cost of a model.
 
     Attributes:
         params: parameters.

@@ -29,9 +29,9 @@ _SIZE_ARGUMENTS = {"img_size", "dynamic_img_size", "strict_img_size"}
 
 @lru_cache(maxsize=1)
 def load_catalogue() -> Catalogue:
-    """The catalogue as it was generated, and the methods of installed packages; read once a process.
+    """The generated catalogue, plus the methods of installed packages; cached per process.
 
-    Only where a package brings methods along is torch imported, with that package.
+    torch is imported only if an installed package provides methods.
     """
     values = json.loads(CATALOGUE.read_text(encoding="utf-8"))
     return Catalogue(
@@ -57,11 +57,11 @@ def _backbone(entry: dict[str, Any]) -> BackboneEntry:
 
 
 def check_model_name(name: str) -> tuple[HeadEntry, BackboneEntry]:
-    """Head and backbone of `head-backbone`; a weights tag after a dot is left to the builder.
+    """Head and backbone of a model name `head-backbone`; a weights tag after a dot is not checked.
 
     Raises:
-        UsageError: no dash, or an unknown head or backbone (names the nearest), or a backbone with fewer than
-            four feature maps.
+        UsageError: the name has no dash, the head or backbone is unknown (the message names the nearest), or the
+            backbone has fewer than four feature maps.
     """
     catalogue = load_catalogue()
     head, dash, backbone = name.partition("-")
@@ -95,15 +95,15 @@ def model_cost(name: str, options: Mapping[str, Any], num_classes: int, height: 
         width: of the image, in pixels.
 
     Raises:
-        UsageError: an unknown name, or `backbone_args` that make another network than the catalogue knows.
+        UsageError: the name is unknown, or `backbone_args` change the network so that the catalogue does not apply.
     """
     head, backbone = check_model_name(name)
     if not backbone.channels:
         raise UsageError(f"the cost of '{name}' is not in the catalogue; count it with distill.models.costs")
-    strangers = sorted(set(options.get("backbone_args") or {}) - _SIZE_ARGUMENTS)
-    if strangers:
+    unsupported = sorted(set(options.get("backbone_args") or {}) - _SIZE_ARGUMENTS)
+    if unsupported:
         raise UsageError(
-            f"the cost of '{name}' with backbone_args {', '.join(strangers)} is not in the catalogue; "
+            f"the cost of '{name}' with backbone_args {', '.join(unsupported)} is not in the catalogue; "
             "count it with distill.models.costs"
         )
     stride = options.get("output_stride") or head.output_stride

@@ -18,17 +18,17 @@ from typing import Any, BinaryIO, Literal, NamedTuple, TypeVar
 from distill.data.remote_copies import RemoteCopies, RemoteCopiesConfig
 from distill.errors import UsageError
 from distill.redaction import redacted
-from distill.retry import Advice, with_retries
-from distill.uris import below, opened, shown
+from distill.retry import Remedy, with_retries
+from distill.uris import display_uri, join_uri, open_filesystem
 
 T = TypeVar("T")
 
-_ADVICE = Advice("give another root")
-_AT_ONCE = 16  # a store answers many requests as fast as one
-_AHEAD = 64
+_REMEDY = Remedy("give another root")
+_PARALLEL = 16  # a store answers many requests as fast as one
+_PREFETCH = 64
 
 
-class Known(NamedTuple):
+class FileStat(NamedTuple):
     """What a listing tells of a file: bytes, and nanoseconds since 1970."""
 
     st_size: int
@@ -40,40 +40,40 @@ class _Bucket:
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self._listed: dict[str, tuple[tuple[str, Known], ...]] = {}
+        self._listed: dict[str, tuple[tuple[str, FileStat], ...]] = {}
         self._texts: dict[str, bytes] = {}
-        self._lost: str | None = None
+        self._failure: str | None = None
 
     def __reduce__(self) -> tuple[object, ...]:
         return _Bucket, (self.address,)
 
     @functools.cached_property
     def _opened(self) -> tuple[Any, str]:
-        return opened(self.address, _ADVICE)
+        return open_filesystem(self.address, _REMEDY)
 
-    def _patiently(self, path: str, action: Callable[[Any, str], T]) -> T:
+    def _with_retries(self, path: str, action: Callable[[Any, str], T]) -> T:
         filesystem, root = self._opened
         target = posixpath.normpath(f"{root}/{path}")
         return with_retries(
             lambda: action(filesystem, target),
-            place=shown(self.address, path),
+            place=display_uri(self.address, path),
             is_local=False,
-            advice=_ADVICE,
+            remedy=_REMEDY,
         )
 
-    def files(self, folder: str) -> tuple[tuple[str, Known], ...]:
+    def files(self, folder: str) -> tuple[tuple[str, FileStat], ...]:
         """All files below a folder, by their path below it; one request for a thousand, once."""
         from pyarrow.fs import FileSelector
 
-        def find(filesystem: Any, target: str) -> tuple[tuple[str, Known], ...]:
+        def find(filesystem: Any, target: str) -> tuple[tuple[str, FileStat], ...]:
             # a folder that is not there raises as a bucket that is not there does, which is told apart
             found = filesystem.get_file_info(FileSelector(target, recursive=True))
             cut = len(target) + 1
-            return tuple((info.path[cut:], _known(info)) for info in found if info.is_file)
+            return tuple((info.path[cut:], _stat_of(info)) for info in found if info.is_file)
 
         if folder not in self._listed:
             try:
-                self._listed[folder] = self._or_lost(lambda: self._patiently(folder, find))
+                self._listed[folder] = self._or_raise_again(lambda: self._with_retries(folder, find))
             except FileNotFoundError:
                 self._listed[folder] = ()
         return self._listed[folder]
@@ -82,12 +82,12 @@ class _Bucket:
         """Names of files and folders in a folder."""
         from pyarrow.fs import FileSelector
 
-        infos = self._patiently(folder, lambda fs, target: fs.get_file_info(FileSelector(target)))
+        infos = self._with_retries(folder, lambda fs, target: fs.get_file_info(FileSelector(target)))
         return [info.base_name for info in infos]
 
     def info(self, path: str) -> Any:
         """The `pyarrow.fs.FileInfo` of a file or folder."""
-        return self._patiently(path, lambda filesystem, target: filesystem.get_file_info(target))
+        return self._with_retries(path, lambda filesystem, target: filesystem.get_file_info(target))
 
     def read(self, path: str) -> bytes:
         """A file's bytes. Raises FileNotFoundError where it is none."""
@@ -97,24 +97,24 @@ class _Bucket:
                 return bytes(stream.read())
 
         try:
-            return self._patiently(path, fetch)
+            return self._with_retries(path, fetch)
         except FileNotFoundError:
             raise FileNotFoundError(errno.ENOENT, "it is not in its bucket") from None
 
     def read_once(self, path: str) -> bytes:
         """A small file's bytes, which this process keeps."""
         if path not in self._texts:
-            self._texts[path] = self._or_lost(lambda: self.read(path))
+            self._texts[path] = self._or_raise_again(lambda: self.read(path))
         return self._texts[path]
 
-    def _or_lost(self, action: Callable[[], T]) -> T:
+    def _or_raise_again(self, action: Callable[[], T]) -> T:
         """The action's outcome; a store that failed once is not waited for again, folder by folder."""
-        if self._lost is not None:
-            raise UsageError(self._lost)
+        if self._failure is not None:
+            raise UsageError(self._failure)
         try:
             return action()
         except UsageError as error:
-            self._lost = str(error)
+            self._failure = str(error)
             raise
 
 
@@ -131,14 +131,14 @@ class BucketPath:
         place, mark, options = address.partition("?")
         self._fill(_Bucket(place.rstrip("/") + mark + options), "", None, RemoteCopies(RemoteCopiesConfig()))
 
-    def _fill(self, bucket: _Bucket, path: str, known: Known | None, copies: RemoteCopies) -> BucketPath:
+    def _fill(self, bucket: _Bucket, path: str, known: FileStat | None, copies: RemoteCopies) -> BucketPath:
         self._bucket, self._path, self._known, self._copies = bucket, path, known, copies
         return self
 
-    def _other(self, path: str, known: Known | None = None) -> BucketPath:
+    def _other(self, path: str, known: FileStat | None = None) -> BucketPath:
         return BucketPath.__new__(BucketPath)._fill(self._bucket, path, known, self._copies)
 
-    def keeping(self, copies: RemoteCopiesConfig) -> BucketPath:
+    def with_copies(self, copies: RemoteCopiesConfig) -> BucketPath:
         """The same place, whose pictures are copied to another folder; what was listed stays known."""
         return BucketPath.__new__(BucketPath)._fill(
             self._bucket, self._path, self._known, RemoteCopies(copies)
@@ -147,10 +147,10 @@ class BucketPath:
     @property
     def address(self) -> str:
         """The whole URI, credentials and options included."""
-        return below(self._bucket.address, self._path) if self._path else self._bucket.address
+        return join_uri(self._bucket.address, self._path) if self._path else self._bucket.address
 
     def __str__(self) -> str:
-        return shown(self._bucket.address, self._path)
+        return display_uri(self._bucket.address, self._path)
 
     def __repr__(self) -> str:
         return f"BucketPath({str(self)!r})"
@@ -175,7 +175,7 @@ class BucketPath:
     @property
     def name(self) -> str:
         """The last part of the path."""
-        return posixpath.basename(self._path or shown(self._bucket.address))
+        return posixpath.basename(self._path or display_uri(self._bucket.address))
 
     @property
     def parent(self) -> BucketPath:
@@ -205,13 +205,13 @@ class BucketPath:
         """A small file's text, which is fetched once by each process."""
         return self._bucket.read_once(self._path).decode(encoding)
 
-    def stat(self) -> Known:
+    def stat(self) -> FileStat:
         """Size and time of change, as they were when the bucket was listed. Raises FileNotFoundError."""
         if self._known is None:
             info = self._bucket.info(self._path)
             if not info.is_file:
                 raise FileNotFoundError(errno.ENOENT, "it is not in its bucket")
-            self._known = _known(info)
+            self._known = _stat_of(info)
         return self._known
 
     def open(self, mode: Literal["rb"] = "rb") -> BinaryIO:
@@ -233,19 +233,19 @@ class BucketPath:
         return data
 
 
-def fetched_ahead(groups: Iterable[tuple[T, tuple[object, ...]]]) -> Iterator[T]:
+def prefetched(groups: Iterable[tuple[T, tuple[object, ...]]]) -> Iterator[T]:
     """The first of each group, in order; files of a bucket among the others are fetched before their turn comes.
 
     Raises:
         UsageError: the storage cannot be used. What is wrong with a single file is left to whoever reads it.
     """
     waiting: list[tuple[T, list[Future[None]]]] = []
-    pool = ThreadPoolExecutor(_AT_ONCE)  # starts no thread before it must
+    pool = ThreadPoolExecutor(_PARALLEL)  # starts no thread before it must
     try:
         for first, files in groups:
             fetches = [pool.submit(_prepare, file) for file in files if isinstance(file, BucketPath)]
             waiting.append((first, fetches))
-            if len(waiting) > (_AHEAD if fetches else 0):
+            if len(waiting) > (_PREFETCH if fetches else 0):
                 yield _awaited(*waiting.pop(0))
         while waiting:
             yield _awaited(*waiting.pop(0))
@@ -266,5 +266,5 @@ def _prepare(file: BucketPath) -> None:
         return
 
 
-def _known(info: Any) -> Known:
-    return Known(int(info.size or 0), int(info.mtime_ns or 0))
+def _stat_of(info: Any) -> FileStat:
+    return FileStat(int(info.size or 0), int(info.mtime_ns or 0))

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from distill.data.bucket import fetched_ahead
+from distill.data.bucket import prefetched
 from distill.data.config import AnyDataConfig, DiskConfig, ScenesConfig
 from distill.data.factory import build_dataset
 from distill.data.remote_copies import RemoteCopiesConfig
-from distill.data.roots import File, is_far
+from distill.data.roots import File, is_remote
 from distill.errors import UsageError
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def _check_disk(
     pairs = _listed(splits, found)
     if skip_broken and not found.problems:
         found.skippable = {pair.key for pair in splits.select("train", role="teacher")}
-    sampled = is_far(config.root) and not full
+    sampled = is_remote(config.root) and not full
     sizes, sound = _sound_headers([pairs[i] for i in _spread(len(pairs))] if sampled else pairs, found)
     chosen = range(len(sound)) if full else _spread(len(sound))
     label_map = splits.layout.label_map
@@ -193,7 +193,7 @@ def _sound_headers(pairs: list[Pair], found: _Found) -> tuple[Counter[tuple[int,
 
     sizes: Counter[tuple[int, int]] = Counter()
     sound: list[Pair] = []
-    for pair in fetched_ahead((pair, (pair.image, pair.labels)) for pair in pairs):
+    for pair in prefetched((pair, (pair.image, pair.labels)) for pair in pairs):
         try:
             image, labels = read_header(pair.image), read_header(pair.labels)
             refuse_colours(pair.labels, labels.mode)

@@ -24,19 +24,19 @@ class DiskCache:
         folder: where they lie; made when the first is put there.
         limit_bytes: most that they take together.
         suffix: how their names end.
-        makes_room: whether a full shelf gives up what was longest unused; otherwise it takes nothing more.
-        spares_own: it gives up nothing that was used since this object was made. Who reads in a circle would
+        evicts: whether a full shelf gives up what was longest unused; otherwise it takes nothing more.
+        protects_own: it gives up nothing that was used since this object was made. Who reads in a circle would
             otherwise always lose what comes next.
     """
 
     def __init__(
-        self, folder: Path, limit_bytes: int, suffix: str, *, makes_room: bool, spares_own: bool = False
+        self, folder: Path, limit_bytes: int, suffix: str, *, evicts: bool, protects_own: bool = False
     ) -> None:
         self.folder = folder
         self.limit_bytes = limit_bytes
         self._suffix = suffix
-        self._makes_room = makes_room
-        self._spared_since = time.time_ns() if spares_own else None
+        self._evicts = evicts
+        self._protected_since = time.time_ns() if protects_own else None
         self._opened = False
 
     def path(self, name: str) -> Path:
@@ -62,7 +62,7 @@ class DiskCache:
         return True
 
     @contextlib.contextmanager
-    def alone(self, name: str) -> Iterator[None]:
+    def lock(self, name: str) -> Iterator[None]:
         """Keeps other processes and threads from preparing the file of this name at the same time.
 
         Raises:
@@ -78,8 +78,8 @@ class DiskCache:
         """Whether `size` more bytes fit; if so they are taken, as a file of that size."""
         with self._locked() as total:
             held = total.read() if self._opened else self._count()
-            if held + size > self.limit_bytes and self._makes_room and size <= self.limit_bytes:
-                held = self._make_room(size)
+            if held + size > self.limit_bytes and self._evicts and size <= self.limit_bytes:
+                held = self._evict(size)
             fits = held + size <= self.limit_bytes
             total.write(held + size if fits else held)
             self._opened = True
@@ -101,14 +101,14 @@ class DiskCache:
                         held += Path(parent, name).stat().st_size
         return held
 
-    def _make_room(self, size: int) -> int:
+    def _evict(self, size: int) -> int:
         """Deletes what was longest unused until `size` more bytes fit and some to spare; returns what is left."""
         held = self._count()
         found = []
         for path in self.folder.rglob(f"*{self._suffix}"):
             with contextlib.suppress(FileNotFoundError):
                 known = path.stat()
-                if self._spared_since is None or known.st_mtime_ns < self._spared_since:
+                if self._protected_since is None or known.st_mtime_ns < self._protected_since:
                     found.append((known.st_mtime_ns, path, known.st_size))
         wanted = min(self.limit_bytes - size, int(_FULL * self.limit_bytes))
         for _, path, freed in sorted(found):
@@ -117,7 +117,7 @@ class DiskCache:
             path.unlink(missing_ok=True)
             held -= freed
         # All that is left is in use: the folder need not be looked through again.
-        self._makes_room = self._spared_since is None or held <= wanted
+        self._evicts = self._protected_since is None or held <= wanted
         return held
 
     @contextlib.contextmanager

@@ -35,7 +35,7 @@ class PictureCache:
     def __init__(self, folder: Path, limit_bytes: int) -> None:
         self.folder = folder
         self.limit_bytes = limit_bytes
-        self._shelf = DiskCache(folder, limit_bytes, ".pixels", makes_room=False)
+        self._disk_cache = DiskCache(folder, limit_bytes, ".pixels", evicts=False)
 
     def __reduce__(self) -> tuple[object, ...]:
         return PictureCache, (self.folder, self.limit_bytes)
@@ -49,11 +49,11 @@ class PictureCache:
             name = _name(pair, label_map)
         except OSError:
             return decode()  # which says what is wrong with the file
-        found = _read(self._shelf.path(name), pair.key)
+        found = _read(self._disk_cache.path(name), pair.key)
         if found is not None:
             return found
         sample = decode()
-        self._shelf.put(name, _pieces(sample))
+        self._disk_cache.put(name, _pieces(sample))
         return sample
 
 

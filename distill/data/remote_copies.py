@@ -54,29 +54,29 @@ class RemoteCopies:
         Raises:
             UsageError: the folder cannot be used. Whatever `fetch` raises.
         """
-        found = self._standing(name, size)
+        found = self._open_copy(name, size)
         if found is not None:
             return found
         with contextlib.ExitStack() as stack:
             try:
-                stack.enter_context(self._shelf.alone(name))
+                stack.enter_context(self._disk_cache.lock(name))
             except OSError as error:
                 if error.errno != errno.ENOSPC:  # a full disk keeps nothing, and that is all
                     raise UsageError(
                         f"copies of pictures cannot be kept in {self.config.place} ({error.strerror}), must be a "
                         "folder that may be written here; set operation.copies.folder"
                     ) from error
-            found = self._standing(name, size)
+            found = self._open_copy(name, size)
             if found is not None:
                 return found
             data = fetch()
-            self._shelf.put(name, (data,))
+            self._disk_cache.put(name, (data,))
         return io.BytesIO(data)
 
-    def _standing(self, name: str, size: int) -> BinaryIO | None:
+    def _open_copy(self, name: str, size: int) -> BinaryIO | None:
         """The copy, marked as used now; None where there is none, or a damaged one."""
         try:
-            file = self._shelf.path(name).open("rb")
+            file = self._disk_cache.path(name).open("rb")
         except OSError:
             return None
         if os.fstat(file.fileno()).st_size != size:
@@ -87,6 +87,6 @@ class RemoteCopies:
         return file
 
     @functools.cached_property
-    def _shelf(self) -> DiskCache:
+    def _disk_cache(self) -> DiskCache:
         limit = int(self.config.gigabytes * 10**9)
-        return DiskCache(self.config.place, limit, ".copy", makes_room=True)
+        return DiskCache(self.config.place, limit, ".copy", evicts=True)

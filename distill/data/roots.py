@@ -48,10 +48,10 @@ Root = Annotated[
 
 def with_copies(root: File, copies: RemoteCopiesConfig | None) -> File:
     """The root, of which a bucket's pictures are copied to this folder of the node."""
-    return root.keeping(copies) if isinstance(root, BucketPath) and copies is not None else root
+    return root.with_copies(copies) if isinstance(root, BucketPath) and copies is not None else root
 
 
-def is_far(root: File) -> bool:
+def is_remote(root: File) -> bool:
     """Whether every look at a file costs a fetch."""
     return isinstance(root, BucketPath)
 

@@ -139,9 +139,9 @@ class AfDCD(Method):
         self, config: AfDCDConfig, student: ModelInfo, teacher: ModelInfo | None, num_classes: int
     ) -> None:
         super().__init__(config, student, teacher, num_classes)
-        if self.wanted("af_dcd"):
+        if self.is_active("af_dcd"):
             _check_groups(config.groups, tap_channels(self.teacher_info, config.tap))
-        if self.wanted("af_dcd") or self.wanted("mgd"):
+        if self.is_active("af_dcd") or self.is_active("mgd"):
             self.generator = MaskedGenerator(student, self.teacher_info, config.tap, config.masked_share)
 
     @property
@@ -152,16 +152,16 @@ class AfDCD(Method):
     def forward(self, student: Output, teacher: Output | None, labels: Tensor) -> dict[str, Tensor]:
         """Terms `af_dcd` and `mgd`."""
         config, terms = self.config, {}
-        if not (self.wanted("af_dcd") or self.wanted("mgd")):
+        if not (self.is_active("af_dcd") or self.is_active("mgd")):
             return {}
         mine = tap_features(student, self.student_info, config.tap)
-        theirs = tap_features(self.taught(teacher), self.teacher_info, config.tap)
+        theirs = tap_features(self.require_teacher(teacher), self.teacher_info, config.tap)
         valid = valid_pixels(labels, grid(mine))
         restored = self.generator(keep_valid(mine, valid))
-        if self.wanted("af_dcd"):
+        if self.is_active("af_dcd"):
             terms["af_dcd"] = omni_contrast(
                 restored, theirs, config.groups, config.patch, config.pool, config.temperature, valid
             )
-        if self.wanted("mgd"):
+        if self.is_active("mgd"):
             terms["mgd"] = masked_generation(restored, theirs, valid)
         return terms

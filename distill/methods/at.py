@@ -72,9 +72,9 @@ class AT(WithKD):
 
     def forward(self, student: Output, teacher: Output | None, labels: Tensor) -> dict[str, Tensor]:
         """Terms `at` and `kd`."""
-        taught = self.taught(teacher)
+        taught = self.require_teacher(teacher)
         terms = self.logits_terms(student, taught, labels)
-        if self.wanted("at"):
+        if self.is_active("at"):
             mine = tap_features(student, self.student_info, self.config.tap)
             theirs = tap_features(taught, self.teacher_info, self.config.tap)
             terms["at"] = attention_transfer(mine, theirs, valid_pixels(labels, grid(mine)))

@@ -213,16 +213,16 @@ class CIRKD(WithKD):
     ) -> None:
         super().__init__(config, student, teacher, num_classes)
         channels = tap_channels(self.teacher_info, config.tap)
-        if self.wanted("pixel") or self.wanted("region"):
+        if self.is_active("pixel") or self.is_active("region"):
             self.projector = nn.Sequential(
                 nn.Conv2d(tap_channels(student, config.tap), channels, 1, bias=False),
                 nn.BatchNorm2d(channels),
                 nn.ReLU(),
                 nn.Conv2d(channels, channels, 1, bias=False),
             )
-        if self.wanted("pixel"):
+        if self.is_active("pixel"):
             self.pixels = ClassQueue(num_classes, config.pixel_queue, channels)
-        if self.wanted("region"):
+        if self.is_active("region"):
             self.regions = ClassQueue(num_classes, config.region_queue, channels)
 
     @property
@@ -238,20 +238,20 @@ class CIRKD(WithKD):
 
     def forward(self, student: Output, teacher: Output | None, labels: Tensor) -> dict[str, Tensor]:
         """Terms `cirkd`, `pixel`, `region`, `kd`; in training the memory takes in teacher features."""
-        taught = self.taught(teacher)
+        taught = self.require_teacher(teacher)
         terms = self.logits_terms(student, taught, labels)
         mine = tap_features(student, self.student_info, self.config.tap)
         theirs = tap_features(taught, self.teacher_info, self.config.tap).detach()
         labels = resize_labels(labels, grid(mine))
         valid = valid_pixels(labels)
         mine, theirs = keep_valid(mine, valid), keep_valid(resize(theirs.float(), grid(mine)), valid)
-        if self.wanted("cirkd"):
+        if self.is_active("cirkd"):
             pooled, pooled_valid = max_pool_valid(mine, valid, self.config.pool)
             taught_pooled, _ = max_pool_valid(theirs, valid, self.config.pool)
             terms["cirkd"] = cross_image_relation(
                 pooled, taught_pooled, self.config.temperature, pooled_valid
             )
-        if self.wanted("pixel") or self.wanted("region"):
+        if self.is_active("pixel") or self.is_active("region"):
             terms.update(self._memory_terms(mine, theirs, labels))
         return terms
 
@@ -262,7 +262,7 @@ class CIRKD(WithKD):
         is_class = one_hot(labels, self.num_classes).flatten(2)
         terms = {}
         for name, draws in (("pixel", config.pixel_draws), ("region", config.region_draws)):
-            if not self.wanted(name):
+            if not self.is_active(name):
                 continue
             queue = self.pixels if name == "pixel" else self.regions
             columns, exists = queue.draw(draws // self.num_classes + 1)

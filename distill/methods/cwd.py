@@ -94,7 +94,7 @@ class CWD(WithKD):
     ) -> None:
         super().__init__(config, student, teacher, num_classes)
         self.alignment: ChannelAlignment | None = None
-        if config.where == "features" and self.wanted("cwd"):
+        if config.where == "features" and self.is_active("cwd"):
             self.alignment = ChannelAlignment(student, self.teacher_info, config.tap)
 
     @property
@@ -108,9 +108,9 @@ class CWD(WithKD):
 
     def forward(self, student: Output, teacher: Output | None, labels: Tensor) -> dict[str, Tensor]:
         """Terms `cwd` and `kd`."""
-        taught = self.taught(teacher)
+        taught = self.require_teacher(teacher)
         terms = self.logits_terms(student, taught, labels)
-        if not self.wanted("cwd"):
+        if not self.is_active("cwd"):
             return terms
         if self.alignment is None:
             mine, theirs = student.logits, taught.logits

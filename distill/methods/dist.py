@@ -111,11 +111,16 @@ class DIST(Method):
 
     def forward(self, student: Output, teacher: Output | None, labels: Tensor) -> dict[str, Tensor]:
         """Term `dist`."""
-        if not self.wanted("dist"):
+        if not self.is_active("dist"):
             return {}
         config = self.config
         valid = valid_pixels(labels, grid(student.logits))
         term = pearson_relation(
-            student.logits, self.taught(teacher).logits, config.beta, config.gamma, config.temperature, valid
+            student.logits,
+            self.require_teacher(teacher).logits,
+            config.beta,
+            config.gamma,
+            config.temperature,
+            valid,
         )
         return {"dist": term}

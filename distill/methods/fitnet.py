@@ -72,7 +72,7 @@ class FitNet(WithKD):
         self, config: FitNetConfig, student: ModelInfo, teacher: ModelInfo | None, num_classes: int
     ) -> None:
         super().__init__(config, student, teacher, num_classes)
-        if self.wanted("fitnet"):
+        if self.is_active("fitnet"):
             self.alignment = ChannelAlignment(student, self.teacher_info, config.tap)
 
     @property
@@ -82,9 +82,9 @@ class FitNet(WithKD):
 
     def forward(self, student: Output, teacher: Output | None, labels: Tensor) -> dict[str, Tensor]:
         """Terms `fitnet` and `kd`."""
-        taught = self.taught(teacher)
+        taught = self.require_teacher(teacher)
         terms = self.logits_terms(student, taught, labels)
-        if self.wanted("fitnet"):
+        if self.is_active("fitnet"):
             mine = tap_features(student, self.student_info, self.config.tap)
             theirs = tap_features(taught, self.teacher_info, self.config.tap)
             valid = valid_pixels(labels, grid(mine))

@@ -260,7 +260,7 @@ class HeteroAKD(Method):
     ) -> None:
         super().__init__(config, student, teacher, num_classes)
         self._handed_in = False
-        if not self.wanted("hakd"):
+        if not self.is_active("hakd"):
             return
         self.student_projector = LogitsProjector(
             tap_channels(student, config.tap), num_classes, config.final_relu
@@ -292,7 +292,7 @@ class HeteroAKD(Method):
     def train(self, mode: bool = True) -> HeteroAKD:
         """As in torch, but a projector that was handed in stays in evaluation mode."""
         super().train(mode)
-        if self.wanted("hakd") and self.config.teacher_projector == "pretrained":
+        if self.is_active("hakd") and self.config.teacher_projector == "pretrained":
             self.teacher_projector.eval()
         return self
 
@@ -300,7 +300,7 @@ class HeteroAKD(Method):
     def preparation(self) -> str | None:
         """The teacher's projector, where it is to be trained once for all students."""
         config = self.config
-        if config.teacher_projector == "joint" or not self.wanted("hakd"):
+        if config.teacher_projector == "joint" or not self.is_active("hakd"):
             return None
         return f"heteroakd teacher projector, tap {config.tap}, final ReLU {config.final_relu}"
 
@@ -322,7 +322,7 @@ class HeteroAKD(Method):
         Raises:
             UsageError: the method was not built with `teacher_projector='pretrained'`.
         """
-        if self.config.teacher_projector != "pretrained" or not self.wanted("hakd"):
+        if self.config.teacher_projector != "pretrained" or not self.is_active("hakd"):
             raise UsageError(
                 f"teacher_projector is '{self.config.teacher_projector}' and hakd_weight "
                 f"{self.config.hakd_weight:g}, must be 'pretrained' and above 0 "
@@ -345,12 +345,12 @@ class HeteroAKD(Method):
 
     def forward(self, student: Output, teacher: Output | None, labels: Tensor) -> dict[str, Tensor]:
         """Terms `kd`, `hakd` and `proj`."""
-        config, taught = self.config, self.taught(teacher)
+        config, taught = self.config, self.require_teacher(teacher)
         terms: dict[str, Tensor] = {}
-        if self.wanted("kd"):
+        if self.is_active("kd"):
             valid = valid_pixels(labels, grid(student.logits))
             terms["kd"] = pixel_kl(student.logits, taught.logits, config.temperature, valid)
-        if not self.wanted("hakd"):
+        if not self.is_active("hakd"):
             return terms
         self._check_handed_in()
         student_z = self.student_projector(tap_features(student, self.student_info, config.tap))
@@ -367,7 +367,7 @@ class HeteroAKD(Method):
             scale_by_classes=config.scale_by_classes,
             weight_per=config.weight_per,
         )
-        if self.wanted("proj"):
+        if self.is_active("proj"):
             terms["proj"] = cross_entropy(student_z, labels)
             if self._teacher_projector_learns:
                 terms["proj"] = terms["proj"] + cross_entropy(teacher_z, labels)

@@ -98,9 +98,9 @@ class IFVD(WithKD):
 
     def forward(self, student: Output, teacher: Output | None, labels: Tensor) -> dict[str, Tensor]:
         """Terms `ifvd` and `kd`."""
-        taught = self.taught(teacher)
+        taught = self.require_teacher(teacher)
         terms = self.logits_terms(student, taught, labels)
-        if self.wanted("ifvd"):
+        if self.is_active("ifvd"):
             mine = tap_features(student, self.student_info, self.config.tap)
             theirs = tap_features(taught, self.teacher_info, self.config.tap)
             terms["ifvd"] = intra_class_variation(mine, theirs, labels, self.num_classes)

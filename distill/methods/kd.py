@@ -68,7 +68,7 @@ class WithKD(Method):
 
     def logits_terms(self, student: Output, teacher: Output, labels: Tensor) -> dict[str, Tensor]:
         """The `kd` term, where its weight is above 0."""
-        if not self.wanted("kd"):
+        if not self.is_active("kd"):
             return {}
         valid = valid_pixels(labels, grid(student.logits))
         return {"kd": pixel_kl(student.logits, teacher.logits, self.config.kd_temperature, valid)}
@@ -106,7 +106,11 @@ class KD(Method):
 
     def forward(self, student: Output, teacher: Output | None, labels: Tensor) -> dict[str, Tensor]:
         """Term `kd`."""
-        if not self.wanted("kd"):
+        if not self.is_active("kd"):
             return {}
         valid = valid_pixels(labels, grid(student.logits))
-        return {"kd": pixel_kl(student.logits, self.taught(teacher).logits, self.config.temperature, valid)}
+        return {
+            "kd": pixel_kl(
+                student.logits, self.require_teacher(teacher).logits, self.config.temperature, valid
+            )
+        }

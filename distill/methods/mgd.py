@@ -100,7 +100,7 @@ class MGD(Method):
         self, config: MGDConfig, student: ModelInfo, teacher: ModelInfo | None, num_classes: int
     ) -> None:
         super().__init__(config, student, teacher, num_classes)
-        if self.wanted("mgd"):
+        if self.is_active("mgd"):
             self.generator = MaskedGenerator(student, self.teacher_info, config.tap, config.masked_share)
 
     @property
@@ -110,9 +110,9 @@ class MGD(Method):
 
     def forward(self, student: Output, teacher: Output | None, labels: Tensor) -> dict[str, Tensor]:
         """Term `mgd`."""
-        if not self.wanted("mgd"):
+        if not self.is_active("mgd"):
             return {}
         mine = tap_features(student, self.student_info, self.config.tap)
-        theirs = tap_features(self.taught(teacher), self.teacher_info, self.config.tap)
+        theirs = tap_features(self.require_teacher(teacher), self.teacher_info, self.config.tap)
         valid = valid_pixels(labels, grid(mine))
         return {"mgd": masked_generation(self.generator(keep_valid(mine, valid)), theirs, valid)}

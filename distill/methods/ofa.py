@@ -107,7 +107,7 @@ class OFA(Method):
         self, config: OFAConfig, student: ModelInfo, teacher: ModelInfo | None, num_classes: int
     ) -> None:
         super().__init__(config, student, teacher, num_classes)
-        channels = student.channels if self.wanted("stages") else ()
+        channels = student.channels if self.is_active("stages") else ()
         self.classifiers = nn.ModuleList(StageClassifier(c, num_classes) for c in channels)
 
     @property
@@ -117,10 +117,10 @@ class OFA(Method):
 
     def forward(self, student: Output, teacher: Output | None, labels: Tensor) -> dict[str, Tensor]:
         """Terms `ofa` and `stages`."""
-        taught, gamma, terms = self.taught(teacher), self.config.gamma, {}
-        if self.wanted("ofa"):
+        taught, gamma, terms = self.require_teacher(teacher), self.config.gamma, {}
+        if self.is_active("ofa"):
             terms["ofa"] = target_enhanced(student.logits, taught.logits, labels, gamma)
-        if self.wanted("stages"):
+        if self.is_active("stages"):
             losses = [
                 target_enhanced(classify(stage), taught.logits, labels, gamma)
                 for classify, stage in zip(self.classifiers, student.stages, strict=True)

@@ -125,11 +125,11 @@ class Method(nn.Module):
         """Takes what `prepare` returned, here or for another student of the same teacher."""
         raise NotImplementedError
 
-    def wanted(self, term: str) -> bool:
+    def is_active(self, term: str) -> bool:
         """Whether a term's weight is above 0."""
         return self.weights[term] > 0
 
-    def taught(self, teacher: Output | None) -> Output:
+    def require_teacher(self, teacher: Output | None) -> Output:
         """The teacher's output, which must be there."""
         if teacher is None:
             raise UsageError(

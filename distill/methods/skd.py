@@ -108,9 +108,9 @@ class SKD(WithKD):
 
     def forward(self, student: Output, teacher: Output | None, labels: Tensor) -> dict[str, Tensor]:
         """Terms `skd` and `kd`."""
-        taught = self.taught(teacher)
+        taught = self.require_teacher(teacher)
         terms = self.logits_terms(student, taught, labels)
-        if self.wanted("skd"):
+        if self.is_active("skd"):
             mine = tap_features(student, self.student_info, self.config.tap)
             theirs = tap_features(taught, self.teacher_info, self.config.tap)
             valid = valid_pixels(labels, grid(mine))

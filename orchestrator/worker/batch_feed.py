@@ -10,7 +10,7 @@ from torch import Tensor
 
 from distill.data.stream import HostBatch, normalise, stream
 from distill.models import ModelInfo, Output
-from distill.models.output import PARTS
+from distill.models.output import PARTS, OutputMaps
 from distill.recipe import digest
 from distill.training import Batch
 from orchestrator.ledger.tables import Ledger
@@ -30,7 +30,7 @@ class TeacherBatch(NamedTuple):
     """As it came out of the stream: pictures, labels, which pictures they are."""
     images_b3hw: Tensor
     """The pictures as networks see them."""
-    maps: dict[str, list[Tensor]]
+    maps: OutputMaps
 
 
 class BatchFeed:
@@ -111,12 +111,12 @@ class BatchFeed:
         if self._teacher is None or "teacher" not in needs:
             return TeacherBatch(sent, images, {})
         with watch.measure("teacher"):
-            return TeacherBatch(sent, images, self._teacher.output(host, images, needs).maps_of(needs))
+            return TeacherBatch(sent, images, self._teacher.maps(host, images, needs))
 
     def batch_of(self, shown: TeacherBatch) -> Batch:
         """The same as students see it."""
         (_, labels, index), images, maps = shown
-        output = Output.of_maps(maps, images.new_empty(0)) if maps else None
+        output = Output.from_maps(maps) if maps else None
         return Batch.shared(images, labels.long(), index, output, self.division.peers.reduce)
 
     def teacher_batches(self) -> Iterator[tuple[Output, Tensor]]:
@@ -186,7 +186,7 @@ class StudentBatches:
         with watch.measure("data"):
             host = self._whole("batch", None if mine is None else mine.host, giver)
             images = self._supply.images(host[0]) if mine is None else mine.images_b3hw
-        maps: dict[str, list[Tensor]] = {}
+        maps: OutputMaps = {}
         if "teacher" in needs:
             with watch.measure("teacher"):
                 for part in PARTS:

@@ -19,7 +19,7 @@ import torch
 from distill.data import SegmentationDataset
 from distill.errors import reading
 from distill.models import CheckpointMetadata, save_model
-from distill.models.teachers import Teacher, load_teacher
+from distill.models.teachers import TeacherNetwork, load_teacher
 from distill.training import Student
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.plan import Trial, trial_weights
@@ -143,7 +143,7 @@ def keep_model(
 
 def load_weights(
     ledger: Ledger, path: str, program_sha256: str | None, device: torch.device | str
-) -> Teacher:
+) -> TeacherNetwork:
     """A frozen model or teacher from its file in the run; a program only if it is the one that the config names."""
     with ledger.local_file(path) as local:
         return load_teacher(local, program_sha256).to(device)

@@ -13,7 +13,7 @@ from distill.errors import UsageError
 from distill.evaluation import Counts, evaluate, merge_counts, task_metrics
 from distill.models import SegmentationModel
 from distill.models.costs import count_module, measure_latency
-from distill.models.teachers import Teacher
+from distill.models.teachers import TeacherNetwork
 from distill.recipe import digest
 from distill.training import Student
 from orchestrator.ledger.row_builders import count_rows
@@ -28,7 +28,7 @@ from orchestrator.worker.main import CohortJob
 class LoadedTeacher:
     """A teacher in a student's seat: it is scored as every model is, and not trained."""
 
-    scored_model: Teacher
+    scored_model: TeacherNetwork
 
     def average_buffers(self) -> None:
         """Nothing to average: every worker has loaded the same."""
@@ -131,7 +131,7 @@ class Evaluator:
             rows = count_rows(trial.trial_id, split, self._test.classes, found)
             self._ledger.append("counts", rows, f"{trial.trial_id}-{split}")
 
-    def _size(self, model: Teacher) -> tuple[str, dict[str, Any]] | None:
+    def _size(self, model: TeacherNetwork) -> tuple[str, dict[str, Any]] | None:
         """Size and speed of a model on one test picture, with the row's name; None where they are known."""
         height, width = self._test[0].image_hw3.shape[:2]
         made = vars(model.options) if isinstance(model, SegmentationModel) else model.description.network

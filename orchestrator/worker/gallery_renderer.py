@@ -18,7 +18,7 @@ from distill.data import Sample, SegmentationDataset, build_dataset
 from distill.data.stream import normalise
 from distill.errors import UsageError
 from distill.evaluation import confusion_matrices, pixel_logits
-from distill.models.teachers import Teacher
+from distill.models.teachers import TeacherNetwork
 from distill.recipe import Recipe
 from orchestrator.leaderboard.gallery_page import (
     ALONE_RIGHT,
@@ -115,7 +115,7 @@ def draw_room(predicted: Predicted, longest: int) -> Room:
     return Room(predicted.exhibit, panels, (*classes, *ignored))
 
 
-def _predict(model: Teacher, samples: Sequence[Sample], scored: Recipe, device: str) -> list[Bytes]:
+def _predict(model: TeacherNetwork, samples: Sequence[Sample], scored: Recipe, device: str) -> list[Bytes]:
     """A model's classes of every pixel, picture by picture, in the precision and windows of its recipe."""
     model = model.eval()
     found = []

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from distill.data.stream import HostBatch
 from distill.models import ModelInfo, Output, SegmentationModel
-from distill.models.teachers import Teacher as FrozenModel
+from distill.models.output import OutputMaps
+from distill.models.teachers import TeacherNetwork
 from distill.teacher_output_cache import TeacherOutputCache
 from distill.training import teacher_output
 from orchestrator.ledger.tables import Ledger
@@ -34,7 +35,7 @@ class TeacherForward:
         teacher: Teacher,
         ledger: Ledger,
         device: torch.device,
-        loaded: FrozenModel | None,
+        loaded: TeacherNetwork | None,
     ) -> None:
         path = teacher_weights(teacher)
         self._precision = job.cohort.recipe.precision
@@ -68,21 +69,20 @@ class TeacherForward:
         """What the teacher says of these pictures."""
         return teacher_output(self._model, images, self._precision)
 
-    def output(self, host: HostBatch, images: Tensor, needs: Set[str]) -> Output:
-        """What the teacher says of a batch.
+    def maps(self, host: HostBatch, images: Tensor, needs: Set[str]) -> OutputMaps:
+        """The parts of the teacher's output for a batch that the methods read.
 
         Args:
             host: the batch as it came out of the stream. images: the same, as networks see it.
-            needs: which parts of the output the methods look at; the others are empty.
+            needs: which parts of the output the methods read.
         """
-        compute = partial(self._shown, images, needs)
-        return compute() if self._kept is None else self._kept.output(host, images, needs, compute)
+        compute = partial(self._compute_maps, images, needs)
+        return compute() if self._kept is None else self._kept.maps(host, images, needs, compute)
 
-    def _shown(self, images: Tensor, needs: Set[str]) -> Output:
-        """What the methods look at, as the students' own maps lie in memory: losses of mixed layouts are slow."""
-        maps = self.computed(images).maps_of(needs)
-        laid_out = {part: [m.contiguous(memory_format=self._layout) for m in maps[part]] for part in maps}
-        return Output.of_maps(laid_out, images.new_empty(0))
+    def _compute_maps(self, images: Tensor, needs: Set[str]) -> OutputMaps:
+        """The maps in the memory layout of the students' own maps: losses over mixed layouts are slow."""
+        maps = self.computed(images).maps(needs)
+        return {part: [m.contiguous(memory_format=self._layout) for m in maps[part]] for part in maps}
 
     def take_saved(self) -> float:
         """Seconds of computing that reading has saved since the last time: alone a student would pay for them."""
