@@ -1,4 +1,4 @@
-"""Data sets, augmentation and generated scenes. The only package that imports albumentations."""
+"""Data sets, augmentation and generated scenes. Only this package imports albumentations."""
 
 from distill.data.check import DatasetReport, check_dataset
 from distill.data.config import (

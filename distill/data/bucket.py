@@ -1,8 +1,8 @@
-"""A data set's folder in an object store, read as if it lay on a disk.
+"""Reads a data set's folder in an object store through an interface like `pathlib.Path`.
 
-A bucket is listed once by each process that asks, folder by folder. A picture is fetched when it is first read, and
-read from the node's copy from then on. Which copy belongs to a picture follows from its address, size and time of
-change in the listing: one that was changed since has another copy.
+Each process lists a folder of a bucket once. A picture is downloaded when it is first read; later reads use the local
+copy on the node. A copy is identified by the file's address, size and modification time in the listing, so a changed
+file gets a new copy.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from distill.uris import display_uri, join_uri, open_filesystem
 T = TypeVar("T")
 
 _REMEDY = Remedy("give another root")
-_PARALLEL = 16  # a store answers many requests as fast as one
-_PREFETCH = 64
+_PARALLEL = 16  # concurrent downloads: a store answers many requests as fast as one
+_PREFETCH = 64  # groups of files downloaded ahead
 
 
 class FileStat(NamedTuple):
-    """What a listing tells of a file: bytes, and nanoseconds since 1970."""
+    """Size in bytes and modification time in nanoseconds since 1970, as in a listing."""
 
     st_size: int
     st_mtime_ns: int
 
 
 class _Bucket:
-    """One address: its file system, and what this process has listed and read of it."""
+    """A bucket's address and file system, with this process's cache of listings and small files."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -62,11 +62,11 @@ class _Bucket:
         )
 
     def files(self, folder: str) -> tuple[tuple[str, FileStat], ...]:
-        """All files below a folder, by their path below it; one request for a thousand, once."""
+        """All files below a folder with their relative paths; listed once per process."""
         from pyarrow.fs import FileSelector
 
         def find(filesystem: Any, target: str) -> tuple[tuple[str, FileStat], ...]:
-            # a folder that is not there raises as a bucket that is not there does, which is told apart
+            # a missing folder and a missing bucket both raise; `with_retries` distinguishes them
             found = filesystem.get_file_info(FileSelector(target, recursive=True))
             cut = len(target) + 1
             return tuple((info.path[cut:], _stat_of(info)) for info in found if info.is_file)
@@ -79,7 +79,7 @@ class _Bucket:
         return self._listed[folder]
 
     def children(self, folder: str) -> list[str]:
-        """Names of files and folders in a folder."""
+        """Names of the files and folders in a folder."""
         from pyarrow.fs import FileSelector
 
         infos = self._with_retries(folder, lambda fs, target: fs.get_file_info(FileSelector(target)))
@@ -90,7 +90,7 @@ class _Bucket:
         return self._with_retries(path, lambda filesystem, target: filesystem.get_file_info(target))
 
     def read(self, path: str) -> bytes:
-        """A file's bytes. Raises FileNotFoundError where it is none."""
+        """A file's bytes; raises FileNotFoundError if it does not exist."""
 
         def fetch(filesystem: Any, target: str) -> bytes:
             with filesystem.open_input_stream(target, compression=None) as stream:
@@ -102,13 +102,13 @@ class _Bucket:
             raise FileNotFoundError(errno.ENOENT, "it is not in its bucket") from None
 
     def read_once(self, path: str) -> bytes:
-        """A small file's bytes, which this process keeps."""
+        """A small file's bytes, cached by this process."""
         if path not in self._texts:
             self._texts[path] = self._or_raise_again(lambda: self.read(path))
         return self._texts[path]
 
     def _or_raise_again(self, action: Callable[[], T]) -> T:
-        """The action's outcome; a store that failed once is not waited for again, folder by folder."""
+        """Run an action; after one failure raise the same error at once, without further retries."""
         if self._failure is not None:
             raise UsageError(self._failure)
         try:
@@ -119,10 +119,10 @@ class _Bucket:
 
 
 class BucketPath:
-    """A folder or file in an object store: as much of `pathlib.Path` as reading a data set takes.
+    """A folder or file in an object store, with the part of `pathlib.Path` that reading a data set needs.
 
-    Its text is for people, without credentials and options; `address` is the whole. Storage that stumbles is asked
-    again; storage that cannot be used raises `UsageError` wherever it is asked (see `distill.retry`).
+    `str()` gives the address without credentials and options; `address` is the complete URI. Transient storage errors
+    are retried; others raise `UsageError` (see `distill.retry`).
     """
 
     __slots__ = ("_bucket", "_copies", "_known", "_path")
@@ -139,14 +139,14 @@ class BucketPath:
         return BucketPath.__new__(BucketPath)._fill(self._bucket, path, known, self._copies)
 
     def with_copies(self, copies: RemoteCopiesConfig) -> BucketPath:
-        """The same place, whose pictures are copied to another folder; what was listed stays known."""
+        """The same path with another folder for local copies; listings stay cached."""
         return BucketPath.__new__(BucketPath)._fill(
             self._bucket, self._path, self._known, RemoteCopies(copies)
         )
 
     @property
     def address(self) -> str:
-        """The whole URI, credentials and options included."""
+        """The complete URI, with credentials and options."""
         return join_uri(self._bucket.address, self._path) if self._path else self._bucket.address
 
     def __str__(self) -> str:
@@ -165,21 +165,21 @@ class BucketPath:
         return self._other(posixpath.normpath(posixpath.join(self._path, path)))
 
     def absolute(self) -> BucketPath:
-        """This very place."""
+        """The path itself, which is always absolute."""
         return self
 
     def as_uri(self) -> str:
-        """What tells this place from all others, without credentials."""
+        """A URI that identifies the path, without credentials."""
         return redacted(self.address, {})
 
     @property
     def name(self) -> str:
-        """The last part of the path."""
+        """Last part of the path."""
         return posixpath.basename(self._path or display_uri(self._bucket.address))
 
     @property
     def parent(self) -> BucketPath:
-        """The folder that it lies in; a bucket's own is itself."""
+        """The parent folder; the root of a bucket is its own parent."""
         if self._path:
             return self._other(posixpath.dirname(self._path))
         place, mark, options = self._bucket.address.partition("?")
@@ -187,26 +187,26 @@ class BucketPath:
         return self if above.endswith("/") else BucketPath(above + mark + options)
 
     def is_dir(self) -> bool:
-        """Whether a folder is there: in most stores, whether anything lies below it."""
+        """Whether the folder exists; in most stores, whether it contains anything."""
         from pyarrow.fs import FileType
 
         return bool(self._bucket.info(self._path).type == FileType.Directory)
 
     def iterdir(self) -> Iterator[BucketPath]:
-        """What lies in a folder."""
+        """Files and folders in this folder."""
         return (self / name for name in self._bucket.children(self._path))
 
     def files(self) -> Iterator[tuple[str, BucketPath]]:
-        """All files below a folder, each with its path below it; none where there is no folder."""
+        """All files below this folder with their relative paths; none if it does not exist."""
         for name, known in self._bucket.files(self._path):
             yield name, self._other(posixpath.join(self._path, name), known)
 
     def read_text(self, encoding: str) -> str:
-        """A small file's text, which is fetched once by each process."""
+        """A small file's text, downloaded once per process."""
         return self._bucket.read_once(self._path).decode(encoding)
 
     def stat(self) -> FileStat:
-        """Size and time of change, as they were when the bucket was listed. Raises FileNotFoundError."""
+        """Size and modification time as in the listing; raises FileNotFoundError if the file does not exist."""
         if self._known is None:
             info = self._bucket.info(self._path)
             if not info.is_file:
@@ -215,10 +215,10 @@ class BucketPath:
         return self._known
 
     def open(self, mode: Literal["rb"] = "rb") -> BinaryIO:
-        """The file's bytes, from the copy on this node, which is fetched where there is none.
+        """Open the local copy of the file, downloading it if there is none.
 
         Raises:
-            OSError: it is not there any more, or was changed since the bucket was listed.
+            OSError: the file was deleted or changed after the bucket was listed.
         """
         known = self.stat()
         version = f"{self.as_uri()}\0{known.st_size}\0{known.st_mtime_ns}"
@@ -234,10 +234,10 @@ class BucketPath:
 
 
 def prefetched(groups: Iterable[tuple[T, tuple[object, ...]]]) -> Iterator[T]:
-    """The first of each group, in order; files of a bucket among the others are fetched before their turn comes.
+    """Yield the first element of each (element, files) group in order, downloading bucket files ahead.
 
     Raises:
-        UsageError: the storage cannot be used. What is wrong with a single file is left to whoever reads it.
+        UsageError: the storage cannot be used. Errors of single files are raised when they are read.
     """
     waiting: list[tuple[T, list[Future[None]]]] = []
     pool = ThreadPoolExecutor(_PARALLEL)  # starts no thread before it must

@@ -21,19 +21,19 @@ def build_dataset(
     cache: PictureCache | None = None,
     copies: RemoteCopiesConfig | None = None,
 ) -> SegmentationDataset:
-    """The pictures that one role may see in one split.
+    """Build the data set of one split for one role.
 
     Args:
-        config: which data set.
-        split: `train` to fit, `tune` to search, `test` to report.
-        protocol: `clean` cuts tune out of the training pictures; `paper` trains on all of them, and its tune
-            split is the test split (not free of leakage).
-        role: the teacher may have more labelled training pictures than the student.
-        cache: where decoded pictures of a data set on disk are kept; None decodes them every time.
-        copies: where pictures that are fetched from a bucket are kept on this node; by default as `RemoteCopiesConfig` has it.
+        config: config of the data set.
+        split: `train` to train on, `tune` to select on, `test` to report.
+        protocol: `clean` takes the tune split out of the training pictures. `paper` trains on all of them and uses
+            the test split as tune split, which is not leakage-free.
+        role: a teacher may have more labelled training pictures than a student.
+        cache: cache of decoded pictures of a data set on disk; None decodes them each time.
+        copies: local copies of pictures in a bucket; None uses the defaults of `RemoteCopiesConfig`.
 
     Raises:
-        UsageError: files are missing, the split would be empty, or a bucket cannot be read.
+        UsageError: files are missing, the split is empty, or a bucket cannot be read.
     """
     if isinstance(config, ScenesConfig):
         from distill.data.scenes import ScenesDataset
@@ -45,7 +45,7 @@ def build_dataset(
 
 
 def licence_of(config: AnyDataConfig) -> str | None:
-    """The page that says who may use a data set for what; None where nobody has to ask: its scenes are generated."""
+    """Name and page of a data set's licence; None for generated scenes, which need none."""
     if isinstance(config, ScenesConfig):
         return None
     from distill.data.layouts import layout_of

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 IGNORE_INDEX = 255
-"""The label of pixels that count neither in a loss nor in a score."""
+"""Label of pixels that are excluded from losses and scores."""
 
 Split = Literal["train", "tune", "test"]
 Protocol = Literal["clean", "paper"]
@@ -25,7 +25,7 @@ class Sample:
     Attributes:
         image_hw3: RGB, uint8.
         labels_hw: class per pixel, uint8; `IGNORE_INDEX` where ignored.
-        key: the picture's name within its data set, stable for ever.
+        key: the picture's name within its data set; it never changes.
     """
 
     image_hw3: NDArray[np.uint8]
@@ -34,7 +34,7 @@ class Sample:
 
 
 class SegmentationDataset(typing.Protocol):
-    """Labelled pictures in a fixed order. Arrays of a sample may be shared: never write to them."""
+    """Labelled pictures in a fixed order. Arrays of a sample may be shared, so do not write to them."""
 
     @property
     def name(self) -> str:
@@ -46,11 +46,11 @@ class SegmentationDataset(typing.Protocol):
 
     @property
     def num_classes(self) -> int:
-        """Number of classes, the ignored label not among them."""
+        """Number of classes, without the ignored label."""
 
     @property
     def palette(self) -> tuple[tuple[int, int, int], ...]:
-        """A colour (R, G, B) per class, for pictures of label maps."""
+        """A colour (R, G, B) per class to draw label maps with."""
 
     @property
     def ignore_index(self) -> int:
@@ -58,7 +58,7 @@ class SegmentationDataset(typing.Protocol):
 
     @property
     def broken_share(self) -> float:
-        """Share of the pictures that a training may find unreadable and skip."""
+        """Share of the pictures that may be unreadable and skipped in training."""
 
     def __len__(self) -> int: ...
 

@@ -1,10 +1,10 @@
-"""Distillation losses, one file per paper: its settings, its formula, and its terms.
+"""Distillation methods: one file per paper, with its settings, its formula and its loss terms.
 
 >>> from distill.methods import build_method, list_methods
 >>> method = build_method("kd", student=student, teacher=teacher, num_classes=19, temperature=2)
 >>> terms = method(student(images), teacher(images), labels)
 
-The formulas are plain functions, student first and teacher second, in float32, a mean over the valid pixels.
+Formulas are plain functions of student and teacher tensors, computed in float32 as means over the valid pixels.
 """
 
 from distill.data.sample import IGNORE_INDEX

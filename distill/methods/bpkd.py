@@ -51,7 +51,7 @@ def boundary_kl(
     """`pixel_kl` on the edges between classes (Liu 2024).
 
     Args:
-        student_logits: `B×K×h×w`; its grid is the one that counts.
+        student_logits: `B×K×h×w`; the loss is computed on its grid.
         teacher_logits: `B×K×h'×w'`, resized bilinearly.
         labels: `B×H×W` int64, 255 ignored. Edges are found on the labels' grid, so that their width is the same
             for all students, and resized to the student's grid by nearest neighbour.

@@ -30,19 +30,19 @@ def build_method(
     num_classes: int,
     **config: Any,
 ) -> Method:
-    """A method for a pair of models.
+    """Build a method for a pair of models.
 
     Args:
         name: one of `list_methods()`, or several joined by `+`.
         student: the student, or its `ModelInfo`.
-        teacher: the teacher, its `ModelInfo`, or None for a method that reads none.
-        num_classes: K of the data set.
-        **config: settings of the method's `Config`; the rest keep their defaults. Those of a combination are
-            named `<method>.<setting>`.
+        teacher: the teacher, its `ModelInfo`, or None for a method without one.
+        num_classes: number of classes K of the data set.
+        **config: settings of the method's `Config`; others have their defaults. A combination's settings are named
+            `<method>.<setting>`.
 
     Raises:
-        UsageError: an unknown name or setting, a setting out of range, a missing teacher, or class counts
-            that differ.
+        UsageError: a name or setting is unknown, a setting is out of range, the teacher is missing, or the numbers of
+            classes differ.
     """
     cls = method_class(name)
     settings = parse_config(name, cls.Config, config)
@@ -50,5 +50,5 @@ def build_method(
 
 
 def _info(model: SegmentationModel | ModelInfo) -> ModelInfo:
-    info: Any = getattr(model, "info", None)  # a ModelInfo has none; telling by type would import the models
+    info: Any = getattr(model, "info", None)  # a ModelInfo has no `info`; isinstance would import the models
     return model if info is None else info  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""KD: every pixel's class probabilities follow the teacher's. Other methods add this term to theirs."""
+"""KD: per-pixel KL divergence of class probabilities. Several other methods add this term to their own."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def pixel_kl(
     """T²·mean over valid pixels of KL(softmax(z_t/T) ‖ softmax(z_s/T)) (Hinton 2015, section 2).
 
     Args:
-        student_logits: `B×K×h×w`; its grid is the one that counts.
+        student_logits: `B×K×h×w`; the loss is computed on its grid.
         teacher_logits: `B×K×h'×w'`, resized bilinearly.
         temperature: T, above 0.
-        valid: `B×h×w` bool, pixels that count; all where None.
+        valid: `B×h×w` bool, valid pixels; None means all.
 
     Returns:
         A 0-dim float32 tensor with a gradient to the student only.
@@ -67,7 +67,7 @@ class WithKD(Method):
     config: WithKDConfig
 
     def logits_terms(self, student: Output, teacher: Output, labels: Tensor) -> dict[str, Tensor]:
-        """The `kd` term, where its weight is above 0."""
+        """The `kd` term if its weight is above 0, else no term."""
         if not self.is_active("kd"):
             return {}
         valid = valid_pixels(labels, grid(student.logits))
