@@ -43,7 +43,7 @@ from distill.methods import (
     pixel_kl,
     target_enhanced,
 )
-from distill.methods.bpkd import edge_and_body
+from distill.methods.bpkd import body_kl, boundary_kl, class_edges
 
 BATCH = 2
 CHANNELS = 256
@@ -55,8 +55,8 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 def bpkd(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
     """Both terms, as the method computes them: edges are found once."""
-    edge, body = edge_and_body(labels)
-    return pixel_kl(student, teacher, 1.0, edge) + channel_kl(student, teacher, 1.0, body)
+    edges = class_edges(labels)
+    return boundary_kl(student, teacher, labels, edges=edges) + body_kl(student, teacher, labels, edges=edges)
 
 
 LOGITS: dict[str, Loss] = {

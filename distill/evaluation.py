@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from distill.data.dataset import Sample, SegmentationDataset
+    from distill.data.sample import Sample, SegmentationDataset
     from distill.models.output import Output
     from distill.recipe import SlidingWindow
 

@@ -19,7 +19,7 @@ class GradientBuffer:
     whether a worker failed.
     """
 
-    _MAX_TOLD = 63
+    _MAX_ATTACHED = 63
     _ALIGNMENT = 16
 
     def __init__(self, model: nn.Module, method: nn.Module, device: torch.device) -> None:
@@ -32,8 +32,8 @@ class GradientBuffer:
                     places.append((parameter, offset))
                     offset += math.ceil(parameter.numel() / self._ALIGNMENT) * self._ALIGNMENT
             ends.append(offset)
-        self._student_end, self._told_start = ends
-        self.flat = torch.zeros(offset + self._MAX_TOLD + 1, device=device)
+        self._student_end, self._attached_start = ends
+        self.flat = torch.zeros(offset + self._MAX_ATTACHED + 1, device=device)
         for parameter, start in places:
             view = self.flat[start : start + parameter.numel()]
             parameter.grad = view.as_strided(parameter.size(), parameter.stride(), view.storage_offset())
@@ -42,17 +42,19 @@ class GradientBuffer:
         """Clears the gradients, keeping them where they are."""
         self.flat.zero_()
 
-    def tell(self, numbers: list[Tensor], *, failed: bool) -> None:
+    def attach(self, numbers: list[Tensor], *, failed: bool) -> None:
         """Puts this worker's numbers and its failure behind the gradients."""
         if failed:
             self.flat.zero_()
             self.flat[-1].fill_(1.0)
         elif numbers:
-            self.flat[self._told_start : self._told_start + len(numbers)] = torch.stack(numbers).to(self.flat)
+            self.flat[self._attached_start : self._attached_start + len(numbers)] = torch.stack(numbers).to(
+                self.flat
+            )
 
-    def told(self, count: int) -> Tensor:
+    def attached(self, count: int) -> Tensor:
         """The first `count` numbers, means over the workers once reduced."""
-        return self.flat[self._told_start : self._told_start + count].clone()
+        return self.flat[self._attached_start : self._attached_start + count].clone()
 
     def failures(self) -> Tensor:
         """Share of the workers that told of a failure, once reduced."""
@@ -62,7 +64,7 @@ class GradientBuffer:
         """Scales the student's gradients, and apart from them the method's own, down to `norm`."""
         if norm is None:
             return
-        for part in (self.flat[: self._student_end], self.flat[self._student_end : self._told_start]):
+        for part in (self.flat[: self._student_end], self.flat[self._student_end : self._attached_start]):
             if part.numel():
                 part.mul_((norm / (torch.linalg.vector_norm(part) + 1e-6)).clamp(max=1.0))
 

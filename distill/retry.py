@@ -30,7 +30,7 @@ _REFUSED = (
 )
 
 
-class Advice(NamedTuple):
+class Remedy(NamedTuple):
     """What a person can do about storage that cannot be used.
 
     Attributes:
@@ -42,14 +42,14 @@ class Advice(NamedTuple):
     after: str = ""
 
 
-def with_retries(action: Callable[[], T], *, place: str, is_local: bool, advice: Advice) -> T:
+def with_retries(action: Callable[[], T], *, place: str, is_local: bool, remedy: Remedy) -> T:
     """Runs an action on storage, again where it may have stumbled; the action must be safe to repeat.
 
     Args:
         action: reads or writes one file whole, or lists or deletes.
         place: the file, for the message.
         is_local: a disk or a network folder, whose errors tell what they are; an object store's do not.
-        advice: what to do about it, for the message.
+        remedy: what to do about it, for the message.
 
     Raises:
         FileNotFoundError: nothing is there.
@@ -61,7 +61,7 @@ def with_retries(action: Callable[[], T], *, place: str, is_local: bool, advice:
         except FileNotFoundError:
             raise
         except OSError as error:
-            sentence = _hopeless(error, place, advice.elsewhere)
+            sentence = _hopeless(error, place, remedy.elsewhere)
             passing = not is_local or error.errno in _PASSING
             if sentence is None and not passing:
                 raise
@@ -70,7 +70,7 @@ def with_retries(action: Callable[[], T], *, place: str, is_local: bool, advice:
                     f"{place} was not reached in {TRIES} tries ({_first_line(error)}); see to the storage"
                 )
             if sentence is not None:
-                raise UsageError(". ".join(filter(None, (sentence, advice.after)))) from error
+                raise UsageError(". ".join(filter(None, (sentence, remedy.after)))) from error
             time.sleep(FIRST_WAIT * 2**attempt * random.uniform(0.75, 1.25))
     raise AssertionError("the last try either returns or raises")
 

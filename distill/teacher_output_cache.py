@@ -1,8 +1,8 @@
-"""A frozen teacher's outputs for the batches it has seen, kept on a disk of the machine.
+"""Caches a frozen teacher's outputs on a local disk.
 
-Waves of a search show the same stream, and so do later runs on the same data: what the teacher says of a batch need not
-be worked out again where reading it is quicker. An entry's name is a hash of all that decides it, the pictures' own bytes
-included, so that a stale one cannot be read, whatever was changed. What is read are the very bits that were computed.
+All waves of a search train on the same stream of batches, and so do later runs on the same data. Where reading an
+output is faster than computing it, it is read. The name of an entry is a hash of everything that decides its content,
+the bytes of the pictures included, so a stale entry is never read. A cached output equals the computed one to the bit.
 """
 
 from __future__ import annotations
@@ -23,24 +23,28 @@ from torch import Tensor
 
 from distill.data.disk_cache import DiskCache
 from distill.data.stream import HostBatch
-from distill.models.output import PARTS, Output
+from distill.models.output import PARTS, OutputMaps
 
-PROBES = 5  # of reading, and of computing, before the quicker is known
-WRITES_AHEAD = 4  # batches that wait to be written; where the disk is slower, some are not kept
+PROBES = 5  # timed reads, and timed forward passes, before the faster one is known
+WRITES_AHEAD = 4  # batches that may wait to be written; on a slower disk, some batches are not cached
 
 T = TypeVar("T")
 
 
 class TeacherOutputCache:
-    """Outputs of one teacher.
+    """Cache of the outputs of one teacher.
+
+    The names of entries hash `teacher`, `precision`, `layout` and the properties of the machine that decide the last
+    bits of an output.
 
     Args:
-        folder: of this machine's own, in memory or on a fast disk.
-        limit_bytes: most that the folder holds. What no running worker has used makes room; then nothing more is kept.
-        teacher: hash of the teacher's weights file.
-        precision: the recipe's. layout: how the teacher lies in memory. Both decide the last bits, as what of the
-            machine does, and are part of each name.
-        device: where the teacher runs.
+        folder: a folder in memory or on a fast disk of this machine.
+        limit_bytes: maximum size of the folder. Entries that no running worker has used are deleted to make room;
+            when none is left, nothing more is cached.
+        teacher: sha256 of the teacher's weights file.
+        precision: the recipe's precision.
+        layout: memory layout of the teacher's weights.
+        device: device that the teacher runs on.
     """
 
     def __init__(
@@ -53,7 +57,7 @@ class TeacherOutputCache:
         layout: str,
         device: torch.device,
     ) -> None:
-        self._shelf = DiskCache(folder, limit_bytes, ".outputs", makes_room=True, spares_own=True)
+        self._disk_cache = DiskCache(folder, limit_bytes, ".outputs", evicts=True, protects_own=True)
         self._device = device
         self._identity = {
             "teacher": teacher,
@@ -63,54 +67,57 @@ class TeacherOutputCache:
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
             "threads": torch.get_num_threads(),
         }
-        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kept outputs")
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="teacher outputs")
         self._writing: list[Future[bool]] = []
         self._reading: list[float] = []
         self._computing: list[float] = []
         self.off = False
         self.saved_seconds = 0.0
-        """Time that reading has saved since somebody set this to 0: a teacher costs what computing costs."""
+        """Computing time less reading time, summed since the caller last set this to 0.
 
-    def output(
-        self, host: HostBatch, images: Tensor, needs: Set[str], compute: Callable[[], Output]
-    ) -> Output:
-        """The teacher's output for a batch, read or computed.
+        A student is charged what computing the outputs would have cost."""
+
+    def maps(
+        self, host: HostBatch, images: Tensor, needs: Set[str], compute: Callable[[], OutputMaps]
+    ) -> OutputMaps:
+        """The teacher's maps for a batch, read or computed.
 
         Args:
-            host: the batch as it came out of the stream. images: the same, as the teacher sees it.
-            needs: which of `PARTS` somebody will look at; of one that is read the others are empty.
-            compute: the teacher's forward pass.
+            host: the batch as the stream returned it.
+            images: the same images, normalised, as the teacher takes them.
+            needs: the `PARTS` that are read by the methods.
+            compute: runs the teacher and returns the maps of those parts.
         """
         if self.off:
             return compute()
         name = self._name(host, images)
         found, seconds = self._timed(lambda: self._read(name, needs), self._reading)
         if found is not None:
-            output, computing = found
+            maps, computing = found
             reading = statistics.median(self._reading) if seconds is None else seconds
             self.saved_seconds += computing - reading
             self.off = len(self._reading) == PROBES and statistics.median(self._reading) >= computing
-            return output
+            return maps
         computed, _ = self._timed(compute, self._computing)
         assert computed is not None  # it was just computed
-        self._keep(name, computed.maps_of(needs), statistics.median(self._computing))
+        self._store(name, computed, statistics.median(self._computing))
         return computed
 
     def close(self) -> None:
-        """Waits until all is written."""
+        """Waits until all entries are written."""
         self._writer.shutdown(wait=True)
 
     def _timed(self, work: Callable[[], T | None], seen: list[float]) -> tuple[T | None, float | None]:
-        """What `work` finds, with its time. The device is waited for only as long as there is something to learn."""
-        learns = len(seen) < PROBES
-        if not learns and self._device.type == "cuda":
+        """The result of `work`, and its seconds; on a GPU only the first `PROBES` are timed, since timing synchronises."""
+        probing = len(seen) < PROBES
+        if not probing and self._device.type == "cuda":
             return work(), None
         self._wait()
         begun = time.perf_counter()
         found = work()
         self._wait()
         seconds = time.perf_counter() - begun
-        if found is not None and learns:
+        if found is not None and probing:
             seen.append(seconds)
         return found, seconds
 
@@ -124,33 +131,33 @@ class TeacherOutputCache:
         digest.update(host.images_b3hw.permute(0, 2, 3, 1).contiguous().numpy().data)
         return digest.hexdigest()[:40]
 
-    def _read(self, name: str, needs: Set[str]) -> tuple[Output, float] | None:
-        """The output, on the device, and what it once took to compute."""
-        maps: dict[str, list[Tensor]] = {}
+    def _read(self, name: str, needs: Set[str]) -> tuple[OutputMaps, float] | None:
+        """The maps on the device, and the seconds that it took to compute them."""
+        maps: OutputMaps = {}
         computing = 0.0
         for part in (part for part in PARTS if part in needs):
-            path = self._shelf.path(_entry(name, part))
+            path = self._disk_cache.path(_entry(name, part))
             try:
-                kept = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-                os.utime(path)  # used now
-            except Exception:  # not there, or damaged: it is computed, and written anew
+                entry = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+                os.utime(path)  # marks the entry as used
+            except Exception:  # missing or damaged: it is computed and written again
                 return None
-            computing = kept["seconds"]
-            maps[part] = [tensor.to(self._device, non_blocking=True) for tensor in kept["maps"]]
-        return Output.of_maps(maps, torch.empty(0, device=self._device)), computing
+            computing = entry["seconds"]
+            maps[part] = [tensor.to(self._device, non_blocking=True) for tensor in entry["maps"]]
+        return maps, computing
 
-    def _keep(self, name: str, maps: dict[str, list[Tensor]], seconds: float) -> None:
+    def _store(self, name: str, maps: OutputMaps, seconds: float) -> None:
         self._writing = [writing for writing in self._writing if not writing.done()]
         if len(self._writing) >= WRITES_AHEAD:
             return
-        kept = {part: {"maps": [m.cpu() for m in some], "seconds": seconds} for part, some in maps.items()}
-        self._writing.append(self._writer.submit(self._write, name, kept))
+        entries = {part: {"maps": [m.cpu() for m in some], "seconds": seconds} for part, some in maps.items()}
+        self._writing.append(self._writer.submit(self._write, name, entries))
 
-    def _write(self, name: str, kept: dict[str, dict[str, Any]]) -> bool:
-        for part, content in kept.items():
+    def _write(self, name: str, entries: dict[str, dict[str, Any]]) -> bool:
+        for part, content in entries.items():
             buffer = io.BytesIO()
             torch.save(content, buffer)
-            if not self._shelf.put(_entry(name, part), [buffer.getbuffer()]):
+            if not self._disk_cache.put(_entry(name, part), [buffer.getbuffer()]):
                 return False
         return True
 

@@ -77,7 +77,7 @@ class Batch:
             for i in range(0, size * parts, size)
         ]
 
-    def share(self) -> Tensor | None:
+    def weight(self) -> Tensor | None:
         """What a mean over this share's valid pixels counts in the mean over all shares; None where it is all."""
         if self.valid_mean is None:
             return None
@@ -149,8 +149,8 @@ class Student:
             else None
         )
         self.losses = LossRecord.empty(("task",), device)
-        self._told: tuple[str, ...] = ()
-        self._sent: Callable[[], None] | None = None
+        self._sent_names: tuple[str, ...] = ()
+        self._finish_reduce: Callable[[], None] | None = None
         self._failure: Exception | None = None
         self.failed_at: int | None = None
 
@@ -188,7 +188,7 @@ class Student:
 
     def end_step(self) -> None:
         """The second half: waits for the other workers' gradients, and steps."""
-        self._arrive()
+        self._receive()
         self._gradients.clip(self.spec.recipe.clip_norm)
         self.optimizer.step()
         if self.average is not None:
@@ -215,7 +215,7 @@ class Student:
             output = self.model(batch.images)
         task = cross_entropy(output.logits, batch.labels)
         terms = {"task": task, **self.method(output, batch.teacher, batch.labels)}
-        share = batch.share()
+        share = batch.weight()
         if share is None:
             return output, terms
         return output, {n: t if n in self.method.picture_terms else t * share for n, t in terms.items()}
@@ -229,21 +229,21 @@ class Student:
 
     def _send(self, terms: Mapping[str, Tensor], squares: Tensor) -> None:
         """Sends gradients and terms to the other workers, in one message that also tells of a failure."""
-        self._told = tuple(terms) or self.losses.names
-        self._gradients.tell([*terms.values(), *squares.flatten()], failed=self._failure is not None)
+        self._sent_names = tuple(terms) or self.losses.names
+        self._gradients.attach([*terms.values(), *squares.flatten()], failed=self._failure is not None)
         if self._reduce is not None:
-            self._sent = self._reduce(self._gradients.flat)
+            self._finish_reduce = self._reduce(self._gradients.flat)
 
-    def _arrive(self) -> None:
+    def _receive(self) -> None:
         """Means of gradients and terms over the workers."""
-        if self._sent is not None:
-            self._sent()
-            self._sent = None
-        names = self._told
+        if self._finish_reduce is not None:
+            self._finish_reduce()
+            self._finish_reduce = None
+        names = self._sent_names
         if self.losses.names != names:
             self.losses = LossRecord.empty(names, self.device)
         sizes = [len(names), self.balance.squares.numel()]
-        values, measured = torch.split(self._gradients.told(sum(sizes)), sizes)
+        values, measured = torch.split(self._gradients.attached(sum(sizes)), sizes)
         self.losses.add(self.step, values, self._gradients.failures())
         self.balance.add(measured)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from distill.errors import UsageError
 from distill.redaction import redacted
-from distill.retry import Advice, with_retries
+from distill.retry import Remedy, with_retries
 
 _CREDENTIALS = re.compile(r"^(\w[\w+.-]*://)(?:[^/]*|[^/]*:.*)@")
 
@@ -17,20 +17,20 @@ def is_uri(address: str) -> bool:
     return "://" in address
 
 
-def shown(address: str, path: str = "") -> str:
+def display_uri(address: str, path: str = "") -> str:
     """Where a place, or a file below it, lies, for people: without a URI's credentials and options."""
     if is_uri(address):
         address = _CREDENTIALS.sub(r"\1", address.split("?")[0])
     return f"{address}/{path}" if path else address
 
 
-def below(address: str, path: str) -> str:
+def join_uri(address: str, path: str) -> str:
     """The address of a file or folder below another; a URI's options stay."""
     place, mark, options = address.partition("?") if is_uri(address) else (address, "", "")
     return f"{place}/{path}{mark}{options}"
 
 
-def opened(address: str, advice: Advice) -> tuple[Any, str]:
+def open_filesystem(address: str, remedy: Remedy) -> tuple[Any, str]:
     """The `pyarrow.fs` file system of an address, and the path in it.
 
     Raises:
@@ -52,10 +52,10 @@ def opened(address: str, advice: Advice) -> tuple[Any, str]:
 
     try:
         # not without asking the store: one that is given no region looks for its bucket's
-        return with_retries(find, place=shown(address), is_local=False, advice=advice)
+        return with_retries(find, place=display_uri(address), is_local=False, remedy=remedy)
     except UsageError:
         raise
     except (pa.ArrowInvalid, ValueError) as error:
         raise UsageError(
-            f"'{shown(address)}' cannot be opened: {redacted(str(error))}. Use a local path, s3://bucket/folder or gs://bucket/folder."
+            f"'{display_uri(address)}' cannot be opened: {redacted(str(error))}. Use a local path, s3://bucket/folder or gs://bucket/folder."
         ) from error

@@ -1,1 +1,1 @@
-"""What can be chosen by name, as data: heads, backbones with their cost, and methods. Imports neither torch nor timm."""
+"""Catalogue of heads, backbones (with their cost) and methods, readable without importing torch or timm."""

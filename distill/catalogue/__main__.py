@@ -1,6 +1,6 @@
-"""python -m distill.catalogue: generate the catalogue anew."""
+"""`python -m distill.catalogue` regenerates the catalogue."""
 
-from distill.catalogue.reader import main
+from distill.catalogue.builder import main
 
 if __name__ == "__main__":
     main()

@@ -1,6 +1,6 @@
-"""What the heads cost, by formula: parameters and multiply-accumulates without torch.
+"""Parameters and multiply-accumulates of the heads, by formula and without torch.
 
-One function per head, in the shapes of `distill.models.heads`; a test counts the built heads and compares.
+There is one function per head of `distill.models.heads`; a test compares them with the built heads.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _GRID_CELLS = (1, 4, 9, 36)
 
 @dataclass(frozen=True)
 class HeadCost:
-    """Parameters, and multiply-accumulates of one image; costs of layers add up to that of a head."""
+    """Parameters, and multiply-accumulates of one image. The cost of a head is the sum over its layers."""
 
     params: int = 0
     macs: int = 0
@@ -26,11 +26,11 @@ class HeadCost:
 
 @dataclass(frozen=True)
 class HeadShapes:
-    """What a head is built over.
+    """Shapes that a head's cost depends on.
 
     Attributes:
         channels: channels of the four stages.
-        cells: pixels of the four stages' maps.
+        cells: pixels of each of the four stages' maps.
         width: the head's width.
         classes: number of classes K.
     """

@@ -1,4 +1,4 @@
-"""What the installed libraries offer, asked on the meta device: the source of `distill/catalogue.json`."""
+"""Surveys the heads, backbones and methods of the installed libraries, with models on the meta device."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from distill.catalogue.reader import REFERENCE_SIZE, BackboneEntry, HeadEntry, MethodEntry
+from distill.catalogue_entries import REFERENCE_SIZE, BackboneEntry, HeadEntry, MethodEntry
 from distill.errors import UsageError
 from distill.models.backbones import (
     Backbone,
@@ -30,7 +30,7 @@ _REFUSALS = (UsageError, RuntimeError, ValueError, TypeError)
 
 
 def versions() -> dict[str, str]:
-    """Versions of the libraries that answer here."""
+    """Versions of the surveyed libraries."""
     return {name: version(name) for name in ("torch", "timm")}
 
 
@@ -52,7 +52,7 @@ def survey_methods() -> list[MethodEntry]:
 
 
 def survey_method(name: str) -> MethodEntry:
-    """One method with its card, its settings, and the search space that it brings along."""
+    """One method with its card, its settings and its own search space."""
     from distill.methods import method_class
 
     method = method_class(name)
@@ -65,7 +65,7 @@ def survey_backbones(names: list[str] | None = None) -> list[BackboneEntry]:
 
 
 def list_unsurveyed() -> list[BackboneEntry]:
-    """Every backbone by name and family alone."""
+    """All backbones, with name and family only."""
     return [
         BackboneEntry(name, backbone_family(name), 0, 0.0, 0.0, None, (), (), {}, None)
         for name in list_backbones()
@@ -73,7 +73,7 @@ def list_unsurveyed() -> list[BackboneEntry]:
 
 
 def survey_backbone(name: str) -> BackboneEntry:
-    """One backbone; what cannot be used says why in `reason`."""
+    """One backbone; `reason` says why it cannot be used."""
     try:
         plan = plan_backbone(name, None, None)
         network = _on_meta(plan)
@@ -95,7 +95,7 @@ def survey_backbone(name: str) -> BackboneEntry:
 
 
 def default_widths(name: str, channels: Sequence[int]) -> dict[str, int]:
-    """Every head's default width over a backbone with these stages; nothing where they are not known."""
+    """Default width of every head over a backbone with these stage channels; empty if they are unknown."""
     return {head: head_card(head).default_channels(name, channels[-1]) for head in list_heads() if channels}
 
 
@@ -113,7 +113,7 @@ def _gmacs(network: Backbone, size: Size) -> tuple[float, tuple[torch.Tensor, ..
 
 
 def _count(network: Backbone) -> tuple[float, float, str | None]:
-    """10⁹ operations at the reference size, their quadratic part, and what is wrong with the backbone."""
+    """10⁹ operations at the reference size, their quadratic part, and why the backbone cannot be used, if so."""
     size = (REFERENCE_SIZE, REFERENCE_SIZE)
     try:
         gmacs, stages = _gmacs(network, size)
@@ -127,14 +127,14 @@ def _count(network: Backbone) -> tuple[float, float, str | None]:
 
 
 def _quadratic(network: Backbone, gmacs: float) -> float:
-    """b of g(A) = a·A + b·A², A the area over the reference area, through the counts at two sizes."""
+    """b of g(A) = a·A + b·A², with A the area over the reference area, from the counts at two sizes."""
     ratio = _LARGE[0] * _LARGE[1] / REFERENCE_SIZE**2
     excess = _gmacs(network, _LARGE)[0] - ratio * gmacs
     return max(0.0, excess / (ratio**2 - ratio))
 
 
 def _try_size(network: Backbone) -> float:
-    """Convolutions grow with the area; only ask whether an odd size is taken."""
+    """Check that an odd image size is accepted; a convolutional network has no quadratic part, so return 0."""
     with torch.no_grad():
         network(torch.empty(1, 3, *_ODD, device="meta"))
     return 0.0
@@ -148,7 +148,7 @@ def _own_size(network: Backbone) -> Size:
 
 
 def _gmacs_at_own_size(network: Backbone) -> float:
-    """Scaled to the reference size; 0 where the backbone cannot run on the meta device at all."""
+    """10⁹ operations scaled to the reference size; 0 if the backbone cannot run on the meta device."""
     height, width = _own_size(network)
     try:
         return _gmacs(network, (height, width))[0] * REFERENCE_SIZE**2 / (height * width)
@@ -163,15 +163,15 @@ def _fixed_size(network: Backbone, error: Exception) -> str:
 
 
 def _false_shapes(plan: BackbonePlan, stages: tuple[torch.Tensor, ...], size: Size) -> str | None:
-    """timm's word on channels and strides, checked against what comes out."""
-    wanted = [
+    """Compare timm's channels and strides with the real stages; None if they agree."""
+    expected = [
         (channels, -(-size[0] // stride), -(-size[1] // stride))
         for channels, stride in zip(plan.channels, plan.strides, strict=True)
     ]
     found = [tuple(features.shape[1:]) for features in stages]
-    if found == wanted:
+    if found == expected:
         return None
-    return f"its stages are {found} for an image of {size[0]}×{size[1]}, must be {wanted}"
+    return f"its stages are {found} for an image of {size[0]}×{size[1]}, must be {expected}"
 
 
 def _dilated_gmacs(name: str) -> float | None:

@@ -1,4 +1,4 @@
-"""Data sets, augmentation and generated scenes. The only package that imports albumentations."""
+"""Data sets, augmentation and generated scenes. Only this package imports albumentations."""
 
 from distill.data.check import DatasetReport, check_dataset
 from distill.data.config import (
@@ -12,16 +12,8 @@ from distill.data.config import (
     ScenesConfig,
     VocConfig,
 )
-from distill.data.dataset import (
-    IGNORE_INDEX,
-    Protocol,
-    Role,
-    Sample,
-    SegmentationDataset,
-    Split,
-    build_dataset,
-    licence_of,
-)
+from distill.data.factory import build_dataset, licence_of
+from distill.data.sample import IGNORE_INDEX, Protocol, Role, Sample, SegmentationDataset, Split
 
 __all__ = [
     "IGNORE_INDEX",

@@ -1,4 +1,4 @@
-"""`python -m distill.data check CONFIG.yaml`: look at the data before a sweep does."""
+"""`python -m distill.data check CONFIG.yaml` checks data sets before a sweep uses them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KINDS: dict[Any, type[AnyDataConfig]] = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one check. Returns 0 where all data is good, 2 where the config or the data is not."""
+    """Run the command; returns 0 if all data sets are valid, 2 if a config or a data set is not."""
     parser = argparse.ArgumentParser(prog="python -m distill.data", description="Look at data sets.")
     command = parser.add_subparsers(dest="command", required=True).add_parser(
         "check", help="count pictures and labels; find what is missing, unpaired, broken or mislabelled"
@@ -53,12 +53,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def read_configs(path: Path) -> tuple[dict[str, AnyDataConfig], RemoteCopiesConfig]:
-    """The data configs in a YAML file, by name: the file itself is one, or has them under `data`.
+    """The data configs in a YAML file by name, and the config of local copies.
 
-    Beside them where a bucket's pictures are copied to: a sweep file's `operation.remote_copies`.
+    The file is either one data config, or a sweep file with configs under `data` and `operation.remote_copies`.
 
     Raises:
-        UsageError: the file cannot be read, or a config in it is wrong; names file, line and key.
+        UsageError: the file cannot be read or a config is invalid; the message names file, line and key.
     """
     try:
         data = path.read_bytes()
@@ -94,13 +94,13 @@ def _validated(value: object, path: Path, tree: Any, place: tuple[Any, ...]) -> 
 
 @contextmanager
 def _placed(path: Path, tree: Any, place: tuple[Any, ...]) -> Iterator[None]:
-    """What a config below some keys of a file lacks, as one error that names file, line and key."""
+    """Convert validation errors of a config below some keys to one that names file, line and key."""
     try:
         yield
     except ValidationError as error:
         messages = []
         for problem in error.errors():
-            # a discriminated union puts the kind in front of the field's name
+            # a discriminated union puts the kind before the field's name
             keys = place + tuple(key for key in problem["loc"] if key not in KINDS)
             kind = KINDS.get(problem["loc"][0], RemoteCopiesConfig) if problem["loc"] else RemoteCopiesConfig
             close = nearest(str(keys[-1]), kind.model_fields) if problem["type"] == "extra_forbidden" else []
@@ -112,7 +112,7 @@ def _placed(path: Path, tree: Any, place: tuple[Any, ...]) -> Iterator[None]:
 
 
 def _line(tree: Any, keys: tuple[Any, ...]) -> int:
-    """The line of a key, or of the deepest section on the way to it."""
+    """Line of a key, or of the deepest existing section that should contain it."""
     line, node = 1, tree
     for key in keys:
         if not isinstance(node, yaml.MappingNode):

@@ -1,8 +1,8 @@
-"""Random views of pictures, drawn by albumentations from an explicit stream of bits.
+"""Random views of pictures by albumentations, with an explicit random generator.
 
-albumentations 2.0.8 ignores the global seeds, and `Compose.set_random_seed` gives every transform a generator
-of the same seed, so that zoom, place and flip would be drawn from the same number. Here one generator per
-picture, keyed by (seed, sample number), is handed to all transforms in turn.
+albumentations 2.0.8 ignores global seeds, and `Compose.set_random_seed` gives every transform a generator of the same
+seed, so zoom, position and flip would use the same numbers. Here all transforms of a view share one generator, which
+is keyed by (seed, sample number).
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import os
 import random
 from typing import Any, NamedTuple
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or importing it asks a server for its newest version
+os.environ.setdefault(
+    "NO_ALBUMENTATIONS_UPDATE", "1"
+)  # otherwise the import asks a server for the newest version
 
 import albumentations as A
 import cv2
@@ -19,19 +21,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.data.config import AugmentationConfig
-from distill.data.dataset import IGNORE_INDEX
 from distill.data.philox import bits
+from distill.data.sample import IGNORE_INDEX
 
 PAD_COLOUR = (124, 116, 104)
-"""ImageNet's mean colour: what lies outside the picture is 0 to the network."""
-
+"""ImageNet's mean colour, which is 0 after normalisation: the colour of padding."""
 
 PLACES = 10
-"""Places that are tried for a view in which no class has more than its share."""
+"""Maximum number of positions tried for a view that respects `max_class_share`."""
 
 
 class _Window(NamedTuple):
-    """A rectangle in the coordinates of the picture, which it may stick out of."""
+    """A rectangle in the picture's coordinates; it may extend beyond the picture."""
 
     top: int
     left: int
@@ -39,7 +40,7 @@ class _Window(NamedTuple):
     width: int
 
     def inside(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The part of the window that the picture covers, not copied."""
+        """The part of the picture inside the window, as a view."""
         return picture[
             max(0, self.top) : max(0, self.top + self.height),
             max(0, self.left) : max(0, self.left + self.width),
@@ -47,10 +48,10 @@ class _Window(NamedTuple):
 
 
 class _ZoomedCrop(A.DualTransform):  # type: ignore[misc]
-    """Scale by a factor drawn uniformly, pad to the crop's size with ignored pixels, crop at random.
+    """Scales by a uniform random factor, pads to the crop's size with ignored pixels, and crops at random.
 
-    The window is cut out of the source first, then padded and resized, which gives the same views as padding and
-    resizing the whole picture, at the cost of the window alone.
+    The window is cut out first, then padded and resized. The view is the same as after padding and resizing the whole
+    picture, but only the window is processed.
     """
 
     def __init__(self, size: tuple[int, int], scale: tuple[float, float], max_class_share: float) -> None:
@@ -67,11 +68,11 @@ class _ZoomedCrop(A.DualTransform):  # type: ignore[misc]
         return {"window": window}
 
     def _place(self, picture: tuple[int, int], size: tuple[int, ...]) -> _Window:
-        pads = [max(0, wanted - there) for wanted, there in zip(size, picture, strict=True)]
+        pads = [max(0, target - length) for target, length in zip(size, picture, strict=True)]
         before = [int(self.py_random.random() * (pad + 1)) for pad in pads]
         top, left = (
-            int(self.py_random.random() * (there + pad - wanted + 1)) - ahead
-            for there, pad, wanted, ahead in zip(picture, pads, size, before, strict=True)
+            int(self.py_random.random() * (length + pad - target + 1)) - ahead
+            for length, pad, target, ahead in zip(picture, pads, size, before, strict=True)
         )
         return _Window(top, left, *size)
 
@@ -98,7 +99,7 @@ class _ZoomedCrop(A.DualTransform):  # type: ignore[misc]
 
 
 class Augmentation:
-    """Views of pictures: a pure function of picture, config, seed and sample number."""
+    """Creates views of pictures; a view is a pure function of picture, config, seed and sample number."""
 
     def __init__(self, config: AugmentationConfig, seed: int) -> None:
         self.config = config
@@ -114,7 +115,7 @@ class Augmentation:
     def __call__(
         self, image_hw3: NDArray[np.uint8], labels_hw: NDArray[np.uint8], number: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """View `number` of the stream: image `h×w×3` and labels `h×w`, both of the crop's size."""
+        """View `number` of the stream: image `h×w×3` and labels `h×w` of the crop's size."""
         source = bits(self.seed, "views", number)
         python_source = random.Random(int(source.random_raw()))
         self._views.set_random_state(np.random.Generator(source), python_source)

@@ -1,8 +1,8 @@
-"""A data set's folder in an object store, read as if it lay on a disk.
+"""Reads a data set's folder in an object store through an interface like `pathlib.Path`.
 
-A bucket is listed once by each process that asks, folder by folder. A picture is fetched when it is first read, and
-read from the node's copy from then on. Which copy belongs to a picture follows from its address, size and time of
-change in the listing: one that was changed since has another copy.
+Each process lists a folder of a bucket once. A picture is downloaded when it is first read; later reads use the local
+copy on the node. A copy is identified by the file's address, size and modification time in the listing, so a changed
+file gets a new copy.
 """
 
 from __future__ import annotations
@@ -18,111 +18,111 @@ from typing import Any, BinaryIO, Literal, NamedTuple, TypeVar
 from distill.data.remote_copies import RemoteCopies, RemoteCopiesConfig
 from distill.errors import UsageError
 from distill.redaction import redacted
-from distill.retry import Advice, with_retries
-from distill.uris import below, opened, shown
+from distill.retry import Remedy, with_retries
+from distill.uris import display_uri, join_uri, open_filesystem
 
 T = TypeVar("T")
 
-_ADVICE = Advice("give another root")
-_AT_ONCE = 16  # a store answers many requests as fast as one
-_AHEAD = 64
+_REMEDY = Remedy("give another root")
+_PARALLEL = 16  # concurrent downloads: a store answers many requests as fast as one
+_PREFETCH = 64  # groups of files downloaded ahead
 
 
-class Known(NamedTuple):
-    """What a listing tells of a file: bytes, and nanoseconds since 1970."""
+class FileStat(NamedTuple):
+    """Size in bytes and modification time in nanoseconds since 1970, as in a listing."""
 
     st_size: int
     st_mtime_ns: int
 
 
 class _Bucket:
-    """One address: its file system, and what this process has listed and read of it."""
+    """A bucket's address and file system, with this process's cache of listings and small files."""
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self._listed: dict[str, tuple[tuple[str, Known], ...]] = {}
+        self._listed: dict[str, tuple[tuple[str, FileStat], ...]] = {}
         self._texts: dict[str, bytes] = {}
-        self._lost: str | None = None
+        self._failure: str | None = None
 
     def __reduce__(self) -> tuple[object, ...]:
         return _Bucket, (self.address,)
 
     @functools.cached_property
     def _opened(self) -> tuple[Any, str]:
-        return opened(self.address, _ADVICE)
+        return open_filesystem(self.address, _REMEDY)
 
-    def _patiently(self, path: str, action: Callable[[Any, str], T]) -> T:
+    def _with_retries(self, path: str, action: Callable[[Any, str], T]) -> T:
         filesystem, root = self._opened
         target = posixpath.normpath(f"{root}/{path}")
         return with_retries(
             lambda: action(filesystem, target),
-            place=shown(self.address, path),
+            place=display_uri(self.address, path),
             is_local=False,
-            advice=_ADVICE,
+            remedy=_REMEDY,
         )
 
-    def files(self, folder: str) -> tuple[tuple[str, Known], ...]:
-        """All files below a folder, by their path below it; one request for a thousand, once."""
+    def files(self, folder: str) -> tuple[tuple[str, FileStat], ...]:
+        """All files below a folder with their relative paths; listed once per process."""
         from pyarrow.fs import FileSelector
 
-        def find(filesystem: Any, target: str) -> tuple[tuple[str, Known], ...]:
-            # a folder that is not there raises as a bucket that is not there does, which is told apart
+        def find(filesystem: Any, target: str) -> tuple[tuple[str, FileStat], ...]:
+            # a missing folder and a missing bucket both raise; `with_retries` distinguishes them
             found = filesystem.get_file_info(FileSelector(target, recursive=True))
             cut = len(target) + 1
-            return tuple((info.path[cut:], _known(info)) for info in found if info.is_file)
+            return tuple((info.path[cut:], _stat_of(info)) for info in found if info.is_file)
 
         if folder not in self._listed:
             try:
-                self._listed[folder] = self._or_lost(lambda: self._patiently(folder, find))
+                self._listed[folder] = self._or_raise_again(lambda: self._with_retries(folder, find))
             except FileNotFoundError:
                 self._listed[folder] = ()
         return self._listed[folder]
 
     def children(self, folder: str) -> list[str]:
-        """Names of files and folders in a folder."""
+        """Names of the files and folders in a folder."""
         from pyarrow.fs import FileSelector
 
-        infos = self._patiently(folder, lambda fs, target: fs.get_file_info(FileSelector(target)))
+        infos = self._with_retries(folder, lambda fs, target: fs.get_file_info(FileSelector(target)))
         return [info.base_name for info in infos]
 
     def info(self, path: str) -> Any:
         """The `pyarrow.fs.FileInfo` of a file or folder."""
-        return self._patiently(path, lambda filesystem, target: filesystem.get_file_info(target))
+        return self._with_retries(path, lambda filesystem, target: filesystem.get_file_info(target))
 
     def read(self, path: str) -> bytes:
-        """A file's bytes. Raises FileNotFoundError where it is none."""
+        """A file's bytes; raises FileNotFoundError if it does not exist."""
 
         def fetch(filesystem: Any, target: str) -> bytes:
             with filesystem.open_input_stream(target, compression=None) as stream:
                 return bytes(stream.read())
 
         try:
-            return self._patiently(path, fetch)
+            return self._with_retries(path, fetch)
         except FileNotFoundError:
             raise FileNotFoundError(errno.ENOENT, "it is not in its bucket") from None
 
     def read_once(self, path: str) -> bytes:
-        """A small file's bytes, which this process keeps."""
+        """A small file's bytes, cached by this process."""
         if path not in self._texts:
-            self._texts[path] = self._or_lost(lambda: self.read(path))
+            self._texts[path] = self._or_raise_again(lambda: self.read(path))
         return self._texts[path]
 
-    def _or_lost(self, action: Callable[[], T]) -> T:
-        """The action's outcome; a store that failed once is not waited for again, folder by folder."""
-        if self._lost is not None:
-            raise UsageError(self._lost)
+    def _or_raise_again(self, action: Callable[[], T]) -> T:
+        """Run an action; after one failure raise the same error at once, without further retries."""
+        if self._failure is not None:
+            raise UsageError(self._failure)
         try:
             return action()
         except UsageError as error:
-            self._lost = str(error)
+            self._failure = str(error)
             raise
 
 
 class BucketPath:
-    """A folder or file in an object store: as much of `pathlib.Path` as reading a data set takes.
+    """A folder or file in an object store, with the part of `pathlib.Path` that reading a data set needs.
 
-    Its text is for people, without credentials and options; `address` is the whole. Storage that stumbles is asked
-    again; storage that cannot be used raises `UsageError` wherever it is asked (see `distill.retry`).
+    `str()` gives the address without credentials and options; `address` is the complete URI. Transient storage errors
+    are retried; others raise `UsageError` (see `distill.retry`).
     """
 
     __slots__ = ("_bucket", "_copies", "_known", "_path")
@@ -131,26 +131,26 @@ class BucketPath:
         place, mark, options = address.partition("?")
         self._fill(_Bucket(place.rstrip("/") + mark + options), "", None, RemoteCopies(RemoteCopiesConfig()))
 
-    def _fill(self, bucket: _Bucket, path: str, known: Known | None, copies: RemoteCopies) -> BucketPath:
+    def _fill(self, bucket: _Bucket, path: str, known: FileStat | None, copies: RemoteCopies) -> BucketPath:
         self._bucket, self._path, self._known, self._copies = bucket, path, known, copies
         return self
 
-    def _other(self, path: str, known: Known | None = None) -> BucketPath:
+    def _other(self, path: str, known: FileStat | None = None) -> BucketPath:
         return BucketPath.__new__(BucketPath)._fill(self._bucket, path, known, self._copies)
 
-    def keeping(self, copies: RemoteCopiesConfig) -> BucketPath:
-        """The same place, whose pictures are copied to another folder; what was listed stays known."""
+    def with_copies(self, copies: RemoteCopiesConfig) -> BucketPath:
+        """The same path with another folder for local copies; listings stay cached."""
         return BucketPath.__new__(BucketPath)._fill(
             self._bucket, self._path, self._known, RemoteCopies(copies)
         )
 
     @property
     def address(self) -> str:
-        """The whole URI, credentials and options included."""
-        return below(self._bucket.address, self._path) if self._path else self._bucket.address
+        """The complete URI, with credentials and options."""
+        return join_uri(self._bucket.address, self._path) if self._path else self._bucket.address
 
     def __str__(self) -> str:
-        return shown(self._bucket.address, self._path)
+        return display_uri(self._bucket.address, self._path)
 
     def __repr__(self) -> str:
         return f"BucketPath({str(self)!r})"
@@ -165,21 +165,21 @@ class BucketPath:
         return self._other(posixpath.normpath(posixpath.join(self._path, path)))
 
     def absolute(self) -> BucketPath:
-        """This very place."""
+        """The path itself, which is always absolute."""
         return self
 
     def as_uri(self) -> str:
-        """What tells this place from all others, without credentials."""
+        """A URI that identifies the path, without credentials."""
         return redacted(self.address, {})
 
     @property
     def name(self) -> str:
-        """The last part of the path."""
-        return posixpath.basename(self._path or shown(self._bucket.address))
+        """Last part of the path."""
+        return posixpath.basename(self._path or display_uri(self._bucket.address))
 
     @property
     def parent(self) -> BucketPath:
-        """The folder that it lies in; a bucket's own is itself."""
+        """The parent folder; the root of a bucket is its own parent."""
         if self._path:
             return self._other(posixpath.dirname(self._path))
         place, mark, options = self._bucket.address.partition("?")
@@ -187,38 +187,38 @@ class BucketPath:
         return self if above.endswith("/") else BucketPath(above + mark + options)
 
     def is_dir(self) -> bool:
-        """Whether a folder is there: in most stores, whether anything lies below it."""
+        """Whether the folder exists; in most stores, whether it contains anything."""
         from pyarrow.fs import FileType
 
         return bool(self._bucket.info(self._path).type == FileType.Directory)
 
     def iterdir(self) -> Iterator[BucketPath]:
-        """What lies in a folder."""
+        """Files and folders in this folder."""
         return (self / name for name in self._bucket.children(self._path))
 
     def files(self) -> Iterator[tuple[str, BucketPath]]:
-        """All files below a folder, each with its path below it; none where there is no folder."""
+        """All files below this folder with their relative paths; none if it does not exist."""
         for name, known in self._bucket.files(self._path):
             yield name, self._other(posixpath.join(self._path, name), known)
 
     def read_text(self, encoding: str) -> str:
-        """A small file's text, which is fetched once by each process."""
+        """A small file's text, downloaded once per process."""
         return self._bucket.read_once(self._path).decode(encoding)
 
-    def stat(self) -> Known:
-        """Size and time of change, as they were when the bucket was listed. Raises FileNotFoundError."""
+    def stat(self) -> FileStat:
+        """Size and modification time as in the listing; raises FileNotFoundError if the file does not exist."""
         if self._known is None:
             info = self._bucket.info(self._path)
             if not info.is_file:
                 raise FileNotFoundError(errno.ENOENT, "it is not in its bucket")
-            self._known = _known(info)
+            self._known = _stat_of(info)
         return self._known
 
     def open(self, mode: Literal["rb"] = "rb") -> BinaryIO:
-        """The file's bytes, from the copy on this node, which is fetched where there is none.
+        """Open the local copy of the file, downloading it if there is none.
 
         Raises:
-            OSError: it is not there any more, or was changed since the bucket was listed.
+            OSError: the file was deleted or changed after the bucket was listed.
         """
         known = self.stat()
         version = f"{self.as_uri()}\0{known.st_size}\0{known.st_mtime_ns}"
@@ -233,19 +233,19 @@ class BucketPath:
         return data
 
 
-def fetched_ahead(groups: Iterable[tuple[T, tuple[object, ...]]]) -> Iterator[T]:
-    """The first of each group, in order; files of a bucket among the others are fetched before their turn comes.
+def prefetched(groups: Iterable[tuple[T, tuple[object, ...]]]) -> Iterator[T]:
+    """Yield the first element of each (element, files) group in order, downloading bucket files ahead.
 
     Raises:
-        UsageError: the storage cannot be used. What is wrong with a single file is left to whoever reads it.
+        UsageError: the storage cannot be used. Errors of single files are raised when they are read.
     """
     waiting: list[tuple[T, list[Future[None]]]] = []
-    pool = ThreadPoolExecutor(_AT_ONCE)  # starts no thread before it must
+    pool = ThreadPoolExecutor(_PARALLEL)  # starts no thread before it must
     try:
         for first, files in groups:
             fetches = [pool.submit(_prepare, file) for file in files if isinstance(file, BucketPath)]
             waiting.append((first, fetches))
-            if len(waiting) > (_AHEAD if fetches else 0):
+            if len(waiting) > (_PREFETCH if fetches else 0):
                 yield _awaited(*waiting.pop(0))
         while waiting:
             yield _awaited(*waiting.pop(0))
@@ -266,5 +266,5 @@ def _prepare(file: BucketPath) -> None:
         return
 
 
-def _known(info: Any) -> Known:
-    return Known(int(info.size or 0), int(info.mtime_ns or 0))
+def _stat_of(info: Any) -> FileStat:
+    return FileStat(int(info.size or 0), int(info.mtime_ns or 0))

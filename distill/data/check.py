@@ -1,4 +1,4 @@
-"""Does a data set on disk hold what its config promises? Found out before hours are spent on it."""
+"""Checks a data set against its config before a sweep uses it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from distill.data.bucket import fetched_ahead
+from distill.data.bucket import prefetched
 from distill.data.config import AnyDataConfig, DiskConfig, ScenesConfig
-from distill.data.dataset import build_dataset
+from distill.data.factory import build_dataset
 from distill.data.remote_copies import RemoteCopiesConfig
-from distill.data.roots import File, is_far
+from distill.data.roots import File, is_remote
 from distill.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,26 +23,26 @@ if TYPE_CHECKING:
     from distill.data.splits import Splits
 
 SAMPLE = 200
-"""Label maps decoded when not all are; of a bucket, all that is fetched then."""
+"""Number of label maps decoded in a quick check; of a bucket, only these pairs are downloaded."""
 
 _SHOWN = 10
 
 
 @dataclass(frozen=True)
 class DatasetReport:
-    """What a check found.
+    """Result of a check.
 
     Attributes:
         name: the data set's kind.
-        licence: the page that says who may use it for what; None where nobody has to ask.
-        images: pictures by split and role, of the clean protocol: `train (student)`, `train (teacher)`,
+        licence: name and page of the licence; None for generated scenes.
+        images: number of pictures by split and role in the clean protocol: `train (student)`, `train (teacher)`,
             `tune`, `test`.
-        sizes: pictures by (height, width).
+        sizes: number of pictures by (height, width).
         classes: class names.
-        decoded: label maps decoded; all of them in a full check.
+        decoded: number of decoded label maps; all in a full check.
         pixels: pixels per class in them.
         ignored: ignored pixels in them.
-        notes: what is allowed but worth knowing.
+        notes: remarks about allowed but unusual findings.
     """
 
     name: str
@@ -56,7 +56,7 @@ class DatasetReport:
     notes: tuple[str, ...]
 
     def describe(self) -> str:
-        """The report in lines for a terminal."""
+        """The report as text for a terminal."""
         total = max(1, sum(self.pixels) + self.ignored)
         names = (*self.classes, "ignored")
         width = max(len(name) for name in names)
@@ -83,18 +83,17 @@ def check_dataset(
     skip_broken: bool = False,
     copies: RemoteCopiesConfig | None = None,
 ) -> DatasetReport:
-    """Checks folders, pairs, image headers, sizes and label values, and counts what is there.
+    """Check folders, pairs, image headers, sizes and label values, and count pictures and pixels.
 
     Args:
-        config: the data set.
-        full: decode every picture and label map; otherwise all headers and `SAMPLE` label maps, spread
-            evenly over the data set. Of a bucket all names are looked at in any case, and the files of these
-            `SAMPLE` pairs alone.
-        skip_broken: let pass what a run would skip: unreadable train pictures, up to the config's `broken_share`.
-        copies: where pictures that are fetched from a bucket are kept on this node; by default as `RemoteCopiesConfig` has it.
+        config: config of the data set.
+        full: decode every picture and label map. Otherwise read all headers and `SAMPLE` label maps, spread evenly
+            over the data set. Of a bucket, all names are checked, but only the files of `SAMPLE` pairs.
+        skip_broken: accept what a run would skip: unreadable train pictures, up to the config's `broken_share`.
+        copies: local copies of pictures in a bucket; None uses the defaults of `RemoteCopiesConfig`.
 
     Raises:
-        UsageError: something is missing or wrong; names up to ten files, each with value, rule and remedy.
+        UsageError: something is missing or wrong; the message names up to ten files with value, rule and remedy.
     """
     if isinstance(config, ScenesConfig):
         return _check_scenes(config, full)
@@ -117,12 +116,12 @@ def _check_scenes(config: ScenesConfig, full: bool) -> DatasetReport:
 
 @dataclass
 class _Found:
-    """Problems, apart from those of pictures that a run would skip.
+    """Problems found by a check.
 
     Attributes:
-        skippable: keys of the pictures that are trained on and never scored on.
-        problems: what ends the check.
-        skipped: what is wrong with skippable pictures.
+        skippable: keys of the pictures that a run may skip: those only trained on.
+        problems: problems that make the check fail.
+        skipped: problems of skippable pictures.
     """
 
     skippable: set[str] = field(default_factory=set)
@@ -145,7 +144,7 @@ def _check_disk(
     pairs = _listed(splits, found)
     if skip_broken and not found.problems:
         found.skippable = {pair.key for pair in splits.select("train", role="teacher")}
-    sampled = is_far(config.root) and not full
+    sampled = is_remote(config.root) and not full
     sizes, sound = _sound_headers([pairs[i] for i in _spread(len(pairs))] if sampled else pairs, found)
     chosen = range(len(sound)) if full else _spread(len(sound))
     label_map = splits.layout.label_map
@@ -174,7 +173,7 @@ def _check_disk(
 
 
 def _listed(splits: Splits, found: _Found) -> list[Pair]:
-    """All pairs of all published splits, as far as they can be listed."""
+    """All pairs of all published splits that can be listed."""
     pairs: list[Pair] = []
     for published in ("train", "tune", "test"):
         try:
@@ -187,13 +186,13 @@ def _listed(splits: Splits, found: _Found) -> list[Pair]:
 
 
 def _sound_headers(pairs: list[Pair], found: _Found) -> tuple[Counter[tuple[int, int]], list[Pair]]:
-    """Pictures by height and width, and the pairs whose files' first and last bytes are right."""
+    """Number of pictures by size, and the pairs whose headers and file ends are valid."""
     from distill.data.disk import size_mismatch
     from distill.data.images import read_header, refuse_colours
 
     sizes: Counter[tuple[int, int]] = Counter()
     sound: list[Pair] = []
-    for pair in fetched_ahead((pair, (pair.image, pair.labels)) for pair in pairs):
+    for pair in prefetched((pair, (pair.image, pair.labels)) for pair in pairs):
         try:
             image, labels = read_header(pair.image), read_header(pair.labels)
             refuse_colours(pair.labels, labels.mode)
@@ -210,7 +209,7 @@ def _sound_headers(pairs: list[Pair], found: _Found) -> tuple[Counter[tuple[int,
 def _decoded(
     pairs: list[Pair], label_map: LabelMap, full: bool, found: _Found
 ) -> Iterator[NDArray[np.uint8]]:
-    """The label maps that can be decoded; in a full check those whose picture can be, too."""
+    """Label maps that can be decoded; a full check decodes the picture too."""
     from distill.data.disk import read_pair
     from distill.data.images import read_values
 
@@ -225,7 +224,7 @@ def _decoded(
 
 
 def _in_two_splits(splits: Splits) -> list[str]:
-    """A picture that is trained on and scored on makes scores worthless."""
+    """Messages about pictures that are in two splits."""
     files = {name: {pair.image for pair in getattr(splits, name)} for name in ("train", "tune", "test")}
     problems = []
     for one, other in (("train", "tune"), ("train", "test"), ("tune", "test")):
@@ -238,7 +237,7 @@ def _in_two_splits(splits: Splits) -> list[str]:
 
 
 def _extra_files(splits: Splits, pairs: list[Pair]) -> list[str]:
-    """How many pictures and label files no split names."""
+    """A note on pictures and label files that are in no split."""
     from distill.data.layout import count_files
 
     sources = [s for s in (splits.layout.train, splits.layout.tune, splits.layout.test) if s is not None]
@@ -277,7 +276,7 @@ def _spread(length: int) -> list[int]:
 
 
 def _histogram(label_maps: Iterable[NDArray[np.uint8]], classes: int) -> NDArray[np.int64]:
-    """Pixels per class, and at the end those of all other labels."""
+    """Pixels per class, followed by the number of all other pixels."""
     import numpy as np
 
     counts = np.zeros(256, np.int64)

@@ -1,4 +1,4 @@
-"""What a data set and its augmentation are, as configs. Imports pydantic and nothing slower."""
+"""Configs of data sets and augmentation. Imports nothing slower than pydantic."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ SCENE_CLASSES = (
     "pole",
     "sign",
 )
-"""Classes of generated scenes; a config with fewer takes the first ones."""
+"""Classes of generated scenes; a config with K classes uses the first K."""
 
 
 MOST_CLASSES = 254
-"""Labels are bytes: 255 is ignored, and one value is left to tell a wrong label."""
+"""Labels are bytes: 255 is ignored, and one value marks invalid labels."""
 
 MOST_IMAGES = 10**7
-"""Images of a generated split."""
+"""Maximum number of images of a generated split."""
 
 Level = Annotated[int, Field(ge=0, le=255)]
-"""What a byte of a picture holds."""
+"""Value of a byte."""
 
 
 class _Config(BaseModel):
@@ -276,7 +276,7 @@ class FolderConfig(CutConfig):
     @model_validator(mode="before")
     @classmethod
     def _class_table(cls, data: object) -> object:
-        """The classes themselves stand in the config, whatever they were written in: results depend on them."""
+        """Put the classes into the config, however they were written, because results depend on them."""
         if not isinstance(data, dict):
             return data
         written = data.get("classes")
@@ -312,10 +312,10 @@ class FolderConfig(CutConfig):
 
 
 def read_class_table(path: File) -> list[dict[str, Any]]:
-    """The rows of a CSV file with the columns value, name and perhaps red, green, blue.
+    """Rows of a CSV file with the columns value, name and optionally red, green, blue.
 
     Raises:
-        ValueError: the file is not there or lacks a column; pydantic turns it into a message with a place.
+        ValueError: the file cannot be read or lacks a value; pydantic adds the setting's name.
     """
     try:
         rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline="")))
@@ -338,7 +338,7 @@ def read_class_table(path: File) -> list[dict[str, Any]]:
 
 
 def _lines(path: File) -> int:
-    """Names in a list, for an estimate: a list that cannot be read counts for none, and the check of data says why."""
+    """Number of names in a list, for estimates; 0 if it cannot be read, which the check of data reports."""
     try:
         return sum(1 for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
     except (OSError, ValueError):
@@ -367,7 +367,7 @@ class AugmentationConfig(_Config):
         None,
         ge=1,
         le=10**6,
-        exclude_if=lambda views: views is None,  # hashes of what was written before there was a choice stand
+        exclude_if=lambda views: views is None,  # keeps recipe hashes from before this setting existed
         description="different views of each picture in a stream, which then shows the same batches again in another "
         "order; by default every view is a new one",
     )

@@ -1,20 +1,20 @@
-"""Labelled pictures on disk or in a bucket, whatever their layout, decoded when asked for."""
+"""Data sets on disk or in a bucket, in any layout, decoded on access."""
 
 from __future__ import annotations
 
 from distill.data.config import DiskConfig
-from distill.data.dataset import IGNORE_INDEX, Protocol, Role, Sample, Split
 from distill.data.images import read_image, read_values
 from distill.data.labels import Colour, LabelMap
 from distill.data.layout import Pair
 from distill.data.picture_cache import PictureCache
 from distill.data.remote_copies import RemoteCopiesConfig
+from distill.data.sample import IGNORE_INDEX, Protocol, Role, Sample, Split
 from distill.data.splits import Splits
 from distill.errors import UsageError
 
 
 class DiskDataset:
-    """The labelled pictures of one split."""
+    """Labelled pictures of one split of a data set on disk or in a bucket."""
 
     ignore_index = IGNORE_INDEX
 
@@ -61,11 +61,11 @@ class DiskDataset:
 
 
 def read_pair(pair: Pair, label_map: LabelMap) -> Sample:
-    """Decodes a picture and its labels.
+    """Decode a picture and its labels.
 
     Raises:
-        BrokenFileError: one of the files cannot be read or decoded.
-        UsageError: a label is wrong, or the two differ in size.
+        BrokenFileError: a file cannot be read or decoded.
+        UsageError: a label is invalid, or the two sizes differ.
     """
     image, labels = read_image(pair.image), label_map.labels(read_values(pair.labels), pair.labels)
     if image.shape[:2] != labels.shape:
@@ -74,7 +74,7 @@ def read_pair(pair: Pair, label_map: LabelMap) -> Sample:
 
 
 def size_mismatch(pair: Pair, image: tuple[int, ...], labels: tuple[int, ...]) -> str:
-    """The message for a picture and a label map of different sizes (height, width)."""
+    """Error message for a picture and a label map of different sizes (height, width)."""
     return (
         f"{pair.image} is {image[0]}×{image[1]} and {pair.labels} is {labels[0]}×{labels[1]}, "
         "must be of one size; unpack or upload both again"

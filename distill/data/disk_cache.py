@@ -1,4 +1,4 @@
-"""A folder of files that never holds more bytes than its limit, shared by all processes of a machine."""
+"""A folder of cached files with a size limit, shared by all processes of a machine."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from pathlib import Path
 
 _PART = re.compile(r"^(\d+)-[0-9a-f]{32}\.part$")
 _FULL = (
-    0.9  # of the limit is left once room was made, so that the folder is not looked through for every file
+    0.9  # share of the limit that is left after an eviction, so that the folder is not scanned for every file
 )
 
 
 class DiskCache:
-    """Files by name, each written whole or not at all.
+    """A cache of files by name; each file is written atomically.
 
     Args:
-        folder: where they lie; made when the first is put there.
-        limit_bytes: most that they take together.
-        suffix: how their names end.
-        makes_room: whether a full shelf gives up what was longest unused; otherwise it takes nothing more.
-        spares_own: it gives up nothing that was used since this object was made. Who reads in a circle would
-            otherwise always lose what comes next.
+        folder: the folder, which is created for the first file.
+        limit_bytes: maximum total size of the files.
+        suffix: suffix of the files' names.
+        evicts: delete the least recently used files when the cache is full; otherwise new files are refused.
+        protects_own: never delete files used after this object was created. Without it, a cyclic reader would always
+            delete the file that it reads next.
     """
 
     def __init__(
-        self, folder: Path, limit_bytes: int, suffix: str, *, makes_room: bool, spares_own: bool = False
+        self, folder: Path, limit_bytes: int, suffix: str, *, evicts: bool, protects_own: bool = False
     ) -> None:
         self.folder = folder
         self.limit_bytes = limit_bytes
         self._suffix = suffix
-        self._makes_room = makes_room
-        self._spared_since = time.time_ns() if spares_own else None
+        self._evicts = evicts
+        self._protected_since = time.time_ns() if protects_own else None
         self._opened = False
 
     def path(self, name: str) -> Path:
-        """Where the file of a name (hexadecimal digits) lies, if it is there."""
+        """Path of the file with this name (hexadecimal digits), whether it exists or not."""
         return self.folder / name[:2] / f"{name}{self._suffix}"
 
     def put(self, name: str, pieces: Sequence[bytes | memoryview]) -> bool:
-        """Writes a file and says whether it stands; a full disk is as good as a full shelf."""
+        """Write a file; returns False if the cache or the disk is full or not writable."""
         path = self.path(name)
         part = self.folder / f"{os.getpid()}-{uuid.uuid4().hex}.part"
         try:
@@ -54,7 +54,7 @@ class DiskCache:
             with part.open("r+b", buffering=0) as file:
                 for piece in pieces:
                     file.write(piece)
-                os.fsync(file.fileno())  # or a power cut could leave the name of a file without its bytes
+                os.fsync(file.fileno())  # without it a power failure could leave an empty file
             part.replace(path)
         except OSError:
             part.unlink(missing_ok=True)
@@ -62,24 +62,24 @@ class DiskCache:
         return True
 
     @contextlib.contextmanager
-    def alone(self, name: str) -> Iterator[None]:
-        """Keeps other processes and threads from preparing the file of this name at the same time.
+    def lock(self, name: str) -> Iterator[None]:
+        """Hold a lock, so that only one process or thread prepares the file of this name.
 
         Raises:
-            OSError: the folder cannot be made or written.
+            OSError: the folder cannot be created or written.
         """
         place = self.folder / "locks"
         place.mkdir(parents=True, exist_ok=True)
-        with (place / name[:2]).open("ab") as file:  # few locks for many files: they are never deleted
+        with (place / name[:2]).open("ab") as file:  # a few locks for many files; they are never deleted
             fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
             yield
 
     def _reserve(self, part: Path, size: int) -> bool:
-        """Whether `size` more bytes fit; if so they are taken, as a file of that size."""
+        """Whether `size` more bytes fit; if so, reserve them by a file of that size."""
         with self._locked() as total:
             held = total.read() if self._opened else self._count()
-            if held + size > self.limit_bytes and self._makes_room and size <= self.limit_bytes:
-                held = self._make_room(size)
+            if held + size > self.limit_bytes and self._evicts and size <= self.limit_bytes:
+                held = self._evict(size)
             fits = held + size <= self.limit_bytes
             total.write(held + size if fits else held)
             self._opened = True
@@ -89,7 +89,7 @@ class DiskCache:
         return fits
 
     def _count(self) -> int:
-        """Bytes in the folder, without what processes that are no more began to write."""
+        """Total size of the files; deletes partial files of processes that have ended."""
         held = 0
         for parent, _, names in os.walk(self.folder):
             for name in names:
@@ -101,23 +101,23 @@ class DiskCache:
                         held += Path(parent, name).stat().st_size
         return held
 
-    def _make_room(self, size: int) -> int:
-        """Deletes what was longest unused until `size` more bytes fit and some to spare; returns what is left."""
+    def _evict(self, size: int) -> int:
+        """Delete the least recently used files until `size` more bytes fit with some reserve; returns the total left."""
         held = self._count()
         found = []
         for path in self.folder.rglob(f"*{self._suffix}"):
             with contextlib.suppress(FileNotFoundError):
                 known = path.stat()
-                if self._spared_since is None or known.st_mtime_ns < self._spared_since:
+                if self._protected_since is None or known.st_mtime_ns < self._protected_since:
                     found.append((known.st_mtime_ns, path, known.st_size))
-        wanted = min(self.limit_bytes - size, int(_FULL * self.limit_bytes))
+        target = min(self.limit_bytes - size, int(_FULL * self.limit_bytes))
         for _, path, freed in sorted(found):
-            if held <= wanted:
+            if held <= target:
                 break
             path.unlink(missing_ok=True)
             held -= freed
-        # All that is left is in use: the folder need not be looked through again.
-        self._makes_room = self._spared_since is None or held <= wanted
+        # If all remaining files are in use, do not scan the folder again.
+        self._evicts = self._protected_since is None or held <= target
         return held
 
     @contextlib.contextmanager
@@ -129,7 +129,7 @@ class DiskCache:
 
 
 class _Total:
-    """The bytes held, as all processes know them."""
+    """The total size of the files, in a file shared by all processes."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -138,7 +138,7 @@ class _Total:
         return int(os.pread(self._descriptor, 20, 0) or b"0")
 
     def write(self, value: int) -> None:
-        # a file opened for appending takes every write at its end: empty it first
+        # a file opened for appending writes at its end, so truncate it first
         os.ftruncate(self._descriptor, 0)
         os.write(self._descriptor, str(value).encode())
 

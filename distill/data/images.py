@@ -1,4 +1,4 @@
-"""Image files: what their headers say, and their pixels. A file that is none is named."""
+"""Reads headers and pixels of image files; errors name the file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class BrokenFileError(UsageError):
 
 
 class Header(NamedTuple):
-    """What the first bytes of an image file say. `mode` is PIL's: RGB, L (grey), P (palette) …"""
+    """Header of an image file. `mode` is PIL's: RGB, L (grey), P (palette) …"""
 
     height: int
     width: int
@@ -40,10 +40,10 @@ class Header(NamedTuple):
 
 
 def read_header(path: File) -> Header:
-    """Size and mode without the pixels; a PNG must also have its end.
+    """Read size and mode without decoding; checks that a PNG is complete.
 
     Raises:
-        BrokenFileError: the file cannot be read, is no PNG or JPEG, or is cut short.
+        BrokenFileError: the file cannot be read, is neither PNG nor JPEG, or is truncated.
     """
     with _decoding(path), path.open("rb") as file:
         picture = _open(path, file)
@@ -58,13 +58,13 @@ def read_header(path: File) -> Header:
 
 
 def read_image(path: File) -> NDArray[np.uint8]:
-    """An RGB picture, `H×W×3`, as stored: not turned by a camera's note of its orientation, as no label map is.
+    """Read an RGB picture `H×W×3` without applying its EXIF orientation, since label maps have none.
 
     Raises:
         BrokenFileError: the file cannot be read or decoded.
-        UsageError: it holds more than 8 bits per channel.
+        UsageError: it has more than 8 bits per channel.
     """
-    # decoded from memory: cv2.imread only warns, and cannot tell a missing file from a broken one
+    # decoded from memory, because cv2.imread does not distinguish missing from broken files
     with _decoding(path), path.open("rb") as file:
         data = file.read()
         plain = _plain_png(data, _RGB)
@@ -81,11 +81,11 @@ def read_image(path: File) -> NDArray[np.uint8]:
 
 
 def read_values(path: File) -> NDArray[np.uint8]:
-    """The values in a label file, `H×W`: grey levels, or indices where it has a palette.
+    """Read the values `H×W` of a label file: grey levels, or palette indices.
 
     Raises:
         BrokenFileError: the file cannot be read or decoded.
-        UsageError: it holds colours, or more than 8 bits.
+        UsageError: it contains colours, or more than 8 bits per pixel.
     """
     with _decoding(path), path.open("rb") as file:
         plain = _plain_png(file.read(), _GREY)
@@ -99,7 +99,7 @@ def read_values(path: File) -> NDArray[np.uint8]:
 
 
 def _plain_png(data: bytes, colour_type: int) -> NDArray[np.uint8] | None:
-    """The pixels of a PNG of 8 bits per channel, by the fastest decoder at hand; None where it is another file, or broken."""
+    """Pixels of an 8-bit PNG by the fastest decoder; None if the file is of another kind or broken."""
     if data[:8] != _PNG_START or len(data) < _PLAIN_PNG.size:
         return None
     width, height, *kind = _PLAIN_PNG.unpack_from(data)
@@ -107,13 +107,13 @@ def _plain_png(data: bytes, colour_type: int) -> NDArray[np.uint8] | None:
         return None
     try:
         pixels = kornia.decode_image_png_u8(data, (height, width), "rgb" if colour_type == _RGB else "mono")
-    except Exception:  # it raises no class of its own; the others say what is wrong
+    except Exception:  # it has no error class of its own; the caller's decoder reports the error
         return None
     return np.asarray(pixels, np.uint8) if colour_type == _RGB else np.asarray(pixels[..., 0], np.uint8)
 
 
 def refuse_colours(path: File, mode: str) -> None:
-    """Raises `UsageError` where a label file's mode says that it holds no class values."""
+    """Raise UsageError if a label file's mode shows that it contains no class values."""
     if mode in _LABEL_MODES:
         return
     if mode in _CHANNELS:
@@ -126,7 +126,7 @@ def refuse_colours(path: File, mode: str) -> None:
 
 @contextmanager
 def _decoding(path: File) -> Iterator[None]:
-    """Whatever a decoder raises over a file, the file is named: Pillow and OpenCV promise no kind of error."""
+    """Convert any decoder's error to one that names the file; Pillow and OpenCV may raise any class."""
     try:
         yield
     except UsageError:

@@ -1,4 +1,4 @@
-"""From the values in label files to classes."""
+"""Maps the values in label files to classes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.data.dataset import IGNORE_INDEX
 from distill.data.roots import File
+from distill.data.sample import IGNORE_INDEX
 from distill.errors import UsageError
 
 Colour = tuple[int, int, int]
@@ -21,7 +21,7 @@ _WRONG = IGNORE_INDEX - 1
 
 
 class LabelClass(NamedTuple):
-    """A class that counts: its value in label files, its name, its colour (R, G, B)."""
+    """A class: its value in label files, its name and its colour (R, G, B)."""
 
     value: int
     name: str
@@ -30,12 +30,12 @@ class LabelClass(NamedTuple):
 
 @dataclass(frozen=True)
 class LabelMap:
-    """What the values in label files mean.
+    """Meaning of the values in label files.
 
     Attributes:
-        classes: in the order of the labels 0 … K − 1.
-        ignored: values that count neither in a loss nor in a score.
-        advice: what to do about any other value.
+        classes: the classes in the order of the labels 0 … K − 1.
+        ignored: values that are excluded from losses and scores.
+        advice: remedy for any other value, for the error message.
     """
 
     classes: tuple[LabelClass, ...]
@@ -60,7 +60,7 @@ class LabelMap:
         return tuple(label.colour for label in self.classes)
 
     def labels(self, values_hw: NDArray[np.uint8], path: File) -> NDArray[np.uint8]:
-        """Labels `H×W` of the values in a file. Raises `UsageError` naming file, value and what is allowed."""
+        """Labels `H×W` of the values in a file; raises UsageError naming the file and an invalid value."""
         labels_hw: NDArray[np.uint8] = np.asarray(cv2.LUT(values_hw, self._table), np.uint8)
         if (labels_hw == _WRONG).any():
             value = int(values_hw[labels_hw == _WRONG].max())
@@ -69,19 +69,19 @@ class LabelMap:
         return labels_hw
 
     def digest_bytes(self) -> bytes:
-        """What decides the labels of a file, for keys of caches."""
+        """Bytes that identify the mapping, for keys of caches."""
         return self._table.tobytes()
 
 
 def numbered(names: Iterable[str], first: int = 0) -> tuple[LabelClass, ...]:
-    """Classes of consecutive values, in VOC's colours."""
+    """Classes with consecutive values and VOC's colours."""
     return tuple(LabelClass(value, name, voc_colour(value)) for value, name in enumerate(names, first))
 
 
 def voc_colour(value: int) -> Colour:
-    """The colour of a value in Pascal VOC's map, which has one for each byte.
+    """Colour of a byte value in Pascal VOC's colour map.
 
-    The bits of the value are dealt out to red, green and blue in turn, each channel's from its highest down.
+    The bits of the value go to red, green and blue in turn, from each channel's highest bit down.
     """
     red = green = blue = 0
     for place in range(8):

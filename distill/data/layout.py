@@ -1,4 +1,4 @@
-"""How a data set lies on disk: all that tells one data set from another, as facts."""
+"""Layouts of data sets on disk, and pairs of pictures and label files."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _SHOWN = 8
 
 @dataclass(frozen=True)
 class Source:
-    """Where the pictures and label files of one published split lie, below the root.
+    """Where the pictures and label files of one published split are, relative to the root.
 
-    A picture and its label file have one key: the path below their folder, less the suffix.
+    A picture and its label file have the same key: the path below their folder without the suffix.
 
     Attributes:
         images: folder of the pictures.
         labels: folder of the label files.
-        image_suffixes: how the names of pictures end.
-        label_suffix: how the names of label files end.
-        listed: file of the keys of this split, one a line; None takes all.
-        unlisted: file of the keys of another split; this one has all other label files.
+        image_suffixes: suffixes of the pictures.
+        label_suffix: suffix of the label files.
+        listed: file with the keys of this split, one per line; None uses all.
+        unlisted: file with the keys of another split; this split has all other label files.
     """
 
     images: str
@@ -43,15 +43,15 @@ class Layout:
 
     Attributes:
         title: its name in papers.
-        licence: the name of the page that says who may use it for what.
-        expected: what must lie below the root, in a line.
-        label_map: what the values in its label files mean.
+        licence: name and page of its licence.
+        expected: expected content of the root, in one line.
+        label_map: meaning of the values in its label files.
         train: its train split.
-        tune: its tune split; None where one is cut out of train.
+        tune: its tune split; None if one is taken out of train.
         test: the split that papers report.
-        group_of: key → what is held out together; the key itself where pictures do not belong together.
-        group_words: what such a group is called, one and many.
-        named_groups: the groups that the config names for tune, and the key that names them.
+        group_of: maps a key to its group, which is held out as a whole; the key itself if there are no groups.
+        group_words: the word for a group in messages, singular and plural.
+        named_groups: groups that the config names for the tune split.
     """
 
     title: str
@@ -75,10 +75,10 @@ class Pair(NamedTuple):
 
 
 def find_pairs(root: File, layout: Layout, source: Source) -> list[Pair]:
-    """All labelled pictures of a source, by key.
+    """All labelled pictures of a source, sorted by key.
 
     Raises:
-        UsageError: a folder or a list is missing, there are no pictures, or a file has no partner.
+        UsageError: a folder or list is missing, there are no pictures, or a picture and label file do not pair up.
     """
     images = _files(root, source.images, source.image_suffixes, layout)
     labels = _files(root, source.labels, (source.label_suffix,), layout)
@@ -100,12 +100,12 @@ def find_pairs(root: File, layout: Layout, source: Source) -> list[Pair]:
 
 
 def count_files(root: File, folder: str, suffixes: tuple[str, ...]) -> int:
-    """Files of these suffixes below a folder; 0 where there is none."""
+    """Number of files with these suffixes below a folder; 0 if it does not exist."""
     return sum(1 for _ in files_below(root / folder, suffixes))
 
 
 def read_keys(path: File, suffixes: tuple[str, ...]) -> list[str]:
-    """The keys in a list: a name a line, with or without the picture's suffix.
+    """Keys in a list: one name per line, with or without the picture's suffix.
 
     Raises:
         UsageError: the file cannot be read, or names a picture twice.
@@ -145,7 +145,7 @@ def _files(root: File, folder: str, suffixes: tuple[str, ...], layout: Layout) -
 
 
 def _refuse_missing(root: File, folder: str, layout: Layout) -> None:
-    """Raises `UsageError` naming the first level of a folder that is not there."""
+    """Raise UsageError naming the first missing level of a folder's path."""
     parts = PurePosixPath(folder).parts
     for level in (root, *(root / "/".join(parts[:n]) for n in range(1, len(parts) + 1))):
         if not level.is_dir():

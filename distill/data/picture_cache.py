@@ -1,8 +1,8 @@
 """Decoded pictures in memory-mapped files, shared by all processes of a machine.
 
-A picture is decoded once and then read where it lies: a crop touches the pages that it shows, and nothing else is read
-or copied. In a folder in memory (/dev/shm) the files are shared memory, on a local disk the operating system keeps as
-many of their pages in memory as it can. What stands in the cache are the very bytes that decoding gives.
+A picture is decoded once and then memory-mapped: a crop reads only the pages that it covers. In a folder in memory
+(/dev/shm) the files are shared memory; on a local disk the operating system caches their pages. The cache stores the
+decoded bytes unchanged.
 """
 
 from __future__ import annotations
@@ -16,44 +16,44 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.data.dataset import Sample
 from distill.data.disk_cache import DiskCache
 from distill.data.labels import LabelMap
 from distill.data.layout import Pair
+from distill.data.sample import Sample
 
 _HEADER = struct.Struct("<8sQQ40x")  # 64 bytes, so that pixels start on a cache line
 _MAGIC = b"pixels-1"
 
 
 class PictureCache:
-    """A folder of decoded pictures that never holds more bytes than its limit.
+    """A cache of decoded pictures with a size limit.
 
-    Once it is full nothing is thrown out: every epoch shows every picture once, so what would be thrown out is needed
-    again as soon as what would come in. The rest is decoded each time.
+    A full cache deletes nothing: every epoch uses every picture once, so a deleted picture would be needed as soon as
+    the new one. Pictures that are not cached are decoded each time.
     """
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
         self.folder = folder
         self.limit_bytes = limit_bytes
-        self._shelf = DiskCache(folder, limit_bytes, ".pixels", makes_room=False)
+        self._disk_cache = DiskCache(folder, limit_bytes, ".pixels", evicts=False)
 
     def __reduce__(self) -> tuple[object, ...]:
         return PictureCache, (self.folder, self.limit_bytes)
 
     def sample(self, pair: Pair, label_map: LabelMap, decode: Callable[[], Sample]) -> Sample:
-        """The decoded pair: from the cache, or from `decode` and into the cache while there is room.
+        """The decoded pair, from the cache or from `decode`; the latter is then cached if it fits.
 
-        A pair whose files were changed since is another pair. The arrays of a cached sample cannot be written to.
+        Changed files count as a new pair. Arrays of a cached sample are read-only.
         """
         try:
             name = _name(pair, label_map)
         except OSError:
-            return decode()  # which says what is wrong with the file
-        found = _read(self._shelf.path(name), pair.key)
+            return decode()  # which raises the readable error
+        found = _read(self._disk_cache.path(name), pair.key)
         if found is not None:
             return found
         sample = decode()
-        self._shelf.put(name, _pieces(sample))
+        self._disk_cache.put(name, _pieces(sample))
         return sample
 
 
@@ -71,7 +71,7 @@ def _pieces(sample: Sample) -> tuple[bytes | memoryview, ...]:
 
 
 def _read(path: Path, key: str) -> Sample | None:
-    """The sample in a file, mapped and not copied; None where there is none."""
+    """The sample in a file, memory-mapped; None if the file is missing or invalid."""
     try:
         with path.open("rb", buffering=0) as file:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

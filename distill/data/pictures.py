@@ -1,4 +1,4 @@
-"""Pictures of people's own, without labels: found, read upright, and written beside each other as label maps."""
+"""Finds and reads unlabelled pictures for prediction, and writes masks and overlays."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from distill.errors import UsageError
 from distill.uris import is_uri
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-"""How the names of pictures end that are looked for in a folder."""
+"""Suffixes of the pictures that are searched for in a folder."""
 
 MASK, OVERLAY, CLASS_TABLE = ".mask.png", ".overlay.jpg", "classes.csv"
 _EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "La", "RGBa")
@@ -29,7 +29,7 @@ _OPACITY = 0.55
 
 
 class Task(NamedTuple):
-    """A picture, and where its label map and overlay are written."""
+    """A picture, and the paths of its mask and overlay."""
 
     picture: File
     mask: Path
@@ -37,12 +37,12 @@ class Task(NamedTuple):
 
 
 def find_pictures(given: Sequence[str], output: Path) -> list[File]:
-    """The pictures of files, folders (with all below them), globs, and files and folders of a bucket, each once.
+    """Pictures in files, folders (recursively), globs, and files and folders of a bucket, each once.
 
-    What lies below `output` is left out of folders and globs: it was written by an earlier command.
+    Folders and globs skip files below `output`, which an earlier command wrote.
 
     Raises:
-        UsageError: something given does not exist, or holds no picture, or a bucket cannot be read.
+        UsageError: an argument does not exist or contains no picture, or a bucket cannot be read.
     """
     if not given:
         raise UsageError("no picture is given, must be at least one file, folder or glob")
@@ -53,25 +53,25 @@ def find_pictures(given: Sequence[str], output: Path) -> list[File]:
             continue
         place = Path(name).expanduser()
         if place.is_file():
-            mine = [place]
+            matches = [place]
         elif place.is_dir():
-            mine = _outside(output, (p for p in sorted(place.rglob("*")) if p.suffix.lower() in SUFFIXES))
+            matches = _outside(output, (p for p in sorted(place.rglob("*")) if p.suffix.lower() in SUFFIXES))
         else:
-            matches = (Path(match) for match in sorted(glob.glob(str(place), recursive=True)))
-            mine = _outside(output, matches)
-            if not mine and not glob.has_magic(name):
+            globbed = (Path(match) for match in sorted(glob.glob(str(place), recursive=True)))
+            matches = _outside(output, globbed)
+            if not matches and not glob.has_magic(name):
                 raise UsageError(f"picture '{name}' does not exist, must be a file, a folder or a glob")
-        if not mine:
+        if not matches:
             raise UsageError(
                 f"'{name}' holds no pictures, must hold one of {', '.join(SUFFIXES)} outside of the output folder"
             )
-        found |= dict.fromkeys(picture.absolute() for picture in mine)
+        found |= dict.fromkeys(picture.absolute() for picture in matches)
     return list(found)
 
 
 def _in_bucket(place: File) -> list[File]:
     if place.name.lower().endswith(SUFFIXES) and not place.is_dir():
-        return [place]  # one that is not there is told when its turn comes, as any that cannot be read
+        return [place]  # a missing file is reported when it is read
     found = [file for _, file in sorted(files_below(place, ("",)), key=lambda pair: pair[0])]
     pictures = [file for file in found if file.name.lower().endswith(SUFFIXES)]
     if not pictures:
@@ -85,18 +85,18 @@ def _outside(output: Path, pictures: Iterable[Path]) -> list[Path]:
 
 
 def place_outputs(pictures: Sequence[File], output: Path) -> list[Task]:
-    """Where everything is written: below `output` as the pictures lie below the folder that they share.
+    """Paths of masks and overlays: below `output`, relative to the pictures' common folder.
 
-    `a/street.jpg` and `b/street.jpg` stay apart by their folders, and `street.jpg` and `street.png` keep their
-    suffixes, so no two pictures have one mask.
+    Names are unique: `a/street.jpg` and `b/street.jpg` have different folders, and `street.jpg` and `street.png` keep
+    their suffixes.
 
     Raises:
-        UsageError: a mask would take the place of a picture.
+        UsageError: a mask or overlay would overwrite a picture.
     """
     places = [_place(picture) for picture in pictures]
     shared = os.path.commonpath([place.parent for place in places])
     below = [place.relative_to(shared) for place in places]
-    # file systems that do not tell A from a would put two into one
+    # some file systems ignore case
     stems = Counter(str(path.with_suffix("")).casefold() for path in below)
     taken: Counter[str] = Counter()
     tasks = []
@@ -121,11 +121,11 @@ def _place(picture: File) -> PurePath:
 
 
 def read_picture(path: File) -> NDArray[np.uint8]:
-    """An RGB picture, `H×W×3`, upright: turned as the camera noted, as every viewer shows it.
+    """Read an RGB picture `H×W×3`, rotated by its EXIF orientation.
 
     Raises:
         BrokenFileError: the file cannot be read or decoded, or has more than 8 bits per channel.
-        UsageError: it lies in a bucket that cannot be read.
+        UsageError: it is in a bucket that cannot be read.
     """
     try:
         with path.open("rb") as stored, Image.open(stored) as file:
@@ -137,14 +137,14 @@ def read_picture(path: File) -> NDArray[np.uint8]:
     except UsageError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        told = getattr(error, "strerror", None) or error
-        if isinstance(error, UnidentifiedImageError):  # its own words name the copy on this node
-            told = "it is no image of a known kind"
-        raise BrokenFileError(f"{path} cannot be read: {told}") from error
+        reason = getattr(error, "strerror", None) or error
+        if isinstance(error, UnidentifiedImageError):  # the error's own text names the local copy
+            reason = "it is no image of a known kind"
+        raise BrokenFileError(f"{path} cannot be read: {reason}") from error
 
 
 def write_mask(path: Path, labels_hw: NDArray[np.uint8], palette: Sequence[Colour]) -> None:
-    """A label map as PNG with a palette: its values are the classes, its colours the data set's."""
+    """Write a label map as a PNG with the data set's palette; its values are the classes."""
     mask = Image.fromarray(labels_hw, "P")
     mask.putpalette([channel for colour in palette for channel in colour])
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -154,7 +154,7 @@ def write_mask(path: Path, labels_hw: NDArray[np.uint8], palette: Sequence[Colou
 def write_overlay(
     path: Path, image_hw3: NDArray[np.uint8], labels_hw: NDArray[np.uint8], palette: Sequence[Colour]
 ) -> None:
-    """The picture with the classes' colours over it, as JPEG."""
+    """Write the picture with the classes' colours blended in, as a JPEG."""
     colours = np.asarray(palette, np.float32)[labels_hw]
     mixed = (1 - _OPACITY) * image_hw3 + _OPACITY * colours
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -162,7 +162,7 @@ def write_overlay(
 
 
 def write_class_table(path: Path, classes: Sequence[str], palette: Sequence[Colour]) -> None:
-    """What the masks' values mean, as the class table of a `folder` data set."""
+    """Write the classes of the masks' values, as the class table of a `folder` data set."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""Copies of a bucket's pictures on a node's own disk, shared by all processes of the node."""
+"""Local copies of a bucket's pictures on a node's disk, shared by all processes of the node."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from distill.errors import UsageError
 
 
 class RemoteCopiesConfig(BaseModel):
-    """Where a node keeps copies of pictures that it fetched from a bucket; changes no result."""
+    """Where a node stores local copies of pictures from a bucket; changes no result."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -38,7 +38,7 @@ class RemoteCopiesConfig(BaseModel):
 
 
 class RemoteCopies:
-    """The files of a `RemoteCopiesConfig`'s folder on this machine."""
+    """The local copies in a `RemoteCopiesConfig`'s folder on this machine."""
 
     def __init__(self, config: RemoteCopiesConfig) -> None:
         self.config = config
@@ -47,46 +47,47 @@ class RemoteCopies:
         return RemoteCopies, (self.config,)
 
     def open(self, name: str, size: int, fetch: Callable[[], bytes]) -> BinaryIO:
-        """A file of `size` bytes to read: its copy, or what `fetch` gives, of which a copy then stays if it fits.
+        """Open the copy of a file of `size` bytes; without a copy, call `fetch` and store the result if it fits.
 
-        Several processes that ask for one file at a time fetch it once.
+        Processes that open the same file at the same time fetch it once.
 
         Raises:
-            UsageError: the folder cannot be used. Whatever `fetch` raises.
+            UsageError: the folder cannot be used.
+            Exception: what `fetch` raised.
         """
-        found = self._standing(name, size)
+        found = self._open_copy(name, size)
         if found is not None:
             return found
         with contextlib.ExitStack() as stack:
             try:
-                stack.enter_context(self._shelf.alone(name))
+                stack.enter_context(self._disk_cache.lock(name))
             except OSError as error:
-                if error.errno != errno.ENOSPC:  # a full disk keeps nothing, and that is all
+                if error.errno != errno.ENOSPC:  # on a full disk nothing is stored, which is no error
                     raise UsageError(
                         f"copies of pictures cannot be kept in {self.config.place} ({error.strerror}), must be a "
                         "folder that may be written here; set operation.remote_copies.folder"
                     ) from error
-            found = self._standing(name, size)
+            found = self._open_copy(name, size)
             if found is not None:
                 return found
             data = fetch()
-            self._shelf.put(name, (data,))
+            self._disk_cache.put(name, (data,))
         return io.BytesIO(data)
 
-    def _standing(self, name: str, size: int) -> BinaryIO | None:
-        """The copy, marked as used now; None where there is none, or a damaged one."""
+    def _open_copy(self, name: str, size: int) -> BinaryIO | None:
+        """The copy, with its time of use updated; None if it is missing or damaged."""
         try:
-            file = self._shelf.path(name).open("rb")
+            file = self._disk_cache.path(name).open("rb")
         except OSError:
             return None
         if os.fstat(file.fileno()).st_size != size:
             file.close()
             return None
-        with contextlib.suppress(OSError):  # another's file, or a disk that only reads: it is as good a copy
+        with contextlib.suppress(OSError):  # another user's file or a read-only disk: the copy is still valid
             os.utime(file.fileno())
         return file
 
     @functools.cached_property
-    def _shelf(self) -> DiskCache:
+    def _disk_cache(self) -> DiskCache:
         limit = int(self.config.gigabytes * 10**9)
-        return DiskCache(self.config.place, limit, ".copy", makes_room=True)
+        return DiskCache(self.config.place, limit, ".copy", evicts=True)

@@ -1,4 +1,4 @@
-"""Where a data set may lie: in a folder of this machine, or in a bucket. Whoever reads one need not know which."""
+"""Roots of data sets: a folder of this machine or of a bucket, with one interface for both."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ File = Path | BucketPath
 
 
 def as_root(written: object) -> File:
-    """What a config says of where its data lies: a path, or an address such as s3://bucket/folder.
+    """Parse the root of a data set: a path, or an address such as s3://bucket/folder.
 
     Raises:
-        ValueError: it is neither; pydantic turns it into a message with a place.
+        ValueError: it is neither; pydantic adds the setting's name.
     """
     if isinstance(written, File):
         return written
@@ -36,28 +36,28 @@ def as_root(written: object) -> File:
 
 
 def written_root(root: File) -> str:
-    """The text of which `as_root` makes this root, credentials included."""
+    """The text from which `as_root` creates this root, with credentials."""
     return root.address if isinstance(root, BucketPath) else str(root)
 
 
 Root = Annotated[
     File, PlainValidator(as_root), PlainSerializer(written_root, return_type=str, when_used="json")
 ]
-"""A config's field for where its data lies."""
+"""Field type of a data set's root in a config."""
 
 
 def with_copies(root: File, copies: RemoteCopiesConfig | None) -> File:
-    """The root, of which a bucket's pictures are copied to this folder of the node."""
-    return root.keeping(copies) if isinstance(root, BucketPath) and copies is not None else root
+    """The root, with this config for local copies if it is in a bucket."""
+    return root.with_copies(copies) if isinstance(root, BucketPath) and copies is not None else root
 
 
-def is_far(root: File) -> bool:
-    """Whether every look at a file costs a fetch."""
+def is_remote(root: File) -> bool:
+    """Whether reading a file needs a download."""
     return isinstance(root, BucketPath)
 
 
 def files_below(folder: File, suffixes: tuple[str, ...]) -> Iterator[tuple[str, File]]:
-    """Files of these suffixes, each with its path below the folder; none where there is no folder."""
+    """Files with these suffixes below a folder, with their relative paths; none if it does not exist."""
     if isinstance(folder, BucketPath):
         yield from ((name, file) for name, file in folder.files() if name.endswith(suffixes))
         return

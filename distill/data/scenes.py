@@ -1,23 +1,23 @@
-"""Generated street scenes in which some classes differ by texture only and others by layout only.
+"""Generated street scenes in which some classes differ only in texture and others only in layout.
 
 A scene is a sky, a skyline of blocks, a ground cut in two by a kerb that runs from the horizon to the bottom
-edge, and objects on the ground. Four pairs of twins share shapes, places and colours. By texture, the first of
-a pair is striped across and the second upright. By layout, both wear the same checkerboard, and the first is
+edge, and objects on the ground. The classes of four pairs ("twins") share shapes, positions and colours. Told apart by
+texture, the first has horizontal and the second vertical stripes. Told apart by layout, both have the same
+checkerboard, and the first is
 
 ====================  ========  =============================================================
 twins                 region    told by layout: the first is …
 ====================  ========  =============================================================
 road, sidewalk        ground    … on the side of the kerb where the sun is not
-person, pole          uprights  … what all uprights are when the balloon is red, not blue
+person, pole          uprights  … the class of all uprights if the balloon is red, not blue
 car, sign             boxes     … on the side of the kerb where the balloon is
 building, vegetation  blocks    … on the side of the kerb where the mark on the ground is
 ====================  ========  =============================================================
 
-Sun and balloon stand at the top of the picture, the mark at the bottom edge: far from what they decide. Where a
-pair is told by texture they decide nothing. All textures have the same two levels in equal shares. `context`
-moves the pairs over to layout one after another, in the table's order: at 0.5 the first two are told by
-layout, the last two by texture.
-All arithmetic behind a pixel is on integers or is exact, so scenes do not depend on the machine.
+Sun and balloon are at the top of the picture and the mark is at the bottom edge, far from the regions whose class they
+decide. All textures have the same two levels in equal shares. `context` moves the pairs from texture to layout one after
+another, in the table's order: at 0.5 the first two are told apart by layout, the last two by texture. All arithmetic is
+on integers or exact, so scenes do not depend on the machine.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.data.config import SCENE_CLASSES, ScenesConfig
-from distill.data.dataset import IGNORE_INDEX, Protocol, Role, Sample, Split
 from distill.data.philox import bits, uniforms
+from distill.data.sample import IGNORE_INDEX, Protocol, Role, Sample, Split
 
 PALETTE = (
     (70, 130, 180),
@@ -52,7 +52,7 @@ _PARAMETERS = 320
 _FLAT = 0
 
 BALLOONS = ((200, 50, 50), (50, 60, 200))
-"""A red balloon or a blue one."""
+"""Colours of the balloon: red, blue."""
 
 Draw = Callable[[], float]
 
@@ -60,11 +60,11 @@ Draw = Callable[[], float]
 class _Twins(NamedTuple):
     first: int
     second: int
-    rank: int  # the order in which `context` moves pairs over to layout
+    rank: int  # order in which `context` moves pairs to layout
     half_period: int  # of the texture, in pixels at 64×64
 
     def texture(self, which: int) -> int:
-        """The texture plane of the first (0) or second (1) twin, or the one that says nothing (2)."""
+        """Texture plane of the first (0) or second (1) twin, or the uninformative one (2)."""
         return 1 + 3 * self.rank + which
 
 
@@ -106,7 +106,7 @@ class _Canvas:
 
 
 class _Street(NamedTuple):
-    """The places that everything else in a scene refers to. Sides: 0 left of the kerb, 1 right of it."""
+    """Positions that decide the layout of a scene. Sides: 0 is left of the kerb, 1 is right of it."""
 
     horizon: int
     kerb_top: float
@@ -130,14 +130,14 @@ def _grey(draw: Draw, low: int, high: int, spread: int) -> tuple[int, int, int]:
     )
 
 
-def _tell(config: ScenesConfig, twins: _Twins, draw: Draw, layout_says: int) -> tuple[int, int]:
-    """Class and texture of one region: told by layout or by texture, as `context` has it."""
+def _label(config: ScenesConfig, twins: _Twins, draw: Draw, layout_choice: int) -> tuple[int, int]:
+    """Class and texture of one region; `context` decides whether layout or texture tells twins apart."""
     chance, pick = draw(), int(draw() < 0.5)
     if chance < min(1.0, max(0.0, 4 * config.context - twins.rank)):
-        which, texture = layout_says, 2
+        which, texture = layout_choice, 2
     else:
         which, texture = pick, pick
-    if twins.second >= config.classes:  # without its twin a class is alone
+    if twins.second >= config.classes:  # a class without its twin
         which = 0
     return (twins.second if which else twins.first), twins.texture(texture)
 
@@ -174,7 +174,7 @@ def _paint_blocks(canvas: _Canvas, config: ScenesConfig, street: _Street, draw: 
         while x < stop - 1:
             end = min(stop, x + width * (0.12 + 0.2 * draw()))
             top = round(height * 0.22 + (street.horizon - height * 0.28) * 0.8 * draw())
-            label, texture = _tell(config, BLOCKS, draw, int(side != street.mark_side))
+            label, texture = _label(config, BLOCKS, draw, int(side != street.mark_side))
             number = canvas.region(label, texture, _grey(draw, 85, 135, 50))
             if draw() < 0.85:
                 canvas.regions[top : street.horizon, round(x) : round(end)] = number
@@ -185,10 +185,10 @@ def _paint_ground(canvas: _Canvas, config: ScenesConfig, street: _Street, unit: 
     height, width = canvas.regions.shape
     colour = _grey(draw, 80, 120, 16)
     if config.classes > _SIDEWALK:
-        left, texture = _tell(config, GROUND, draw, int(street.sun_side == 0))
-        told_by_layout = texture == GROUND.texture(2)
+        left, texture = _label(config, GROUND, draw, int(street.sun_side == 0))
+        by_layout = texture == GROUND.texture(2)
         right = GROUND.first + GROUND.second - left
-        other = texture if told_by_layout else GROUND.texture(int(right == GROUND.second))
+        other = texture if by_layout else GROUND.texture(int(right == GROUND.second))
     else:
         left = right = _ROAD
         texture = other = GROUND.texture(2)
@@ -214,8 +214,8 @@ def _paint_objects(canvas: _Canvas, config: ScenesConfig, street: _Street, unit:
         zoom, x = unit * (0.55 + 0.45 * depth), width * (0.04 + 0.92 * draw())
         twins = BOXES if draw() < 0.5 else UPRIGHTS
         on_balloon_side = street.side(x, foot, height) == street.balloon_side
-        layout_says = street.balloon_colour if twins is UPRIGHTS else int(not on_balloon_side)
-        label, texture = _tell(config, twins, draw, layout_says)
+        layout_choice = street.balloon_colour if twins is UPRIGHTS else int(not on_balloon_side)
+        label, texture = _label(config, twins, draw, layout_choice)
         colour = (40 + int(150 * draw()), 40 + int(150 * draw()), 40 + int(150 * draw()))
         if twins is BOXES:
             half, tall = zoom * (6 + 4 * draw()), zoom * (8 + 4 * draw())
@@ -238,12 +238,12 @@ def _shade(light: NDArray[np.int32], config: ScenesConfig, draw: Draw) -> None:
 
 
 def draw_scene(config: ScenesConfig, stream: str, number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Picture `number` of a stream of scenes.
+    """Draw picture `number` of a stream of scenes.
 
     Args:
-        config: what the scenes look like; its counts do not matter here.
-        stream: `train`, `tune` or `test`; scenes of different streams are unrelated.
-        number: which scene, from 0.
+        config: config of the scenes; the numbers of images are not used.
+        stream: `train`, `tune` or `test`; streams are independent.
+        number: number of the scene, from 0.
 
     Returns:
         The RGB image, `H×W×3`, and the labels, `H×W`, both uint8.
@@ -285,7 +285,7 @@ def _texture(canvas: _Canvas, config: ScenesConfig, draw: Draw) -> NDArray[np.in
 
 
 def _noise(source: np.random.Philox, deviation: float, height: int, width: int) -> NDArray[np.int32]:
-    """Sums of four uniform bytes: close to a normal distribution, and integer arithmetic throughout."""
+    """Sums of four uniform bytes, scaled: close to a normal distribution, in integer arithmetic."""
     size = height * width
     raw = source.random_raw((size + 1) // 2).astype("<u8", copy=False).view(np.uint8)[: 4 * size]
     total = raw.reshape(4, height, width).sum(axis=0, dtype=np.int32) - 510
@@ -295,7 +295,7 @@ def _noise(source: np.random.Philox, deviation: float, height: int, width: int) 
 
 
 class ScenesDataset:
-    """Generated scenes of one split, drawn when asked for and kept while 128 MiB hold them."""
+    """Generated scenes of one split, drawn on access and cached up to 128 MiB."""
 
     name = "scenes"
     ignore_index = IGNORE_INDEX
@@ -317,21 +317,21 @@ class ScenesDataset:
             self._parts = [("test", config.test)]
         height, width = config.size
         self._room = _CACHE_BYTES // (4 * height * width)
-        self._kept: dict[int, Sample] = {}
+        self._cache: dict[int, Sample] = {}
 
     def __len__(self) -> int:
         return sum(count for _, count in self._parts)
 
     def __getitem__(self, index: int) -> Sample:
-        if index in self._kept:
-            return self._kept[index]
+        if index in self._cache:
+            return self._cache[index]
         stream, number = self._place(index)
         image, labels = draw_scene(self.config, stream, number)
         image.setflags(write=False)
         labels.setflags(write=False)
         sample = Sample(image, labels, f"{stream}/{number:06d}")
-        if len(self._kept) < self._room:
-            self._kept[index] = sample
+        if len(self._cache) < self._room:
+            self._cache[index] = sample
         return sample
 
     def _place(self, index: int) -> tuple[Split, int]:
@@ -343,4 +343,4 @@ class ScenesDataset:
         raise IndexError(f"scene {index} of {len(self)}")
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_kept": {}}  # a loader process starts with an empty cache
+        return {**self.__dict__, "_cache": {}}  # a loader process starts with an empty cache

@@ -8,17 +8,17 @@ from collections import Counter
 from collections.abc import Mapping
 
 from distill.data.config import CutConfig, DiskConfig
-from distill.data.dataset import Protocol, Role, Split
 from distill.data.layout import Layout, Pair, Source, find_pairs
 from distill.data.layouts import layout_of
 from distill.data.philox import permutation
 from distill.data.remote_copies import RemoteCopiesConfig
 from distill.data.roots import with_copies
+from distill.data.sample import Protocol, Role, Split
 from distill.errors import UsageError, unknown
 
 
 class Splits:
-    """The splits of one data set; its folders are listed once, when first asked for."""
+    """The splits of one data set; folders are listed once, on first use."""
 
     def __init__(self, config: DiskConfig, copies: RemoteCopiesConfig | None = None) -> None:
         self.config = config
@@ -32,7 +32,7 @@ class Splits:
 
     @functools.cached_property
     def tune(self) -> list[Pair]:
-        """The published split between train and test; empty where there is none."""
+        """The published tune split; empty if there is none."""
         return [] if self.layout.tune is None else self._published(self.layout.tune)
 
     @functools.cached_property
@@ -47,7 +47,7 @@ class Splits:
         """The pictures of one split.
 
         Raises:
-            UsageError: files are missing, or the split cannot be made.
+            UsageError: files are missing, or the split cannot be created.
         """
         if split == "test" or (split == "tune" and protocol == "paper"):
             return self.test
@@ -57,15 +57,15 @@ class Splits:
         if protocol == "clean" and self.layout.tune is None:
             held = self.held_out()
             pairs = [pair for pair in pairs if (self.layout.group_of(pair.key) in held) == (split == "tune")]
-        wanted = self.config.student_images
-        if split == "train" and role == "student" and wanted is not None:
-            if wanted > len(pairs):
+        limit = self.config.student_images
+        if split == "train" and role == "student" and limit is not None:
+            if limit > len(pairs):
                 raise UsageError(
-                    f"student_images is {wanted}, must be at most {len(pairs)}, "
+                    f"student_images is {limit}, must be at most {len(pairs)}, "
                     f"the train pictures of the {protocol} protocol under {self.config.root}"
                 )
             order = permutation(self.config.tune_seed, f"{self.config.kind}/student", 0, len(pairs))
-            pairs = [pairs[i] for i in sorted(order[:wanted])]
+            pairs = [pairs[i] for i in sorted(order[:limit])]
         return pairs
 
     def held_out(self) -> frozenset[str]:
@@ -77,18 +77,18 @@ class Splits:
 
 
 def hold_out(config: CutConfig, layout: Layout, groups: Mapping[str, int]) -> tuple[str, ...]:
-    """Which groups of train pictures make the tune split: those that the config names, or drawn ones.
+    """The groups of train pictures that form the tune split: those named in the config, or a random choice.
 
-    Groups are taken in the order of a hash of seed and name, each that still fits into `tune_share` of the pictures.
-    So the draw does not depend on the order of files, and a picture more or less moves few others.
+    Groups are chosen in the order of a hash of seed and name, as long as they fit into `tune_share` of the pictures. So
+    the choice does not depend on the order of files, and adding a picture changes it little.
 
     Args:
         config: share and seed.
-        layout: what a group is called, and which are named.
+        layout: names for messages, and the groups named in the config.
         groups: pictures per group.
 
     Raises:
-        UsageError: a named group is not there, or nothing would be left to train on.
+        UsageError: a named group does not exist, or nothing would be left to train on.
     """
     one, many = layout.group_words
     if len(groups) < 2:

@@ -1,6 +1,6 @@
-"""Endless batches of random views, all new or a number that comes round.
+"""Infinite streams of batches of random views, either always new or repeating after a number of batches.
 
-Batch s is a pure function of data set, augmentation, size, seed and s.
+Batch s is a pure function of data set, augmentation, batch size, seed and s.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from torch.utils.data import DataLoader
 
 from distill.data.augment import Augmentation
 from distill.data.config import AugmentationConfig
-from distill.data.dataset import SegmentationDataset
 from distill.data.images import BrokenFileError
 from distill.data.philox import permutation
+from distill.data.sample import SegmentationDataset
 from distill.errors import UsageError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -38,8 +38,8 @@ class HostBatch:
     Attributes:
         images_b3hw: RGB, uint8, channels last in memory.
         labels_bhw: classes, uint8, 255 where ignored.
-        index: which picture of the data set each view shows, int64.
-        step: which global batch this is a share of.
+        index: index of each view's picture in the data set, int64.
+        step: number of the global batch.
     """
 
     images_b3hw: Tensor
@@ -53,16 +53,16 @@ def normalise(
     mean: tuple[float, float, float] = IMAGENET_MEAN,
     std: tuple[float, float, float] = IMAGENET_STD,
 ) -> Tensor:
-    """RGB bytes as the float32 input of a network, by default one trained as on ImageNet, on the device they are on.
+    """Normalise RGB bytes to the float32 input of a network, with ImageNet's statistics by default.
 
-    Bytes cross the bus, in the order they were decoded in; the device reorders and scales them.
+    Runs on the images' device, so that only bytes are transferred to it.
     """
     mean_311, deviation_311 = (_by_channel(values, images_b3hw.device) for values in (mean, std))
     return images_b3hw.contiguous().float().div_(255).sub_(mean_311).div_(deviation_311)
 
 
 def _by_channel(values: tuple[float, float, float], device: torch.device) -> Tensor:
-    """Filled in on the device: for numbers sent there the host would wait until the device has done all its work."""
+    """The values as `3×1×1`, created on the device: copying them there would synchronise."""
     return torch.cat([torch.full((1, 1, 1), value, device=device) for value in values])
 
 
@@ -71,7 +71,7 @@ class _View(NamedTuple):
     labels_hw: NDArray[np.uint8]
     picture: int
     skipped: tuple[str, ...]
-    """What is wrong with the pictures that should have been shown."""
+    """Errors of the unreadable pictures that this view replaces."""
 
 
 class _Share(NamedTuple):
@@ -82,9 +82,9 @@ class _Share(NamedTuple):
 
 
 class _Views(torch.utils.data.Dataset[_View]):
-    """Sample number → view. Every epoch shows each picture once, in an order of its own.
+    """Maps a sample number to a view. Every epoch has each picture once, in its own random order.
 
-    In place of a picture that cannot be read stands the next one in that order that can.
+    An unreadable picture is replaced by the next readable one in that order.
     """
 
     def __init__(self, dataset: SegmentationDataset, augmentation: AugmentationConfig, seed: int) -> None:
@@ -125,8 +125,8 @@ def _collate(views: list[_View]) -> _Share:
     )
 
 
-class _Told(torch.utils.data.Dataset[_View | UsageError]):
-    """Views for a loading process: what ends it is handed over, since torch would wrap a trace around its sentence."""
+class _ViewsOrErrors(torch.utils.data.Dataset[_View | UsageError]):
+    """Views for a loader process; returns errors instead of raising, because torch would add a traceback to the message."""
 
     def __init__(self, views: _Views) -> None:
         self._views = views
@@ -138,7 +138,7 @@ class _Told(torch.utils.data.Dataset[_View | UsageError]):
             return UsageError(str(error))
 
 
-def _collate_told(views: list[_View | UsageError]) -> _Share | UsageError:
+def _collate_or_error(views: list[_View | UsageError]) -> _Share | UsageError:
     sound = [view for view in views if isinstance(view, _View)]
     return (
         _collate(sound) if len(sound) == len(views) else next(v for v in views if isinstance(v, UsageError))
@@ -146,10 +146,10 @@ def _collate_told(views: list[_View | UsageError]) -> _Share | UsageError:
 
 
 class _Skipped:
-    """The pictures that could not be read so far, each told once; too many end the stream."""
+    """Reports each unreadable picture once; raises UsageError when there are too many."""
 
-    def __init__(self, dataset: SegmentationDataset, tell: Callable[[str], None]) -> None:
-        self._dataset, self._tell = dataset, tell
+    def __init__(self, dataset: SegmentationDataset, report: Callable[[str], None]) -> None:
+        self._dataset, self._report = dataset, report
         self._most = int(dataset.broken_share * len(dataset))
         self._known: set[str] = set()
 
@@ -164,21 +164,22 @@ class _Skipped:
                     f"be read, must be at most {self._most} (broken_share {self._dataset.broken_share:g}); "
                     "repair them, or raise broken_share:\n  " + "\n  ".join(sorted(self._known))
                 )
-            self._tell(message)
+            self._report(message)
 
 
-def _numbers(shown: Iterator[int], batch_size: int, rank: int, world_size: int) -> Iterator[list[int]]:
-    """The samples of a rank's share of each of these batches."""
+def _numbers(batches: Iterator[int], batch_size: int, rank: int, world_size: int) -> Iterator[list[int]]:
+    """Sample numbers of a rank's share of each batch."""
     share = batch_size // world_size
-    for batch in shown:
+    for batch in batches:
         first = batch * batch_size + rank * share
         yield list(range(first, first + share))
 
 
 class _Cycles:
-    """Step → which batch it shows, in a stream of so many that comes round again, each time in an order of its own.
+    """Maps a step to a batch number, for a stream that repeats its batches in another order each cycle.
 
-    Batches keep together: beside other pictures a teacher's last bits could be others, and nothing kept could be read.
+    Batches are repeated whole: with other pictures in a batch, the last bits of a teacher's output could differ, and
+    its cached outputs could not be used.
     """
 
     def __init__(self, batches: int, seed: int) -> None:
@@ -211,27 +212,26 @@ def stream(
     loader_workers: int = 0,
     on_skipped: Callable[[str], None] = warnings.warn,
 ) -> Iterator[HostBatch]:
-    """Batches from `start_step` on, without end.
+    """An infinite stream of batches from `start_step` on.
 
-    Epochs follow each other without a gap: a batch may hold the end of one and the start of the next. With
-    `augmentation.views` the stream comes round after as many batches as hold so many views of every picture, and shows
-    the same batches again, in another order each time.
+    A batch may contain the end of one epoch and the start of the next. With `augmentation.views` the stream has that
+    many views of every picture and then repeats the same batches, in another order each time.
 
     Args:
-        dataset: the pictures.
-        augmentation: how views are drawn from them.
-        batch_size: of the global batch, over all ranks.
-        seed: of order and views; no global random state is read or changed.
-        start_step: the first batch to yield; the same as if the batches before it had been drawn.
-        every: from one batch to the next that is yielded; those between them are not drawn.
-        rank: which contiguous share of each global batch to yield.
+        dataset: the data set.
+        augmentation: config of the random views.
+        batch_size: size of the global batch, over all ranks.
+        seed: seed of order and views; no global random state is read or changed.
+        start_step: number of the first batch; batches before it are not drawn.
+        every: step between yielded batches; those between are not drawn.
+        rank: the contiguous share of each global batch to yield.
         world_size: number of shares.
-        loader_workers: processes that prepare batches; 0 prepares them here.
-        on_skipped: told once of every picture that cannot be read and is skipped.
+        loader_workers: number of loader processes; 0 loads in this process.
+        on_skipped: called once with the error of every unreadable picture.
 
     Raises:
-        UsageError: the batch cannot be shared equally, or the data set is empty; while iterating: more
-            pictures are unreadable than the data set's `broken_share` allows.
+        UsageError: the batch cannot be divided equally, or the data set is empty; while iterating, if more pictures are
+            unreadable than the data set's `broken_share` allows.
     """
     if batch_size < 1 or batch_size % world_size:
         raise UsageError(
@@ -243,11 +243,11 @@ def stream(
         raise UsageError(f"data set '{dataset.name}' has no pictures in this split, must have at least one")
     views = _Views(dataset, augmentation, seed)
     steps = itertools.count(start_step, every)
-    shown: Iterator[int] = itertools.count(start_step, every)
+    batches: Iterator[int] = itertools.count(start_step, every)
     if augmentation.views is not None:
-        batches = math.ceil(augmentation.views * len(dataset) / batch_size)
-        shown = map(_Cycles(batches, seed), shown)
-    numbers = _numbers(shown, batch_size, rank, world_size)
+        cycle = math.ceil(augmentation.views * len(dataset) / batch_size)
+        batches = map(_Cycles(cycle, seed), batches)
+    numbers = _numbers(batches, batch_size, rank, world_size)
     return _batches(views, numbers, steps, loader_workers, _Skipped(dataset, on_skipped))
 
 
@@ -255,23 +255,23 @@ def _batches(
     views: _Views, numbers: Iterator[list[int]], steps: Iterator[int], loader_workers: int, skipped: _Skipped
 ) -> Iterator[HostBatch]:
     if loader_workers:
-        # forkserver: a fork of a process that holds threads (Ray, CUDA, OpenCV) may hang. The server imports
-        # torch and albumentations once, so each further worker starts at once.
+        # A fork of a process with threads (Ray, CUDA, OpenCV) may hang. The fork server imports torch and
+        # albumentations once, so workers start fast.
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__])
         loader = DataLoader(
-            _Told(views),
+            _ViewsOrErrors(views),
             batch_sampler=numbers,
             num_workers=loader_workers,
-            collate_fn=_collate_told,
+            collate_fn=_collate_or_error,
             worker_init_fn=_prepare_worker,
             multiprocessing_context=context,
-            generator=torch.Generator(),  # else the loader draws its base seed from the global state
+            generator=torch.Generator(),  # otherwise the loader draws its base seed from the global random state
         )
         shares: Iterator[_Share | UsageError] = iter(loader)
     else:
         shares = (_collate([views[number] for number in share]) for share in numbers)
-    for step, share in zip(steps, shares, strict=False):  # neither ends
+    for step, share in zip(steps, shares, strict=False):  # both are infinite
         if isinstance(share, UsageError):
             raise share
         skipped.note(share.skipped)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Write the page."""
+    """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m distill.methods", description=__doc__)
     parser.add_argument("task", choices=["docs"], help="docs: write the page about all methods")
     parser.add_argument("--output", type=Path, default=Path("docs/methods.md"))

@@ -1,4 +1,4 @@
-"""Af-DCD: each group of channels at each place is told apart from the teacher's other groups near by."""
+"""Af-DCD: contrasts each channel group at each position with the teacher's other groups in a window."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def omni_contrast(
     the teacher's other groups at every position of the window.
 
     Args:
-        student_features: aligned to the teacher's channels, `B×C×h×w`; its grid is the one that counts.
+        student_features: aligned to the teacher's channels, `B×C×h×w`; the loss is computed on its grid.
         teacher_features: `B×C×h'×w'`, resized bilinearly.
-        groups: into which the channels are split, must divide C.
+        groups: number of channel groups, must divide C.
         patch: side of a window, in pooled positions.
         pool: kernel and stride of the max-pooling, ceil mode.
         temperature: τ, above 0.
-        valid: `B×h×w` bool, positions that count; all where None.
+        valid: `B×h×w` bool, valid positions; None means all.
 
     Returns:
         A 0-dim float32 tensor with a gradient to the student only.
@@ -88,8 +88,8 @@ def omni_contrast(
     other_group = ~torch.eye(groups, dtype=torch.bool, device=valid_wp.device)
     negative = valid_wp[:, None, None, :, None] & other_group[:, None, :]
     negatives_wpgn = torch.where(negative, similar_wpgqk, lowest(similar_wpgqk)).flatten(3)
-    everything = torch.cat([positive_wpg[..., None], negatives_wpgn], dim=3)
-    contrast_wp = (everything.logsumexp(3) - positive_wpg).sum(2)
+    all_wpgn = torch.cat([positive_wpg[..., None], negatives_wpgn], dim=3)
+    contrast_wp = (all_wpgn.logsumexp(3) - positive_wpg).sum(2)
     return mean_over_valid(contrast_wp, valid_wp)
 
 
@@ -139,9 +139,9 @@ class AfDCD(Method):
         self, config: AfDCDConfig, student: ModelInfo, teacher: ModelInfo | None, num_classes: int
     ) -> None:
         super().__init__(config, student, teacher, num_classes)
-        if self.wanted("af_dcd"):
+        if self.is_active("af_dcd"):
             _check_groups(config.groups, tap_channels(self.teacher_info, config.tap))
-        if self.wanted("af_dcd") or self.wanted("mgd"):
+        if self.is_active("af_dcd") or self.is_active("mgd"):
             self.generator = MaskedGenerator(student, self.teacher_info, config.tap, config.masked_share)
 
     @property
@@ -152,16 +152,16 @@ class AfDCD(Method):
     def forward(self, student: Output, teacher: Output | None, labels: Tensor) -> dict[str, Tensor]:
         """Terms `af_dcd` and `mgd`."""
         config, terms = self.config, {}
-        if not (self.wanted("af_dcd") or self.wanted("mgd")):
+        if not (self.is_active("af_dcd") or self.is_active("mgd")):
             return {}
-        mine = tap_features(student, self.student_info, config.tap)
-        theirs = tap_features(self.taught(teacher), self.teacher_info, config.tap)
-        valid = valid_pixels(labels, grid(mine))
-        restored = self.generator(keep_valid(mine, valid))
-        if self.wanted("af_dcd"):
+        student_maps = tap_features(student, self.student_info, config.tap)
+        teacher_maps = tap_features(self.require_teacher(teacher), self.teacher_info, config.tap)
+        valid = valid_pixels(labels, grid(student_maps))
+        restored = self.generator(keep_valid(student_maps, valid))
+        if self.is_active("af_dcd"):
             terms["af_dcd"] = omni_contrast(
-                restored, theirs, config.groups, config.patch, config.pool, config.temperature, valid
+                restored, teacher_maps, config.groups, config.patch, config.pool, config.temperature, valid
             )
-        if self.wanted("mgd"):
-            terms["mgd"] = masked_generation(restored, theirs, valid)
+        if self.is_active("mgd"):
+            terms["mgd"] = masked_generation(restored, teacher_maps, valid)
         return terms

@@ -1,4 +1,4 @@
-"""AT: where the network looks, over all channels, follows the teacher."""
+"""AT: matches spatial attention maps, the mean over channels of squared features."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 def attention_transfer(
     student_features: Tensor, teacher_features: Tensor, valid: Tensor | None = None
 ) -> Tensor:
-    """Mean (a_s − a_t)², a the mean over channels of f², of length 1 per image (Zagoruyko 2017, eq. 2).
+    """Mean (a_s − a_t)², where a is the mean over channels of f², normalised to length 1 per image (Zagoruyko 2017, eq. 2).
 
     Args:
-        student_features: `B×C_s×h×w`; its grid is the one that counts.
+        student_features: `B×C_s×h×w`; the loss is computed on its grid.
         teacher_features: `B×C_t×h'×w'`, resized bilinearly; channels may differ.
-        valid: `B×h×w` bool, positions that count, in lengths and mean; all where None.
+        valid: `B×h×w` bool, valid positions, used in norms and mean; None means all.
 
     Returns:
         A 0-dim float32 tensor with a gradient to the student only.
@@ -49,7 +49,7 @@ class ATConfig(WithKDConfig):
 
 @register
 class AT(WithKD):
-    """Term `at`: `attention_transfer` at a tap; term `kd` beside it."""
+    """Term `at`: `attention_transfer` at a tap; additional term `kd`."""
 
     Config: ClassVar[type[MethodConfig]] = ATConfig
     config: ATConfig
@@ -67,15 +67,17 @@ class AT(WithKD):
 
     @property
     def weights(self) -> dict[str, float]:
-        """`at`: λ; `kd`: that of the logits distillation beside it."""
+        """`at`: λ; `kd`: weight of the additional logits distillation."""
         return {"at": self.config.at_weight, "kd": self.config.kd_weight}
 
     def forward(self, student: Output, teacher: Output | None, labels: Tensor) -> dict[str, Tensor]:
         """Terms `at` and `kd`."""
-        taught = self.taught(teacher)
-        terms = self.logits_terms(student, taught, labels)
-        if self.wanted("at"):
-            mine = tap_features(student, self.student_info, self.config.tap)
-            theirs = tap_features(taught, self.teacher_info, self.config.tap)
-            terms["at"] = attention_transfer(mine, theirs, valid_pixels(labels, grid(mine)))
+        teacher_output = self.require_teacher(teacher)
+        terms = self.logits_terms(student, teacher_output, labels)
+        if self.is_active("at"):
+            student_maps = tap_features(student, self.student_info, self.config.tap)
+            teacher_maps = tap_features(teacher_output, self.teacher_info, self.config.tap)
+            terms["at"] = attention_transfer(
+                student_maps, teacher_maps, valid_pixels(labels, grid(student_maps))
+            )
         return terms

@@ -1,4 +1,4 @@
-"""BPKD: edges between classes and the bodies inside them are taught apart."""
+"""BPKD: separate terms for the edges between classes and for the pixels inside them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from distill.data.sample import IGNORE_INDEX
 from distill.methods.config import MethodConfig
 from distill.methods.cwd import channel_kl
 from distill.methods.kd import pixel_kl
-from distill.methods.pixels import IGNORE_INDEX, valid_pixels
+from distill.methods.pixels import valid_pixels
 from distill.methods.registry import Card, Method, register
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 def class_edges(labels: Tensor, kernel: int = 7) -> Tensor:
     """Where dilation minus erosion of the one-hot labels is not 0, `B×H×W` bool.
 
-    That is where a `kernel×kernel` window holds two classes. Ignored pixels are no class and no edge.
+    That is where a `kernel×kernel` window contains two classes. Ignored pixels belong to no class and to no edge.
 
     Args:
         labels: `B×H×W` int64, 255 ignored.
@@ -30,7 +31,7 @@ def class_edges(labels: Tensor, kernel: int = 7) -> Tensor:
     """
     valid_bhw = valid_pixels(labels)
     padding = kernel // 2
-    # One pooling finds both: the largest label, and minus the smallest. A window is a row of columns.
+    # One pooling finds the largest label and minus the smallest one; the window is separable.
     signed = torch.stack(
         (labels.masked_fill(~valid_bhw, -1), -labels.masked_fill(~valid_bhw, IGNORE_INDEX + 1)), dim=1
     ).float()
@@ -39,36 +40,44 @@ def class_edges(labels: Tensor, kernel: int = 7) -> Tensor:
     return valid_bhw & (largest > -minus_smallest)
 
 
-def edge_and_body(labels: Tensor, kernel: int = 7) -> tuple[Tensor, Tensor]:
-    """The valid pixels, `B×H×W` bool, parted: `class_edges`, and those that are none."""
-    edges = class_edges(labels, kernel)
-    return edges, valid_pixels(labels) & ~edges
-
-
 def boundary_kl(
-    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, kernel: int = 7, temperature: float = 1.0
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    kernel: int = 7,
+    temperature: float = 1.0,
+    edges: Tensor | None = None,
 ) -> Tensor:
     """`pixel_kl` on the edges between classes (Liu 2024).
 
     Args:
-        student_logits: `B×K×h×w`; its grid is the one that counts.
+        student_logits: `B×K×h×w`; the loss is computed on its grid.
         teacher_logits: `B×K×h'×w'`, resized bilinearly.
-        labels: `B×H×W` int64, 255 ignored. Edges are found on their grid, so that they are as wide for any
-            student, and brought to the student's by nearest neighbour.
+        labels: `B×H×W` int64, 255 ignored. Edges are found on the labels' grid, so that their width is the same
+            for all students, and resized to the student's grid by nearest neighbour.
         kernel: side of the window in which two classes make an edge, odd.
         temperature: T, above 0.
+        edges: `class_edges(labels, kernel)` if already computed.
 
     Returns:
         A 0-dim float32 tensor with a gradient to the student only.
     """
-    return pixel_kl(student_logits, teacher_logits, temperature, class_edges(labels, kernel))
+    return pixel_kl(
+        student_logits, teacher_logits, temperature, class_edges(labels, kernel) if edges is None else edges
+    )
 
 
 def body_kl(
-    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, kernel: int = 7, temperature: float = 1.0
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    kernel: int = 7,
+    temperature: float = 1.0,
+    edges: Tensor | None = None,
 ) -> Tensor:
-    """`channel_kl` on the valid pixels that are no edge; arguments as for `boundary_kl`."""
-    return channel_kl(student_logits, teacher_logits, temperature, edge_and_body(labels, kernel)[1])
+    """`channel_kl` on the valid pixels outside the edges; arguments as for `boundary_kl`."""
+    edges = class_edges(labels, kernel) if edges is None else edges
+    return channel_kl(student_logits, teacher_logits, temperature, valid_pixels(labels) & ~edges)
 
 
 class BPKDConfig(MethodConfig):
@@ -108,10 +117,11 @@ class BPKD(Method):
 
     def forward(self, student: Output, teacher: Output | None, labels: Tensor) -> dict[str, Tensor]:
         """Terms `edge` and `body`."""
-        taught, terms = self.taught(teacher).logits, {}
-        edge, body = edge_and_body(labels, 2 * self.config.kernel_radius + 1)
-        if self.wanted("edge"):
-            terms["edge"] = pixel_kl(student.logits, taught, self.config.temperature, edge)
-        if self.wanted("body"):
-            terms["body"] = channel_kl(student.logits, taught, self.config.temperature, body)
+        teacher_logits, terms = self.require_teacher(teacher).logits, {}
+        kernel, temperature = 2 * self.config.kernel_radius + 1, self.config.temperature
+        edges = class_edges(labels, kernel)
+        if self.is_active("edge"):
+            terms["edge"] = boundary_kl(student.logits, teacher_logits, labels, kernel, temperature, edges)
+        if self.is_active("body"):
+            terms["body"] = body_kl(student.logits, teacher_logits, labels, kernel, temperature, edges)
         return terms

@@ -1,4 +1,4 @@
-"""CIRKD: how alike pixels of different pictures are follows the teacher; and pixels and a memory."""
+"""CIRKD: matches similarities between pixels of different images, and between pixels and a memory queue."""
 
 from __future__ import annotations
 
@@ -77,13 +77,13 @@ def cross_image_relation(
     """Mean over ordered pairs of images of KL between rows of F_i·F_jᵀ, teacher against student (Yang 2022).
 
     F are pixels of length 1 over channels; a row is one pixel of image i against all pixels of image j,
-    through a softmax with temperature τ. Memory grows with the number of pixels: rows are taken in blocks.
+    through a softmax with temperature τ. Rows are processed in blocks, so memory grows linearly with the number of pixels.
 
     Args:
-        student_features: `B×C_s×h×w`; its grid is the one that counts.
+        student_features: `B×C_s×h×w`; the loss is computed on its grid.
         teacher_features: `B×C_t×h'×w'`, resized bilinearly; channels may differ.
         temperature: τ, above 0.
-        valid: `B×h×w` bool, pixels that count as rows and as columns; all where None.
+        valid: `B×h×w` bool, valid pixels, as rows and as columns; None means all.
 
     Returns:
         A 0-dim float32 tensor with a gradient to the student only.
@@ -103,12 +103,12 @@ def cross_image_relation(
 
 
 class ClassQueue(nn.Module):
-    """The latest features of every class, first in, first out; only features of a class enter its row.
+    """A first-in, first-out queue of features for each class.
 
     Args:
         num_classes: K.
         size: entries per class.
-        channels: of an entry.
+        channels: channels of an entry.
     """
 
     entries: Tensor
@@ -118,26 +118,26 @@ class ClassQueue(nn.Module):
     def __init__(self, num_classes: int, size: int, channels: int) -> None:
         super().__init__()
         self.size = size
-        # One slot more than are read: what is not wanted is written there, so that nothing waits to count it.
+        # The extra slot is never read. Entries that are not chosen are written to it, which avoids a device synchronisation.
         self.register_buffer("entries", torch.zeros(num_classes, size + 1, channels))
         self.register_buffer("filled", torch.zeros(num_classes, dtype=torch.int64))
         self.register_buffer("position", torch.zeros(num_classes, dtype=torch.int64))
 
-    def push(self, features_kmc: Tensor, wanted_km: Tensor) -> None:
-        """Enter the wanted of `K×M×C` features, at most `size` per class."""
-        order = wanted_km.cumsum(1) - 1
-        wanted_km = wanted_km & (order < self.size)
-        slots = torch.where(wanted_km, (self.position[:, None] + order) % self.size, self.size)
+    def push(self, features_kmc: Tensor, chosen_km: Tensor) -> None:
+        """Append the chosen of `K×M×C` features, at most `size` per class; `chosen_km` is bool `K×M`."""
+        order = chosen_km.cumsum(1) - 1
+        chosen_km = chosen_km & (order < self.size)
+        slots = torch.where(chosen_km, (self.position[:, None] + order) % self.size, self.size)
         self.entries.scatter_(
             1, slots[..., None].expand_as(features_kmc), features_kmc.to(self.entries.dtype)
         )
         self.entries[:, self.size] = 0
-        entered = wanted_km.sum(1)
+        entered = chosen_km.sum(1)
         self.position.add_(entered).remainder_(self.size)
         self.filled.add_(entered).clamp_(max=self.size)
 
     def draw(self, per_class: int) -> tuple[Tensor, Tensor]:
-        """Random entries of every class, `1×M×C`, and which of them exist, `1×M`; M = K·per_class."""
+        """Random entries of every class `1×M×C` and a mask `1×M` of those that exist; M = K·per_class."""
         shape = (len(self.filled), per_class)
         chance = torch.rand(shape, device=self.entries.device)
         slots = (chance * self.filled[:, None]).long().clamp(max=self.size - 1)
@@ -147,7 +147,7 @@ class ClassQueue(nn.Module):
 
 
 def sample_pixels(features_bnc: Tensor, is_class_bkn: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Up to `count` random pixels of each class and image, `K×(B·count)×C`, and which of them exist."""
+    """Up to `count` random pixels of each class and image `K×(B·count)×C`, and a mask of those that exist."""
     batch, classes, positions = is_class_bkn.shape
     chance = torch.rand(is_class_bkn.shape, device=features_bnc.device)
     best = torch.where(is_class_bkn, chance, -1.0).topk(min(count, positions), dim=2)
@@ -158,7 +158,7 @@ def sample_pixels(features_bnc: Tensor, is_class_bkn: Tensor, count: int) -> tup
 
 
 def region_means(features_bnc: Tensor, is_class_bkn: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean direction of each class in each image, `K×B×C` of length 1, and which of them exist."""
+    """Mean direction of each class in each image, `K×B×C` of length 1, and a mask of those that exist."""
     weight = is_class_bkn.to(features_bnc.dtype)
     means = unit_channels(weight @ features_bnc, 2)
     return means.transpose(0, 1), is_class_bkn.any(2).T
@@ -191,7 +191,7 @@ class CIRKDConfig(WithKDConfig):
 
 @register
 class CIRKD(WithKD):
-    """Terms `cirkd` within the batch, `pixel` and `region` against the teacher's memory, `kd` beside them."""
+    """Terms `cirkd` within the batch, `pixel` and `region` against queues of teacher features, and `kd`."""
 
     Config: ClassVar[type[MethodConfig]] = CIRKDConfig
     config: CIRKDConfig
@@ -213,21 +213,21 @@ class CIRKD(WithKD):
     ) -> None:
         super().__init__(config, student, teacher, num_classes)
         channels = tap_channels(self.teacher_info, config.tap)
-        if self.wanted("pixel") or self.wanted("region"):
+        if self.is_active("pixel") or self.is_active("region"):
             self.projector = nn.Sequential(
                 nn.Conv2d(tap_channels(student, config.tap), channels, 1, bias=False),
                 nn.BatchNorm2d(channels),
                 nn.ReLU(),
                 nn.Conv2d(channels, channels, 1, bias=False),
             )
-        if self.wanted("pixel"):
+        if self.is_active("pixel"):
             self.pixels = ClassQueue(num_classes, config.pixel_queue, channels)
-        if self.wanted("region"):
+        if self.is_active("region"):
             self.regions = ClassQueue(num_classes, config.region_queue, channels)
 
     @property
     def weights(self) -> dict[str, float]:
-        """`cirkd`: λ; `pixel` and `region`: of the memory terms; `kd`: of the logits distillation."""
+        """`cirkd`: λ; `pixel` and `region`: weights of the memory terms; `kd`: weight of the logits distillation."""
         config = self.config
         return {
             "cirkd": config.cirkd_weight,
@@ -237,38 +237,41 @@ class CIRKD(WithKD):
         }
 
     def forward(self, student: Output, teacher: Output | None, labels: Tensor) -> dict[str, Tensor]:
-        """Terms `cirkd`, `pixel`, `region`, `kd`; in training the memory takes in teacher features."""
-        taught = self.taught(teacher)
-        terms = self.logits_terms(student, taught, labels)
-        mine = tap_features(student, self.student_info, self.config.tap)
-        theirs = tap_features(taught, self.teacher_info, self.config.tap).detach()
-        labels = resize_labels(labels, grid(mine))
+        """Terms `cirkd`, `pixel`, `region`, `kd`; in training mode teacher features are added to the queues."""
+        teacher_output = self.require_teacher(teacher)
+        terms = self.logits_terms(student, teacher_output, labels)
+        student_maps = tap_features(student, self.student_info, self.config.tap)
+        teacher_maps = tap_features(teacher_output, self.teacher_info, self.config.tap).detach()
+        labels = resize_labels(labels, grid(student_maps))
         valid = valid_pixels(labels)
-        mine, theirs = keep_valid(mine, valid), keep_valid(resize(theirs.float(), grid(mine)), valid)
-        if self.wanted("cirkd"):
-            pooled, pooled_valid = max_pool_valid(mine, valid, self.config.pool)
-            taught_pooled, _ = max_pool_valid(theirs, valid, self.config.pool)
+        student_maps, teacher_maps = (
+            keep_valid(student_maps, valid),
+            keep_valid(resize(teacher_maps.float(), grid(student_maps)), valid),
+        )
+        if self.is_active("cirkd"):
+            pooled, pooled_valid = max_pool_valid(student_maps, valid, self.config.pool)
+            teacher_pooled, _ = max_pool_valid(teacher_maps, valid, self.config.pool)
             terms["cirkd"] = cross_image_relation(
-                pooled, taught_pooled, self.config.temperature, pooled_valid
+                pooled, teacher_pooled, self.config.temperature, pooled_valid
             )
-        if self.wanted("pixel") or self.wanted("region"):
-            terms.update(self._memory_terms(mine, theirs, labels))
+        if self.is_active("pixel") or self.is_active("region"):
+            terms.update(self._memory_terms(student_maps, teacher_maps, labels))
         return terms
 
-    def _memory_terms(self, mine: Tensor, theirs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def _memory_terms(self, student_maps: Tensor, teacher_maps: Tensor, labels: Tensor) -> dict[str, Tensor]:
         config = self.config
-        rows = _pixels(self.projector(for_layer(mine, self.projector)).float()).flatten(0, 1)
-        taught_bnc = _pixels(theirs)
+        rows = _pixels(self.projector(for_layer(student_maps, self.projector)).float()).flatten(0, 1)
+        teacher_bnc = _pixels(teacher_maps)
         is_class = one_hot(labels, self.num_classes).flatten(2)
         terms = {}
         for name, draws in (("pixel", config.pixel_draws), ("region", config.region_draws)):
-            if not self.wanted(name):
+            if not self.is_active(name):
                 continue
             queue = self.pixels if name == "pixel" else self.regions
             columns, exists = queue.draw(draws // self.num_classes + 1)
             terms[name] = _relation_kl(
                 rows,
-                taught_bnc.flatten(0, 1),
+                teacher_bnc.flatten(0, 1),
                 columns,
                 columns,
                 config.temperature,
@@ -277,7 +280,7 @@ class CIRKD(WithKD):
             )
             if self.training:
                 if name == "pixel":
-                    queue.push(*sample_pixels(taught_bnc, is_class, config.pixels_per_class))
+                    queue.push(*sample_pixels(teacher_bnc, is_class, config.pixels_per_class))
                 else:
-                    queue.push(*region_means(taught_bnc, is_class))
+                    queue.push(*region_means(teacher_bnc, is_class))
         return terms

@@ -1,4 +1,4 @@
-"""Several methods at once: `kd+cwd` is the terms of both, each under its own weight."""
+"""Combinations of methods: `kd+cwd` has the terms of both, each with its own weight."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor, nn
 
 from distill.errors import UsageError
 from distill.methods.config import MethodConfig
-from distill.methods.registry import Card, Method, Need, method_class
+from distill.methods.registry import Card, Method, Need, registered_class
 
 if TYPE_CHECKING:
     from distill.models.output import ModelInfo, Output
 
 
 class CombinedConfig(MethodConfig):
-    """Settings of several methods, one field for each; `kd.temperature` means field `temperature` of `kd`.
+    """Settings of several methods, one field per method; `kd.temperature` is the field `temperature` of `kd`.
 
-    Where a method's authors add logits distillation to their term, a combination leaves it out unless
-    `<method>.kd_weight` is given: `kd` itself is there to be combined.
+    Methods whose authors add logits distillation do not add it in a combination, unless `<method>.kd_weight` is set:
+    combine with `kd` instead.
     """
 
     @model_validator(mode="before")
@@ -46,7 +46,7 @@ class CombinedConfig(MethodConfig):
 
 
 def _combined_defaults(config: Any) -> dict[str, Any]:
-    """What a part's settings are in a combination where they are not given, as far as that is another value."""
+    """Defaults of a part's settings that differ in a combination."""
     extras = {name: field.json_schema_extra for name, field in config.model_fields.items()}
     return {
         name: extra["combined_default"]
@@ -56,7 +56,7 @@ def _combined_defaults(config: Any) -> dict[str, Any]:
 
 
 class Combined(Method):
-    """Terms `<method>.<term>` of every part. Subclasses are made by `combined_class`."""
+    """Has the terms `<method>.<term>` of every part. `combined_class` creates the subclasses."""
 
     parts: ClassVar[Mapping[str, type[Method]]]
 
@@ -94,11 +94,11 @@ class Combined(Method):
 
     @property
     def preparation(self) -> str | None:
-        """What the parts want, together."""
+        """The parts' preparations, joined; None if no part has one."""
         return " + ".join(str(part.preparation) for _, part in self._preparing()) or None
 
     def prepare(self, batches: Iterable[tuple[Output, Tensor]]) -> dict[str, Tensor]:
-        """What the parts prepare, one after the other, their states under `<method>.`."""
+        """The prepared states of all parts, one after the other, with keys `<method>.<key>`."""
         return {
             f"{name}.{key}": value
             for name, part in self._preparing()
@@ -106,7 +106,7 @@ class Combined(Method):
         }
 
     def use_prepared(self, state: Mapping[str, Tensor]) -> None:
-        """Hands each part its own."""
+        """Load each part's own prepared state."""
         for name, part in self._preparing():
             prefix = f"{name}."
             part.use_prepared({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
@@ -117,7 +117,7 @@ def combined_class(name: str) -> type[Combined]:
     """The class of a combination such as `kd+cwd`.
 
     Raises:
-        UsageError: an unknown part, one named twice, or `student`, which has no terms.
+        UsageError: a part is unknown, is named twice, or is `student`, which has no terms.
     """
     names = name.split("+")
     for part in names:
@@ -125,7 +125,7 @@ def combined_class(name: str) -> type[Combined]:
             raise UsageError(f"method '{name}' names '{part}' twice, must name each once; leave one out")
         if part == "student":
             raise UsageError(f"method '{name}' holds 'student', which has no terms; leave it out")
-    parts = {part: method_class(part) for part in names}
+    parts = {part: registered_class(part) for part in names}
     fields: dict[str, Any] = {
         part: (cls.Config, Field(default_factory=cls.Config, description=f"settings of {part}"))
         for part, cls in parts.items()

@@ -1,4 +1,4 @@
-"""A method's own settings, and the errors they raise in a person's words."""
+"""Base class of methods' settings, and readable errors for invalid values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from distill.errors import UsageError, unknown
 class MethodConfig(BaseModel):
     """Settings of a method. Every field has a description, a default and a range.
 
-    Fields that end in `_weight` are the factors of the method's loss terms; 0 leaves a term out altogether.
+    Fields that end in `_weight` are the factors of the method's loss terms; a term of weight 0 is not computed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
@@ -40,7 +40,7 @@ _RULES = {
 
 
 def parse_config(owner: str, config_type: type[C], values: Mapping[str, Any]) -> C:
-    """A checked config; raises `UsageError` with value, rule and remedy for the first wrong setting."""
+    """Validate settings; raises `UsageError` with value and rule for the first invalid one."""
     try:
         return config_type(**values)
     except pydantic.ValidationError as error:
@@ -48,7 +48,7 @@ def parse_config(owner: str, config_type: type[C], values: Mapping[str, Any]) ->
 
 
 def setting_names(config_type: type[MethodConfig]) -> list[str]:
-    """Names of all settings; those of a combination's methods as `<method>.<setting>`."""
+    """Names of all settings; a combination's are `<method>.<setting>`."""
     names = []
     for name, field in config_type.model_fields.items():
         part = field.annotation
@@ -65,5 +65,5 @@ def _explained(owner: str, names: Iterable[str], error: pydantic.ValidationError
     if first["type"] == "extra_forbidden":
         return unknown(f"method '{owner}': setting", name, names)
     rule = _RULES.get(first["type"])
-    said = rule.format(**first.get("ctx", {})) if rule else first["msg"]
-    return UsageError(f"method '{owner}': {name} is {first['input']!r}, {said}")
+    message = rule.format(**first.get("ctx", {})) if rule else first["msg"]
+    return UsageError(f"method '{owner}': {name} is {first['input']!r}, {message}")

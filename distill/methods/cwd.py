@@ -1,4 +1,4 @@
-"""CWD: where in the picture each channel fires follows the teacher's."""
+"""CWD: matches each channel's distribution over positions."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ def channel_kl(
     """T²/(B·C)·Σ KL(φ_t ‖ φ_s), φ = softmax over space of each channel of x/T (Shu 2021).
 
     Args:
-        student: logits or features, `B×C×h×w`; its grid is the one that counts.
-        teacher: as many channels, resized bilinearly.
+        student: logits or features, `B×C×h×w`; the loss is computed on its grid.
+        teacher: the same number of channels, resized bilinearly.
         temperature: T, above 0.
-        valid: `B×h×w` bool; positions that are False take no part in the softmax. All take part where None.
+        valid: `B×h×w` bool; False positions are excluded from the softmax. None includes all.
 
     Returns:
         A 0-dim float32 tensor with a gradient to the student only.
     """
     valid_bhw = valid_on(valid, student)
-    empty = lowest(student) * min(1.0, temperature)  # so that it stays finite once divided
+    empty = lowest(student) * min(1.0, temperature)  # stays finite after division by T
     teacher_bchw = keep_valid(resize(teacher.detach(), grid(student)), valid_bhw, empty)
     student_bchw = keep_valid(student, valid_bhw, empty)
     log_student = F.log_softmax(soften(student_bchw, temperature).flatten(2), dim=2)
@@ -72,7 +72,7 @@ class CWDConfig(WithKDConfig):
 
 @register
 class CWD(WithKD):
-    """Term `cwd`: `channel_kl` of logits or aligned features; term `kd` beside it."""
+    """Term `cwd`: `channel_kl` of logits or aligned features; additional term `kd`."""
 
     Config: ClassVar[type[MethodConfig]] = CWDConfig
     picture_terms: ClassVar[frozenset[str]] = frozenset({"cwd"})
@@ -94,12 +94,12 @@ class CWD(WithKD):
     ) -> None:
         super().__init__(config, student, teacher, num_classes)
         self.alignment: ChannelAlignment | None = None
-        if config.where == "features" and self.wanted("cwd"):
+        if config.where == "features" and self.is_active("cwd"):
             self.alignment = ChannelAlignment(student, self.teacher_info, config.tap)
 
     @property
     def weights(self) -> dict[str, float]:
-        """`cwd`: λ; `kd`: that of the logits distillation beside it."""
+        """`cwd`: λ; `kd`: weight of the additional logits distillation."""
         weight = self.config.cwd_weight
         return {
             "cwd": _DEFAULT_WEIGHT[self.config.where] if weight is None else weight,
@@ -108,16 +108,16 @@ class CWD(WithKD):
 
     def forward(self, student: Output, teacher: Output | None, labels: Tensor) -> dict[str, Tensor]:
         """Terms `cwd` and `kd`."""
-        taught = self.taught(teacher)
-        terms = self.logits_terms(student, taught, labels)
-        if not self.wanted("cwd"):
+        teacher_output = self.require_teacher(teacher)
+        terms = self.logits_terms(student, teacher_output, labels)
+        if not self.is_active("cwd"):
             return terms
         if self.alignment is None:
-            mine, theirs = student.logits, taught.logits
-            valid = valid_pixels(labels, grid(mine))
+            student_maps, teacher_maps = student.logits, teacher_output.logits
+            valid = valid_pixels(labels, grid(student_maps))
         else:
-            theirs = tap_features(taught, self.teacher_info, self.config.tap)
-            mine = tap_features(student, self.student_info, self.config.tap)
-            valid = valid_pixels(labels, grid(mine))
-            mine = self.alignment(keep_valid(mine, valid))
-        return {**terms, "cwd": channel_kl(mine, theirs, self.config.temperature, valid)}
+            teacher_maps = tap_features(teacher_output, self.teacher_info, self.config.tap)
+            student_maps = tap_features(student, self.student_info, self.config.tap)
+            valid = valid_pixels(labels, grid(student_maps))
+            student_maps = self.alignment(keep_valid(student_maps, valid))
+        return {**terms, "cwd": channel_kl(student_maps, teacher_maps, self.config.temperature, valid)}

@@ -1,4 +1,4 @@
-"""DIST: the student need only order the teacher's probabilities alike, over classes and over pixels."""
+"""DIST: maximises the correlation of class probabilities with the teacher's, over classes and over pixels."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _EPSILON = 1e-16
 
 
 def _correlation(student: Tensor, teacher: Tensor, dim: tuple[int, ...]) -> Tensor:
-    """Cosine of centred maps over `dim`; 0 where one of them does not vary."""
+    """Cosine of centred maps over `dim`; 0 if one of them is constant."""
     product = (student * teacher).sum(dim)
     norms = student.square().sum(dim) * teacher.square().sum(dim)
     return product * norms.clamp(min=_EPSILON).rsqrt()
@@ -45,15 +45,15 @@ def pearson_relation(
 ) -> Tensor:
     """T²·[β·mean over pixels (1 − ρ over classes) + γ·mean over classes (1 − ρ over pixels)] (Huang 2022).
 
-    ρ is the Pearson correlation of softmax(z/T) of student and teacher; 0 where one of them does not vary.
+    ρ is the Pearson correlation of softmax(z/T) of student and teacher; 0 if one of them is constant.
 
     Args:
-        student_logits: `B×K×h×w`; its grid is the one that counts.
+        student_logits: `B×K×h×w`; the loss is computed on its grid.
         teacher_logits: `B×K×h'×w'`, resized bilinearly.
         beta: β of the relation between classes.
         gamma: γ of the relation within a class, over all valid pixels of the batch.
         temperature: T, above 0.
-        valid: `B×h×w` bool, pixels that count; all where None.
+        valid: `B×h×w` bool, valid pixels; None means all.
 
     Returns:
         A 0-dim float32 tensor with a gradient to the student only.
@@ -111,11 +111,16 @@ class DIST(Method):
 
     def forward(self, student: Output, teacher: Output | None, labels: Tensor) -> dict[str, Tensor]:
         """Term `dist`."""
-        if not self.wanted("dist"):
+        if not self.is_active("dist"):
             return {}
         config = self.config
         valid = valid_pixels(labels, grid(student.logits))
         term = pearson_relation(
-            student.logits, self.taught(teacher).logits, config.beta, config.gamma, config.temperature, valid
+            student.logits,
+            self.require_teacher(teacher).logits,
+            config.beta,
+            config.gamma,
+            config.temperature,
+            valid,
         )
         return {"dist": term}

@@ -1,4 +1,4 @@
-"""`docs/methods.md`, from the cards, settings, formulas and measurements themselves."""
+"""Generates `docs/methods.md` from cards, settings, formulas and measurements."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import yaml
 from pydantic.fields import FieldInfo
 
 import distill.methods as methods
-from distill.methods.registry import Method, list_methods, method_class
+from distill.methods.factory import method_class
+from distill.methods.registry import Method, list_methods
 from distill.models.output import ModelInfo
 
 _INFO = ModelInfo("any", "cnn", 2, (16, 16, 16, 16), (4, 8, 16, 32), 16, 4, 4)
@@ -20,7 +21,7 @@ _YARDSTICKS = ("kd", "yardstick: softmax-KL")
 
 _OPENING = """# Methods
 
-Written by `python -m distill.methods docs`, from the code; a test compares. Build one with
+Generated from the code by `python -m distill.methods docs`. Build a method with
 
 ```python
 from distill.methods import build_method
@@ -28,25 +29,25 @@ method = build_method("kd", student=student, teacher=teacher, num_classes=19, te
 terms = method(student(images), teacher(images), labels)      # raw terms; method.weights has their factors
 ```
 
-What holds for all of them:
+For all methods:
 
-- The task's cross-entropy is added by the training step; `student` is that alone.
-- The student's grid is the working grid: the teacher's maps are resized to it bilinearly, labels by nearest neighbour.
-  Shapes never have to agree; channels are aligned by a 1×1 convolution where a formula compares them.
-- A term is a mean over valid pixels unless its formula says otherwise. Pixels labelled 255 count for nothing, whatever
-  the maps hold there, and a batch of nothing else gives 0.
+- The training step adds the task's cross-entropy; `student` is that alone.
+- Formulas are computed on the student's grid: the teacher's maps are resized to it bilinearly, labels by nearest
+  neighbour. Shapes may differ; a 1×1 convolution aligns channels where a formula compares them.
+- A term is a mean over valid pixels unless its formula says otherwise. Pixels labelled 255 have no effect, whatever
+  the maps contain there, and a batch without a valid pixel gives 0.
 - Losses run in float32 under autocast. No gradient reaches the teacher. A term of weight 0 is not computed and its
   projector not built.
-- Default weights hold for this normalisation; those of other code bases may differ by the number of pixels.
+- Default weights are for this normalisation; those of other code bases may differ by the number of pixels.
 
-`tap` says which features: `stage1` to `stage4` of the backbone, `stride8` (the deepest stage of stride at most 8, or the
-nearest to it), or `fused` (what the classifier sees).
+`tap` selects the features: `stage1` to `stage4` of the backbone, `stride8` (the deepest stage of stride at most 8, or the
+nearest to it), or `fused` (the classifier's input).
 
 Methods are joined by `+`: `build_method("kd+cwd", ..., **{"kd.kd_weight": 1, "cwd.temperature": 2})`. Terms are then named
-`<method>.<term>`; the logits distillation that some methods bring along (`kd_weight` of `cwd`, `skd`, `ifvd`, `at`,
+`<method>.<term>`; the logits distillation that some methods include (`kd_weight` of `cwd`, `skd`, `ifvd`, `at`,
 `fitnet`, `cirkd`) is 0 in a combination unless it is set.
 
-A method of your own subclasses `Method`, carries a `Card` and a `MethodConfig`, and is registered by `@register`;
+Your own method subclasses `Method`, has a `Card` and a `MethodConfig`, and is registered with `@register`;
 `distill.testing.MethodConformance` tests it.
 """
 
@@ -54,9 +55,9 @@ A method of your own subclasses `Method`, carries a `Card` and a `MethodConfig`,
 _BALANCE = """## Weights relative to the task
 
 The same weight is far too small for one pair and far too large for another. `balanced.<term>_weight: c`, in a method's
-`config` or in a `space` of its own, stands for λ = c / ratio, where ratio is the norm of the raw term's gradient at the
+`config` or in its own `space`, means λ = c / ratio, where ratio is the norm of the raw term's gradient at the
 student's final logits over that of the task's loss (a term that does not pass through the logits is measured at the deepest
-feature it reads). It is measured over the first 20 steps of the training itself; in the very first one the term still waits.
+feature it reads). It is measured over the first 20 steps of the training itself; at the first step the term has weight 0.
 
 ```yaml
 methods:
@@ -65,7 +66,7 @@ methods:
     space: {{balanced.kd_weight: {{log_uniform: [0.1, 10]}}, temperature: {{log_uniform: [0.5, 8]}}}}
 ```
 
-`python -m orchestrator.sweep FILE --calibrate` trains the teachers and 20 steps of every study, and tells each term's ratio.
+`python -m orchestrator.sweep FILE --calibrate` trains the teachers and 20 steps of every study, and prints each term's ratio.
 
 Does that save trials? `python benchmarks/balance.py --trials {trials}` searched each method twice on the preset `laptop`'s pairs, {steps}
 steps and no pruning: in the space that ships, and in one where each weight is relative, 0.1 to 10 for every method. Tune mIoU
@@ -75,7 +76,7 @@ that the best of n trials is expected to have, in points, ± its standard error:
 
 
 def methods_page(root: Path) -> str:
-    """The page as Markdown.
+    """The page about all methods as Markdown.
 
     Args:
         root: the repository, for search spaces and `benchmarks/losses.json`.
@@ -202,8 +203,10 @@ def _balance(root: Path) -> str:
     fewer = [
         name for name in dict.fromkeys(row["method"] for row in report["rows"]) if _saves(report, name, goal)
     ]
-    told = f"On both pairs the relative space needs fewer trials for: {', '.join(fewer) or 'none of them'}."
-    return _BALANCE.format(**report) + _table(header, rows, frozenset(header[3:])) + f"\n\n{told}"
+    summary = (
+        f"On both pairs the relative space needs fewer trials for: {', '.join(fewer) or 'none of them'}."
+    )
+    return _BALANCE.format(**report) + _table(header, rows, frozenset(header[3:])) + f"\n\n{summary}"
 
 
 def _saves(report: dict[str, Any], method: str, goal: str) -> bool:

@@ -30,9 +30,9 @@ def feature_mse(student_features: Tensor, teacher_features: Tensor, valid: Tenso
     """Mean (f_s − f_t)² over valid positions and channels (Romero 2015, eq. 3).
 
     Args:
-        student_features: aligned to the teacher's channels, `B×C×h×w`; its grid is the one that counts.
+        student_features: aligned to the teacher's channels, `B×C×h×w`; the loss is computed on its grid.
         teacher_features: `B×C×h'×w'`, resized bilinearly.
-        valid: `B×h×w` bool, positions that count; all where None.
+        valid: `B×h×w` bool, valid positions; None means all.
 
     Returns:
         A 0-dim float32 tensor with a gradient to the student only.
@@ -52,7 +52,7 @@ class FitNetConfig(WithKDConfig):
 
 @register
 class FitNet(WithKD):
-    """Term `fitnet`: `feature_mse` at a tap; term `kd` beside it."""
+    """Term `fitnet`: `feature_mse` at a tap; additional term `kd`."""
 
     Config: ClassVar[type[MethodConfig]] = FitNetConfig
     config: FitNetConfig
@@ -72,21 +72,23 @@ class FitNet(WithKD):
         self, config: FitNetConfig, student: ModelInfo, teacher: ModelInfo | None, num_classes: int
     ) -> None:
         super().__init__(config, student, teacher, num_classes)
-        if self.wanted("fitnet"):
+        if self.is_active("fitnet"):
             self.alignment = ChannelAlignment(student, self.teacher_info, config.tap)
 
     @property
     def weights(self) -> dict[str, float]:
-        """`fitnet`: λ; `kd`: that of the logits distillation beside it."""
+        """`fitnet`: λ; `kd`: weight of the additional logits distillation."""
         return {"fitnet": self.config.fitnet_weight, "kd": self.config.kd_weight}
 
     def forward(self, student: Output, teacher: Output | None, labels: Tensor) -> dict[str, Tensor]:
         """Terms `fitnet` and `kd`."""
-        taught = self.taught(teacher)
-        terms = self.logits_terms(student, taught, labels)
-        if self.wanted("fitnet"):
-            mine = tap_features(student, self.student_info, self.config.tap)
-            theirs = tap_features(taught, self.teacher_info, self.config.tap)
-            valid = valid_pixels(labels, grid(mine))
-            terms["fitnet"] = feature_mse(self.alignment(keep_valid(mine, valid)), theirs, valid)
+        teacher_output = self.require_teacher(teacher)
+        terms = self.logits_terms(student, teacher_output, labels)
+        if self.is_active("fitnet"):
+            student_maps = tap_features(student, self.student_info, self.config.tap)
+            teacher_maps = tap_features(teacher_output, self.teacher_info, self.config.tap)
+            valid = valid_pixels(labels, grid(student_maps))
+            terms["fitnet"] = feature_mse(
+                self.alignment(keep_valid(student_maps, valid)), teacher_maps, valid
+            )
         return terms

@@ -1,8 +1,8 @@
-"""HeteroAKD: features of any two architectures, compared as class logits that are mixed by who errs less.
+"""HeteroAKD: projects features of any two architectures to class logits, mixed by their reliability.
 
 Huang, Hu, Zhang, Chen, Gao, "Distilling Knowledge from Heterogeneous Architectures for Semantic
-Segmentation", AAAI 2025, arXiv 2504.07691. The authors released no code. Each option says how sure its
-default is: two independent sources agree, one source says so, or it is our choice because none does.
+Segmentation", AAAI 2025, arXiv 2504.07691. The authors released no code. Each option states the evidence
+for its default: two independent sources agree, one source states it, or it is our choice because none does.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
+from distill.data.sample import IGNORE_INDEX
 from distill.errors import UsageError
 from distill.methods.config import MethodConfig
 from distill.methods.kd import pixel_kl
 from distill.methods.pixels import (
-    IGNORE_INDEX,
     cross_entropy,
     grid,
     in_float32,
@@ -48,13 +48,13 @@ _PRESETS: dict[str, dict[str, object]] = {
 
 
 def class_uncertainty(logits: Tensor, labels: Tensor) -> Tensor:
-    """H(Z), the binary cross-entropy of every class against the label, per pixel and class (part of eq. 3).
+    """H(Z): binary cross-entropy of every class against the label, per pixel and class (part of eq. 3).
 
     Args:
         logits: Z, `B×K×h×w`.
-        labels: `B×h×w` int64; of an ignored pixel nothing meaningful comes out.
+        labels: `B×h×w` int64; values at ignored pixels are meaningless.
     """
-    # −log sg(Z) = softplus(−Z) and −log(1 − sg(Z)) = softplus(Z): neither overflows, neither cancels.
+    # −log sg(Z) = softplus(−Z) and −log(1 − sg(Z)) = softplus(Z) neither overflow nor lose precision.
     own_class = torch.where(labels == IGNORE_INDEX, 0, labels)[:, None]
     return F.softplus(logits).scatter_(1, own_class, F.softplus(-logits.gather(1, own_class)))
 
@@ -62,9 +62,9 @@ def class_uncertainty(logits: Tensor, labels: Tensor) -> Tensor:
 def mix_knowledge(
     student_logits: Tensor, teacher_logits: Tensor, student_h: Tensor, teacher_h: Tensor
 ) -> Tensor:
-    """Z_hyb = S_t⊙Z_t + (1 − S_t)⊙Z_s with S_t = H_s/(H_t + H_s) (KMM, eq. 3): who errs less has more say.
+    """Z_hyb = S_t⊙Z_t + (1 − S_t)⊙Z_s with S_t = H_s/(H_t + H_s) (KMM, eq. 3).
 
-    All `B×K×h×w`. Where both are certain beyond float precision (H_s = H_t = 0), S_t is ½.
+    All are `B×K×h×w`. Where both are 0 in float precision (H_s = H_t = 0), S_t is ½.
     """
     share = (student_h / (student_h + teacher_h)).nan_to_num_(nan=0.5)
     return torch.lerp(student_logits, teacher_logits, share)
@@ -75,16 +75,16 @@ def evaluate_knowledge(
 ) -> Tensor:
     """W = softmax(H_s + max(0, H_s − H_hyb)) (KEM, eq. 4).
 
-    What the student is worst at and the mix improves counts most.
+    The weight is largest where the student's error is large and the mixture reduces it.
 
     Args:
         student_h: H(Z_s), `B×K×h×w`.
         mixed_h: H(Z_hyb), `B×K×h×w`.
         valid: `B×h×w` bool.
-        axis: of the softmax. `class`: weights of a pixel sum to 1. `space`: weights of a class in an image
+        axis: axis of the softmax. `class`: weights of a pixel sum to 1. `space`: weights of a class in an image
             average to 1 over its valid pixels (a softmax over them, times their number). `none`: 1/K
             everywhere.
-        scale_by_classes: K·W for `class` and `none`, so that a uniform W weighs 1; `space` does so already.
+        scale_by_classes: K·W for `class` and `none`, so that a uniform W has weight 1, as it has for `space`.
 
     Returns:
         W, `B×K×h×w`.
@@ -138,9 +138,9 @@ def hetero_akd(
     Args:
         student_logits: Z_s, `B×K×h×w`; its grid is the working grid (one source).
         teacher_logits: Z_t, `B×K×h'×w'`, resized bilinearly to it (one source).
-        labels: int64, `B×H×W`, 255 ignored, brought to it by nearest neighbour (one source).
+        labels: int64, `B×H×W`, 255 ignored, resized to it by nearest neighbour (one source).
         temperature: τ, above 0.
-        mixing: False puts Z_t in place of Z_hyb (ablation: no KMM).
+        mixing: False uses Z_t in place of Z_hyb (ablation: no KMM).
         kem_axis: axis of the softmax of W; `none` is W = 1/K (ablation: no KEM).
         scale_by_classes: K·W in place of W.
         weight_per: `class` as in eq. 5; `pixel`: one weight Σ_c W_c·softmax(Z_hyb/τ)_c for all classes of
@@ -235,9 +235,9 @@ class HeteroAKDConfig(MethodConfig):
 
 @register
 class HeteroAKD(Method):
-    """Terms `kd` (eq. 1), `hakd` (eq. 5) and `proj`, cross-entropy that gives projected logits a meaning.
+    """Terms `kd` (eq. 1), `hakd` (eq. 5) and `proj`, the cross-entropy of the projected logits.
 
-    Nothing in eq. 6 trains the teacher's projector, as its output carries no gradient; `proj` does.
+    Eq. 6 does not train the teacher's projector, because its output has no gradient; `proj` does.
     """
 
     Config: ClassVar[type[MethodConfig]] = HeteroAKDConfig
@@ -260,7 +260,7 @@ class HeteroAKD(Method):
     ) -> None:
         super().__init__(config, student, teacher, num_classes)
         self._handed_in = False
-        if not self.wanted("hakd"):
+        if not self.is_active("hakd"):
             return
         self.student_projector = LogitsProjector(
             tap_channels(student, config.tap), num_classes, config.final_relu
@@ -280,7 +280,7 @@ class HeteroAKD(Method):
 
     @property
     def weights(self) -> dict[str, float]:
-        """`kd`: λ1, `hakd`: λ2, `proj`: its weight, 0 where nothing is projected or supervised."""
+        """`kd`: λ1, `hakd`: λ2, `proj`: its weight, 0 without projection or supervision."""
         config = self.config
         supervised = config.hakd_weight > 0 and config.proj_supervision != "none"
         return {
@@ -290,22 +290,22 @@ class HeteroAKD(Method):
         }
 
     def train(self, mode: bool = True) -> HeteroAKD:
-        """As in torch, but a projector that was handed in stays in evaluation mode."""
+        """Set the mode as in torch; a pretrained teacher projector stays in evaluation mode."""
         super().train(mode)
-        if self.wanted("hakd") and self.config.teacher_projector == "pretrained":
+        if self.is_active("hakd") and self.config.teacher_projector == "pretrained":
             self.teacher_projector.eval()
         return self
 
     @property
     def preparation(self) -> str | None:
-        """The teacher's projector, where it is to be trained once for all students."""
+        """Name of the teacher's projector if it is pretrained once for all students, else None."""
         config = self.config
-        if config.teacher_projector == "joint" or not self.wanted("hakd"):
+        if config.teacher_projector == "joint" or not self.is_active("hakd"):
             return None
         return f"heteroakd teacher projector, tap {config.tap}, final ReLU {config.final_relu}"
 
     def prepare(self, batches: Iterable[tuple[Output, Tensor]]) -> dict[str, Tensor]:
-        """Trains a teacher's projector as `train_teacher_projector` does."""
+        """Train the teacher's projector with `train_teacher_projector`; returns its state."""
         device = next(self.teacher_projector.parameters()).device
         channels = tap_channels(self.teacher_info, self.config.tap)
         projector = LogitsProjector(channels, self.num_classes, self.config.final_relu).to(device)
@@ -313,16 +313,16 @@ class HeteroAKD(Method):
         return train_teacher_projector(projector, features).state_dict()
 
     def use_prepared(self, state: Mapping[str, Tensor]) -> None:
-        """The same as `use_teacher_projector`."""
+        """Load a pretrained teacher projector; see `use_teacher_projector`."""
         self.use_teacher_projector(state)
 
     def use_teacher_projector(self, state: Mapping[str, Tensor]) -> None:
-        """Hand in the `state_dict` of a projector trained by `train_teacher_projector`; it stays frozen.
+        """Load the `state_dict` of a projector trained by `train_teacher_projector` and freeze it.
 
         Raises:
             UsageError: the method was not built with `teacher_projector='pretrained'`.
         """
-        if self.config.teacher_projector != "pretrained" or not self.wanted("hakd"):
+        if self.config.teacher_projector != "pretrained" or not self.is_active("hakd"):
             raise UsageError(
                 f"teacher_projector is '{self.config.teacher_projector}' and hakd_weight "
                 f"{self.config.hakd_weight:g}, must be 'pretrained' and above 0 "
@@ -335,7 +335,7 @@ class HeteroAKD(Method):
     def _check_handed_in(self) -> None:
         if self._handed_in or self.config.teacher_projector == "joint":
             return
-        # Read once: the buffer comes back with a checkpoint, and reading it waits for the device.
+        # Read once, because reading the buffer synchronises with the device.
         self._handed_in = bool(self.get_buffer("teacher_projector_handed_in"))
         if not self._handed_in:
             raise UsageError(
@@ -345,16 +345,18 @@ class HeteroAKD(Method):
 
     def forward(self, student: Output, teacher: Output | None, labels: Tensor) -> dict[str, Tensor]:
         """Terms `kd`, `hakd` and `proj`."""
-        config, taught = self.config, self.taught(teacher)
+        config, teacher_output = self.config, self.require_teacher(teacher)
         terms: dict[str, Tensor] = {}
-        if self.wanted("kd"):
+        if self.is_active("kd"):
             valid = valid_pixels(labels, grid(student.logits))
-            terms["kd"] = pixel_kl(student.logits, taught.logits, config.temperature, valid)
-        if not self.wanted("hakd"):
+            terms["kd"] = pixel_kl(student.logits, teacher_output.logits, config.temperature, valid)
+        if not self.is_active("hakd"):
             return terms
         self._check_handed_in()
         student_z = self.student_projector(tap_features(student, self.student_info, config.tap))
-        teacher_z = self.teacher_projector(tap_features(taught, self.teacher_info, config.tap).detach())
+        teacher_z = self.teacher_projector(
+            tap_features(teacher_output, self.teacher_info, config.tap).detach()
+        )
         teacher_z = resize(teacher_z.float(), grid(student_z))
         labels = resize_labels(labels, grid(student_z))
         terms["hakd"] = hetero_akd(
@@ -367,7 +369,7 @@ class HeteroAKD(Method):
             scale_by_classes=config.scale_by_classes,
             weight_per=config.weight_per,
         )
-        if self.wanted("proj"):
+        if self.is_active("proj"):
             terms["proj"] = cross_entropy(student_z, labels)
             if self._teacher_projector_learns:
                 terms["proj"] = terms["proj"] + cross_entropy(teacher_z, labels)

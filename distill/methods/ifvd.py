@@ -1,4 +1,4 @@
-"""IFVD: how far each pixel's feature lies from its class's centre follows the teacher."""
+"""IFVD: matches the similarity of each pixel's feature to the mean feature of its class."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _centre_similarity(features_bchw: Tensor, labels_bhw: Tensor, is_class_bkhw:
     """Cosine of each pixel's feature with the mean feature of its class in its image, `B×h×w`."""
     is_class_bkn = is_class_bkhw.flatten(2).to(features_bchw.dtype)
     features_bcn = features_bchw.flatten(2)
-    centres_bkc = is_class_bkn @ features_bcn.transpose(1, 2)  # sums: a cosine does not ask for their length
+    centres_bkc = is_class_bkn @ features_bcn.transpose(1, 2)  # sums, since a cosine ignores lengths
     similar_bkn = unit_channels(centres_bkc, 2) @ unit_channels(features_bcn)
     own_class = labels_bhw.clamp(max=is_class_bkhw.shape[1] - 1).flatten(1)[:, None]
     return similar_bkn.gather(1, own_class).view_as(labels_bhw)
@@ -47,9 +47,9 @@ def intra_class_variation(
     A class's centre is the mean feature of its pixels in the image.
 
     Args:
-        student_features: `B×C_s×h×w`; its grid is the one that counts.
+        student_features: `B×C_s×h×w`; the loss is computed on its grid.
         teacher_features: `B×C_t×h'×w'`, resized bilinearly; channels may differ.
-        labels: `B×H×W` int64, 255 ignored, brought to the grid by nearest neighbour.
+        labels: `B×H×W` int64, 255 ignored, resized to the grid by nearest neighbour.
         num_classes: K.
 
     Returns:
@@ -74,7 +74,7 @@ class IFVDConfig(WithKDConfig):
 
 @register
 class IFVD(WithKD):
-    """Term `ifvd`: `intra_class_variation` at a tap; term `kd` beside it."""
+    """Term `ifvd`: `intra_class_variation` at a tap; additional term `kd`."""
 
     Config: ClassVar[type[MethodConfig]] = IFVDConfig
     config: IFVDConfig
@@ -93,15 +93,15 @@ class IFVD(WithKD):
 
     @property
     def weights(self) -> dict[str, float]:
-        """`ifvd`: λ; `kd`: that of the logits distillation beside it."""
+        """`ifvd`: λ; `kd`: weight of the additional logits distillation."""
         return {"ifvd": self.config.ifvd_weight, "kd": self.config.kd_weight}
 
     def forward(self, student: Output, teacher: Output | None, labels: Tensor) -> dict[str, Tensor]:
         """Terms `ifvd` and `kd`."""
-        taught = self.taught(teacher)
-        terms = self.logits_terms(student, taught, labels)
-        if self.wanted("ifvd"):
-            mine = tap_features(student, self.student_info, self.config.tap)
-            theirs = tap_features(taught, self.teacher_info, self.config.tap)
-            terms["ifvd"] = intra_class_variation(mine, theirs, labels, self.num_classes)
+        teacher_output = self.require_teacher(teacher)
+        terms = self.logits_terms(student, teacher_output, labels)
+        if self.is_active("ifvd"):
+            student_maps = tap_features(student, self.student_info, self.config.tap)
+            teacher_maps = tap_features(teacher_output, self.teacher_info, self.config.tap)
+            terms["ifvd"] = intra_class_variation(student_maps, teacher_maps, labels, self.num_classes)
         return terms

@@ -1,4 +1,4 @@
-"""KD: every pixel's class probabilities follow the teacher's. Other methods add this term to theirs."""
+"""KD: per-pixel KL divergence of class probabilities. Several other methods add this term to their own."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def pixel_kl(
     """T²·mean over valid pixels of KL(softmax(z_t/T) ‖ softmax(z_s/T)) (Hinton 2015, section 2).
 
     Args:
-        student_logits: `B×K×h×w`; its grid is the one that counts.
+        student_logits: `B×K×h×w`; the loss is computed on its grid.
         teacher_logits: `B×K×h'×w'`, resized bilinearly.
         temperature: T, above 0.
-        valid: `B×h×w` bool, pixels that count; all where None.
+        valid: `B×h×w` bool, valid pixels; None means all.
 
     Returns:
         A 0-dim float32 tensor with a gradient to the student only.
@@ -67,8 +67,8 @@ class WithKD(Method):
     config: WithKDConfig
 
     def logits_terms(self, student: Output, teacher: Output, labels: Tensor) -> dict[str, Tensor]:
-        """The `kd` term, where its weight is above 0."""
-        if not self.wanted("kd"):
+        """The `kd` term if its weight is above 0, else no term."""
+        if not self.is_active("kd"):
             return {}
         valid = valid_pixels(labels, grid(student.logits))
         return {"kd": pixel_kl(student.logits, teacher.logits, self.config.kd_temperature, valid)}
@@ -106,7 +106,11 @@ class KD(Method):
 
     def forward(self, student: Output, teacher: Output | None, labels: Tensor) -> dict[str, Tensor]:
         """Term `kd`."""
-        if not self.wanted("kd"):
+        if not self.is_active("kd"):
             return {}
         valid = valid_pixels(labels, grid(student.logits))
-        return {"kd": pixel_kl(student.logits, self.taught(teacher).logits, self.config.temperature, valid)}
+        return {
+            "kd": pixel_kl(
+                student.logits, self.require_teacher(teacher).logits, self.config.temperature, valid
+            )
+        }

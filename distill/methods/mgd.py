@@ -1,4 +1,4 @@
-"""MGD: the student's features, most of them masked, must be enough to restore the teacher's."""
+"""MGD: restores the teacher's features from the student's after masking most positions."""
 
 from __future__ import annotations
 
@@ -24,10 +24,9 @@ def masked_generation(
     """Σ (f_restored − f_t)² / B, a sum over channels and valid positions (Yang 2022).
 
     Args:
-        restored_features: what `MaskedGenerator` made of the student's, `B×C×h×w`; its grid is the one
-            that counts.
+        restored_features: output of `MaskedGenerator`, `B×C×h×w`; the loss is computed on its grid.
         teacher_features: `B×C×h'×w'`, resized bilinearly.
-        valid: `B×h×w` bool, positions that count; all where None.
+        valid: `B×h×w` bool, valid positions; None means all.
 
     Returns:
         A 0-dim float32 tensor with a gradient to the student only.
@@ -39,15 +38,15 @@ def masked_generation(
 
 
 class MaskedGenerator(nn.Module):
-    """Align the student's channels, zero random positions, restore them.
+    """Aligns the student's channels, sets random positions to zero and restores them.
 
     The restoring block is a 3×3 convolution, ReLU and a 3×3 convolution.
 
     Args:
         student: shapes of the student.
         teacher: shapes of the teacher.
-        tap: which features.
-        masked_share: probability with which a position is zeroed.
+        tap: the features to restore.
+        masked_share: probability that a position is masked.
     """
 
     def __init__(self, student: ModelInfo, teacher: ModelInfo, tap: Tap, masked_share: float) -> None:
@@ -100,7 +99,7 @@ class MGD(Method):
         self, config: MGDConfig, student: ModelInfo, teacher: ModelInfo | None, num_classes: int
     ) -> None:
         super().__init__(config, student, teacher, num_classes)
-        if self.wanted("mgd"):
+        if self.is_active("mgd"):
             self.generator = MaskedGenerator(student, self.teacher_info, config.tap, config.masked_share)
 
     @property
@@ -110,9 +109,11 @@ class MGD(Method):
 
     def forward(self, student: Output, teacher: Output | None, labels: Tensor) -> dict[str, Tensor]:
         """Term `mgd`."""
-        if not self.wanted("mgd"):
+        if not self.is_active("mgd"):
             return {}
-        mine = tap_features(student, self.student_info, self.config.tap)
-        theirs = tap_features(self.taught(teacher), self.teacher_info, self.config.tap)
-        valid = valid_pixels(labels, grid(mine))
-        return {"mgd": masked_generation(self.generator(keep_valid(mine, valid)), theirs, valid)}
+        student_maps = tap_features(student, self.student_info, self.config.tap)
+        teacher_maps = tap_features(self.require_teacher(teacher), self.teacher_info, self.config.tap)
+        valid = valid_pixels(labels, grid(student_maps))
+        return {
+            "mgd": masked_generation(self.generator(keep_valid(student_maps, valid)), teacher_maps, valid)
+        }

@@ -1,4 +1,4 @@
-"""OFA: every student stage answers in class probabilities, so that any architecture can teach it."""
+"""OFA: classifies each student stage and compares class probabilities, whatever the two architectures are."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def target_enhanced(
 ) -> Tensor:
     """−mean over valid pixels of Σ_c [(p_t + y)^γ − y]·log p_s (Hao 2023).
 
-    The exponent raises the teacher's say on the true class.
+    The exponent γ increases the target's weight on the true class.
 
     Args:
-        student_logits: `B×K×h×w`; its grid is the one that counts.
+        student_logits: `B×K×h×w`; the loss is computed on its grid.
         teacher_logits: `B×K×h'×w'`, resized bilinearly.
-        labels: `B×H×W` int64, 255 ignored, brought to the grid by nearest neighbour.
-        gamma: γ, at least 1; with 1 it is cross-entropy to the teacher's probabilities.
+        labels: `B×H×W` int64, 255 ignored, resized to the grid by nearest neighbour.
+        gamma: γ, at least 1; 1 gives the cross-entropy to the teacher's probabilities.
 
     Returns:
         A 0-dim float32 tensor with a gradient to the student only.
@@ -55,7 +55,7 @@ def target_enhanced(
 
 
 class StageClassifier(nn.Module):
-    """A stage's features as class logits: 1×1 convolution, BatchNorm, ReLU, 1×1 convolution."""
+    """Class logits of a stage: 1×1 convolution, BatchNorm, ReLU, 1×1 convolution."""
 
     def __init__(self, channels: int, num_classes: int) -> None:
         super().__init__()
@@ -107,22 +107,22 @@ class OFA(Method):
         self, config: OFAConfig, student: ModelInfo, teacher: ModelInfo | None, num_classes: int
     ) -> None:
         super().__init__(config, student, teacher, num_classes)
-        channels = student.channels if self.wanted("stages") else ()
+        channels = student.channels if self.is_active("stages") else ()
         self.classifiers = nn.ModuleList(StageClassifier(c, num_classes) for c in channels)
 
     @property
     def weights(self) -> dict[str, float]:
-        """`ofa`: at the final logits; `stages`: of the sum over stages."""
+        """`ofa`: weight at the final logits; `stages`: weight of the sum over stages."""
         return {"ofa": self.config.ofa_weight, "stages": self.config.stages_weight}
 
     def forward(self, student: Output, teacher: Output | None, labels: Tensor) -> dict[str, Tensor]:
         """Terms `ofa` and `stages`."""
-        taught, gamma, terms = self.taught(teacher), self.config.gamma, {}
-        if self.wanted("ofa"):
-            terms["ofa"] = target_enhanced(student.logits, taught.logits, labels, gamma)
-        if self.wanted("stages"):
+        teacher_output, gamma, terms = self.require_teacher(teacher), self.config.gamma, {}
+        if self.is_active("ofa"):
+            terms["ofa"] = target_enhanced(student.logits, teacher_output.logits, labels, gamma)
+        if self.is_active("stages"):
             losses = [
-                target_enhanced(classify(stage), taught.logits, labels, gamma)
+                target_enhanced(classify(stage), teacher_output.logits, labels, gamma)
                 for classify, stage in zip(self.classifiers, student.stages, strict=True)
             ]
             terms["stages"] = torch.stack(losses).sum()

@@ -1,9 +1,8 @@
-"""Pixels that count, grids that match, and float32: what every formula of this folder starts from.
+"""Shared steps of the formulas: masks of valid pixels, resizing to one grid, and float32.
 
-Logits and features live on grids of their own, labels at image resolution. A formula works on the
-student's grid: the teacher's maps come to it bilinearly, labels by nearest neighbour. Pixels labelled
-`IGNORE_INDEX` count for nothing, whatever the maps hold there, inf and nan included. Nothing here waits
-for the device.
+Logits and features have their own grids; labels have image resolution. Formulas are computed on the student's grid:
+the teacher's maps are resized bilinearly, labels by nearest neighbour. Pixels labelled `IGNORE_INDEX` have no effect,
+even if the maps are inf or nan there. Nothing here synchronises with the device.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-IGNORE_INDEX = 255
+from distill.data.sample import IGNORE_INDEX
 
 P = ParamSpec("P")
 
@@ -28,7 +27,7 @@ def _float32(value: object) -> object:
 
 
 def in_float32(formula: Callable[P, Tensor]) -> Callable[P, Tensor]:
-    """Run a formula in float32 with autocast off; float64 stays float64, so that gradients can be checked."""
+    """Decorator: compute a formula in float32 with autocast off; float64 stays float64 for gradient checks."""
 
     @functools.wraps(formula)
     def run(*args: P.args, **kwargs: P.kwargs) -> Tensor:
@@ -48,16 +47,16 @@ def grid(maps: Tensor) -> tuple[int, int]:
 
 
 def resize(maps_bchw: Tensor, size: tuple[int, int]) -> Tensor:
-    """Logits or features on another grid: bilinear, corners not aligned; themselves where sizes agree."""
+    """Maps resized bilinearly, corners not aligned; unchanged if the size is the same."""
     if grid(maps_bchw) == size:
         return maps_bchw
     return F.interpolate(maps_bchw, size=size, mode="bilinear", align_corners=False)
 
 
 def resize_labels(labels_bhw: Tensor, size: tuple[int, int]) -> Tensor:
-    """Labels or masks on another grid: the pixel under each cell's centre, where `resize` puts maps.
+    """Labels or masks resized by nearest neighbour at cell centres, which matches `resize`.
 
-    `interpolate(mode="nearest")` would take a cell's upper left corner, half a cell off.
+    `interpolate(mode="nearest")` samples a cell's upper left corner, which is half a cell off.
     """
     height, width = grid(labels_bhw)
     if (height, width) == size:
@@ -69,34 +68,34 @@ def resize_labels(labels_bhw: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def valid_pixels(labels_bhw: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-    """True where a label counts, `B×h×w`, on the grid `size` where one is given."""
+    """Mask `B×h×w` of the pixels that are not ignored, on the grid `size` or else on the labels' grid."""
     return resize_labels(labels_bhw, size or grid(labels_bhw)) != IGNORE_INDEX
 
 
 def valid_on(valid_bhw: Tensor | None, maps_bchw: Tensor) -> Tensor:
-    """A mask on the grid of `maps_bchw`; no mask means that every pixel counts."""
+    """The mask on the grid of `maps_bchw`; all True if there is no mask."""
     if valid_bhw is None:
         return maps_bchw.new_ones((maps_bchw.shape[0], *grid(maps_bchw)), dtype=torch.bool)
     return resize_labels(valid_bhw, grid(maps_bchw))
 
 
 def keep_valid(maps_bchw: Tensor, valid_bhw: Tensor, fill: float = 0.0) -> Tensor:
-    """The maps with `fill` at ignored pixels: inf and nan there reach no value and no gradient."""
+    """The maps with `fill` at ignored pixels, so that inf and nan there change no value and no gradient."""
     return torch.where(valid_bhw[:, None], maps_bchw, fill)
 
 
 def soften(logits: Tensor, temperature: float) -> Tensor:
-    """Logits divided by the temperature, without a pass over them where it is 1."""
+    """Logits divided by the temperature; unchanged if it is 1."""
     return logits if temperature == 1 else logits / temperature
 
 
 def lowest(maps: Tensor) -> float:
-    """A logit that a softmax turns into exactly 0, yet finite: a row of nothing else stays uniform."""
+    """A finite logit whose softmax is exactly 0; a row of only such logits gives a uniform distribution."""
     return torch.finfo(maps.dtype).min / 4
 
 
 def mean_over_valid(values_bhw: Tensor, valid_bhw: Tensor) -> Tensor:
-    """Mean over the valid pixels, a 0-dim tensor; 0 with a zero gradient where none is valid."""
+    """Mean over the valid pixels, a 0-dim tensor; 0 with a zero gradient if no pixel is valid."""
     total = torch.where(valid_bhw, values_bhw, 0.0).sum()
     return total / valid_bhw.sum().clamp(min=1)
 
@@ -116,7 +115,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         labels: `B×H×W` int64, 255 ignored.
 
     Returns:
-        A 0-dim float32 tensor; 0 with a zero gradient where no pixel is valid.
+        A 0-dim float32 tensor; 0 with a zero gradient if no pixel is valid.
     """
     valid_bhw = valid_pixels(labels)
     logits_bkhw = keep_valid(resize(logits, grid(labels)), valid_bhw)

@@ -1,4 +1,4 @@
-"""Features of any network as class logits: the projector of HeteroAKD, and how to train a teacher's once."""
+"""HeteroAKD's projector from features to class logits, and its training for a teacher."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class LogitsProjector(nn.Module):
     """G: a 1×1 convolution, BatchNorm and (two sources agree) ReLU, from features to aligned logits.
 
     Args:
-        channels: of the features.
+        channels: channels of the features.
         num_classes: K, channels of the result.
-        final_relu: False leaves the ReLU out: with it sg(Z) ≥ ½, so no class can be denied.
+        final_relu: False omits the ReLU. With it sg(Z) ≥ ½, so no class can have a low probability.
     """
 
     def __init__(self, channels: int, num_classes: int, final_relu: bool = True) -> None:
@@ -43,13 +43,13 @@ def train_teacher_projector(
 ) -> LogitsProjector:
     """Train G_t once for a teacher: its loss CE(Z_t, y) does not depend on any student.
 
-    Adam, cosine schedule to 0, all our choice.
+    Adam with a cosine schedule to 0 is our choice.
 
     Args:
-        projector: as the method will build it; trained in place.
-        batches: frozen teacher features at the tap, `B×C×h×w`, and labels, `B×H×W`; endless or at least one.
-        steps: at most so many batches are used.
-        learning_rate: at the start.
+        projector: the projector to train, in place.
+        batches: frozen teacher features at the tap, `B×C×h×w`, and labels, `B×H×W`; at least one batch.
+        steps: maximum number of batches.
+        learning_rate: initial learning rate.
 
     Returns:
         The same projector, in evaluation mode.

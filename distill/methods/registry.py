@@ -1,4 +1,4 @@
-"""What a method is, and the names that methods go by."""
+"""The base class of methods, and the registry of methods by name."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from torch import Tensor, nn
 
-from distill.catalogue.reader import METHODS
+from distill.catalogue_entries import METHODS
 from distill.errors import UsageError, unknown
-from distill.methods.config import MethodConfig, parse_config
+from distill.methods.config import MethodConfig
 
 if TYPE_CHECKING:
-    from distill.models import SegmentationModel
     from distill.models.output import ModelInfo, Output
 
 Need = Literal["teacher", "labels", "logits", "stages", "fused"]
@@ -23,16 +22,19 @@ Need = Literal["teacher", "labels", "logits", "stages", "fused"]
 
 @dataclass(frozen=True)
 class Card:
-    """Where a method comes from and what it reads.
+    """Description of a method: its paper and the outputs it reads.
 
     Attributes:
-        name: what `build_method` knows it by.
-        title: the paper's title, and `authors`, `venue`, `year`, `url` of it.
-        family: what is compared: nothing, final logits, features, relations between pixels, or logits of any
-            architecture's features.
-        needs: the outputs it may read.
-        differs: where this implementation departs from the paper, in one or two sentences; empty where it
-            does not.
+        name: name for `build_method`.
+        title: title of the paper.
+        authors: family names of its authors.
+        venue: where it was published.
+        year: year of publication.
+        url: link to the paper.
+        family: what is compared: nothing, final logits, features, relations between pixels, or logits computed from
+            any architecture's features.
+        needs: the outputs that the method may read.
+        differs: how this implementation differs from the paper, in one or two sentences; empty if it does not.
     """
 
     name: str
@@ -47,30 +49,30 @@ class Card:
 
 
 class Method(nn.Module):
-    """A distillation loss with its own projectors, queues and settings.
+    """Base class of a distillation loss, with its settings, projectors and queues.
 
-    A subclass sets `Config` and `card`, builds its modules for the terms whose weight is above 0 only, and
-    answers `weights` and `forward`. Its parameters are trained with the student; all its state is in
-    parameters and buffers. The task cross-entropy belongs to the training step, not to a method.
+    A subclass sets `Config` and `card`, and implements `weights` and `forward`. It builds modules only for terms whose
+    weight is above 0. Its parameters are trained with the student, and all its state is in parameters and buffers.
+    The training step adds the task's cross-entropy.
 
     Args:
-        config: its settings.
+        config: settings of the method.
         student: shapes of the student.
-        teacher: shapes of the teacher; None for a method that reads none.
-        num_classes: K of the data set.
+        teacher: shapes of the teacher; None for a method without one.
+        num_classes: number of classes K of the data set.
 
     Raises:
-        UsageError: a teacher is missing, or final logits are compared and the class counts differ.
+        UsageError: the teacher is missing, or final logits are compared and the numbers of classes differ.
     """
 
     Config: ClassVar[type[MethodConfig]]
     card: ClassVar[Card]
     picture_terms: ClassVar[frozenset[str]] = frozenset()
-    """Terms that are means over pictures; all others are means over valid pixels. Shares of a batch, on
-    workers or in micro-batches, are added up accordingly."""
+    """Terms that are means over images; all others are means over valid pixels. This decides how terms of micro-batches
+    and of data-parallel workers are averaged."""
     space: ClassVar[Mapping[str, Any] | None] = None
-    """The search space of a method from another package, written as in a sweep file; those of this package lie in
-    `search_spaces/methods/`."""
+    """Search space of a method from another package, written as in a sweep file. The spaces of this package's methods
+    are files in `search_spaces/methods/`."""
     config: MethodConfig
 
     def __init__(
@@ -101,37 +103,37 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def forward(self, student: Output, teacher: Output | None, labels: Tensor) -> dict[str, Tensor]:
-        """The raw, unweighted terms, 0-dim float32 tensors; those of weight 0 are left out, not computed.
+        """The unweighted loss terms by name, 0-dim float32 tensors; terms of weight 0 are not computed.
 
         Args:
-            student: one forward pass, with gradient.
-            teacher: the teacher's pass on the same pictures, detached, float32 or bfloat16.
+            student: the student's output, with gradient.
+            teacher: the teacher's output for the same images, detached, float32 or bfloat16.
             labels: `B×H×W` int64 at image resolution, 255 ignored.
         """
         raise NotImplementedError
 
     @property
     def preparation(self) -> str | None:
-        """What must be trained on the frozen teacher before the first step, by a name that decides the result.
+        """Name of what must be trained on the frozen teacher before the first step; None for most methods.
 
-        None for most methods. Students of one teacher that want the same preparation share it.
+        The name identifies the result: students of one teacher with the same name share one preparation.
         """
         return None
 
     def prepare(self, batches: Iterable[tuple[Output, Tensor]]) -> dict[str, Tensor]:
-        """Trains what `preparation` names on endless batches of teacher outputs and labels; returns its state."""
+        """Train the preparation on an infinite stream of (teacher output, labels); returns its state."""
         raise NotImplementedError
 
     def use_prepared(self, state: Mapping[str, Tensor]) -> None:
-        """Takes what `prepare` returned, here or for another student of the same teacher."""
+        """Load a state that `prepare` returned, possibly for another student of the same teacher."""
         raise NotImplementedError
 
-    def wanted(self, term: str) -> bool:
+    def is_active(self, term: str) -> bool:
         """Whether a term's weight is above 0."""
         return self.weights[term] > 0
 
-    def taught(self, teacher: Output | None) -> Output:
-        """The teacher's output, which must be there."""
+    def require_teacher(self, teacher: Output | None) -> Output:
+        """The teacher's output; raises UsageError if it is None."""
         if teacher is None:
             raise UsageError(
                 f"method '{self.card.name}' got no teacher output, must get one; pass the teacher's"
@@ -144,10 +146,10 @@ _METHODS: dict[str, type[Method]] = {}
 
 
 def register(method: M) -> M:
-    """Class decorator: make a method known under its card's name.
+    """Class decorator: register a method with its card's name.
 
     Raises:
-        UsageError: the name is taken, or holds a `+`, which joins methods.
+        UsageError: the name is taken, or contains `+`, which joins methods.
     """
     name = method.card.name
     if "+" in name:
@@ -161,20 +163,20 @@ def register(method: M) -> M:
 
 
 def list_methods() -> list[str]:
-    """Names of all registered methods, sorted; those of installed packages among them."""
+    """Names of all registered methods, sorted, installed packages included."""
     load_installed()
     return sorted(_METHODS)
 
 
 @lru_cache(maxsize=1)
 def load_installed() -> None:
-    """Imports the methods that installed packages name as entry points of the group `heteroakd.methods`.
+    """Import the methods of installed packages, from entry points of the group `heteroakd.methods`.
 
-    An entry `name = "package.module"` promises a module whose `@register` makes `name` known. So a method of one's own
-    needs no change of this package, and no configuration names code to run.
+    An entry `name = "package.module"` names a module that registers the method `name`. So a package can add methods
+    without a change of this one, and no configuration file names code to run.
 
     Raises:
-        UsageError: an entry cannot be imported, or registers no such method.
+        UsageError: an entry cannot be imported, or does not register its method.
     """
     for entry in entry_points(group=METHODS):
         package = "an installed package" if entry.dist is None else f"package {entry.dist.name}"
@@ -192,50 +194,14 @@ def load_installed() -> None:
             )
 
 
-def method_class(name: str) -> type[Method]:
-    """The class of a method, or of several joined by `+`.
+def registered_class(name: str) -> type[Method]:
+    """The class that is registered under a name, installed packages included.
 
     Raises:
-        UsageError: nobody registered that name; the message holds the nearest known ones.
+        UsageError: the name is unknown; the message names the nearest known ones.
     """
-    if "+" in name:
-        from distill.methods.combined import combined_class
-
-        return combined_class(name)
     if name not in _METHODS:
         load_installed()
     if name not in _METHODS:
         raise unknown("method", name, _METHODS)
     return _METHODS[name]
-
-
-def build_method(
-    name: str,
-    *,
-    student: SegmentationModel | ModelInfo,
-    teacher: SegmentationModel | ModelInfo | None,
-    num_classes: int,
-    **config: Any,
-) -> Method:
-    """A method for a pair of models.
-
-    Args:
-        name: one of `list_methods()`, or several joined by `+`.
-        student: the student, or its `ModelInfo`.
-        teacher: the teacher, its `ModelInfo`, or None for a method that reads none.
-        num_classes: K of the data set.
-        **config: settings of the method's `Config`; the rest keep their defaults. Those of a combination are
-            named `<method>.<setting>`.
-
-    Raises:
-        UsageError: an unknown name or setting, a setting out of range, a missing teacher, or class counts
-            that differ.
-    """
-    cls = method_class(name)
-    settings = parse_config(name, cls.Config, config)
-    return cls(settings, _info(student), None if teacher is None else _info(teacher), num_classes)
-
-
-def _info(model: SegmentationModel | ModelInfo) -> ModelInfo:
-    info: Any = getattr(model, "info", None)  # a ModelInfo has none; telling by type would import the models
-    return model if info is None else info  # type: ignore[return-value]

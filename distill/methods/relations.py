@@ -1,4 +1,4 @@
-"""Similarities between positions, some rows at a time: memory grows with positions, not their square."""
+"""Similarities between positions, computed in blocks of rows so that memory grows linearly with positions."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from torch.utils.checkpoint import checkpoint
 from distill.methods.pixels import keep_valid, lowest
 
 BLOCK_ELEMENTS = 2**24
-"""Similarities held at a time, 64 MiB in float32."""
+"""Maximum number of similarities in memory: 64 MiB in float32."""
 
 _TINY = 1e-20
 
 
 def unit_channels(features: Tensor, dim: int = 1) -> Tensor:
-    """Features of length 1 over channels; zero features stay zero and get no gradient."""
+    """Features normalised to length 1 over `dim`; zero features stay zero and get no gradient."""
     squared = features.square().sum(dim, keepdim=True)
     return torch.where(squared > _TINY, features * squared.clamp(min=_TINY).rsqrt(), 0.0)
 
 
 def max_pool_valid(features_bchw: Tensor, valid_bhw: Tensor, pool: int) -> tuple[Tensor, Tensor]:
-    """Max-pool with kernel and stride `pool`, ceil mode, over valid positions; and which results have any.
+    """Max-pooling over valid positions (kernel and stride `pool`, ceil mode), and a mask of cells with a valid position.
 
-    Results without a valid position are 0.
+    Cells without a valid position are 0.
     """
     if pool == 1:
         return keep_valid(features_bchw, valid_bhw), valid_bhw
@@ -36,12 +36,12 @@ def max_pool_valid(features_bchw: Tensor, valid_bhw: Tensor, pool: int) -> tuple
 
 
 def sum_over_row_blocks(part: Callable[[slice], Tensor], rows: int, elements_per_row: int) -> Tensor:
-    """Σ of `part(block)` over blocks of rows; for the gradient each block is worked out again.
+    """Σ of `part(block)` over blocks of rows; each block is recomputed in the backward pass.
 
     Args:
-        part: the 0-dim sum over a slice of rows.
-        rows: how many there are.
-        elements_per_row: similarities in one row, which sets how many rows make a block.
+        part: returns the 0-dim sum over a slice of rows.
+        rows: number of rows.
+        elements_per_row: similarities in one row, which decides the number of rows in a block.
     """
     size = max(1, BLOCK_ELEMENTS // max(1, elements_per_row))
     blocks = [slice(start, min(start + size, rows)) for start in range(0, rows, size)]

@@ -1,4 +1,4 @@
-"""SKD: how alike two places of a picture are follows the teacher's view."""
+"""SKD: matches the cosine similarities between all positions of an image."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def pairwise_similarity(
     """Mean (A_s − A_t)², A the cosines between all positions of an image after max-pooling (Liu 2019, eq. 2).
 
     Args:
-        student_features: `B×C_s×h×w`; its grid is the one that counts.
+        student_features: `B×C_s×h×w`; the loss is computed on its grid.
         teacher_features: `B×C_t×h'×w'`, resized bilinearly; channels may differ.
         pool: kernel and stride of the pooling, ceil mode.
-        valid: `B×h×w` bool, positions that count; all where None. The mean is over pairs of valid pooled
+        valid: `B×h×w` bool, valid positions; None means all. The mean is over pairs of valid pooled
             positions.
 
     Returns:
@@ -39,7 +39,7 @@ def pairwise_similarity(
     teacher_bchw = resize(teacher_features.detach(), grid(student_features))
     student_pooled, pooled_valid = max_pool_valid(student_features, valid_bhw, pool)
     teacher_pooled, _ = max_pool_valid(teacher_bchw, valid_bhw, pool)
-    # Positions without valid pixels are zero vectors, alike to nothing on both sides: they add nothing.
+    # Cells without valid pixels are zero vectors in both networks, so they add nothing.
     student_bcn = unit_channels(student_pooled).flatten(2)
     teacher_bcn = unit_channels(teacher_pooled).flatten(2)
 
@@ -48,10 +48,10 @@ def pairwise_similarity(
 
 
 def _squared_differences(student_bcn: Tensor, teacher_bcn: Tensor) -> Tensor:
-    """Σ (SᵀS − TᵀT)² over images and pairs of positions, without holding all pairs, nor forming more than need be.
+    """Σ (SᵀS − TᵀT)² over images and pairs of positions, without a tensor of all pairs.
 
-    ‖SᵀS − TᵀT‖² = ‖SSᵀ‖² − 2‖STᵀ‖² + ‖TTᵀ‖² (Frobenius): products of channels with channels, N/C times less work than
-    pairs of positions. Where there are fewer positions than channels the pairs are formed, and it is they that are less.
+    ‖SᵀS − TᵀT‖² = ‖SSᵀ‖² − 2‖STᵀ‖² + ‖TTᵀ‖² (Frobenius) needs products of channels with channels only, which is N/C
+    times less work than pairs of positions. With fewer positions than channels the pairs are cheaper and are computed.
     """
     batch, _, positions = student_bcn.shape
     if positions > max(student_bcn.shape[1], teacher_bcn.shape[1]):
@@ -60,7 +60,7 @@ def _squared_differences(student_bcn: Tensor, teacher_bcn: Tensor) -> Tensor:
             (student_bcn, teacher_bcn, -2),
             (teacher_bcn, teacher_bcn, 1),
         )
-        # The three nearly cancel where the student has learned: their sums are kept in float64.
+        # The three sums nearly cancel for a trained student, so they are added in float64.
         parts = [k * (a @ b.transpose(1, 2)).double().square().sum() for a, b, k in products]
         return torch.stack(parts).sum().to(student_bcn.dtype)
 
@@ -84,7 +84,7 @@ class SKDConfig(WithKDConfig):
 
 @register
 class SKD(WithKD):
-    """Term `skd`: `pairwise_similarity` at a tap; term `kd` beside it."""
+    """Term `skd`: `pairwise_similarity` at a tap; additional term `kd`."""
 
     Config: ClassVar[type[MethodConfig]] = SKDConfig
     config: SKDConfig
@@ -103,16 +103,16 @@ class SKD(WithKD):
 
     @property
     def weights(self) -> dict[str, float]:
-        """`skd`: λ; `kd`: that of the logits distillation beside it."""
+        """`skd`: λ; `kd`: weight of the additional logits distillation."""
         return {"skd": self.config.skd_weight, "kd": self.config.kd_weight}
 
     def forward(self, student: Output, teacher: Output | None, labels: Tensor) -> dict[str, Tensor]:
         """Terms `skd` and `kd`."""
-        taught = self.taught(teacher)
-        terms = self.logits_terms(student, taught, labels)
-        if self.wanted("skd"):
-            mine = tap_features(student, self.student_info, self.config.tap)
-            theirs = tap_features(taught, self.teacher_info, self.config.tap)
-            valid = valid_pixels(labels, grid(mine))
-            terms["skd"] = pairwise_similarity(mine, theirs, self.config.pool, valid)
+        teacher_output = self.require_teacher(teacher)
+        terms = self.logits_terms(student, teacher_output, labels)
+        if self.is_active("skd"):
+            student_maps = tap_features(student, self.student_info, self.config.tap)
+            teacher_maps = tap_features(teacher_output, self.teacher_info, self.config.tap)
+            valid = valid_pixels(labels, grid(student_maps))
+            terms["skd"] = pairwise_similarity(student_maps, teacher_maps, self.config.pool, valid)
         return terms

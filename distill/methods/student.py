@@ -1,4 +1,4 @@
-"""The student alone: the row every other one is measured against."""
+"""The student alone: the baseline that all other methods are compared with."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 class StudentConfig(MethodConfig):
-    """Nothing to set: a sweep searches the recipe instead."""
+    """No settings: a sweep searches the recipe's instead."""
 
 
 @register
-class Student(Method):
-    """Cross-entropy only, which the training step adds; no terms of its own and no teacher."""
+class StudentAlone(Method):
+    """No terms and no teacher: the training step adds the cross-entropy."""
 
     Config: ClassVar[type[MethodConfig]] = StudentConfig
     card: ClassVar[Card] = Card(

@@ -1,4 +1,4 @@
-"""Where in a network a method listens, and the 1×1 convolution that aligns two networks' channels."""
+"""Taps: the feature map that a method reads, and the 1×1 convolution that aligns its channels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Tap = Literal["stage1", "stage2", "stage3", "stage4", "stride8", "fused"]
 
 
 def stride8_stage(strides: tuple[int, int, int, int]) -> int:
-    """Index of the deepest stage of stride at most 8; where none is, of the deepest one nearest to 8."""
+    """Index of the deepest stage of stride at most 8, or else of the deepest stage whose stride is nearest to 8."""
     fine = [i for i, stride in enumerate(strides) if stride <= 8]
     if fine:
         return fine[-1]
@@ -26,7 +26,7 @@ def _stage(info: ModelInfo, tap: Tap) -> int:
 
 
 def tap_features(output: Output, info: ModelInfo, tap: Tap) -> Tensor:
-    """The map at a tap, `B×C×h×w`: a backbone stage, or what the classifier sees."""
+    """The map at a tap, `B×C×h×w`: a backbone stage, or the classifier's input."""
     return output.fused if tap == "fused" else output.stages[_stage(info, tap)]
 
 
@@ -36,7 +36,7 @@ def tap_channels(info: ModelInfo, tap: Tap) -> int:
 
 
 def for_layer(features: Tensor, layer: nn.Module) -> Tensor:
-    """Features in the layer's own precision, unless autocast chooses it: a teacher may hand over bfloat16."""
+    """Features in the layer's dtype, unless autocast is on: a teacher's features may be bfloat16."""
     if torch.is_autocast_enabled(features.device.type):
         return features
     return features.to(next(layer.parameters()).dtype)

@@ -15,9 +15,9 @@ from distill.errors import UsageError, reading, unknown
 from distill.models.families import Family, any_size_arguments, family_of
 from distill.models.mit import is_from_transformers, mit_encoder
 
-# timm takes two seconds to import: only those who build a model pay for it.
+# timm takes two seconds to import, so it is imported inside the functions that need it.
 
-# Backbones that timm has under another name and with other arguments.
+# Our names of backbones that timm builds under another name, with these arguments.
 # mit_b0 to mit_b5: the encoder of SegFormer (Xie et al., NeurIPS 2021); MLPs 4 times as wide as their input.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     f"mit_b{size}": (f"pvt_v2_b{size}", {"mlp_ratios": (4, 4, 4, 4)}) for size in range(6)
@@ -27,24 +27,24 @@ _OURS = {
     "out_indices", "output_stride", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay",
     "pretrained_strict", "scriptable",
 }  # fmt: skip
-_EVEN = 32  # sides divisible by it divide in every stage
+_EVEN = 32  # images whose sides are multiples of 32 divide evenly at every stage
 _CANNOT_BUILD = (TypeError, ValueError, AssertionError, NotImplementedError, KeyError, RuntimeError)
 
 
 @dataclass(frozen=True)
 class BackbonePlan:
-    """What is known of a backbone before it is built: shapes, and the arguments for timm.
+    """Shapes of a backbone that is not built yet, and timm's arguments to build it.
 
     Attributes:
         name: as the user wrote it.
-        timm_name: timm's name of it, with the tag of the weights if one was given.
+        timm_name: timm's name, with the weights tag if the user gave one.
         family: cnn or transformer.
         out_indices: which of timm's feature maps are the four stages.
         channels: channels of the four stages.
         strides: strides of the four stages.
         channels_last: whether timm returns the maps as B×H×W×C.
-        output_stride: the stride asked of timm, None for the backbone's own.
-        arguments: everything else for `timm.create_model`.
+        output_stride: the output stride passed to timm; None keeps the backbone's own.
+        arguments: the other arguments of `timm.create_model`.
     """
 
     name: str
@@ -95,29 +95,29 @@ class Backbone(nn.Module):
 
 
 def list_backbones() -> list[str]:
-    """Every name `build_model` takes after the dash: `VARIANTS` and timm's architectures."""
+    """All backbone names that `build_model` accepts after the dash: `VARIANTS` and timm's architectures."""
     import timm
 
     return [*VARIANTS, *timm.list_models()]
 
 
 def backbone_family(name: str) -> Family:
-    """The family of a known backbone, without building it."""
+    """The family of a backbone, found without building it."""
     architecture = _resolve(name)[1]
     return family_of(architecture, _timm_file(architecture))
 
 
 def plan_backbone(name: str, backbone_args: dict[str, Any] | None, output_stride: int | None) -> BackbonePlan:
-    """Work out shapes and arguments on the meta device: nothing is allocated, no data flows.
+    """Find shapes and arguments by building the backbone on the meta device, which allocates no memory.
 
     Args:
-        name: MiT name, timm architecture, or timm architecture with a weights tag (`resnet50.a1_in1k`).
+        name: a MiT name, a timm architecture, or a timm architecture with a weights tag (`resnet50.a1_in1k`).
         backbone_args: extra arguments for timm's constructor; JSON values only.
         output_stride: 8 or 16 to dilate the last stages; None for the backbone's own.
 
     Raises:
-        UsageError: for an unknown name (names the nearest), fewer than four stages, arguments or an output
-            stride that the backbone does not take.
+        UsageError: the name is unknown (the message names the nearest), the backbone has fewer than four stages, or
+            it does not support the arguments or the output stride.
     """
     arguments = dict(backbone_args or {})
     taken = sorted(_OURS & set(arguments))
@@ -172,7 +172,11 @@ def _plan_cached(name: str, arguments_json: str, output_stride: int | None) -> B
 
 
 def can_dilate(name: str, backbone_args: dict[str, Any] | None, output_stride: int) -> bool:
-    """Whether the backbone can be dilated to `output_stride`; the backbone itself must be buildable."""
+    """Whether the backbone can be dilated to `output_stride`.
+
+    Raises:
+        UsageError: the backbone cannot be built at its own stride.
+    """
     plan_backbone(name, backbone_args, None)
     try:
         plan_backbone(name, backbone_args, output_stride)
@@ -182,13 +186,13 @@ def can_dilate(name: str, backbone_args: dict[str, Any] | None, output_stride: i
 
 
 def create_backbone(plan: BackbonePlan, pretrained: bool | Path) -> Backbone:
-    """Build a planned backbone, with weights from the hub (True), those of a local file, or at random (False).
+    """Build a planned backbone with weights from the hub (True), from a local file, or random ones (False).
 
-    A file is read by safetensors or by `torch.load(weights_only=True)`, and its keys are translated by timm. timm has
-    no weights of MiT: they come from SegFormer's authors, and a file of theirs as transformers writes it will do.
+    A file is read by safetensors or by `torch.load(weights_only=True)`; timm translates its keys. timm has no weights
+    for MiT, so those come from SegFormer's authors; a local file may have transformers' names.
 
     Raises:
-        UsageError: no such file, a file whose tensors do not fit, or hub weights that do not exist or arrive.
+        UsageError: the file is missing or its tensors do not fit, or the hub has no weights or cannot be reached.
     """
     import timm
 
@@ -210,7 +214,9 @@ def create_backbone(plan: BackbonePlan, pretrained: bool | Path) -> Backbone:
             known = mit_encoder(state) if is_from_transformers(state) else dict(state)
             options["pretrained_cfg_overlay"] = {"state_dict": dict(known), "custom_load": False}
         network = timm.create_model(plan.timm_name, pretrained=bool(pretrained), **options)
-    except Exception as error:  # timm's translators of names raise anything over tensors of another network
+    except (
+        Exception
+    ) as error:  # timm's key translation raises arbitrary errors for tensors of another network
         if not pretrained or isinstance(error, UsageError):
             raise
         source = pretrained if isinstance(pretrained, Path) else "the hub"
@@ -223,7 +229,7 @@ def create_backbone(plan: BackbonePlan, pretrained: bool | Path) -> Backbone:
 
 
 def _resolve(name: str) -> tuple[str, str, dict[str, Any]]:
-    """timm's name, its architecture, and the arguments that make it the backbone meant."""
+    """timm's name of a backbone, its timm architecture, and the arguments of a variant."""
     import timm
 
     if name in VARIANTS:
@@ -245,7 +251,7 @@ def _timm_file(architecture: str) -> str:
 
 
 def _probe(timm_name: str, arguments: dict[str, Any]) -> tuple[Any, str]:
-    """timm's feature info and the layout of its maps, from a build on the meta device."""
+    """timm's feature info and memory layout, from a build on the meta device."""
     import timm
 
     with torch.device("meta"):
@@ -255,8 +261,10 @@ def _probe(timm_name: str, arguments: dict[str, Any]) -> tuple[Any, str]:
 
 
 def _four_stages(name: str, reductions: list[int]) -> tuple[int, ...]:
-    """Indices of the four stages: strides 4, 8, 16, 32 where they exist, else the last four; of a plain
-    transformer, four evenly spaced blocks."""
+    """Indices of the four stages: those of strides 4, 8, 16, 32 if they exist, else the last four.
+
+    A plain transformer gives four evenly spaced blocks.
+    """
     count = len(reductions)
     if count < 4:
         raise UsageError(
@@ -271,7 +279,7 @@ def _four_stages(name: str, reductions: list[int]) -> tuple[int, ...]:
 
 
 def _tuples(value: Any) -> Any:
-    """JSON lists as tuples, at any depth."""
+    """The JSON value with lists replaced by tuples, at any depth."""
     if isinstance(value, list):
         return tuple(_tuples(item) for item in value)
     if isinstance(value, dict):
@@ -311,9 +319,9 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _check_loaded(network: nn.Module, state: dict[str, Tensor], path: Path, name: str) -> None:
-    """timm loads features without strictness, so a file of another network would pass unnoticed."""
+    """Check that at least half of the weights come from the file: timm loads features non-strictly."""
     known = {_fingerprint(tensor) for tensor in state.values() if isinstance(tensor, Tensor)}
-    # Norms and biases of a fresh network are ones and zeros, as in many a file: they tell nothing.
+    # Norms and biases of a new network are ones and zeros, as in many files, so they are not compared.
     parameters = [parameter for parameter in network.parameters() if parameter.ndim > 1]
     found = sum(_fingerprint(parameter) in known for parameter in parameters)
     if found < 0.5 * len(parameters):

@@ -1,4 +1,4 @@
-"""Self-describing checkpoints: weights by safetensors, and what is needed to build and use the model."""
+"""Self-describing checkpoints: a safetensors file with weights, architecture and metadata."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @dataclass(frozen=True)
 class CheckpointMetadata:
-    """What a checkpoint says besides its weights and architecture.
+    """Metadata of a checkpoint beside its weights and architecture.
 
     Attributes:
         classes: names of the classes, in the order of the logits.
         mean: per-channel mean that images (RGB in [0, 1]) are normalised with; ImageNet's by default.
         std: per-channel standard deviation of the same.
-        palette: a colour (R, G, B) per class, for pictures of label maps; None where none is known.
-        window: size and stride (height, width) of the sliding windows that the model was scored in; None is whole.
-        notes: anything else worth keeping, JSON values only (scores, recipe hash, data set).
+        palette: a colour (R, G, B) per class to draw label maps with; None if unknown.
+        window: size and stride (height, width) of the sliding windows used in evaluation; None evaluates whole images.
+        notes: any other JSON values (scores, recipe hash, data set).
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -49,12 +49,12 @@ class CheckpointMetadata:
 
 
 def save_model(path: str | Path, model: SegmentationModel, metadata: CheckpointMetadata) -> None:
-    """Write weights, architecture and metadata to one safetensors file; the file appears whole or not at all.
+    """Write weights, architecture and metadata to one safetensors file, atomically.
 
-    Its header holds a hash over all of them, by which `load_model` notices damage.
+    The header contains a hash of all three, by which `load_model` detects damage.
 
     Raises:
-        UsageError: when `metadata` does not have one name, or one colour, for each of the model's classes.
+        UsageError: `metadata` does not have one name, or one colour, per class of the model.
     """
     if len(metadata.classes) != model.info.num_classes:
         raise UsageError(
@@ -79,13 +79,13 @@ def save_model(path: str | Path, model: SegmentationModel, metadata: CheckpointM
 
 
 def load_model(path: str | Path) -> tuple[SegmentationModel, CheckpointMetadata]:
-    """Rebuild a saved model on the CPU, in training mode as `build_model` returns it, with its metadata.
+    """Load a saved model and its metadata. The model is on the CPU and in training mode, as from `build_model`.
 
-    Nothing is unpickled and nothing is downloaded.
+    Nothing is unpickled or downloaded.
 
     Raises:
-        UsageError: no such file, not a checkpoint of this project, a damaged one (its content is not what its hash
-            says), or weights that do not fit its options.
+        UsageError: the file is missing, is not a checkpoint of this project, is damaged (its hash differs), or has
+            weights that do not fit its options.
     """
     source = Path(path)
     if not source.is_file():
@@ -118,10 +118,10 @@ def load_model(path: str | Path) -> tuple[SegmentationModel, CheckpointMetadata]
 
 
 def described(kind: type[Described], text: str | None, place: str) -> Described:
-    """What a file's header says of itself, as the dataclass that was written there.
+    """Parse a dataclass from the JSON text in a file's header.
 
     Raises:
-        UsageError: the header lacks it, or holds something else; names the first fault.
+        UsageError: the text is missing or invalid; the message names the first error.
     """
     try:
         return TypeAdapter(kind).validate_json(text or "")
@@ -134,13 +134,14 @@ def described(kind: type[Described], text: str | None, place: str) -> Described:
 
 
 def filled(build: Callable[[], Network], tensors: Mapping[str, Tensor], place: str) -> Network:
-    """The network that a file describes, with the file's tensors in it.
+    """The network of a file's description, with the file's tensors loaded.
 
-    It is built without memory: a description can ask for any size, the tensors are as large as their file. Copies of them
-    become its own; it is built once more, with memory, only where it holds what no file does.
+    The network is first built on the meta device, because a description may ask for any size while the tensors are no
+    larger than their file. Its parameters then become copies of the tensors. A network with tensors that are in no
+    state dict is built a second time, with memory.
 
     Raises:
-        UsageError: it cannot be built, or the tensors are not those that it needs.
+        UsageError: the network cannot be built, or the tensors are not the ones it needs.
     """
     with reading(place, "its description must be one that this program can build; write it again"):
         with torch.device("meta"):
@@ -167,12 +168,12 @@ def filled(build: Callable[[], Network], tensors: Mapping[str, Tensor], place: s
 
 
 def _own(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """A copy in memory of torch's own: a file's begins anywhere, and where it does decides a product's last bits."""
+    """A copy in memory aligned by torch: the alignment of a file's tensors changes the last bits of products."""
     return torch.empty(tensor.shape, dtype=dtype).copy_(tensor)
 
 
 def _holds_more(network: nn.Module, saved: Mapping[str, Tensor]) -> bool:
-    """Whether it has a tensor that is never saved: one that is worked out when the network is built."""
+    """Whether a network has tensors that are not in its state dict, such as tables computed in its constructor."""
     known = {id(tensor) for tensor in saved.values()}
     return any(
         isinstance(value, Tensor) and id(value) not in known
@@ -182,7 +183,7 @@ def _holds_more(network: nn.Module, saved: Mapping[str, Tensor]) -> bool:
 
 
 def _content_hash(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
-    """sha256 over names, types, shapes and bytes of all tensors, and over all else that the header says."""
+    """sha256 over names, types, shapes and bytes of all tensors, and over the rest of the header."""
     found = hashlib.sha256()
     for name in sorted(header.keys() - {"sha256"}):
         found.update(f"{name}\0{header[name]}\0".encode())

@@ -1,4 +1,4 @@
-"""What a model costs: parameters, operations and measured latency."""
+"""Cost of a model: parameters, operations and measured latency."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from distill.catalogue.reader import ModelCost
+from distill.catalogue_entries import ModelCost
 from distill.errors import UsageError
 from distill.models.model import ModelOptions, build_model
 
 LEAST = 3
-"""Forwards of which a median is taken, however slow the model is."""
+"""Minimum number of timed forward passes, however slow the model is."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Latency:
 
     Attributes:
         median_ms: median over the `repeats`, in milliseconds.
-        repeats: how many forwards were timed.
+        repeats: number of timed forward passes.
         height: of the image, in pixels.
         width: of the image, in pixels.
         device: name of the device, as torch gives it.
-        threads: threads torch may use on the CPU.
+        threads: CPU threads that torch used.
     """
 
     median_ms: float
@@ -42,7 +42,7 @@ class Latency:
 
 
 def count_cost(options: ModelOptions, height: int, width: int) -> ModelCost:
-    """Parameters and forward FLOPs of one image, counted on the meta device: no memory, no data.
+    """Parameters and forward FLOPs of one image, counted on the meta device.
 
     FLOPs are those of convolutions, matrix products and attention; a multiply-accumulate is two. The model is
     counted as it is for inference, so the kind of norm does not matter.
@@ -57,9 +57,9 @@ def count_cost(options: ModelOptions, height: int, width: int) -> ModelCost:
 
 
 def count_module(model: nn.Module, height: int, width: int, device: torch.device) -> ModelCost:
-    """The same of a model that is built already, by one pass where it lies; it keeps its mode.
+    """Parameters and forward FLOPs of a built model, from one forward pass on its device; its mode is restored.
 
-    What a network from elsewhere counts as a parameter is counted, whether or not it is trained.
+    All parameters count, trained or not.
     """
     params = sum(parameter.numel() for parameter in model.parameters())
     with _evaluating(model), torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -77,12 +77,16 @@ def measure_latency(
     warmup: int = 5,
     seconds: float = 2.0,
 ) -> Latency:
-    """Median forward time at batch 1, in inference mode; the model keeps its mode, and must be on `device`.
+    """Median forward time of one image in inference mode. The model must be on `device`; its mode is restored.
 
     Args:
-        model: what is timed. height: of the image. width: of the image. device: where the model lies.
-        repeats: forwards to time, at most. warmup: forwards before them, at most.
-        seconds: what a slow model may take: afterwards no forward begins but for the first to warm up and `LEAST` timed.
+        model: the model to time.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+        device: the model's device.
+        repeats: maximum number of timed passes.
+        warmup: maximum number of passes before them.
+        seconds: time limit for a slow model. After it no pass starts, except one warm-up pass and `LEAST` timed ones.
 
     Raises:
         UsageError: `repeats` is below 1.
@@ -114,7 +118,7 @@ def measure_latency(
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards every module has the mode it had."""
+    """Set evaluation mode, and restore every module's mode afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""What the names of timm's model files say: family, and how a fixed input size is loosened."""
+"""Properties of timm backbones by model file: their family, and arguments that allow images of any size."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ _ANY_SIZE: dict[str, dict[str, Any]] = {
 
 
 def family_of(architecture: str, file: str) -> Family:
-    """The family of a timm architecture that is defined in the model file `file` (its name without `.py`)."""
+    """The family of a timm architecture defined in the model file `file` (name without `.py`)."""
     if file in _TRANSFORMER_FILES or architecture.startswith(_TRANSFORMER_PREFIXES):
         return "transformer"
     return "cnn"
 
 
 def any_size_arguments(file: str) -> dict[str, Any]:
-    """Arguments that let the backbones of a timm model file take images of any size.
+    """Arguments by which the backbones of a timm model file accept images of any size.
 
-    Empty where none are needed, and where the file's backbones have one fixed size.
+    Empty if no argument is needed, or if the backbones support one fixed size only.
     """
     return dict(_ANY_SIZE.get(file, {}))

@@ -1,4 +1,4 @@
-"""SegFormer's encoder (MiT) as transformers writes it, under timm's names."""
+"""Converts SegFormer's encoder (MiT) from transformers' parameter names to timm's."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ _PREFIX = re.compile(r"^(?:segformer\.)?encoder\.(?=patch_embeddings|layer_norm|
 
 
 def rename(key: str, names: tuple[tuple[str, str], ...]) -> str:
-    """The key after every (pattern, replacement) in turn."""
+    """The key after applying every (pattern, replacement) in order."""
     for pattern, replacement in names:
         key = re.sub(pattern, replacement, key)
     return key
 
 
 def is_from_transformers(state: Mapping[str, Tensor]) -> bool:
-    """Whether a state dict holds an encoder under transformers' names."""
+    """Whether a state dict contains an encoder with transformers' names."""
     return any(_PREFIX.match(key) for key in state)
 
 
 def mit_encoder(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The encoder's tensors under the names of timm's `pvt_v2`; whatever else the state holds is left out.
+    """The encoder's tensors with the names of timm's `pvt_v2`; other tensors of the state are dropped.
 
-    transformers keeps keys and values of an attention apart, timm in one layer.
+    transformers has separate layers for keys and values, timm has one layer for both.
     """
     renamed = {}
     for key, tensor in state.items():

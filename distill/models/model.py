@@ -1,4 +1,4 @@
-"""Backbone and head as one segmentation model."""
+"""A segmentation model: a backbone and a head, built by name."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from distill.models.output import ModelInfo, Output
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """Everything that decides a model's architecture: `build_model(**vars(options))` builds it again.
+    """Everything that decides a model's architecture; `build_model(**vars(options))` rebuilds it.
 
-    `output_stride` and `head_channels` hold what was asked; None is the head's default.
+    `output_stride` and `head_channels` are as requested; None is the head's default.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -76,22 +76,22 @@ def build_model(
     dropout: float = 0.1,
     backbone_args: dict[str, Any] | None = None,
 ) -> SegmentationModel:
-    """Build `head-backbone`, for instance `deeplabv3-resnet101` or `segformer-mit_b4`.
+    """Build the model `head-backbone`, for instance `deeplabv3-resnet101` or `segformer-mit_b4`.
 
     Args:
         name: a head (`list_heads()`), a dash, and a backbone: `mit_b0` to `mit_b5` or any timm name.
         num_classes: number of classes K, at least 2.
         pretrained: False for random weights, True for timm's hub weights, or the path of a local
-            checkpoint of the backbone. Heads always start at random.
+            checkpoint of the backbone. Heads are always initialised at random.
         output_stride: 8 or 16 dilates the backbone's last stages; None is the head's default (DeepLabV3
             dilates to 8 where the backbone can).
         head_channels: width of the head; None is the head's default for this backbone.
         norm: "batch"; "sync" for BatchNorm synchronised over ranks; "group" for GroupNorm in its place.
         dropout: probability with which a channel of the classifier's input is dropped in training, in [0, 1).
-        backbone_args: more arguments for timm's constructor, JSON values: `{"layers": [1, 1, 1, 1]}`.
+        backbone_args: extra arguments of timm's constructor, JSON values only: `{"layers": [1, 1, 1, 1]}`.
 
     Raises:
-        UsageError: an unknown head or backbone (names the nearest), or an option the backbone cannot serve.
+        UsageError: the head or backbone is unknown (the message names the nearest), or does not support an option.
     """
     options = ModelOptions(
         name, num_classes, output_stride, head_channels, norm, dropout, dict(backbone_args or {})
@@ -118,7 +118,7 @@ def build_model(
 
 
 def plan_model(options: ModelOptions) -> tuple[HeadCard, BackbonePlan]:
-    """The head and the shapes of the backbone that `build_model` would join."""
+    """The head's card and the backbone's plan that `build_model` uses."""
     head_name, dash, backbone_name = options.name.partition("-")
     if not dash:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Swapping a model's BatchNorm layers."""
+"""Replaces a model's BatchNorm layers."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ Norm = Literal["batch", "sync", "group"]
 
 
 def replace_batch_norm(module: nn.Module, norm: Norm) -> nn.Module:
-    """`module` with its BatchNorm layers as they are, synchronised over ranks, or replaced by GroupNorm.
+    """Keep a module's BatchNorm layers ("batch"), synchronise them over ranks ("sync"), or use GroupNorm ("group").
 
-    Scale, shift and an activation fused into the layer are kept; a model without BatchNorm
-    comes back unchanged.
+    Scale, shift and an activation fused into the layer are preserved. A model without BatchNorm is returned unchanged.
     """
     from timm.layers.norm_act import convert_sync_batchnorm
 
@@ -36,9 +35,9 @@ def _to_group_norm(module: nn.Module) -> nn.Module:
 
 
 def _group_norm_like(layer: _BatchNorm) -> nn.Module:
-    """The most groups up to 32 that divide the channels and leave 4 of them in each (Wu and He, ECCV 2018).
+    """GroupNorm with the largest number of groups up to 32 that gives each at least 4 channels (Wu and He, ECCV 2018).
 
-    A group of one channel on a map of one pixel, such as the image branch of DeepLabV3, would always be 0.
+    A group of one channel over one pixel, as in the image branch of DeepLabV3, would always normalise to 0.
     """
     most = max(1, min(32, layer.num_features // 4))
     groups = next(count for count in range(most, 0, -1) if layer.num_features % count == 0)

@@ -1,4 +1,4 @@
-"""What a segmentation model returns, and what others may know of it without holding it."""
+"""What a segmentation model returns, and the shapes that others need to know of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from pydantic import ConfigDict
 from torch import Tensor
 
 PARTS = ("logits", "fused", "stages")
-"""Of an output, in the words in which methods say what they need (`Card.needs`)."""
+"""Parts of an output, named as in `Card.needs`."""
+
+OutputMaps = dict[str, list[Tensor]]
+"""Some parts of an output by name: four maps for `stages`, one for each other part.
+
+The teacher's output has this form from its forward pass to the students' batch: it can be cached and broadcast part
+by part, and holds only what the methods read."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +25,7 @@ class Output:
 
     Attributes:
         stages: four backbone maps, `B×C_i×H/s_i×W/s_i`, strides as in `ModelInfo.strides`.
-        fused: what the classifier sees, `B×C×h×w`.
+        fused: input of the classifier, `B×C×h×w`.
         logits: class scores at the head's own stride, `B×K×h×w`; upsampling belongs to loss and metric.
     """
 
@@ -27,21 +33,22 @@ class Output:
     fused: Tensor
     logits: Tensor
 
-    def maps_of(self, needs: Set[str]) -> dict[str, list[Tensor]]:
-        """The maps of those `PARTS` that are needed, four of the stages and one each of the others."""
+    def maps(self, needs: Set[str]) -> OutputMaps:
+        """The maps of the `PARTS` in `needs`."""
         maps = {"logits": [self.logits], "fused": [self.fused], "stages": list(self.stages)}
         return {part: maps[part] for part in PARTS if part in needs}
 
     @classmethod
-    def of_maps(cls, maps: Mapping[str, Sequence[Tensor]], nothing: Tensor) -> Output:
-        """The reverse; in place of what is missing stands `nothing`."""
+    def from_maps(cls, maps: Mapping[str, Sequence[Tensor]]) -> Output:
+        """The output with these maps, of which there is at least one; every missing map is an empty tensor."""
+        nothing = next(iter(maps.values()))[0].new_empty(0)
         first, second, third, fourth = maps.get("stages", 4 * [nothing])
         return cls((first, second, third, fourth), *(maps.get(p, [nothing])[0] for p in ("fused", "logits")))
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """Shapes of a model, enough to build a distillation method for it."""
+    """Shapes of a model's outputs, from which a distillation method is built."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 

@@ -11,7 +11,7 @@ from ray import cloudpickle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from distill.data.config import ScenesConfig
-from distill.data.roots import is_far, written_root
+from distill.data.roots import is_remote, written_root
 from distill.errors import UsageError
 from orchestrator.cluster import node_probe
 from orchestrator.cluster.provenance import LIBRARIES
@@ -83,13 +83,13 @@ def _needs(config: SweepConfig, ledger: Ledger) -> node_probe.NodeRequirements:
     """What a node that trains needs."""
     operation = config.operation
     roots = [data.root for data in config.data.values() if not isinstance(data, ScenesConfig)]
-    buckets = [root for root in roots if is_far(root)]
+    buckets = [root for root in roots if is_remote(root)]
     code = node_probe.code_hash()
     assert code is not None  # this very code
     return node_probe.NodeRequirements(
         versions=node_probe.versions_of(LIBRARIES),
         code=code,
-        readable=(*(str(root) for root in roots if not is_far(root)), *_weights(config)),
+        readable=(*(str(root) for root in roots if not is_remote(root)), *_weights(config)),
         buckets=tuple(map(written_root, buckets)),
         writable=(*operation.cache_folders.values(), *([operation.remote_copies.folder] if buckets else [])),
         output=ledger.root,

@@ -20,7 +20,7 @@ from orchestrator.planning.plan import Cohort, Plan
 from orchestrator.planning.prices import price_of
 from orchestrator.protocol import Report
 
-_COMPACTED = ("counts", "curves", "trials")  # one or two files a trial; other tables have a few files
+_COMPACTED = ("curves", "trials")  # a file a trial; other tables have fewer or larger files
 _COMPACTED_AFTER = 500  # trials
 
 
@@ -112,10 +112,11 @@ class Run:
         self._compaction.start()
 
     def compact(self) -> None:
-        """Put the rows of trials, curves and counts into one file each."""
+        """Put the rows of trials, curves and counts into one file each, at the end of a run."""
         if self._compaction is not None:
             self._compaction.join()
         self._compact()
+        self.ledger.compact("counts")  # not while trials are training: the table may have millions of rows
 
     def _compact(self) -> None:
         for table in _COMPACTED:

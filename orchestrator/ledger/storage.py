@@ -20,12 +20,12 @@ from typing import Any, Self, TypeVar
 import pyarrow.fs
 
 from distill.errors import UsageError
-from distill.retry import Advice, with_retries
-from distill.uris import below, is_uri, opened, shown
+from distill.retry import Remedy, with_retries
+from distill.uris import display_uri, is_uri, join_uri, open_filesystem
 
 # Give up after this many retries caused by concurrent changes.
 MAX_RETRIES = 100
-_ADVICE = Advice("choose another --output", "What is recorded stays; the same command goes on")
+_REMEDY = Remedy("choose another --output", "What is recorded stays; the same command goes on")
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ class Storage:
 
     @cached_property
     def _opened(self) -> tuple[Any, str]:
-        return opened(self.root, _ADVICE)
+        return open_filesystem(self.root, _REMEDY)
 
     @property
     def _is_local(self) -> bool:
@@ -79,14 +79,14 @@ class Storage:
 
     def place(self, path: str = "") -> str:
         """The location of the run, or of a file in it, for messages: without the credentials and options of a URI."""
-        return shown(self.root, path)
+        return display_uri(self.root, path)
 
     def below(self, folder: str) -> Self:
         """The same kind of storage for a folder inside this one."""
-        return type(self)(below(self.root, folder))
+        return type(self)(join_uri(self.root, folder))
 
     def _retrying(self, path: str, action: Callable[[], T]) -> T:
-        return with_retries(action, place=self.place(path), is_local=self._is_local, advice=_ADVICE)
+        return with_retries(action, place=self.place(path), is_local=self._is_local, remedy=_REMEDY)
 
     def read_bytes(self, path: str) -> bytes:
         """The contents of the file at `path`, relative to the root.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
     from distill.data import SegmentationDataset
-    from distill.models.teachers import Teacher as TeacherModel
+    from distill.models.teachers import TeacherNetwork
     from distill.training import Student
 
 
@@ -62,7 +62,7 @@ def save_student_model(
 
 def load_saved_model(
     ledger: Ledger, path: str, program_sha256: str | None, device: torch.device | str
-) -> TeacherModel:
+) -> TeacherNetwork:
     """Load a model of the run for inference on `device`; its parameters are frozen.
 
     Args:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import search_spaces
-from distill.catalogue.reader import ModelCost, model_cost
+from distill.catalogue.reader import model_cost
+from distill.catalogue_entries import ModelCost
 from distill.errors import UsageError
 from distill.recipe import digest
 from orchestrator.planning.loader import load_sweep

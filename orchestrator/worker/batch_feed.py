@@ -10,7 +10,7 @@ from torch import Tensor
 
 from distill.data.stream import HostBatch, normalise, stream
 from distill.models import ModelInfo, Output
-from distill.models.output import PARTS
+from distill.models.output import PARTS, OutputMaps
 from distill.recipe import digest
 from distill.training import Batch
 from orchestrator.ledger.tables import Ledger
@@ -35,7 +35,7 @@ class TeacherBatch(NamedTuple):
 
     host: list[Tensor]
     images_b3hw: Tensor
-    maps: dict[str, list[Tensor]]
+    maps: OutputMaps
 
 
 class BatchFeed:
@@ -120,12 +120,12 @@ class BatchFeed:
         if self._teacher is None or "teacher" not in needs:
             return TeacherBatch(moved, images, {})
         with timer.measure("teacher"):
-            return TeacherBatch(moved, images, self._teacher.output(host, images, needs).maps_of(needs))
+            return TeacherBatch(moved, images, self._teacher.maps(host, images, needs))
 
     def student_batch(self, batch: TeacherBatch) -> Batch:
         """The batch as students get it."""
         (_, labels, index), images, maps = batch
-        output = Output.of_maps(maps, images.new_empty(0)) if maps else None
+        output = Output.from_maps(maps) if maps else None
         return Batch.shared(images, labels.long(), index, output, self.placement.workers.reduce)
 
     def preparation_batches(self) -> Iterator[tuple[Output, Tensor]]:
@@ -198,7 +198,7 @@ class BroadcastBatches:
         with timer.measure("data"):
             host = self._broadcast_tensors("batch", None if own is None else own.host, source)
             images = self._feed.normalised(host[0]) if own is None else own.images_b3hw
-        maps: dict[str, list[Tensor]] = {}
+        maps: OutputMaps = {}
         if "teacher" in needs:
             with timer.measure("teacher"):
                 for part in PARTS:

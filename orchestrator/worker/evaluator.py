@@ -13,7 +13,7 @@ from distill.errors import UsageError
 from distill.evaluation import Counts, evaluate, merge_counts, task_metrics
 from distill.models import SegmentationModel
 from distill.models.costs import count_module, measure_latency
-from distill.models.teachers import Teacher
+from distill.models.teachers import TeacherNetwork
 from distill.recipe import digest
 from distill.training import Student
 from orchestrator.ledger.row_builders import count_rows
@@ -124,7 +124,7 @@ class Evaluator:
             )
             self._ledger.append("counts", rows, f"{trial.trial_id}-{split}")
 
-    def _size(self, model: Teacher) -> tuple[str, dict[str, Any]] | None:
+    def _size(self, model: TeacherNetwork) -> tuple[str, dict[str, Any]] | None:
         """Row of a model's size and speed on one test picture, and the row's name; None if they were measured before."""
         height, width = self._test[0].image_hw3.shape[:2]
         made = vars(model.options) if isinstance(model, SegmentationModel) else model.description.network

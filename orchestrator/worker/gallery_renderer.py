@@ -16,7 +16,7 @@ from distill.data import Sample, SegmentationDataset, build_dataset
 from distill.data.stream import normalise
 from distill.errors import UsageError
 from distill.evaluation import confusion_matrices, pixel_logits
-from distill.models.teachers import Teacher
+from distill.models.teachers import TeacherNetwork
 from distill.recipe import Recipe
 from orchestrator.leaderboard.gallery_page import (
     ALONE_RIGHT,
@@ -110,7 +110,7 @@ def draw_section(predicted: Predicted, longest: int) -> PairSection:
     return PairSection(predicted.gallery, panels, (*classes, *ignored))
 
 
-def _predict(model: Teacher, samples: Sequence[Sample], scored: Recipe, device: str) -> list[Bytes]:
+def _predict(model: TeacherNetwork, samples: Sequence[Sample], scored: Recipe, device: str) -> list[Bytes]:
     """A model's classes of every pixel, picture by picture, in the precision and windows of its recipe."""
     model = model.eval()
     found = []

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_map
 
-from distill.models.teachers import Teacher
+from distill.models.teachers import TeacherNetwork
 from distill.training import State, Student
 from orchestrator.planning.plan import Trial
 from orchestrator.protocol import Costs, CrashVerdict, Report
@@ -21,7 +21,7 @@ from orchestrator.protocol import Costs, CrashVerdict, Report
 class LoadedTeacher:
     """A teacher that was loaded, in the place of a student: it is scored like one and not trained."""
 
-    scored_model: Teacher
+    scored_model: TeacherNetwork
 
     def average_buffers(self) -> None:
         """Nothing to average: every worker has loaded the same."""

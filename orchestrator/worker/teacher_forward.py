@@ -11,7 +11,8 @@ from torch import Tensor
 
 from distill.data.stream import HostBatch
 from distill.models import ModelInfo, Output, SegmentationModel
-from distill.models.teachers import Teacher as FrozenModel
+from distill.models.output import OutputMaps
+from distill.models.teachers import TeacherNetwork
 from distill.teacher_output_cache import TeacherOutputCache
 from distill.training import teacher_output
 from orchestrator.ledger.tables import Ledger
@@ -37,7 +38,7 @@ class TeacherForward:
         teacher: Teacher,
         ledger: Ledger,
         device: torch.device,
-        loaded: FrozenModel | None,
+        loaded: TeacherNetwork | None,
     ) -> None:
         path = teacher_weights(teacher)
         self._precision = job.cohort.recipe.precision
@@ -69,22 +70,21 @@ class TeacherForward:
         """The teacher's whole output for normalised images, `B×3×H×W`."""
         return teacher_output(self._model, images, self._precision)
 
-    def output(self, host: HostBatch, images: Tensor, needs: Set[str]) -> Output:
-        """The teacher's output for a batch, computed or from the cache.
+    def maps(self, host: HostBatch, images: Tensor, needs: Set[str]) -> OutputMaps:
+        """The parts of the teacher's output for a batch that methods read, computed or from the cache.
 
         Args:
             host: the batch as the stream has it.
             images: the same, normalised.
-            needs: parts of the output that methods read; the others are empty.
+            needs: parts of the output that methods read.
         """
-        compute = partial(self._needed_output, images, needs)
-        return compute() if self._cache is None else self._cache.output(host, images, needs, compute)
+        compute = partial(self._compute_maps, images, needs)
+        return compute() if self._cache is None else self._cache.maps(host, images, needs, compute)
 
-    def _needed_output(self, images: Tensor, needs: Set[str]) -> Output:
-        """The needed parts, in the memory format of the students' maps: losses of mixed formats are slow."""
-        maps = self.forward(images).maps_of(needs)
-        formatted = {part: [m.contiguous(memory_format=self._layout) for m in maps[part]] for part in maps}
-        return Output.of_maps(formatted, images.new_empty(0))
+    def _compute_maps(self, images: Tensor, needs: Set[str]) -> OutputMaps:
+        """The maps in the memory format of the students' maps: losses of mixed formats are slow."""
+        maps = self.forward(images).maps(needs)
+        return {part: [m.contiguous(memory_format=self._layout) for m in maps[part]] for part in maps}
 
     def take_saved_seconds(self) -> float:
         """Seconds of teacher passes saved by the cache since the last call. A student alone would pay for them."""

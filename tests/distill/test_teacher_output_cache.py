@@ -12,6 +12,7 @@ import torch
 
 from distill.data.stream import HostBatch
 from distill.models import Output
+from distill.models.output import OutputMaps
 from distill.teacher_output_cache import PROBES, TeacherOutputCache
 from distill.testing import maps_of
 
@@ -52,12 +53,12 @@ class Teacher:
         )
 
     def __call__(self, host: HostBatch, needs: frozenset[str] = ALL, seconds: float = 0.02) -> Output:
-        def compute() -> Output:
+        def compute() -> OutputMaps:
             self.asked += 1
             time.sleep(seconds)
-            return answer(host)
+            return answer(host).maps(needs)
 
-        return self.kept.output(host, host.images_b3hw.float(), needs, compute)
+        return Output.from_maps(self.kept.maps(host, host.images_b3hw.float(), needs, compute))
 
 
 def ask(teacher: Teacher, *hosts: HostBatch, **how: object) -> Teacher:

@@ -1,4 +1,4 @@
-"""One file of facts for each data set on disk: where it lies, what its labels mean, who may use it."""
+"""Layouts of the supported data sets, one module each: folders, labels and licence."""
 
 from __future__ import annotations
 

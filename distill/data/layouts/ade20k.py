@@ -21,11 +21,11 @@ CLASSES = (
     "screen", "blanket", "sculpture", "hood", "sconce", "vase", "traffic light", "tray", "ashcan", "fan", "pier",
     "crt screen", "plate", "monitor", "bulletin board", "shower", "radiator", "glass", "clock", "flag",
 )  # fmt: skip
-"""Values 1 to 150 in label files; 0, what is none of them, is ignored."""
+"""Values 1 to 150 in label files; 0 is ignored."""
 
 
 def layout() -> Layout:
-    """Where ADE20K lies and what it means."""
+    """The layout of ADE20K."""
     return Layout(
         title="ADE20K",
         licence="ADE20K: Terms of Use (groups.csail.mit.edu/vision/datasets/ADE20K/terms)",

@@ -1,7 +1,7 @@
 """CamVid (Brostow et al., PRL 2009) in the 11 classes and the 367 / 101 / 233 pictures of SegNet.
 
-It has labelled val and test sets of its own, so val is the tune split and test the test split. Beware of tables that
-report the test pictures as "val".
+It has labelled val and test sets, so val is the tune split and test the test split. Some papers report the test pictures
+as "val".
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ CLASSES = (
 
 
 def layout() -> Layout:
-    """Where CamVid lies and what it means."""
+    """The layout of CamVid."""
     return Layout(
         title="CamVid",
         licence="Motion-based Segmentation and Recognition Dataset (mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid); "

@@ -1,8 +1,8 @@
 """Cityscapes (Cordts et al., CVPR 2016), as unpacked.
 
-Whole cities are held out for tuning, since pictures of one city are near copies of each other. With the default share
-and seed these are cologne and monchengladbach, 248 of 2975 pictures. The public val set is the test split, since the
-labels of the real test set are not public.
+Whole cities are held out for tuning, because pictures of one city are similar. With the default share and seed these are
+cologne and monchengladbach, 248 of 2975 pictures. The public val set is the test split, because the labels of the
+official test set are not public.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ IMAGE_SUFFIX, LABEL_SUFFIX = "_leftImg8bit.png", "_gtFine_labelIds.png"
 
 
 def layout(config: CityscapesConfig) -> Layout:
-    """Where Cityscapes lies and what it means."""
+    """The layout of Cityscapes."""
     return Layout(
         title="Cityscapes",
         licence="Cityscapes: License Agreement (cityscapes-dataset.com/license)",

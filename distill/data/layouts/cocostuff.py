@@ -1,6 +1,6 @@
 """COCO-Stuff 164k (Caesar et al., CVPR 2018): COCO 2017's pictures with 80 things and 91 kinds of stuff.
 
-The values in label files are COCO's category ids less 1. Eleven of these ids were never given to a picture and are no
+The values in label files are COCO's category ids less 1. Eleven of these ids occur in no picture and are not
 classes; papers that average over 182 outputs are not comparable.
 """
 
@@ -32,11 +32,11 @@ IDS = (
 """Values 0 to 181 in label files."""
 
 UNUSED = frozenset({11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90})
-"""Values that stand in no label file: street sign, hat, shoe, eye glasses, plate, mirror, window, desk, door, blender, hair brush."""
+"""Values that occur in no label file: street sign, hat, shoe, eye glasses, plate, mirror, window, desk, door, blender, hair brush."""
 
 
 def layout() -> Layout:
-    """Where COCO-Stuff lies and what it means."""
+    """The layout of COCO-Stuff."""
     return Layout(
         title="COCO-Stuff",
         licence="COCO: Terms of Use (cocodataset.org/#termsofuse); COCO-Stuff: License (github.com/nightrome/cocostuff)",

@@ -1,4 +1,4 @@
-"""Pictures of your own: a folder of images, one of masks, a table of classes, and lists of names."""
+"""A user's own pictures: a folder of images, one of masks, a table of classes, and lists of names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 
 
 def layout(config: FolderConfig) -> Layout:
-    """What the config says about where the pictures lie and what their masks mean."""
+    """The layout that a config of a user's own pictures describes."""
     classes = tuple(
         LabelClass(label.value, label.name, label.colour or voc_colour(label.value))
         for label in config.classes
@@ -36,7 +36,7 @@ def _source(config: FolderConfig, listed: str) -> Source:
 
 
 class _Group:
-    """The part of a key that a regular expression matches: its first group, or all of the match."""
+    """The part of a key that a regular expression matches: the first group, or the whole match."""
 
     def __init__(self, pattern: str) -> None:
         self._pattern = re.compile(pattern)

@@ -1,7 +1,7 @@
 """Pascal VOC 2012 (Everingham et al., IJCV 2010) with the labels of SBD (Hariharan et al., ICCV 2011), "VOC aug".
 
-Train is every label file in `SegmentationClassAug` that VOC's val list does not name: 10582 of 12031. The list of these
-names, which many copies lack, is therefore not needed. Val keeps VOC's own labels. The background counts as a class.
+Train is every label file in `SegmentationClassAug` that VOC's val list does not name: 10582 of 12031. So no list of train
+names is needed, which many copies lack. Val keeps VOC's own labels. The background counts as a class.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ VAL_LIST = "ImageSets/Segmentation/val.txt"
 
 
 def layout(config: VocConfig) -> Layout:
-    """Where VOC aug lies and what it means."""
+    """The layout of VOC aug."""
     return Layout(
         title="Pascal VOC 2012",
         licence="The PASCAL Visual Object Classes Challenge 2012: Database Rights (host.robots.ox.ac.uk/pascal/VOC/voc2012); "

@@ -16,9 +16,9 @@ from distill.models.heads.registry import HeadInputs, register_head
     default_channels=lambda backbone, last_channels: max(1, last_channels // 4),
 )
 class FCNHead(nn.Module):
-    """A 3×3 convolution to a quarter of the channels and a classifier: the plain head over a dilated backbone.
+    """A 3×3 convolution to a quarter of the channels, and a classifier, over a dilated backbone.
 
-    The paper's skips from earlier stages are not part of it, nor is an auxiliary classifier.
+    It has neither the paper's skip connections from earlier stages nor an auxiliary classifier.
     """
 
     def __init__(self, inputs: HeadInputs) -> None:

@@ -1,4 +1,4 @@
-"""Layers that several heads are made of."""
+"""Layers shared by several heads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 def conv_norm_relu(in_channels: int, out_channels: int, kernel: int, dilation: int = 1) -> nn.Sequential:
-    """A convolution that keeps the size, BatchNorm and ReLU."""
+    """A size-preserving convolution, BatchNorm and ReLU."""
     padding = dilation * (kernel // 2)
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel, padding=padding, dilation=dilation, bias=False),
@@ -33,21 +33,21 @@ def separable_conv(in_channels: int, out_channels: int, dilation: int = 1) -> nn
 
 
 def resized(features: Tensor, like: Tensor) -> Tensor:
-    """`B×C×h×w` bilinearly at the height and width of `like`."""
+    """`features` `B×C×h×w`, resized bilinearly to the height and width of `like`."""
     return F.interpolate(features, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
 
 class AtrousPyramid(nn.Module):
-    """Atrous spatial pyramid pooling: five parallel views of one map, joined.
+    """Atrous spatial pyramid pooling: five parallel branches over one map, concatenated and projected.
 
-    The views are a 1×1 convolution, three dilated 3×3 convolutions and the image's mean; dilation rates are
+    The branches are a 1×1 convolution, three dilated 3×3 convolutions and the image's mean; dilation rates are
     (12, 24, 36) at stride 8 and (6, 12, 18) above it (Chen et al., arXiv 1706.05587, section 3.3).
 
     Args:
         in_channels: channels of the map.
-        width: channels of each view and of the result.
+        width: channels of each branch and of the result.
         stride: of the map, in image pixels.
-        separable: dilated convolutions are separable ones, as in DeepLabV3+.
+        separable: use separable dilated convolutions, as in DeepLabV3+.
     """
 
     def __init__(self, in_channels: int, width: int, stride: int, *, separable: bool = False) -> None:
@@ -72,13 +72,13 @@ class AtrousPyramid(nn.Module):
 
 
 class PoolingPyramid(nn.Module):
-    """The pyramid pooling of PSPNet: a map beside its means over grids of 1, 4, 9 and 36 cells.
+    """Pyramid pooling of PSPNet: a map concatenated with its means over grids of 1, 4, 9 and 36 cells.
 
     Zhao et al., arXiv 1612.01105, section 3.2.
 
     Args:
         in_channels: channels of the map.
-        width: channels that each mean is reduced to.
+        width: channels of each projected mean.
 
     Attributes:
         channels: channels of the result, `in_channels + 4·width`.

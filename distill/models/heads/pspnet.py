@@ -1,4 +1,4 @@
-"""PSPNet: means over grids of the last stage beside it."""
+"""PSPNet: pyramid pooling over the last stage."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from distill.models.heads.registry import HeadInputs, register_head, width_by_ba
 class PSPNetHead(nn.Module):
     """Pyramid pooling, each grid with a quarter of the stage's channels, a 3×3 convolution and a classifier.
 
-    The auxiliary classifier that code bases add in training is not part of it.
+    It has no auxiliary classifier.
     """
 
     def __init__(self, inputs: HeadInputs) -> None:

@@ -1,4 +1,4 @@
-"""Segmentation heads under their own names: one file per head, one decorator."""
+"""Registry of segmentation heads by name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from distill.errors import unknown
 
 @dataclass(frozen=True)
 class HeadInputs:
-    """What a head is built from.
+    """Arguments of a head's constructor.
 
     Attributes:
         channels: channels of the four backbone stages.
@@ -31,7 +31,7 @@ class HeadInputs:
 
 
 class Head(Protocol):
-    """A built head: four stages in, (fused, logits) out, both at `stride`."""
+    """Interface of a head: takes four stages, returns (fused, logits), both at `stride`."""
 
     fused_channels: int
     stride: int
@@ -43,13 +43,13 @@ class Head(Protocol):
 
 @dataclass(frozen=True)
 class HeadCard:
-    """What a person should know of a head, and how it is built.
+    """Description of a head: its paper, its defaults and its class.
 
     Attributes:
         name: the part of a model's name before the dash.
         title: the paper's name for it.
         paper: title, venue and arXiv number.
-        output_stride: stride the backbone is dilated to where it can be; None leaves the backbone as it is.
+        output_stride: stride to which backbones that support it are dilated; None keeps the backbone's own.
         default_channels: width of the head for (backbone name, channels of the last stage).
         build: the head's class.
     """
@@ -67,9 +67,9 @@ _WIDE = 1024
 
 
 def width_by_backbone(*, wide: int, narrow: int) -> Callable[[str, int], int]:
-    """One width over backbones with at least 1024 channels in the last stage, another over narrower ones.
+    """Head width `wide` for backbones with at least 1024 channels in the last stage, `narrow` for others.
 
-    The widths behind the sizes published in this field: ResNet-101 against ResNet-18 and MobileNetV2.
+    This reproduces published model sizes: ResNet-101 on one side, ResNet-18 and MobileNetV2 on the other.
     """
     return lambda backbone, last_channels: wide if last_channels >= _WIDE else narrow
 

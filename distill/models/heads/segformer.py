@@ -1,4 +1,4 @@
-"""SegFormer's head: every stage through a linear layer, fused at the first stage's stride."""
+"""SegFormer's head: a linear layer per stage, fused at the stride of the first stage."""
 
 from __future__ import annotations
 

@@ -17,9 +17,9 @@ from distill.models.heads.registry import HeadInputs, register_head
     default_channels=lambda backbone, last_channels: 512,
 )
 class UPerNetHead(nn.Module):
-    """The semantic branch of UPerNet (figure 4 of the paper): every level, fused at the first stage's stride.
+    """The semantic branch of UPerNet (figure 4 of the paper), fused at the stride of the first stage.
 
-    Its default width of 512 is the one behind the sizes published with Swin and ConvNeXt.
+    The default width of 512 reproduces the sizes published with Swin and ConvNeXt.
     """
 
     def __init__(self, inputs: HeadInputs) -> None:

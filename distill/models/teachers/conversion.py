@@ -1,4 +1,4 @@
-"""Weights of others under the names of our models: SegFormer of transformers, DeepLabV3 and FCN of torchvision."""
+"""Converts weights of other libraries to our models: SegFormer of transformers, DeepLabV3 and FCN of torchvision."""
 
 from __future__ import annotations
 
@@ -50,18 +50,18 @@ TORCHVISION_MODELS = tuple(f"{head}-resnet{depth}" for head in _TORCHVISION_REFI
 
 
 def segformer_from_transformers(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> SegmentationModel:
-    """Our `segformer-mit_bN` with the weights of a SegFormer as it is written on the hub.
+    """Convert a SegFormer of transformers to our `segformer-mit_bN`.
 
     Args:
         config: the model's `config.json`.
-        state: its tensors, under the names of the file.
+        state: its tensors, with transformers' names.
 
     Raises:
-        UsageError: the config is of another shape than SegFormer's, or tensors are missing.
+        UsageError: the config is not one of the published SegFormers' form, or tensors are missing.
     """
-    for key, wanted in _FIXED_SEGFORMER.items():
-        if config.get(key, wanted) != wanted:
-            raise UsageError(f"SegFormer with {key} {config[key]}: must be {wanted} to be converted")
+    for key, required in _FIXED_SEGFORMER.items():
+        if config.get(key, required) != required:
+            raise UsageError(f"SegFormer with {key} {config[key]}: must be {required} to be converted")
     widths, depths = tuple(config["hidden_sizes"]), tuple(config["depths"])
     heads, ratios = tuple(config["num_attention_heads"]), tuple(config["mlp_ratios"])
     name = _MIX_TRANSFORMERS.get((widths, depths), "") if (heads, ratios) == (_HEADS, (4,) * 4) else ""
@@ -84,17 +84,17 @@ def segformer_from_transformers(config: Mapping[str, Any], state: Mapping[str, T
     for stage in range(4):  # a linear layer is a 1×1 convolution
         weight = renamed[f"head.project.{stage}.weight"]
         renamed[f"head.project.{stage}.weight"] = weight[:, :, None, None]
-    # Theirs joins the stages from coarse to fine, ours from fine to coarse.
+    # transformers concatenates the stages from coarse to fine, our head from fine to coarse.
     joined = renamed["head.fuse.0.weight"]
     renamed["head.fuse.0.weight"] = torch.cat(joined.chunk(4, dim=1)[::-1], dim=1)
     return _filled(options, renamed)
 
 
 def model_from_torchvision(name: str, state: Mapping[str, Tensor]) -> SegmentationModel:
-    """Our `deeplabv3-resnetN` or `fcn-resnetN` with a state dict of torchvision; its auxiliary head is left out.
+    """Convert a torchvision state dict to our `deeplabv3-resnetN` or `fcn-resnetN`; the auxiliary head is dropped.
 
     Raises:
-        UsageError: another model, or tensors that do not fit.
+        UsageError: the model is not supported, or its tensors do not fit.
     """
     if name not in TORCHVISION_MODELS:
         raise UsageError(
@@ -118,9 +118,9 @@ def model_from_torchvision(name: str, state: Mapping[str, Tensor]) -> Segmentati
         output_stride=8,
         head_channels=256 if name.startswith("deeplabv3") else None,
     )
-    kept = {key: tensor for key, tensor in state.items() if not key.startswith("aux_classifier.")}
+    used = {key: tensor for key, tensor in state.items() if not key.startswith("aux_classifier.")}
     return _filled(
-        options, {rename(key, (*_TORCHVISION_NAMES, *refine)): tensor for key, tensor in kept.items()}
+        options, {rename(key, (*_TORCHVISION_NAMES, *refine)): tensor for key, tensor in used.items()}
     )
 
 

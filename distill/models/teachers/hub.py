@@ -1,4 +1,4 @@
-"""Segmentation models of `transformers` as networks: UPerNet and DPT, from a config and tensors."""
+"""Segmentation models of `transformers` as teachers: UPerNet and DPT, built from a config."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from distill.errors import UsageError
 from distill.models.families import Family
 from distill.models.output import Output
 
-# Backbones that mix positions by convolution; all others of transformers do so by attention.
+# Convolutional backbones; all others of transformers count as transformers.
 _CNNS = {"convnext", "convnextv2", "resnet", "focalnet", "bit"}
 
 
 def family_of_config(config: Mapping[str, Any]) -> Family:
-    """The family of a model by its config."""
+    """The family of a transformers model, from its config."""
     inner = config.get("backbone_config") or {}
     return "cnn" if inner.get("model_type") in _CNNS else "transformer"
 
 
 def build_network(config: Mapping[str, Any]) -> HubNetwork:
-    """The network of a `config.json`, at random; nothing is downloaded and no code is fetched.
+    """Build the network of a `config.json` with random weights; nothing is downloaded.
 
     Raises:
-        UsageError: transformers is not installed, or the config is of another kind of model.
+        UsageError: transformers is not installed, or the model type is not supported.
     """
     builder = _NETWORKS.get(str(config.get("model_type")))
     if builder is None:
@@ -44,34 +44,34 @@ def build_network(config: Mapping[str, Any]) -> HubNetwork:
 
 
 class HubNetwork(nn.Module):
-    """A model of transformers behind our output."""
+    """A transformers model that returns our `Output`."""
 
     model: Any
 
     def load_pretrained(self, folder: Path) -> None:
-        """Takes the weights that `save_pretrained` wrote, as plain tensors.
+        """Load the weights that `save_pretrained` wrote, as plain tensors.
 
         Raises:
-            UsageError: tensors are missing or of other shapes.
+            UsageError: tensors are missing or have other shapes.
         """
         from transformers.utils import logging
 
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         try:
-            model, told = type(self.model).from_pretrained(
+            model, loading = type(self.model).from_pretrained(
                 folder, local_files_only=True, weights_only=True, output_loading_info=True
             )
         except (OSError, RuntimeError, ValueError) as error:
             first_line = str(error).partition("\n")[0]
             raise UsageError(f"its weights cannot be read: {first_line}") from error
-        if told["missing_keys"]:
-            some = ", ".join(sorted(told["missing_keys"])[:3])
-            raise UsageError(f"its weights lack {len(told['missing_keys'])} tensors, among them {some}")
+        if loading["missing_keys"]:
+            some = ", ".join(sorted(loading["missing_keys"])[:3])
+            raise UsageError(f"its weights lack {len(loading['missing_keys'])} tensors, among them {some}")
         self.model = model
 
 
 class UperNetNetwork(HubNetwork):
-    """UPerNet with a backbone of transformers; stages are the backbone's maps."""
+    """UPerNet with a transformers backbone; the stages are the backbone's maps."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class UperNetNetwork(HubNetwork):
         self.model = UperNetForSemanticSegmentation(UperNetConfig.from_dict(config))
 
     def forward(self, images_b3hw: Tensor) -> Output:
-        """Logits before they are enlarged to the image."""
+        """The output; logits are at the head's stride, before upsampling."""
         stages = tuple(self.model.backbone(images_b3hw).feature_maps)
         if len(stages) != 4:
             raise UsageError(f"the UPerNet's backbone gives {len(stages)} maps, must give 4")
@@ -97,7 +97,7 @@ class UperNetNetwork(HubNetwork):
 
 
 class DPTNetwork(HubNetwork):
-    """DPT on a plain vision transformer; stages are the reassembled maps at strides 4, 8, 16 and 32."""
+    """DPT with a plain vision transformer; the stages are the reassembled maps at strides 4, 8, 16 and 32."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class DPTNetwork(HubNetwork):
         self.model = DPTForSemanticSegmentation(DPTConfig.from_dict(config))
 
     def forward(self, images_b3hw: Tensor) -> Output:
-        """Logits before they are enlarged twofold."""
+        """The output; logits are at the head's stride, before the final twofold upsampling."""
         config = self.model.config
         tokens = self.model.dpt(images_b3hw, output_hidden_states=True).hidden_states[1:]
         chosen = [tokens[index] for index in config.backbone_out_indices]
@@ -130,7 +130,7 @@ class DPTNetwork(HubNetwork):
 
 
 class _Input:
-    """What a module is given while the block runs."""
+    """Records a module's input while the `with` block runs."""
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module

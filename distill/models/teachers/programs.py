@@ -1,4 +1,4 @@
-"""TorchScript and torch.export files as networks with named taps."""
+"""TorchScript and torch.export programs as teachers whose outputs are named by taps."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from distill.teacher_source import TapName, Taps
 
 
 class ProgramNetwork(nn.Module):
-    """A loaded program whose tensors are handed out as stages, fused map and logits.
+    """A loaded program whose tensors become stages, fused map and logits.
 
-    A program was written in evaluation mode and has no other.
+    A program was exported in evaluation mode and stays in it.
     """
 
     def __init__(self, program: nn.Module, taps: Taps, inside: Mapping[TapName, torch.fx.Node]) -> None:
@@ -31,11 +31,11 @@ class ProgramNetwork(nn.Module):
         self._inside = dict(inside)
 
     def train(self, mode: bool = True) -> Self:
-        """Changes nothing; an exported program would refuse."""
+        """Do nothing: an exported program raises on a change of mode."""
         return self
 
     def forward(self, images_b3hw: Tensor) -> Output:
-        """One pass; the taps are read from what the program returns or computes on the way."""
+        """One forward pass; taps name returned tensors or outputs of inner modules."""
         if self._inside:
             recorder = _Recorder(self.program, list(self._inside.values()))
             returned = recorder.run(images_b3hw)
@@ -48,25 +48,25 @@ class ProgramNetwork(nn.Module):
 
 
 class _Recorder(torch.fx.Interpreter):
-    """Runs a graph node by node and keeps what some nodes compute."""
+    """Runs a graph node by node and records the values of some nodes."""
 
-    def __init__(self, program: nn.Module, wanted: Sequence[torch.fx.Node]) -> None:
+    def __init__(self, program: nn.Module, recorded: Sequence[torch.fx.Node]) -> None:
         super().__init__(program)
         self.seen: dict[torch.fx.Node, Tensor] = {}
-        self._wanted = set(wanted)
+        self._recorded = set(recorded)
 
     def run_node(self, node: torch.fx.Node) -> Any:
         result = super().run_node(node)
-        if node in self._wanted:
+        if node in self._recorded:
             self.seen[node] = result
         return result
 
 
 def load_program(kind: str, data: bytes, taps: Taps) -> ProgramNetwork:
-    """A program's bytes as a network on the CPU.
+    """Load a program's bytes as a network on the CPU.
 
     Raises:
-        UsageError: the bytes are no such program, hold pickled objects, or a tap names nothing in it.
+        UsageError: the bytes are not such a program, contain pickled objects, or a tap names nothing in the program.
     """
     if kind == "torchscript":
         with reading("the TorchScript file", "write it with torch.jit.save"):
@@ -74,7 +74,7 @@ def load_program(kind: str, data: bytes, taps: Taps) -> ProgramNetwork:
     with reading("the torch.export file", "write it with torch.export.save"):
         _refuse_pickles(data)
         exported = _load_export(data)
-    # Guards are Python source in the file; `probe` finds out about sizes instead.
+    # Guards are Python source in the file, so they are not run; `probe` checks the input sizes instead.
     program = exported.module(check_guards=False)
     returned = _output_keys(exported)
     named = [tap for tap in (*taps.stages, taps.fused, taps.logits) if isinstance(tap, str)]
@@ -85,7 +85,7 @@ def load_program(kind: str, data: bytes, taps: Taps) -> ProgramNetwork:
 
 
 def _load_export(data: bytes) -> torch.export.ExportedProgram:
-    """The program, without the stack trace that torch would log where it cannot be read."""
+    """Load the program without the stack trace that torch logs for an unreadable file."""
     logger = logging.getLogger("torch.export")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -118,13 +118,13 @@ def _taken(tap: TapName, returned: Any, inside: Mapping[TapName, Tensor]) -> Ten
 
 
 def _output_keys(exported: torch.export.ExportedProgram) -> set[str]:
-    """Keys of a program that returns a dict of tensors."""
+    """Keys of the dict that a program returns; empty if it returns something else."""
     spec: Any = exported.call_spec.out_spec
     return set(map(str, spec.context)) if spec is not None and spec.type is dict else set()
 
 
 def _last_node(program: nn.Module, path: str) -> torch.fx.Node:
-    """What the module at `path` computed last: its output."""
+    """The last node of the module at `path`, which is its output."""
     known: dict[str, torch.fx.Node] = {}
     for node in program.graph.nodes:  # type: ignore[union-attr]
         if node.op == "call_function":
@@ -137,7 +137,7 @@ def _last_node(program: nn.Module, path: str) -> torch.fx.Node:
 
 
 def _refuse_pickles(data: bytes) -> None:
-    """torch.export.load unpickles whatever a file says is pickled; such a file is not read at all."""
+    """Refuse files with pickled objects, because torch.export.load would unpickle them."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = archive.namelist()

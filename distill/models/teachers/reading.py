@@ -1,4 +1,4 @@
-"""Reads a teacher from wherever its source says, and checks it against the data set."""
+"""Reads a teacher from its configured source and checks it against the data set."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
 @dataclass(frozen=True)
 class _Found:
-    """A network before it is checked."""
+    """A network that is not checked against the data set yet."""
 
     network: nn.Module
     description: TeacherDescription
@@ -61,18 +61,18 @@ def read_teacher(
     sizes: Sequence[tuple[int, int]],
     sha256: str | None = None,
 ) -> ReadTeacher:
-    """A teacher from its source, frozen, on the CPU.
+    """Read a teacher from its source; the result is frozen and on the CPU.
 
     Args:
-        name: on the board; of a `torchvision` source also the model.
-        source: where it comes from.
-        classes: the data set's, in order.
-        class_map: which of the teacher's classes make up each of them; None where they are the same.
-        sizes: heights and widths of the images that it will see.
-        sha256: demanded hash of its weights' file.
+        name: name on the leaderboard; for a `torchvision` source also the name of the model.
+        source: the configured source.
+        classes: the data set's classes, in order.
+        class_map: the teacher's classes that make up each class of the data set; None if the classes are the same.
+        sizes: heights and widths of the images that the teacher must accept.
+        sha256: required hash of the weights file; None accepts any.
 
     Raises:
-        UsageError: the file is missing, is another one, is of no known kind, or does not fit classes or sizes.
+        UsageError: the file is missing, has another hash or an unknown format, or does not fit classes or sizes.
     """
     try:
         with reading("its file", "take one that its writer's own library reads"):
@@ -98,11 +98,11 @@ def _find(name: str, source: TeacherSource, sha256: str | None) -> _Found:
 
 def _from_run(name: str, source: RunSource, sha256: str | None) -> _Found:
     _checked(Path(source.path), None)
-    kept = open_teacher(source.path, sha256)
-    if kept is None or kept.program is None:  # of a program it is the program's hash that is demanded
+    saved = open_teacher(source.path, sha256)
+    if saved is None or saved.program is None:  # open_teacher checked the hash of a program
         _checked(Path(source.path), sha256)
-    if kept is not None:  # it came from elsewhere into that run
-        return _Found(kept.model.network, replace(kept.model.description, name=name), kept.program)
+    if saved is not None:  # that run's teacher was itself read from another library
+        return _Found(saved.model.network, replace(saved.model.description, name=name), saved.program)
     model, metadata = load_model(source.path)
     described = _describe(
         name, "model", asdict(model.options), model.info.family, metadata.classes, metadata.mean, metadata.std
@@ -173,7 +173,7 @@ def _numbers(count: int) -> tuple[str, ...]:
 
 
 def _checked(path: Path, sha256: str | None) -> bytes:
-    """A file's bytes, once their hash is the demanded one."""
+    """A file's bytes; raises UsageError if their hash is not the required one."""
     if not path.is_file():
         raise UsageError(f"'{path}' does not exist; give the path of an existing file")
     data = path.read_bytes()
@@ -184,7 +184,7 @@ def _checked(path: Path, sha256: str | None) -> bytes:
 
 
 def _tensors(path: Path, sha256: str | None) -> dict[str, Tensor]:
-    """A state dict as plain tensors: nothing that a pickle could run is read."""
+    """A state dict as plain tensors; pickled code is never run."""
     data = _checked(path, sha256)
     with reading(f"'{path}' as plain tensors", "save it as safetensors"):
         if path.suffix == ".safetensors":
@@ -197,7 +197,7 @@ def _tensors(path: Path, sha256: str | None) -> dict[str, Tensor]:
 
 
 def _local_folder(source: TransformersSource) -> Path:
-    """The folder itself, or what the hub has under that name, from its cache when it is there."""
+    """The local folder, or the hub's snapshot of that name, downloaded if it is not cached."""
     folder = Path(source.path)
     if folder.is_dir():
         return folder
@@ -207,11 +207,11 @@ def _local_folder(source: TransformersSource) -> Path:
         )
     from huggingface_hub import snapshot_download
 
-    wanted = ["config.json", "preprocessor_config.json"]
+    configs = ["config.json", "preprocessor_config.json"]
     for weights in _WEIGHT_FILES:
         try:
             found = Path(
-                snapshot_download(source.path, revision=source.revision, allow_patterns=[*wanted, weights])
+                snapshot_download(source.path, revision=source.revision, allow_patterns=[*configs, weights])
             )
         except (OSError, ValueError, RuntimeError) as error:
             first_line = str(error).partition("\n")[0]
@@ -234,7 +234,7 @@ def _weights_file(folder: Path) -> Path:
 
 
 def _normalisation(folder: Path) -> tuple[Triple, Triple]:
-    """Mean and standard deviation of the model's own preprocessing; ImageNet's where it says nothing."""
+    """Mean and standard deviation in the model's preprocessor config; ImageNet's by default."""
     path = folder / "preprocessor_config.json"
     said = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     mean, std = said.get("image_mean", CheckpointMetadata.mean), said.get("image_std", CheckpointMetadata.std)

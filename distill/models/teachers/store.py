@@ -1,4 +1,4 @@
-"""One kind of file for every teacher: safetensors, with all that is needed to build it again, offline."""
+"""The file format of teachers: safetensors, with everything needed to rebuild the teacher offline."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ _FORMAT = "distill-teacher-1"
 _PROGRAM = "program"
 _PROGRAMS = ("torchscript", "export")
 
-Teacher = SegmentationModel | TeacherModel
-"""What can teach: a model of ours, or a network from elsewhere in its wrapping."""
+TeacherNetwork = SegmentationModel | TeacherModel
+"""A frozen teacher: a model of this project, or a wrapped network from another library."""
 
 
 @dataclass(frozen=True)
 class ReadTeacher:
-    """A teacher from elsewhere, with the program it was read from if it is one."""
+    """A teacher from another library, with the bytes of its TorchScript or torch.export program if it has one."""
 
     model: TeacherModel
     program: bytes | None
 
 
 def save_teacher(path: str | Path, teacher: TeacherModel, program: bytes | None = None) -> None:
-    """Write a teacher to one safetensors file; a program goes in as its bytes. The file appears whole or not at all."""
+    """Write a teacher to one safetensors file, atomically; a program is stored as its bytes."""
     tensors: dict[str, Tensor]
     if program is not None:
         tensors = {_PROGRAM: torch.frombuffer(bytearray(program), dtype=torch.uint8)}
@@ -56,24 +56,24 @@ def save_teacher(path: str | Path, teacher: TeacherModel, program: bytes | None 
     os.replace(partial, target)
 
 
-def load_teacher(path: str | Path, program_sha256: str | None = None) -> Teacher:
-    """A teacher from its file, on the CPU: one of `save_teacher`, or a model of ours.
+def load_teacher(path: str | Path, program_sha256: str | None = None) -> TeacherNetwork:
+    """Load a teacher onto the CPU from a file of `save_teacher` or `save_model`.
 
-    Nothing is unpickled and nothing is downloaded. A program would run as it is, so it is run only if it is the one
-    whose hash is given.
+    Nothing is unpickled or downloaded. A program is code, so it is loaded only if its hash is the given one.
 
     Raises:
-        UsageError: no such file, not one of these, or another program.
+        UsageError: the file is missing or of another kind, or its program has another hash.
     """
     found = open_teacher(path, program_sha256)
     return load_model(path)[0] if found is None else found.model
 
 
 def open_teacher(path: str | Path, program_sha256: str | None = None) -> ReadTeacher | None:
-    """What `save_teacher` wrote; None where the file is of another kind.
+    """Load a file of `save_teacher`; None if the file is of another kind.
 
     Raises:
-        UsageError: no such file, no safetensors file, one that describes itself wrongly, or another program.
+        UsageError: the file is missing, is not a safetensors file, has an invalid description, or its program has
+            another hash than `program_sha256`.
     """
     source = Path(path)
     if not source.is_file():
@@ -93,12 +93,12 @@ def open_teacher(path: str | Path, program_sha256: str | None = None) -> ReadTea
         program = None
         if description.kind in _PROGRAMS:
             program = tensors[_PROGRAM].numpy().tobytes()
-            _refuse_strange_program(place, description.kind, program, program_sha256)
+            _check_program_hash(place, description.kind, program, program_sha256)
         network = _network(description, tensors, program, place)
         return ReadTeacher(TeacherModel(network, description, info), program)
 
 
-def _refuse_strange_program(place: str, kind: str, program: bytes, demanded: str | None) -> None:
+def _check_program_hash(place: str, kind: str, program: bytes, demanded: str | None) -> None:
     found = hashlib.sha256(program).hexdigest()
     if found != demanded:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""A network from elsewhere as a teacher: its own normalisation, its own classes, our output."""
+"""Wraps a network of another library as a teacher: converts normalisation and classes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from distill.models.output import ModelInfo, Output
 from distill.teacher_source import ClassMap
 
 Kind = Literal["model", "transformers", "torchscript", "export"]
-UNNAMED = "LABEL_"  # what transformers writes before the number of a class without a name
+UNNAMED = "LABEL_"  # transformers' prefix of a class without a name
 Triple = tuple[float, float, float]
 Grouping = tuple[tuple[int, ...], ...]
 """For each class of the data set, the teacher's classes that make it up."""
@@ -25,17 +25,17 @@ Grouping = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True)
 class TeacherDescription:
-    """All that is needed, beside its tensors, to build a teacher again.
+    """Everything needed to rebuild a teacher, apart from its tensors.
 
     Attributes:
-        name: on the board.
-        kind: how the network is built: `model` is one of ours, `transformers` a config, else a program's bytes.
-        network: what that kind needs, JSON values.
+        name: name on the leaderboard.
+        kind: how the network is built: `model` by `build_model`, `transformers` from a config, else from a program.
+        network: arguments for that kind, JSON values only.
         family: cnn or transformer.
-        classes: names of its own classes, in the order of its own logits.
-        mean: of its images' normalisation, RGB in [0, 1].
-        std: of the same.
-        grouping: which of its classes make up the data set's; None where they are the same.
+        classes: names of the teacher's classes, in the order of its logits.
+        mean: channel means that its images are normalised with, RGB in [0, 1].
+        std: channel standard deviations of the same.
+        grouping: the teacher's classes that make up each class of the data set; None if the classes are the same.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -51,10 +51,10 @@ class TeacherDescription:
 
 
 class TeacherModel(nn.Module):
-    """A frozen network that takes our images and answers with our classes.
+    """A frozen network that takes images normalised as ours and returns logits of the data set's classes.
 
     Attributes:
-        description: how it was made.
+        description: how the network is built.
         info: shapes of its outputs.
     """
 
@@ -95,36 +95,36 @@ def grouped(logits: Tensor, grouping: Grouping) -> Tensor:
     )
 
 
-def group_classes(own: Sequence[str], wanted: Sequence[str], class_map: ClassMap | None) -> Grouping | None:
-    """Which of a teacher's classes make up each of the data set's; None where they are the same.
+def group_classes(own: Sequence[str], targets: Sequence[str], class_map: ClassMap | None) -> Grouping | None:
+    """The teacher's classes that make up each class of the data set; None if the classes are the same.
 
     Args:
         own: the teacher's classes, in the order of its logits.
-        wanted: the data set's.
-        class_map: as written in the config. Without one, and where the teacher's names are numbers, an equal
-            number of classes is taken as the same ones.
+        targets: the data set's classes, in order.
+        class_map: the config's map. Without one, classes named by numbers are taken as the data set's if there are
+            as many.
 
     Raises:
-        UsageError: the classes differ and no map is written, or the map misses, repeats or invents a class.
+        UsageError: the classes differ and there is no map, or the map lacks, repeats or invents a class.
     """
     if class_map is None:
         unnamed = all(name.removeprefix(UNNAMED).isdigit() for name in own)
-        if tuple(own) == tuple(wanted) or (unnamed and len(own) == len(wanted)):
+        if tuple(own) == tuple(targets) or (unnamed and len(own) == len(targets)):
             return None
         raise UsageError(
-            f"the teacher's {len(own)} classes ({_some(own)}) are not the data set's {len(wanted)} "
-            f"({_some(wanted)}): write `class_map`, with the data set's classes as keys"
+            f"the teacher's {len(own)} classes ({_some(own)}) are not the data set's {len(targets)} "
+            f"({_some(targets)}): write `class_map`, with the data set's classes as keys"
         )
     for name in class_map:
-        if name not in wanted:
-            raise UsageError(f"class_map: {unknown('class of the data set', name, wanted)}")
-    missing = [name for name in wanted if not class_map.get(name)]
+        if name not in targets:
+            raise UsageError(f"class_map: {unknown('class of the data set', name, targets)}")
+    missing = [name for name in targets if not class_map.get(name)]
     if missing:
         raise UsageError(
             f"class_map lacks {', '.join(missing)}: every class of the data set must be made of at least one "
             "of the teacher's"
         )
-    groups = tuple(tuple(_position(theirs, own) for theirs in class_map[name]) for name in wanted)
+    groups = tuple(tuple(_position(theirs, own) for theirs in class_map[name]) for name in targets)
     used = [index for group in groups for index in group]
     twice = sorted({own[index] for index in used if used.count(index) > 1})
     if twice:
@@ -154,10 +154,10 @@ def _some(names: Sequence[str]) -> str:
 def probe(
     network: nn.Module, description: TeacherDescription, num_classes: int, sizes: Sequence[tuple[int, int]]
 ) -> ModelInfo:
-    """Shapes of a network's outputs, from passes of two blank images of each size.
+    """Shapes of a network's outputs, from forward passes of two blank images of each size.
 
     Raises:
-        UsageError: it does not take such images, or its outputs are not four stages, fused map and logits.
+        UsageError: the network fails on such images, or does not return four stages, fused map and logits.
     """
     found: ModelInfo | None = None
     for height, width in sizes:
@@ -167,9 +167,7 @@ def probe(
             info = _shapes(output, description, num_classes, height)
         except UsageError:
             raise
-        except (
-            Exception
-        ) as error:  # whatever a foreign network raises, the person is told what was asked of it
+        except Exception as error:  # a network of another library may raise anything
             first_line = str(error).partition("\n")[0]
             raise UsageError(
                 f"teacher '{description.name}' does not take two images of {height}×{width}: "
