@@ -34,8 +34,7 @@ def run_command(
     protect_streams()
     import tyro
 
-    parsed = tyro.cli(options, prog=prog, config=settings)
-    code = exit_code_of(lambda: body(parsed))
+    code = exit_code_of(lambda: body(tyro.cli(options, prog=prog, config=settings)))
     if code:
         sys.exit(code)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from distill.command_line import exit_code_of, run_command
+from orchestrator.console.signals import STOP_SIGNALS
 
 if TYPE_CHECKING:
     from orchestrator.cluster.session import ClusterResources
@@ -64,6 +65,7 @@ class SweepOptions:
 
 def main() -> None:
     """The command; exits with one of the codes above."""
+    STOP_SIGNALS.install()
     run_command(
         "python -m orchestrator.sweep", SweepOptions, command, settings=(tyro.conf.FlagCreatePairsOff,)
     )
@@ -151,14 +153,13 @@ def _carry_out(options: SweepOptions, run: Run, capacity: Callable[[], int] | No
 
     from orchestrator.cluster.session import LOCAL
     from orchestrator.console.progress import ProgressView
-    from orchestrator.console.signals import stop_at_signals
     from orchestrator.controller.calibration import write_calibration
     from orchestrator.controller.worker_groups import WorkerGroupPool
     from orchestrator.leaderboard.files import write_leaderboard
     from orchestrator.ledger.run_folder import claim_run_folder
 
     ledger = run.ledger
-    with ProgressView(Console(stderr=options.json)) as view, stop_at_signals(run, view.say):
+    with ProgressView(Console(stderr=options.json)) as view, STOP_SIGNALS.stopping(run, view.say):
         if capacity is not None and options.address != LOCAL:
             capacity = _capacity_of_checked_nodes(run, capacity, view.say)
         claim_run_folder(ledger, run.plan, fresh=options.fresh)

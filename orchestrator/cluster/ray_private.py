@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ray._private.utils
 import ray._private.worker
 import ray.util
 from ray import _raylet
@@ -45,6 +46,11 @@ def cluster_asks_for_token() -> bool:
 def silence_raylet() -> None:
     """Drop the messages of Ray's daemons, which Ray prints to standard output at every logging level."""
     ray._private.worker.print_to_stdstream = lambda data, ignore_prefix: None
+
+
+def keep_signal_handlers() -> None:
+    """Keep this process's handler of SIGTERM, which `ray.init` would replace by one that exits with code 15."""
+    ray._private.utils.set_sigterm_handler = lambda sigterm_handler: None
 
 
 def node_address() -> str:

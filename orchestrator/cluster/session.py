@@ -150,6 +150,7 @@ def ray_session(address: str, operation: OperationConfig, *, verbose: bool) -> I
         }
     else:
         settings["runtime_env"] = {"env_vars": {key: os.environ[key] for key in _WORKERS_READ}}
+    ray_private.keep_signal_handlers()
     try:
         _start(ray, address, settings)
     except (ConnectionError, ValueError, OSError) as error:

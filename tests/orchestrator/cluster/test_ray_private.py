@@ -54,5 +54,10 @@ def test_a_node_that_is_not_up_in_time_says_so_in_these_words() -> None:
     assert ray_private.STARTUP_TIMEOUT in sources, SEEN_IN
 
 
+def test_ray_replaces_the_handler_of_sigterm_by_the_function_that_is_switched_off() -> None:
+    for module in (ray._private.worker, ray._private.node):
+        assert "ray._private.utils.set_sigterm_handler(" in inspect.getsource(module), SEEN_IN
+
+
 def test_the_address_of_this_node_is_an_address() -> None:
     assert ray_private.node_address().count(".") == 3 or ":" in ray_private.node_address()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -43,3 +44,29 @@ def test_an_encoding_without_some_characters_ends_no_command(
     assert done.returncode == 0, done.stderr
     assert done.stdout.isascii()
     assert done.stderr == b""
+
+
+WAITS = """
+import sys, time
+from orchestrator import sweep
+def wait(options):
+    print("begun", flush=True)
+    time.sleep(60)
+sweep.sweep = wait
+sys.argv = ["sweep", "smoke"]
+sweep.main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_before_anything_is_trained_ends_the_command_as_an_interruption(number: int) -> None:
+    """Such a command is requeued; one that is plainly killed is not."""
+    with subprocess.Popen(
+        [sys.executable, "-c", WAITS], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as command:
+        assert command.stdout is not None
+        assert command.stderr is not None
+        assert command.stdout.readline() == "begun\n"
+        command.send_signal(number)
+        assert command.stderr.read() == "interrupted; the same command goes on from here\n"
+    assert command.returncode == 130
