@@ -76,8 +76,8 @@ def read_configs(path: Path) -> tuple[dict[str, AnyDataConfig], RemoteCopiesConf
             "or a 'data' section of names, each with a config"
         )
     operation = content.get("operation")
-    written = operation.get("copies", {}) if isinstance(operation, dict) else {}
-    with _placed(path, tree, ("operation", "copies")):
+    written = operation.get("remote_copies", {}) if isinstance(operation, dict) else {}
+    with _placed(path, tree, ("operation", "remote_copies")):
         copies = RemoteCopiesConfig.model_validate(written)
     if isinstance(section.get("kind"), str):
         return {"data": _validated(section, path, tree, ("data",))}, copies

@@ -312,11 +312,11 @@ def test_the_check_keeps_copies_where_the_sweep_file_says(
     address = upload(s3_server, write_folder_tree(tmp_path / "tree"))
     data = {"data": {"mine": {"kind": "folder", "root": address, "classes": "classes.csv"}}}
     file = tmp_path / "sweep.yaml"
-    file.write_text(yaml.safe_dump({**data, "operation": {"copies": {"folder": copies.folder}}}))
+    file.write_text(yaml.safe_dump({**data, "operation": {"remote_copies": {"folder": copies.folder}}}))
     assert main(["check", str(file), "--full"]) == 0
     assert len(kept(copies)) == PICTURES
     assert not home.exists()
-    file.write_text(yaml.safe_dump({**data, "operation": {"copies": {"foldr": copies.folder}}}))
+    file.write_text(yaml.safe_dump({**data, "operation": {"remote_copies": {"foldr": copies.folder}}}))
     assert main(["check", str(file)]) == 2
     assert (
         "operation.remote_copies.foldr: Extra inputs are not permitted; did you mean folder?"
