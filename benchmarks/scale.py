@@ -5,7 +5,7 @@
 `--trials 10000` is the largest that is asked about; `--bare-most` is the largest at which bare Tune is measured, too, which
 may take hours. Two sides, each in a process of its own, the machine to itself:
 
-* ours: a phase of the sweep as it is (planner, searcher, scheduler, wave book, desk, ledger, progress), in which a cohort
+* ours: a phase of the sweep as it is (planner, searcher, scheduler, cohort channel, ledger, progress), in which a cohort
   answers every wave at once instead of training it. Five studies share the trials, by Sobol, 16 in a wave, nobody is
   pruned; with a final run of each study at the end. Then the ledger is read as a resumed command reads it, and
   `python -m orchestrator.leaderboard` makes the board.

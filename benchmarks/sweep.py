@@ -263,7 +263,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--pairs", nargs="+", choices=list(TEACHERS), default=list(TEACHERS))
     parser.add_argument("--taught", nargs="*", type=int, default=TAUGHT)
     parser.add_argument(
-        "--repeated-only", action="store_true", help="leave out what is measured once: all at once, seats"
+        "--repeated-only", action="store_true", help="leave out what is measured once: all at once, students on the device"
     )
     parser.add_argument(
         "--workers", type=int, default=measured.cpus(), help="of ours; they divide the students"
@@ -334,7 +334,7 @@ def main() -> None:
 def _once(
     bench: Bench, options: argparse.Namespace, report: dict[str, Any], keep: Callable[[int], None]
 ) -> None:
-    """What is measured once, of the last pair: memory of the plain sweep with all trials at once, and seats."""
+    """What is measured once, of the last pair: memory of the plain sweep with all trials at once, and students on the device."""
     pair = options.pairs[-1]
     report["all_at_once"] = {pair: measured.rounded(bench.plain_all_at_once(pair))}
     print("all at once", report["all_at_once"], flush=True)

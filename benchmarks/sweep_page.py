@@ -211,7 +211,7 @@ def _curve(sweep: Mapping[str, Any]) -> list[str]:
         table.append([
             taught, f"{mine:.1f}", f"{mine / bound:.2f}", f"{found['seconds']:.1f}", f"{found['peak_mib']:.0f}",
         ])  # fmt: skip
-    header = ("taught seats", "ours, samples per second", "over the bound of 8 trials", "seconds of the command", "peak memory (MiB)")  # fmt: skip
+    header = ("taught students", "ours, samples per second", "over the bound of 8 trials", "seconds of the command", "peak memory (MiB)")  # fmt: skip
     return [
         "## Seats",
         "",
