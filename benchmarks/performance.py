@@ -79,7 +79,11 @@ def _dead_time(found: Mapping[str, Any], aims: cells.Aims) -> list[str]:
     if between is not None:
         waited = between["to_last_seat"]
         aims.append(
-            ("seconds from the end of a wave until the last student of the next is on the device, at most 1", waited, waited <= 1)
+            (
+                "seconds from the end of a wave until the last student of the next is on the device, at most 1",
+                waited,
+                waited <= 1,
+            )
         )
         lines += [
             f"Between two waves of a cohort, median of {between['waves']} in a run of the preset `scenes`, 15 or 16 students each: {between['to_first_seat']:.2f} s "

@@ -263,7 +263,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--pairs", nargs="+", choices=list(TEACHERS), default=list(TEACHERS))
     parser.add_argument("--taught", nargs="*", type=int, default=TAUGHT)
     parser.add_argument(
-        "--repeated-only", action="store_true", help="leave out what is measured once: all at once, students on the device"
+        "--repeated-only",
+        action="store_true",
+        help="leave out what is measured once: all at once, students on the device",
     )
     parser.add_argument(
         "--workers", type=int, default=measured.cpus(), help="of ours; they divide the students"

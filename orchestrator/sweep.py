@@ -5,6 +5,7 @@ python -m orchestrator.sweep [PRESET | FILE.yaml] [options]
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from orchestrator.console.progress import ProgressView
     from orchestrator.controller.run_state import Run
     from orchestrator.controller.worker_groups import WorkerGroupPool
+    from orchestrator.ledger.tables import Ledger
     from orchestrator.planning.plan import Plan
 
 
@@ -85,6 +87,7 @@ def sweep(options: SweepOptions) -> int:
     from orchestrator.controller.calibration import calibration_plan
     from orchestrator.controller.run_state import Run
     from orchestrator.ledger.folder_lock import hold_run_folder
+    from orchestrator.ledger.repair import repair_run
     from orchestrator.ledger.run_folder import CALIBRATION
     from orchestrator.ledger.tables import Ledger
     from orchestrator.planning.loader import load_sweep
@@ -107,6 +110,9 @@ def sweep(options: SweepOptions) -> int:
     with hold_run_folder(
         ledger
     ):  # before Ray starts, so that a folder that cannot be written is an error at once
+        if not options.fresh:
+            for note in repair_run(ledger, plan):
+                print(note, file=sys.stderr)
         run = Run(ledger, plan, retry_failed=options.retry_failed, fail_fast=options.fail_fast)
         # With a used-up budget nothing is started that would have to stop at once.
         if options.fresh or (anything_left(run) and not run.check_budget()):
@@ -155,7 +161,6 @@ def _carry_out(options: SweepOptions, run: Run, capacity: Callable[[], int] | No
     from orchestrator.console.progress import ProgressView
     from orchestrator.controller.calibration import write_calibration
     from orchestrator.controller.worker_groups import WorkerGroupPool
-    from orchestrator.leaderboard.files import write_leaderboard
     from orchestrator.ledger.run_folder import claim_run_folder
 
     ledger = run.ledger
@@ -163,6 +168,8 @@ def _carry_out(options: SweepOptions, run: Run, capacity: Callable[[], int] | No
         if capacity is not None and options.address != LOCAL:
             capacity = _capacity_of_checked_nodes(run, capacity, view.say)
         claim_run_folder(ledger, run.plan, fresh=options.fresh)
+        for trial_id, part in sorted(run.incomplete.items()):
+            view.say(f"trial {trial_id} lacks {part}: it is trained again")
         groups = WorkerGroupPool(run, capacity or (lambda: 0))
         try:
             draws_gallery = _wants_gallery(options, run, trains=capacity is not None)
@@ -177,7 +184,22 @@ def _carry_out(options: SweepOptions, run: Run, capacity: Callable[[], int] | No
             return
         for note in notes:
             view.say(note)
-        write_leaderboard([ledger])  # after the gallery, to which it links
+        _write_leaderboard(ledger)  # after the gallery, to which it links
+
+
+def _write_leaderboard(ledger: Ledger) -> None:
+    """Write the leaderboard. A damaged file of a table is found here at the latest, and moved away."""
+    from distill.errors import UsageError
+    from orchestrator.leaderboard.files import write_leaderboard
+    from orchestrator.ledger.repair import set_aside_damaged
+
+    try:
+        write_leaderboard([ledger])
+    except UsageError as error:
+        notes = set_aside_damaged(ledger, read=True)
+        if not notes:
+            raise
+        raise UsageError("\n".join([*notes, "the same command goes on from here"])) from error
 
 
 def _capacity_of_checked_nodes(

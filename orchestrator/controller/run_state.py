@@ -12,6 +12,7 @@ from typing import Any
 from distill.errors import UsageError
 from orchestrator.controller.wave_scheduler import RecordedTrial, WaveScheduler
 from orchestrator.ledger.queries import latest_attempts
+from orchestrator.ledger.repair import incomplete_trials
 from orchestrator.ledger.row_builders import curve_rows, trial_row
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.config import SweepConfig
@@ -39,6 +40,8 @@ class Run:
     running_seconds: float = 0.0  # of trials that are training
     stopped: threading.Event = field(default_factory=threading.Event)
     given_up: list[str] = field(default_factory=list)
+    incomplete: dict[str, str] = field(default_factory=dict)
+    """Recorded trials that lack a part, by id, with the name of that part. They are trained again."""
     retried: set[str] = field(default_factory=set)
     _attempts: Counter[str] = field(default_factory=Counter)
     _since_compaction: int = 0
@@ -57,6 +60,7 @@ class Run:
     def recorded(self) -> dict[str, RecordedTrial]:
         """Trials that are not trained again, by id, with their scores."""
         trials = self.ledger.read("trials", ["trial_id", "attempt", "status", "gpu_seconds"]).to_pylist()
+        self.incomplete = incomplete_trials(self.ledger)
         last = {row["trial_id"]: row["status"] for row in latest_attempts(trials)}
         self._attempts = Counter(row["trial_id"] for row in trials)
         self.worker_seconds = sum(row["gpu_seconds"] or 0.0 for row in trials)
@@ -64,7 +68,8 @@ class Run:
         for row in self.ledger.read("curves", ["trial_id", "step", "tune_miou"]).to_pylist():
             if row["tune_miou"] is not None:
                 scores.setdefault(row["trial_id"], {})[row["step"]] = row["tune_miou"]
-        self.retried = {t for t, status in last.items() if self.retry_failed and status == "failed"}
+        failed = {t for t, status in last.items() if self.retry_failed and status == "failed"}
+        self.retried = failed | self.incomplete.keys()
         return {
             trial_id: RecordedTrial(status, scores.get(trial_id, {}))
             for trial_id, status in last.items()

@@ -12,12 +12,25 @@ from orchestrator.ledger.folder_lock import LOCK_FILE
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.plan import Plan
 
+DAMAGED = "damaged"
+"""Folder inside a run into which damaged files are moved."""
 CALIBRATION = "calibration"
 """Folder inside a run where `--calibrate` writes."""
 
-_PLAN = "plan.json"
+PLAN_FILE = "plan.json"
 _TRACKERS = ("mlflow.db", "wandb", "tensorboard")
-_RUN_PATHS = ("tables", "checkpoints", "models", "teachers", "logs", "leaderboard", "ray", *_TRACKERS, _PLAN)
+_RUN_PATHS = (
+    "tables",
+    "checkpoints",
+    "models",
+    "teachers",
+    "logs",
+    "leaderboard",
+    "ray",
+    DAMAGED,
+    *_TRACKERS,
+    PLAN_FILE,
+)
 # A folder without a plan may already contain these: a calibration, and what trackers write when they are tested.
 _ALLOWED_WITHOUT_PLAN = (f"{CALIBRATION}/", "teachers/", *_TRACKERS)
 
@@ -30,7 +43,9 @@ def check_run_folder(ledger: Ledger, plan: Plan, *, fresh: bool) -> None:
     """
     for path in _RUN_PATHS:  # raises for a link that leads out of the folder, before Ray follows it
         ledger.exists(path)
-    if not ledger.exists(_PLAN):
+    if _is_repairable(ledger):
+        return
+    if not ledger.exists(PLAN_FILE):
         if foreign := [
             path for path in ledger.list() if path != LOCK_FILE and not path.startswith(_ALLOWED_WITHOUT_PLAN)
         ]:
@@ -38,7 +53,7 @@ def check_run_folder(ledger: Ledger, plan: Plan, *, fresh: bool) -> None:
                 f"{ledger.place()} is not empty and holds no run (first file: {foreign[0]}); choose another --output"
             )
         return
-    stored = _read_json(ledger, _PLAN, {"plan_hash": str, "config": dict})
+    stored = _read_json(ledger, PLAN_FILE, {"plan_hash": str, "config": dict})
     if not fresh and stored["plan_hash"] != plan.plan_hash:
         found = _differences(stored["config"], plan.config.decisive())
         lines = [redacted(f"  {key}: there {old!r}, here {new!r}") for key, old, new in found]
@@ -52,12 +67,28 @@ def check_run_folder(ledger: Ledger, plan: Plan, *, fresh: bool) -> None:
 def claim_run_folder(ledger: Ledger, plan: Plan, *, fresh: bool) -> None:
     """Check the folder and write the plan into it; `fresh` first deletes the results of the earlier plan."""
     check_run_folder(ledger, plan, fresh=fresh)
-    if fresh and ledger.exists(_PLAN):  # nothing is deleted in a folder without a plan
+    if fresh and (ledger.exists(PLAN_FILE) or _is_repairable(ledger)):  # only in the folder of a run
         for path in _RUN_PATHS:
             ledger.delete(path)
-    if not ledger.exists(_PLAN):
-        content = {"plan_hash": plan.plan_hash, "config": plan.config.decisive()}
-        ledger.write_bytes(_PLAN, redacted(json.dumps(content, indent=1, sort_keys=True)).encode())
+    if not ledger.exists(PLAN_FILE):
+        write_plan(ledger, plan)
+
+
+def write_plan(ledger: Ledger, plan: Plan) -> None:
+    """Write the plan that the folder belongs to."""
+    content = {"plan_hash": plan.plan_hash, "config": plan.config.decisive()}
+    ledger.write_bytes(PLAN_FILE, redacted(json.dumps(content, indent=1, sort_keys=True)).encode())
+
+
+def _is_repairable(ledger: Ledger) -> bool:
+    """Whether the plan is missing or damaged, but there are tables that say which plan they are of (`repair_run`)."""
+    if not ledger.exists("tables/provenance"):
+        return False
+    try:
+        _read_json(ledger, PLAN_FILE, {"plan_hash": str, "config": dict})
+    except (FileNotFoundError, UsageError):
+        return True
+    return False
 
 
 def _read_json(ledger: Ledger, path: str, fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -40,6 +40,7 @@ from orchestrator.ledger.storage import MAX_RETRIES, Storage
 _META_TABLE, _META_VERSION, _META_REPLACES = b"ledger.table", b"ledger.schema_version", b"ledger.replaces"
 _COMPACTED = "compacted-"
 _SUFFIX = ".parquet"
+_OF_A_TRIAL = re.compile(r"[0-9a-f]{8,}-(\d+|tune|test)\.parquet")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
 
 T = TypeVar("T")
@@ -138,6 +139,35 @@ class Ledger(Storage):
         for file in listed:
             self.delete(f"tables/{table}/{file}")
 
+    def written_names(self, table: str) -> frozenset[str]:
+        """Names of all appends whose rows are in the table, without reading rows."""
+        listed = self._retrying_compacted(table, lambda: self._listing(table))
+        names = listed | self._replaced_by(table, listed)
+        return frozenset(name.removesuffix(_SUFFIX) for name in names if not name.startswith(_COMPACTED))
+
+    def damaged_files(self, table: str, *, read: bool = False) -> dict[str, str]:
+        """Files of a table that cannot be read or have rows of something else, by name, with what is wrong.
+
+        Args:
+            table: name of the table.
+            read: read the files, and not their footers alone, which do not show an error in the data.
+        """
+        schema = table_named(table)
+        found: dict[str, str] = {}
+        for file in self._retrying_compacted(table, lambda: self._listing(table)):
+            try:
+                with self._source(f"tables/{table}/{file}") as source, pq.ParquetFile(source) as parquet:
+                    why = _wrong_content(schema, file, parquet)
+                    if why is None and read:
+                        self._check_file(schema, file, parquet.read().replace_schema_metadata(), None)
+            except FileNotFoundError:  # compacted meanwhile
+                continue
+            except Exception as error:  # Arrow does not document what it raises for a damaged file
+                why = f"it cannot be read ({str(error).splitlines()[0]})"
+            if why is not None:
+                found[file] = why
+        return dict(sorted(found.items()))
+
     # --- Finding and merging the files of a table
 
     def _generation_path(self, table: str) -> str:
@@ -217,7 +247,7 @@ class Ledger(Storage):
                 raise _CompactedError from error
             raise UsageError(
                 f"{self.place(path)} cannot be read: {error}. It is damaged or not a Parquet file; "
-                "delete it, and the same sweep command trains its trials again."
+                "the sweep command of this run moves it away and trains its trials again."
             ) from error
 
     def _source(self, path: str) -> pa.NativeFile:
@@ -291,6 +321,23 @@ def open_run(root: str) -> Ledger:
     if not ledger.exists("tables"):
         raise UsageError(f"{ledger.place()} holds no tables; give the folder of a run (its --output)")
     return ledger
+
+
+def _wrong_content(schema: Table, file: str, parquet: pq.ParquetFile) -> str | None:
+    """What is wrong with a file according to its footer; None if nothing is."""
+    table = (parquet.schema_arrow.metadata or {}).get(_META_TABLE, schema.name.encode())
+    if table != schema.name.encode():
+        return f"it has rows of the table {table.decode(errors='replace')}"
+    if schema.key[0] != "trial_id" or file.startswith(_COMPACTED):
+        return None
+    column = parquet.schema_arrow.get_field_index("trial_id")
+    for group in range(parquet.num_row_groups):
+        statistics = parquet.metadata.row_group(group).column(column).statistics
+        if statistics is not None and statistics.has_min_max:
+            for trial_id in (statistics.min, statistics.max):
+                if _OF_A_TRIAL.fullmatch(file) and not file.startswith(f"{trial_id}-"):
+                    return f"it has rows of trial {trial_id}"
+    return None
 
 
 def _encode(schema: Table, data: pa.Table, replaces: Sequence[str] | frozenset[str]) -> bytes:

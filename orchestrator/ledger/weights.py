@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,17 +18,32 @@ if TYPE_CHECKING:
     from distill.training import Student
 
 
+def teacher_path(teacher_id: str) -> str:
+    """Path of a teacher's weights, relative to the run."""
+    return f"teachers/{teacher_id}.safetensors"
+
+
+def is_whole(ledger: Ledger, path: str) -> bool:
+    """Whether a safetensors file is as long as its header says. Reads the header only, on a disk."""
+    try:
+        with ledger.local_file(path) as local, local.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(size))
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+            return local.stat().st_size == 8 + size + max(ends, default=0)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError):
+        return False
+
+
 def teacher_weights(teacher: Teacher) -> str:
     """Path of a teacher's weights, relative to the run. It contains the teacher's id, so a resumed run finds it."""
-    return f"teachers/{teacher.teacher_id}.safetensors"
+    return teacher_path(teacher.teacher_id)
 
 
 def trial_weights(trial: Trial) -> str:
     """Path of a trial's weights, relative to the run."""
     return (
-        f"teachers/{trial.study_id}.safetensors"
-        if trial.phase == "teacher"
-        else f"models/{trial.trial_id}.safetensors"
+        teacher_path(trial.study_id) if trial.phase == "teacher" else f"models/{trial.trial_id}.safetensors"
     )
 
 
