@@ -1,4 +1,4 @@
-"""What a sweep ranges over: the methods' hyper-parameter spaces and the presets, as YAML with a loader."""
+"""Search spaces of the methods, presets, recipes, pairs and prices, as YAML files with their loaders."""
 
 from search_spaces.presets import preset_names, preset_path
 from search_spaces.space import Domain, Space, load_space, space_from

@@ -1,4 +1,4 @@
-"""Pairs, recipes and prices that ship with the package, by name."""
+"""Named pairs, recipes and prices of the package."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ _FOLDER = Path(__file__).parent
 
 
 def pairs() -> dict[str, dict[str, Any]]:
-    """Teacher and student of each known pair, as a sweep file writes them."""
+    """Teacher and student of each named pair, in the form of a sweep file."""
     return _read("pairs.yaml")
 
 
 def recipes() -> dict[str, dict[str, Any]]:
-    """Each known recipe, as a sweep file writes it."""
+    """Each named recipe, in the form of a sweep file."""
     return _read("recipes.yaml")
 
 
 def prices() -> dict[str, dict[str, Any]]:
-    """Each known price of a worker hour: `hour`, `as_of`, and `what` it buys."""
+    """Each named price of a worker hour: the price `hour`, its date `as_of`, and the hardware `what`."""
     found: dict[str, dict[str, Any]] = _read("prices.yaml")["prices"]
     return found
 
 
 def currency() -> str:
-    """The currency of the price table."""
+    """Currency of the price table."""
     return str(_read("prices.yaml")["currency"])
 
 

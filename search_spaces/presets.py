@@ -1,4 +1,4 @@
-"""Sweep files that ship with the package."""
+"""Presets: sweep files of the package."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ def preset_names() -> list[str]:
 
 
 def preset_path(name: str) -> Path:
-    """The file of a preset; raises UsageError with the nearest known name."""
+    """File of a preset.
+
+    Raises:
+        UsageError: there is no such preset.
+    """
     path = _FOLDER / f"{name}.yaml"
     if name not in preset_names():
         raise unknown("preset", name, preset_names())

@@ -1,4 +1,4 @@
-"""A hyper-parameter space: named domains, each a map from the unit interval to values."""
+"""Search space of a method: a domain for each parameter, which maps the unit interval to values."""
 
 from __future__ import annotations
 
@@ -18,61 +18,61 @@ Value = float | int | str | bool
 
 
 class Domain(BaseModel):
-    """One parameter's range; exactly one kind is given.
+    """Range or choices of one parameter. Exactly one of the fields is set.
 
-    `scale_log_uniform` multiplies the recipe's own value, so that one space serves every recipe.
+    A value of `scale_log_uniform` multiplies the recipe's value, so that the same space can be used with every recipe.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    uniform: tuple[float, float] | None = Field(default=None, description="even between two numbers")
-    log_uniform: tuple[float, float] | None = Field(default=None, description="even in the logarithm")
+    uniform: tuple[float, float] | None = Field(default=None, description="uniform between two numbers")
+    log_uniform: tuple[float, float] | None = Field(default=None, description="uniform in the logarithm")
     scale_log_uniform: tuple[float, float] | None = Field(
-        default=None, description="factor on the recipe's value"
+        default=None, description="factor of the recipe's value, uniform in the logarithm"
     )
-    int_uniform: tuple[int, int] | None = Field(default=None, description="whole numbers, both ends included")
-    choice: tuple[Value, ...] | None = Field(default=None, description="one of these")
+    int_uniform: tuple[int, int] | None = Field(
+        default=None, description="whole numbers, both bounds included"
+    )
+    choice: tuple[Value, ...] | None = Field(default=None, description="one of these values")
 
     @model_validator(mode="after")
-    def _one_sound_kind(self) -> Self:
+    def _check_domain(self) -> Self:
         given = self.model_dump(exclude_none=True)
         if len(given) != 1:
             raise ValueError(f"a domain needs exactly one kind, has {sorted(given) or 'none'}")
         kind, bounds = next(iter(given.items()))
         if kind == "choice":
             if not bounds:
-                raise ValueError("choice is empty, must name at least one value")
+                raise ValueError("choice is empty, must have at least one value")
             return self
         low, high = bounds
         if not low < high:
-            raise ValueError(
-                f"{kind} is [{low}, {high}], the lower end must come first and lie below the upper"
-            )
+            raise ValueError(f"{kind} is [{low}, {high}], the first bound must be below the second")
         if kind in ("log_uniform", "scale_log_uniform") and low <= 0:
             raise ValueError(f"{kind} starts at {low}, must start above 0")
         return self
 
     @property
     def logarithmic(self) -> bool:
-        """Whether distances in this domain are ratios."""
+        """Whether values are uniform in the logarithm."""
         return self.log_uniform is not None or self.scale_log_uniform is not None
 
     def bounds(self) -> tuple[float, float] | None:
-        """Lower and upper end, or None for a choice."""
+        """Lower and upper bound, None for a choice."""
         for pair in (self.uniform, self.log_uniform, self.scale_log_uniform, self.int_uniform):
             if pair is not None:
                 return float(pair[0]), float(pair[1])
         return None
 
     def at(self, unit: float) -> Value:
-        """The value that lies at `unit` in [0, 1) of this domain; six significant digits are kept."""
+        """Value at position `unit` in [0, 1) of the domain, with six significant digits."""
         if self.choice is not None:
             return self.choice[min(int(unit * len(self.choice)), len(self.choice) - 1)]
         if self.int_uniform is not None:
             first, last = self.int_uniform
             return min(first + int(unit * (last - first + 1)), last)
         bounds = self.bounds()
-        assert bounds is not None  # a validated domain that is no choice has bounds
+        assert bounds is not None  # a valid domain is a choice or has bounds
         low, high = bounds
         if self.logarithmic:
             return _rounded(math.exp(math.log(low) + unit * (math.log(high) - math.log(low))))
@@ -80,7 +80,7 @@ class Domain(BaseModel):
 
 
 class Space(BaseModel):
-    """The domains of one method, by parameter name; `recipe.*` names vary the training recipe instead."""
+    """Domain of each parameter of one method. Parameters `recipe.*` change the training recipe instead of the method."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -88,27 +88,30 @@ class Space(BaseModel):
     parameters: dict[str, Domain] = Field(default_factory=dict)
 
     def at(self, units: Sequence[float]) -> dict[str, Value]:
-        """The configuration at a point of the unit cube, coordinates in the order of `parameters`."""
+        """Configuration at a point of the unit cube, with coordinates in the order of `parameters`."""
         return {
             name: domain.at(unit) for (name, domain), unit in zip(self.parameters.items(), units, strict=True)
         }
 
 
 def load_space(method: str, installed: Mapping[str, Mapping[str, Any]] = {}) -> Space:
-    """The space that ships for a method; a combined method `a+b` has both, each name under its method's.
+    """Search space of a method. A combined method `a+b` has the parameters of both, as `a.parameter` and `b.parameter`.
 
     Args:
-        method: its name.
-        installed: spaces of methods that other packages bring along, by name.
+        method: name of the method.
+        installed: search spaces of methods from other packages, by name.
+
+    Raises:
+        UsageError: the method has no search space.
     """
     parts = method.split("+")
     if len(parts) == 1:
         if method in installed:
             return space_from(method, installed[method])
         path = _FOLDER / f"{method}.yaml"
-        if path not in _FOLDER.glob("*.yaml"):  # a name with a path in it is none of ours
+        if path not in _FOLDER.glob("*.yaml"):  # refuses a name with a path in it
             raise UsageError(
-                f"method '{method}' has no search space; give it a `space` in the sweep file, or its class one"
+                f"method '{method}' has no search space; give it a `space` in the sweep file or in its class"
             )
         return Space.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     parameters = {
@@ -120,7 +123,7 @@ def load_space(method: str, installed: Mapping[str, Mapping[str, Any]] = {}) -> 
 
 
 def space_from(method: str, parameters: Mapping[str, Any]) -> Space:
-    """A space written in a sweep file, in place of the one that ships."""
+    """Search space from the `space` section of a sweep file."""
     return Space.model_validate({"method": method, "parameters": parameters})
 
 

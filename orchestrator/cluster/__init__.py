@@ -1,1 +1,1 @@
-"""Ray itself: start, join, grow, check nodes, submit jobs."""
+"""Ray clusters: start, join, autoscale, check nodes, submit jobs, record provenance."""

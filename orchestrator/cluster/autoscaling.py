@@ -1,4 +1,4 @@
-"""A joined cluster grows and shrinks: its autoscaler is asked for what is missing at the start, later capacity is used."""
+"""Resources of a joined cluster that grows and shrinks: request what is missing at the start, use what is added later."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Hands a sweep to a cluster as a Ray job: the job outlives this terminal, which only follows its log.
+"""Submit a sweep to a cluster as a Ray job and follow its log. The job continues if this terminal is closed.
 
-Code, lock and sweep file travel with the job; the packages it needs, and the data, must be there (the sweep says what
-is missing). `ray` is imported late, so that a fault of the command is told at once.
+The job's working directory contains the code, the lock file and the sweep file. Packages and data must be on the cluster:
+the job checks them. `ray` is imported late, so that errors of the command line are reported at once.
 """
 
 from __future__ import annotations
@@ -26,39 +26,41 @@ from orchestrator.cluster.provenance import COMMIT_FILE, commit_of_this_code
 
 _PACKAGES = ("orchestrator", "distill", "search_spaces")
 _LOCK = ("constraints.txt", "pyproject.toml")
-_LOST_AT_MOST = 5  # connections to the log in a row that break before we give up
-_STOPPED, _UNKNOWN = 130, 1
-_NOT_YET = "No available agent to submit job"
+_MOST_BROKEN_CONNECTIONS = 5
+"""Connections to the log that may break one after another without new text."""
+_EXIT_STOPPED, _EXIT_UNKNOWN = 130, 1
+_NO_AGENT_YET = "No available agent to submit job"
 _READY_SECONDS = 60.0
+"""Time to wait for the job agent of a cluster that has just started."""
 
 
 def submit(options: Any) -> int:
-    """Runs the very same command on the cluster and follows it; returns its exit code.
+    """Run the same command on the cluster and follow it; returns its exit code.
 
-    A job of the same command that still runs is followed instead of started twice.
+    If a job of the same command is still running, it is followed and no second job is submitted.
 
     Raises:
-        UsageError: the cluster cannot be reached, or the run's folder is one that only this machine has.
+        UsageError: the cluster cannot be reached, or `--output` is not a location that the cluster shares.
     """
     output = _shared_output(options.output)
     client = _client(options.address)
     arguments = list(arguments_of(options))
-    mark = digest([options.source, output, arguments])
-    job = _running(client, mark)
+    command_hash = digest([options.source, output, arguments])
+    job = _running_job(client, command_hash)
     if job is None:
         with tempfile.TemporaryDirectory(prefix="job-") as folder:
             source = stage(Path(folder), options.source)
-            job = _submitted(
+            job = _submit_when_ready(
                 client,
                 entrypoint=shlex.join(
                     ["python", "-m", "orchestrator.sweep", source, *arguments, "--address", "auto"]
                 ),
                 runtime_env={
                     "working_dir": folder,
-                    # Time to leave off with a checkpoint when the job is stopped.
+                    # Time to write a checkpoint when the job is stopped.
                     "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "120"},
                 },
-                metadata={"sweep": mark, "output": output},
+                metadata={"sweep": command_hash, "output": output},
             )
         print(f"submitted as job {job}", file=sys.stderr)
     else:
@@ -66,20 +68,20 @@ def submit(options: Any) -> int:
     return _follow(client, job)
 
 
-def _submitted(client: Any, **what: Any) -> str:
-    """The new job's name. A cluster that has just started has nobody yet to run it: waits for that a while."""
+def _submit_when_ready(client: Any, **job: Any) -> str:
+    """Submit a job; returns its id. Waits a while for a cluster that has just started and has no job agent yet."""
     deadline = time.monotonic() + _READY_SECONDS
     while True:
         try:
-            return str(client.submit_job(**what))
+            return str(client.submit_job(**job))
         except RuntimeError as error:
-            if _NOT_YET not in str(error) or time.monotonic() > deadline:
+            if _NO_AGENT_YET not in str(error) or time.monotonic() > deadline:
                 raise UsageError(f"the cluster did not take the job: {str(error).strip()}") from error
             time.sleep(1)
 
 
 def stage(folder: Path, source: str) -> str:
-    """Lays out what the job needs in `folder`; returns the sweep's source as the job names it."""
+    """Copy what the job needs into `folder`; returns the preset or the file name for the job's command."""
     root = Path(__file__).resolve().parents[2]
     for name in _PACKAGES:
         shutil.copytree(root / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -98,7 +100,7 @@ def _shared_output(output: str | None) -> str:
     if output is None or ("://" not in output and not Path(output).is_absolute()):
         given = "is not given" if output is None else f"is {output}"
         raise UsageError(
-            f"--output {given}: a job's run must lie where the cluster and you can read it; "
+            f"--output {given}: the cluster and you must both be able to read the run of a job; "
             "give s3://bucket/run, gs://bucket/run, or the absolute path of a folder that all nodes share"
         )
     return output
@@ -125,7 +127,7 @@ def _client(address: str) -> Any:
 
 
 def arguments_of(options: Any) -> Iterator[str]:
-    """The command's options less source and address, as they were typed."""
+    """Command-line arguments of the options, without source and address."""
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
         if field.name in ("source", "address") or value in (None, False, []):
@@ -138,40 +140,40 @@ def arguments_of(options: Any) -> Iterator[str]:
                 yield from (flag, str(part))
 
 
-def _running(client: Any, mark: str) -> str | None:
+def _running_job(client: Any, command_hash: str) -> str | None:
     for job in client.list_jobs():
-        if (job.metadata or {}).get("sweep") == mark and not job.status.is_terminal():
+        if (job.metadata or {}).get("sweep") == command_hash and not job.status.is_terminal():
             return str(job.submission_id)
     return None
 
 
 def _follow(client: Any, job: str) -> int:
-    """Prints the job's log until it ends."""
+    """Print the log of a job until the job ends; returns its exit code."""
     address = client.get_address()
     try:
         asyncio.run(_print_log(client, job))
     except KeyboardInterrupt:
         print(
             f"\nthe job goes on without this terminal; the same command follows it again.\n"
-            f"  look:  ray job logs --follow --address {address} {job}\n"
+            f"  log:   ray job logs --follow --address {address} {job}\n"
             f"  stop:  ray job stop --address {address} {job}",
             file=sys.stderr,
         )
-        return _STOPPED
+        return _EXIT_STOPPED
     details = client.get_job_info(job)
     if details.status == "STOPPED":
-        return _STOPPED
+        return _EXIT_STOPPED
     if details.driver_exit_code is None or details.driver_exit_code < 0:
         print(f"job {job}: {details.status}: {details.message}", file=sys.stderr)
-        return _UNKNOWN
+        return _EXIT_UNKNOWN
     return int(details.driver_exit_code)
 
 
 async def _print_log(client: Any, job: str) -> None:
-    """The log from its beginning; a connection that breaks is opened again where it broke."""
+    """Print the log. If the connection breaks, open it again and skip the text that was printed."""
     import aiohttp
 
-    printed = lost = 0
+    printed = broken = 0
     while True:
         position = 0
         try:
@@ -179,13 +181,13 @@ async def _print_log(client: Any, job: str) -> None:
                 print(text[max(0, printed - position) :], end="", flush=True)
                 position += len(text)
                 printed = max(printed, position)
-                lost = 0
+                broken = 0
             return
         except (RuntimeError, OSError, aiohttp.ClientError) as error:
-            lost += 1
-            if lost > _LOST_AT_MOST:
+            broken += 1
+            if broken > _MOST_BROKEN_CONNECTIONS:
                 raise UsageError(
-                    f"job {job} cannot be followed any more: {error}. It may well go on: ray job status {job}"
+                    f"job {job} cannot be followed any more: {error}. It may still be running: ray job status {job}"
                 ) from error
             if client.get_job_info(job).status.is_terminal():
                 return

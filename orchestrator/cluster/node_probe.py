@@ -1,6 +1,6 @@
-"""What a node has of what a sweep needs. Sent to nodes by value: it must run where nothing of ours is installed.
+"""Checks what a node lacks for a sweep. The module is sent to nodes by value, to run where this project is not installed.
 
-Standard library only, until it is known that our code is there.
+So it imports only the standard library until it has found the project's packages.
 """
 
 from __future__ import annotations
@@ -23,7 +23,19 @@ _LOCK_FILE = "lock.json"
 
 @dataclass(frozen=True)
 class NodeRequirements:
-    """What is asked of a node."""
+    """What a node must have.
+
+    Attributes:
+        versions: version of each package.
+        code: hash of this project's code.
+        readable: files and folders that must be readable.
+        buckets: addresses of buckets that must be readable.
+        writable: folders that must be writable.
+        output: root of the run's ledger.
+        holder: content of the lock in the run folder.
+        trains: whether workers may run on the node. Without them only packages are checked.
+        gpu: whether torch must find a GPU.
+    """
 
     versions: dict[str, str]
     code: str
@@ -37,7 +49,7 @@ class NodeRequirements:
 
 
 def code_hash() -> str | None:
-    """The hash of our three packages as this process would import them; None where one is not there."""
+    """Hash of this project's three packages as this process would import them; None if one is not installed."""
     found = hashlib.sha256()
     for name in _PACKAGES:
         spec = importlib.util.find_spec(name)
@@ -50,7 +62,7 @@ def code_hash() -> str | None:
 
 
 def versions_of(names: tuple[str, ...]) -> dict[str, str]:
-    """The installed versions of these packages."""
+    """Versions of those of the packages that are installed."""
     found = {}
     for name in names:
         try:
@@ -61,12 +73,12 @@ def versions_of(names: tuple[str, ...]) -> dict[str, str]:
 
 
 def probe_node(needs: dict[str, object]) -> list[str]:
-    """What is missing on this node, each with its remedy; empty when all is there."""
-    return list(_missing(NodeRequirements(**needs)))  # type: ignore[arg-type]  # plain values: a class of ours may not be there
+    """What this node lacks, each with the remedy; empty if it has everything."""
+    return list(_missing(NodeRequirements(**needs)))  # type: ignore[arg-type]  # plain values, because the node may lack our classes
 
 
 def unwritable(folder: str) -> str | None:
-    """Why nothing can be kept in a folder, which is made if it is not there; None where all is well."""
+    """Why a folder cannot be written; None if it can. The folder is created if it does not exist."""
     path = os.path.expanduser(folder)
     try:
         os.makedirs(path, exist_ok=True)
@@ -87,9 +99,9 @@ def _missing(needs: NodeRequirements) -> Iterator[str]:
         if not os.access(path, os.R_OK):
             yield f"{path} cannot be read; copy it there, or mount a folder that all nodes share"
     for path in needs.writable:
-        fault = unwritable(path)
-        if fault is not None:
-            yield f"{path} {fault}; choose another folder"
+        problem = unwritable(path)
+        if problem is not None:
+            yield f"{path} {problem}; choose another folder"
     if not packages:
         yield from _buckets(needs)
         yield from _output(needs)
@@ -111,14 +123,14 @@ def _packages(needs: NodeRequirements) -> Iterator[str]:
 
 
 def _sees_gpu() -> bool:
-    """In a process of its own: Ray hides the GPUs from a task that holds none."""
+    """Whether torch finds a GPU, in a new process: Ray hides the GPUs from a task that requests none."""
     environment = {key: value for key, value in os.environ.items() if key != "CUDA_VISIBLE_DEVICES"}
-    question = "import sys, torch; sys.exit(not torch.cuda.is_available())"
-    return subprocess.run([sys.executable, "-c", question], env=environment, check=False).returncode == 0
+    program = "import sys, torch; sys.exit(not torch.cuda.is_available())"
+    return subprocess.run([sys.executable, "-c", program], env=environment, check=False).returncode == 0
 
 
 def _buckets(needs: NodeRequirements) -> Iterator[str]:
-    """Whether each bucket answers this node, with the rights that it has here."""
+    """Check that this node can read each bucket, with the rights of the node."""
     from distill.data.bucket import BucketPath
 
     for address in needs.buckets:
@@ -131,7 +143,7 @@ def _buckets(needs: NodeRequirements) -> Iterator[str]:
 
 
 def _output(needs: NodeRequirements) -> Iterator[str]:
-    """Whether this node reads the lock that the sweep holds, and may write beside it."""
+    """Check that this node sees the lock of the sweep in the run folder, and can write there."""
     from orchestrator.ledger.tables import Ledger
 
     ledger = Ledger(needs.output)
@@ -147,9 +159,9 @@ def _output(needs: NodeRequirements) -> Iterator[str]:
     if {key: holder[key] for key in needs.holder} != needs.holder:
         yield f"{place} is another one; give --output a folder that all nodes share, s3://… or gs://…"
         return
-    mine = f"{_LOCK_FILE}.{os.getpid()}"
+    test_file = f"{_LOCK_FILE}.{os.getpid()}"
     try:
-        ledger.write_bytes(mine, b"")
-        ledger.delete(mine)
+        ledger.write_bytes(test_file, b"")
+        ledger.delete(test_file)
     except Exception as error:
         yield f"{place} cannot be written ({error}); give the node's role or user the right to"

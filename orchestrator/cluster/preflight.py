@@ -1,4 +1,4 @@
-"""Everything a worker needs that is not there, said before the first trial: one small task per node looks."""
+"""Check each node before the first trial: one small Ray task reports what the node lacks."""
 
 from __future__ import annotations
 
@@ -20,72 +20,71 @@ from orchestrator.ledger.folder_lock import holder_of
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.config import SweepConfig
 
-ANSWER_SECONDS = 180.0  # a node that has to fetch the job's code first takes its time
+ANSWER_SECONDS = 180.0  # a node may have to download the code of the job first
 
 
 class Preflight:
-    """Which nodes have what a sweep needs: all that are there at the start must; who joins later is looked at then.
+    """Checks that nodes have what a sweep needs, at the start and when a node joins later.
 
-    Every node is asked for packages, and those that can hold a worker for data, device and the run's folder. Of data in
-    a bucket each says whether the bucket answers it. The run's folder must be held: what a node sees of the lock says
-    whether it sees the same folder.
+    Each node must have the packages. Nodes with room for a worker must also have data, device and run folder. The command
+    must hold the lock of the run folder: a node verifies by the lock that it sees the same folder.
     """
 
     def __init__(self, config: SweepConfig, ledger: Ledger) -> None:
         self._worker = worker_resources(config.compute, config.operation)
         self._needs = _needs(config, ledger)
-        self._known: set[str] = set()
-        self._asked: dict[Any, dict[str, Any]] = {}
+        self._checked: set[str] = set()
+        self._pending: dict[Any, dict[str, Any]] = {}
         cloudpickle.register_pickle_by_value(node_probe)  # type: ignore[no-untyped-call]
-        self._look: Any = ray.remote(num_cpus=0, max_retries=1)(node_probe.probe_node)
+        self._probe: Any = ray.remote(num_cpus=0, max_retries=1)(node_probe.probe_node)
 
     def check(self) -> None:
-        """Waits for the word of every node.
+        """Check all nodes and wait for their answers.
 
         Raises:
-            UsageError: lists node, what is missing there, and the remedy.
+            UsageError: a node lacks something. The message lists each node, what it lacks, and the remedy.
         """
-        self._ask()
-        faults = self._answers(ANSWER_SECONDS)
-        faults += [
-            f"{_name(node)}: no answer in {ANSWER_SECONDS:g} s; look at it with `ray status`"
-            for node in self._asked.values()
+        self._start_probes()
+        problems = self._answers(ANSWER_SECONDS)
+        problems += [
+            f"{_name(node)}: no answer in {ANSWER_SECONDS:g} s; check it with `ray status`"
+            for node in self._pending.values()
         ]
-        if faults:
-            raise UsageError("the cluster lacks what this sweep needs:\n  " + "\n  ".join(sorted(faults)))
+        if problems:
+            raise UsageError("the cluster lacks what this sweep needs:\n  " + "\n  ".join(sorted(problems)))
 
     def check_new_nodes(self) -> list[str]:
-        """Asks nodes that have joined; what is missing on those that have answered since the last time. Waits for none."""
-        self._ask()
+        """Start to check nodes that have joined; returns what the nodes lack that answered since the last call."""
+        self._start_probes()
         return self._answers(0)
 
-    def _ask(self) -> None:
+    def _start_probes(self) -> None:
         for node in ray.nodes():  # type: ignore[no-untyped-call]
-            if node["Alive"] and node["NodeID"] not in self._known:
-                self._known.add(node["NodeID"])
+            if node["Alive"] and node["NodeID"] not in self._checked:
+                self._checked.add(node["NodeID"])
                 here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
                 trains = all(
                     node["Resources"].get(kind, 0) >= amount for kind, amount in self._worker.items()
                 )
                 needs = asdict(replace(self._needs, trains=trains))
-                self._asked[self._look.options(scheduling_strategy=here).remote(needs)] = node
+                self._pending[self._probe.options(scheduling_strategy=here).remote(needs)] = node
 
     def _answers(self, seconds: float) -> list[str]:
-        """What those lack who answer within this time; they are not waited for again."""
-        if not self._asked:
+        """What the nodes lack that answer within this time. Each node answers once."""
+        if not self._pending:
             return []
-        answered, _ = ray.wait(list(self._asked), num_returns=len(self._asked), timeout=seconds)
-        nodes = {task: self._asked.pop(task) for task in answered}
-        return [f"{_name(node)}: {fault}" for task, node in nodes.items() for fault in _faults(task)]
+        answered, _ = ray.wait(list(self._pending), num_returns=len(self._pending), timeout=seconds)
+        nodes = {task: self._pending.pop(task) for task in answered}
+        return [f"{_name(node)}: {problem}" for task, node in nodes.items() for problem in _problems(task)]
 
 
 def _needs(config: SweepConfig, ledger: Ledger) -> node_probe.NodeRequirements:
-    """What a node that trains needs."""
+    """Requirements of a node that trains."""
     operation = config.operation
     roots = [data.root for data in config.data.values() if not isinstance(data, ScenesConfig)]
     buckets = [root for root in roots if is_remote(root)]
     code = node_probe.code_hash()
-    assert code is not None  # this very code
+    assert code is not None  # this code is installed, since it runs
     return node_probe.NodeRequirements(
         versions=node_probe.versions_of(LIBRARIES),
         code=code,
@@ -100,14 +99,15 @@ def _needs(config: SweepConfig, ledger: Ledger) -> node_probe.NodeRequirements:
 
 
 def _weights(config: SweepConfig) -> Iterator[str]:
-    """Files of weights that workers read by themselves."""
+    """Files of pretrained weights, which each worker reads."""
     for pair in config.pairs:
         for model in (pair.teacher, pair.student):
             if isinstance(model.pretrained, str):
                 yield model.pretrained
 
 
-def _faults(task: Any) -> list[str]:
+def _problems(task: Any) -> list[str]:
+    """What a node lacks, from the result of its task."""
     try:
         found: list[str] = ray.get(task)
     except ray.exceptions.RayError as error:

@@ -1,4 +1,4 @@
-"""Where results come from: code, config, versions, hardware. An allow-list: nothing of the environment is read."""
+"""Provenance of results: code, config, library versions, hardware. No environment variables are recorded."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ LIBRARIES = (
 
 
 def provenance_row(plan: Plan, arguments: list[str], teacher_sha256: Mapping[str, str]) -> dict[str, Any]:
-    """The `provenance` row of this command; its id is the hash of all but the time."""
+    """The `provenance` row of this command. Its id is a hash of all values but the time."""
     commit, dirty = commit_of_this_code()
     row: dict[str, Any] = {
         "commit": commit,
@@ -56,14 +56,14 @@ def provenance_row(plan: Plan, arguments: list[str], teacher_sha256: Mapping[str
 
 
 def commit_of_this_code() -> tuple[str | None, bool | None]:
-    """The commit of the checkout this file lies in, and whether it has uncommitted changes.
+    """Commit of the checkout of this file, and whether it has uncommitted changes; (None, None) without a checkout.
 
-    A job's code is no checkout: there a file that travels with it tells.
+    The code of a submitted job is not a checkout. It contains a file with these two values.
     """
     folder = Path(__file__).resolve().parents[2]
-    told = folder / COMMIT_FILE
-    if told.is_file():
-        found = json.loads(told.read_text(encoding="utf-8"))
+    commit_file = folder / COMMIT_FILE
+    if commit_file.is_file():
+        found = json.loads(commit_file.read_text(encoding="utf-8"))
         return found["commit"], found["dirty"]
     try:
         commit = _git(folder, "rev-parse", "HEAD")
@@ -74,12 +74,12 @@ def commit_of_this_code() -> tuple[str | None, bool | None]:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
+    process = subprocess.run(
         ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=10
     )
-    return done.stdout.strip()
+    return process.stdout.strip()
 
 
 def arguments_of_this_command() -> list[str]:
-    """What the person typed after `python -m orchestrator.sweep`."""
+    """Command-line arguments after `python -m orchestrator.sweep`."""
     return sys.argv[1:]

@@ -203,7 +203,7 @@ _OPEN_CLUSTER = (
 
 
 def cluster_resources(ray: Any) -> ClusterResources:
-    """What the cluster has now."""
+    """Resources of the nodes that are alive now."""
     each = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return ClusterResources(tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in each))
 

@@ -90,7 +90,7 @@ class Run:
             protocol=self.config.protocol,
             family="teacher" if trial.phase == "teacher" else method_family(trial.method),
             provenance_id=self.provenance_id,
-            world_size=self.config.compute.workers_of_a_student(taught=cohort.teacher is not None),
+            world_size=self.config.compute.workers_of_a_student(has_teacher=cohort.teacher is not None),
             device=self.config.compute.device,
         )  # fmt: skip
         name = f"{trial.trial_id}-{attempt}"

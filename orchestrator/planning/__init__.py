@@ -1,1 +1,1 @@
-"""From a sweep file to a plan. Pure: no Ray, no torch."""
+"""From a sweep file to a plan: settings, checks, studies, trials, cost estimate. Imports neither Ray nor torch."""

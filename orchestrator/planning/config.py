@@ -1,4 +1,4 @@
-"""The sweep file: its schema, and errors that name file, line and the nearest known key. No ray, no torch."""
+"""Settings of a sweep file, with ranges, defaults and descriptions. Imports neither Ray nor torch."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from distill.teacher_source import ProgramSource, RunSource, TeacherSource, Writ
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}$"
 MOST_TRIALS = 100_000
-"""Most trials of a whole sweep: far above any budget, and few enough to be planned in seconds."""
+"""Maximum number of trials in a sweep. A plan of this size still takes only seconds to make."""
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Section(BaseModel):
-    """A part of the sweep file: immutable, and no key that is not named here."""
+    """Base class of the sections of a sweep file: immutable, and unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ModelConfig(Section):
-    """A model by name (`head-backbone`) and its options; a plain string is the name."""
+    """A model by name (`head-backbone`), with its options."""
 
     model: str = Field(description="head-backbone, such as deeplabv3-resnet18 or segformer-mit_b0")
     output_stride: Literal[8, 16, 32] | None = Field(default=None, description="stride of the last stage")
@@ -39,29 +39,29 @@ class ModelConfig(Section):
     )
 
     def options(self) -> dict[str, Any]:
-        """The keyword arguments of `build_model`, less name and classes."""
+        """Keyword arguments of `build_model`, without the name and the number of classes."""
         return self.model_dump(
             include={"output_stride", "head_channels", "dropout", "backbone_args", "pretrained"}
         )
 
 
 class TeacherConfig(ModelConfig):
-    """A teacher: trained by the sweep under a recipe, or loaded from a checkpoint.
+    """A teacher: the sweep trains it by a recipe, or loads it from a checkpoint.
 
-    A checkpoint says itself how its network is built; `model` is then the teacher's name on the board.
+    A checkpoint describes its own network. `model` is then only the teacher's name on the leaderboard.
     """
 
     recipe: str | None = Field(default=None, description="recipe that trains the teacher")
-    seed: Seed = Field(default=0, description="seed of its training")
+    seed: Seed = Field(default=0, description="seed of the teacher's training")
     checkpoint: TeacherSource | None = Field(
-        default=None, description="model file of an earlier run, or where else the weights come from"
+        default=None, description="source of trained weights, such as the model file of an earlier run"
     )
     class_map: WrittenClassMap | None = Field(
         default=None,
-        description="data set's class → the checkpoint's class or classes, where they are not the same",
+        description="class of the data set → classes of the checkpoint, if they differ",
     )
     sha256: str | None = Field(
-        default=None, pattern=r"^[0-9a-f]{64}$", description="demanded hash of the checkpoint's weights"
+        default=None, pattern=r"^[0-9a-f]{64}$", description="expected SHA-256 of the checkpoint's weights"
     )
 
     @model_validator(mode="after")
@@ -83,24 +83,24 @@ class TeacherConfig(ModelConfig):
 
 
 class StudentConfig(ModelConfig):
-    """A student and the recipe under which every method trains it."""
+    """A student, and the recipe by which every method trains it."""
 
-    recipe: str = Field(description="recipe that trains the student, whatever the method")
+    recipe: str = Field(description="recipe by which each method trains the student")
 
 
 class PairConfig(Section):
-    """Teacher → student on a data set."""
+    """A teacher and a student on a data set."""
 
     name: str | None = Field(
-        default=None, pattern=NAME, description="name on the board; made from the models by default"
+        default=None, pattern=NAME, description="name on the leaderboard; by default TEACHER_to_STUDENT"
     )
     teacher: TeacherConfig
     student: StudentConfig
-    data: str = Field(description="one of the data sets named under `data`")
+    data: str = Field(description="name of a data set under `data`")
 
     @property
     def label(self) -> str:
-        """The pair's name on the board."""
+        """Name of the pair on the leaderboard."""
         return self.name or f"{self.teacher.model}_to_{self.student.model}"
 
 
@@ -108,78 +108,80 @@ def _method_shorthand(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-def _joined(name: Any) -> Any:
-    """`kd + cwd` goes by the name `kd+cwd`."""
+def _without_spaces(name: Any) -> Any:
+    """Method name without the spaces around each `+`."""
     return "+".join(part.strip() for part in name.split("+")) if isinstance(name, str) else name
 
 
 class MethodSelection(Section):
-    """A method with the fields that are fixed rather than searched; a plain string is the name."""
+    """A method, its fixed settings, and the search space of the others."""
 
-    name: Annotated[str, BeforeValidator(_joined)] = Field(
-        description="a registered method; `a + b` combines two"
+    name: Annotated[str, BeforeValidator(_without_spaces)] = Field(
+        description="name of a registered method; `a + b` combines two"
     )
     label: str | None = Field(
-        default=None, pattern=NAME, description="name on the board, to tell variants apart"
+        default=None, pattern=NAME, description="name on the leaderboard, to distinguish variants of a method"
     )
-    config: dict[str, Any] = Field(default_factory=dict, description="fixed fields of the method's config")
+    config: dict[str, Any] = Field(default_factory=dict, description="fixed settings of the method")
     space: dict[str, Any] | None = Field(
-        default=None, description="search space in place of the one that ships"
+        default=None, description="search space, instead of the one in search_spaces/methods"
     )
 
     @property
     def title(self) -> str:
-        """The method's name on the board."""
+        """Name of the method on the leaderboard."""
         return self.label or self.name
 
 
 class SearchConfig(Section):
-    """How each study is searched. Equal for every method: that is the point."""
+    """How each study is searched. All methods have the same search budget, so that their results can be compared."""
 
     sampler: Literal["sobol", "tpe"] = Field(
-        default="sobol", description="scrambled Sobol points, or Optuna's TPE"
+        default="sobol", description="scrambled Sobol sequence, or Optuna's TPE"
     )
     trials: int = Field(
         default=16,
         ge=0,
         le=MOST_TRIALS,
-        description="configurations per study; 0 takes every method's defaults",
+        description="configurations per study; with 0 there is no search and every method has its defaults",
     )
     bracket: int = Field(
         default=8,
         ge=1,
         le=10_000,
-        description="trials of a study that start together and are halved together",
+        description="trials of a study that start together and compete at the rungs",
     )
-    wave: int = Field(default=16, ge=1, le=10_000, description="students that share one pass of the teacher")
+    wave: int = Field(
+        default=16, ge=1, le=10_000, description="students that share each teacher forward pass"
+    )
     rungs: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         default=(0.125, 0.25, 0.5),
         max_length=32,
-        description="shares of the steps at which the worse half of a bracket stops",
+        description="fractions of the steps at which the worse half of each bracket is stopped",
     )
     evaluations: int = Field(
-        default=1, ge=1, le=10_000, description="scores on tune along a training, the last one included"
+        default=1, ge=1, le=10_000, description="evaluations on tune in a training, including the last step"
     )
-    seed: Seed = Field(default=0, description="seed of the points, and of the searched trainings")
+    seed: Seed = Field(default=0, description="seed of the configurations and trainings of the search")
 
     @model_validator(mode="after")
-    def _rungs_rise(self) -> Self:
+    def _check_rungs_and_bracket(self) -> Self:
         if list(self.rungs) != sorted(set(self.rungs)):
-            raise ValueError(f"rungs are {list(self.rungs)}, must rise")
+            raise ValueError(f"rungs are {list(self.rungs)}, must increase")
         if self.bracket > self.wave:
             raise ValueError(
-                f"bracket is {self.bracket}, must not be above wave ({self.wave}): a bracket sits in one wave"
+                f"bracket is {self.bracket}, must not be above wave ({self.wave}): all trials of a bracket train in one wave"
             )
         return self
 
 
 class FinalConfig(Section):
-    """The final phase: each study's winner trained afresh and scored on test once per seed."""
+    """The final phase: the best configuration of each study is trained again and evaluated on test, once per seed."""
 
     seeds: tuple[Seed, ...] = Field(
         default=(1, 2, 3, 4, 5),
         max_length=1_000,
-        description="seeds of the final runs; five say something, three are a smoke test",
+        description="seeds of the final runs; use at least five for results, three are enough for a smoke test",
     )
 
     @model_validator(mode="after")
@@ -190,41 +192,37 @@ class FinalConfig(Section):
 
 
 class ComputeConfig(Section):
-    """What decides a training's last bits: the workers, their threads, the device."""
+    """Number of workers, threads and device. They determine rounding, and so they are part of the hash of a trial."""
 
-    workers: int = Field(default=1, ge=1, le=10_000, description="workers of a cohort")
+    workers: int = Field(default=1, ge=1, le=10_000, description="data-parallel workers per worker group")
     cpus_per_worker: int = Field(
-        default=1, ge=1, le=10_000, description="CPUs, and threads of arithmetic, of a worker"
+        default=1, ge=1, le=10_000, description="CPUs of a worker; torch uses as many threads"
     )
-    device: Literal["cpu", "cuda"] = Field(
-        default="cpu", description="where students and teachers are computed"
-    )
+    device: Literal["cpu", "cuda"] = Field(default="cpu", description="device of the workers")
     parallelism: Literal["batches", "students"] = Field(
         default="batches",
-        exclude_if=lambda parallelism: parallelism == "batches",  # hashes of earlier runs stay
-        serialization_alias="divide",  # the name in hashes
-        description="batches: every worker trains every student on its share of each batch (data parallel); students: "
-        "each student is trained by one worker, with whole batches, and the teacher's work is shared",
+        exclude_if=lambda parallelism: parallelism == "batches",  # keeps the hashes of earlier runs
+        serialization_alias="divide",  # the name that hashes are computed with
+        description="batches: every worker trains every student on its part of each batch (data parallel); students: "
+        "one worker trains each student, on whole batches, and the teacher's forward pass is divided among the workers",
     )
 
-    def workers_of_a_student(self, *, taught: bool) -> int:
-        """Number of workers that train one model together. A teacher is trained by all of them."""
-        return 1 if taught and self.parallelism == "students" else self.workers
+    def workers_of_a_student(self, *, has_teacher: bool) -> int:
+        """Number of workers that train one model together. All workers train a model that has no teacher."""
+        return 1 if has_teacher and self.parallelism == "students" else self.workers
 
     def hashed(self) -> dict[str, Any]:
-        """Values for the hashes of trials, teachers and plans."""
+        """Values from which the hashes of trials, teachers and plans are computed."""
         return self.model_dump(mode="json", by_alias=True)
 
 
 class DiskCacheConfig(Section):
-    """A folder on each machine in which its processes keep what they computed; changes no result."""
+    """A disk cache on each node, shared by its processes. It changes no result."""
 
     folder: str = Field(
-        min_length=1, description="a folder of each machine's own: in memory (/dev/shm/...) or on a fast disk"
+        min_length=1, description="folder local to each node: in memory (/dev/shm/...) or on a fast disk"
     )
-    gigabytes: float = Field(
-        gt=0, le=1e6, description="most that the folder holds; what does not fit is computed anew"
-    )
+    gigabytes: float = Field(gt=0, le=1e6, description="maximum size; what does not fit is computed again")
 
 
 class MlflowTracker(Section):
@@ -232,32 +230,28 @@ class MlflowTracker(Section):
 
     kind: Literal["mlflow"] = "mlflow"
     uri: str | None = Field(
-        default=None, description="MLFLOW_TRACKING_URI by default, else mlflow.db in the run's folder"
+        default=None, description="by default MLFLOW_TRACKING_URI, or else mlflow.db in the run folder"
     )
-    experiment: str | None = Field(default=None, description="the run's name by default")
+    experiment: str | None = Field(default=None, description="by default the name of the run")
 
 
 class WandbTracker(Section):
     """Weights & Biases."""
 
     kind: Literal["wandb"] = "wandb"
-    project: str | None = Field(default=None, description="the run's name by default")
-    entity: str | None = Field(default=None, description="user or team; your own by default")
+    project: str | None = Field(default=None, description="by default the name of the run")
+    entity: str | None = Field(default=None, description="user or team; by default your own")
     mode: Literal["online", "offline"] = Field(
         default="online", description="offline writes files that `wandb sync` sends later"
     )
-    folder: str | None = Field(
-        default=None, description="for its files; wandb/ in the run's folder by default"
-    )
+    folder: str | None = Field(default=None, description="by default wandb/ in the run folder")
 
 
 class TensorBoardTracker(Section):
-    """TensorBoard's event files."""
+    """TensorBoard event files."""
 
     kind: Literal["tensorboard"] = "tensorboard"
-    folder: str | None = Field(
-        default=None, description="for its files; tensorboard/ in the run's folder by default"
-    )
+    folder: str | None = Field(default=None, description="by default tensorboard/ in the run folder")
 
 
 def _tracker_shorthand(value: Any) -> Any:
@@ -271,97 +265,106 @@ TrackerConfig = Annotated[
 
 
 class OperationConfig(Section):
-    """How the work is carried out; changes no result, so it may differ when a run is gone on with."""
+    """How the work is carried out. These settings change no result, so they may differ when a run is resumed."""
 
     cohorts_at_once: int | None = Field(
-        default=None, ge=1, le=10_000, description="by default as many as the cluster holds"
+        default=None,
+        ge=1,
+        le=10_000,
+        description="cohorts that train at the same time; by default as many as fit",
     )
     students_on_device: int | None = Field(
         default=None,
         ge=1,
         le=10_000,
-        description="students on the device at a time, the others wait on the host; as many as fit by default",
+        description="students on the device at a time, the others wait in host memory; by default as many as fit",
     )
     gpus_per_worker: float = Field(
         default=1.0,
         gt=0,
         le=1,
-        description="a worker's share of a GPU: 0.5 puts two cohorts on one; their memory is not kept apart",
+        description="GPU fraction of a worker: with 0.5 two cohorts share a GPU, without isolation of their memory",
     )
     loader_workers: int = Field(
-        default=0, ge=0, le=1_000, description="loading processes per worker; 0 loads in the worker"
+        default=0, ge=0, le=1_000, description="data-loading processes per worker; 0: the worker loads"
     )
     cache: DiskCacheConfig | None = Field(
-        default=None, description="keep decoded pictures; by default every picture is decoded every time"
+        default=None,
+        description="cache of decoded pictures; by default a picture is decoded each time it is read",
     )
     teacher_outputs: DiskCacheConfig | None = Field(
-        default=None, description="keep what teachers say of batches; by default they are asked every time"
+        default=None, description="cache of teacher outputs; by default they are computed each time"
     )
     remote_copies: RemoteCopiesConfig = Field(
-        default_factory=RemoteCopiesConfig, description="where a node keeps what it fetched from a bucket"
+        default_factory=RemoteCopiesConfig, description="local copies of files that a node read from a bucket"
     )
     round_seconds: float = Field(
         default=2.0,
         ge=0,
         le=3600,
-        description="time between two exchanges of workers and coordinator: progress, budget, a request to stop",
+        description="time between two messages from the workers to the coordinator, which carry progress and requests to stop",
     )
     checkpoint_seconds: float = Field(
         default=60.0, ge=0, le=1e9, description="time between two checkpoints of a cohort"
     )
     checkpoints_kept: int = Field(
-        default=2, ge=1, le=1_000, description="newest checkpoints that are kept of a cohort"
+        default=2,
+        ge=1,
+        le=1_000,
+        description="number of checkpoints to keep of a cohort; older ones are deleted",
     )
     max_failures: int = Field(
         default=3,
         ge=0,
         le=1_000,
-        description="restarts of a cohort's workers in a row without a further checkpoint",
+        description="restarts of a worker group without a new checkpoint before the cohort fails",
     )
     object_store_mb: int = Field(
-        default=200, ge=80, le=1_000_000, description="object store of an embedded Ray"
+        default=200, ge=80, le=1_000_000, description="size of the object store of an embedded Ray"
     )
     step_timeout_seconds: float | None = Field(
         default=1800.0,
         gt=0,
         le=1e9,
-        description="longest time for one step of one student; then its worker is restarted",
+        description="maximum time of one step of one student; the worker is restarted after it",
     )
     wait_minutes: float = Field(
-        default=0.0, ge=0, description="wait for a joined cluster to grow; its autoscaler is asked to"
+        default=0.0,
+        ge=0,
+        description="time to wait for the autoscaler of a joined cluster if the cluster is too small",
     )
     trackers: tuple[TrackerConfig, ...] = Field(
-        default=(), description="mlflow, wandb, tensorboard: each by its name, or with options"
+        default=(), description="experiment trackers: mlflow, wandb or tensorboard, by name or with options"
     )
-    teachers: str | None = Field(default=None, description="folder of trained teachers shared between runs")
+    teachers: str | None = Field(default=None, description="folder of trained teachers that runs share")
 
     @property
     def cache_folders(self) -> dict[str, str]:
-        """Folders of disk caches on each machine, by the name of the setting."""
+        """Folder of each disk cache, by the name of its setting."""
         caches = {"operation.cache": self.cache, "operation.teacher_outputs": self.teacher_outputs}
         return {name: cache.folder for name, cache in caches.items() if cache is not None}
 
 
 class BudgetConfig(Section):
-    """Limits at which a sweep stops in order (exit code 4), keeping everything."""
+    """Limits at which a sweep stops with exit code 4. It keeps all results and can be resumed."""
 
     hours: float | None = Field(default=None, gt=0, description="wall-clock hours of one command")
     gpu_hours: float | None = Field(
-        default=None, gt=0, description="worker hours (a CPU worker counts as one) of the run"
+        default=None, gt=0, description="worker hours of the run; a CPU worker counts too"
     )
-    cost: float | None = Field(default=None, gt=0, description="worker hours of the run × price")
+    cost: float | None = Field(default=None, gt=0, description="cost of the run: worker hours × price")
     price: float | str | None = Field(
-        default=None, description="what a worker hour costs: a number, or a name in search_spaces/prices.yaml"
+        default=None, description="price of a worker hour: a number, or a name in search_spaces/prices.yaml"
     )
 
 
 class SweepConfig(Section):
-    """A sweep file."""
+    """All settings of a sweep file."""
 
     name: str = Field(pattern=NAME, description="name of the run")
     protocol: Literal["clean", "paper"] = Field(
         default="clean",
-        description="clean: tune cut out of train; paper: train on all of train, tune on the test set",
+        description="clean: a part of train is held out as tune; paper: train on all of train, and tune on the test set",
     )
     data: dict[Annotated[str, Field(pattern=NAME)], DataConfig] = Field(
         min_length=1, description="data sets by name"
@@ -370,10 +373,10 @@ class SweepConfig(Section):
         min_length=1, description="recipes by name"
     )
     pairs: tuple[PairConfig, ...] = Field(
-        min_length=1, max_length=1_000, description="teacher → student pairs"
+        min_length=1, max_length=1_000, description="pairs of teacher and student"
     )
     methods: tuple[Annotated[MethodSelection, BeforeValidator(_method_shorthand)], ...] = Field(
-        min_length=1, max_length=1_000
+        min_length=1, max_length=1_000, description="methods to compare, with the student alone among them"
     )
     search: SearchConfig = Field(default_factory=SearchConfig)
     final: FinalConfig = Field(default_factory=FinalConfig)
@@ -382,6 +385,6 @@ class SweepConfig(Section):
     budget: BudgetConfig = Field(default_factory=BudgetConfig)
 
     def decisive(self) -> dict[str, Any]:
-        """What decides results: the config without `operation` and `budget`."""
+        """Settings that determine the results: all but `operation` and `budget`. The plan hash is computed from them."""
         values = self.model_dump(mode="json", exclude={"operation", "budget"})
         return {**values, "compute": self.compute.hashed()}

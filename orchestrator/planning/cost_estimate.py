@@ -1,4 +1,4 @@
-"""What a plan would do and cost, before any of it is done. Pure arithmetic on the catalogue; no torch, no ray."""
+"""Estimate of steps, worker hours, price and disk space of a plan, from FLOPs and parameter counts. Imports neither torch nor Ray."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from orchestrator.planning.model_costs import cost_of
 from orchestrator.planning.plan import Cohort, Model, Phase, Plan, Teacher, Wave, teacher_cohort
 from orchestrator.planning.prices import Price, price_of
 
-# What small-batch training reaches in practice, a fraction of the peak; the truth is in the ledger after a run.
+# FLOP/s that training with small batches reaches in practice: a fraction of the peak. The ledger has measured times.
 ASSUMED_FLOPS = {
     ("cpu", "fp32"): 15e9,
     ("cpu", "bf16"): 10e9,
     ("cuda", "fp32"): 10e12,
     ("cuda", "bf16"): 40e12,
 }
-BACKWARD = 2.0  # a backward pass counts as two forward passes
-BYTES = 4
+BACKWARD = 2.0  # FLOPs of a backward pass, relative to a forward pass
+BYTES = 4  # of a weight
 _PHASES: tuple[Phase, ...] = ("teacher", "search", "final")
-COUNT_ROW_BYTES = 6  # a row of `counts`, compressed
+COUNT_ROW_BYTES = 6  # size of a row of `counts`, compressed
 
 
 @dataclass(frozen=True)
 class Work:
-    """Steps of a cohort: students' own, and passes of the teacher."""
+    """Work of a wave: training steps of its students, forward passes of the teacher, and FLOPs of both."""
 
     student_steps: int
     teacher_passes: int
@@ -41,12 +41,12 @@ class Work:
 
 
 def estimate(plan: Plan) -> dict[str, Any]:
-    """Counts, cost and disk of a plan, as plain values for people and programs."""
+    """Trials, steps, worker hours, price and bytes on disk of a plan, as values for JSON."""
     config = plan.config
     teachers = [teacher_cohort(plan, teacher) for teacher in plan.teachers if teacher.recipe is not None]
     cohorts = [*teachers, *plan.students]
-    found = {phase: _phase(config, cohorts, phase) for phase in _PHASES}
-    worker_hours = math.fsum(phase["worker_hours"] for phase in found.values())
+    phases = {phase: _phase(config, cohorts, phase) for phase in _PHASES}
+    worker_hours = math.fsum(phase["worker_hours"] for phase in phases.values())
     price = price_of(config.budget)
     return {
         "name": config.name,
@@ -59,9 +59,9 @@ def estimate(plan: Plan) -> dict[str, Any]:
         "seeds": list(config.final.seeds),
         "sampler": config.search.sampler,
         "compute": config.compute.model_dump(),
-        "phases": found,
+        "phases": phases,
         "uncounted_teachers": sorted(
-            teacher.model.name for teacher in plan.teachers if not _countable(teacher)
+            teacher.model.name for teacher in plan.teachers if not _is_countable(teacher)
         ),
         "worker_hours": round(worker_hours, 4),
         "price": None if price is None else asdict(price),
@@ -73,7 +73,7 @@ def estimate(plan: Plan) -> dict[str, Any]:
 
 
 def render_estimate(found: dict[str, Any]) -> str:
-    """The same for a person."""
+    """Text of an estimate, for the terminal."""
     lines = [
         f"{found['name']} (plan {found['plan_hash']}, protocol {found['protocol']})",
         f"  pairs    {', '.join(found['pairs'])}",
@@ -90,7 +90,7 @@ def render_estimate(found: dict[str, Any]) -> str:
     speeds = " and ".join(f"{speed / 1e9:g}" for speed in found["assumed_flops_per_second"])
     lines += [
         "",
-        f"  about {found['worker_hours']:.2f} worker-hours, assuming {speeds} GFLOP/s per worker; starting up not counted",
+        f"  about {found['worker_hours']:.2f} worker-hours, assuming {speeds} GFLOP/s per worker, without start-up",
         f"  disk     about {found['disk_bytes'] / 1e6:,.0f} MB at most",
     ]
     if found["price"] is not None:
@@ -102,11 +102,11 @@ def render_estimate(found: dict[str, Any]) -> str:
     limits = ", ".join(f"{name} {value:g}" for name, value in found["budget"].items() if value is not None)
     if limits:
         lines.append(
-            f"  budget   {limits}: at the first that is used up the sweep stops and keeps everything"
+            f"  budget   {limits}: the sweep stops at the first limit that is reached, and keeps its results"
         )
     if found["uncounted_teachers"]:
         lines.append(
-            f"  not in it: passes of {', '.join(found['uncounted_teachers'])}, which are not known yet"
+            f"  not in it: passes of {', '.join(found['uncounted_teachers'])}, whose cost is not known yet"
         )
     return "\n".join(lines)
 
@@ -128,20 +128,20 @@ def _work(config: SweepConfig, cohort: Cohort, wave: Wave) -> Work:
     steps, passes, flops = 0, 0, 0.0
     recipe = cohort.recipe
     for bracket in wave.brackets:
-        own = sum(length * seated for length, seated in _segments(wave, bracket.size))
-        steps += own
+        student_steps = sum(length * running for length, running in _segments(wave, bracket.size))
+        steps += student_steps
         cost = _cost(config, cohort.data, recipe, bracket.study.student)
-        flops += own * recipe.batch_size * cost.flops_forward * (1 + BACKWARD)
-    if cohort.teacher is not None and _taught(wave):
+        flops += student_steps * recipe.batch_size * cost.flops_forward * (1 + BACKWARD)
+    if cohort.teacher is not None and _needs_teacher(wave):
         passes = wave.steps
-        if _countable(cohort.teacher):
+        if _is_countable(cohort.teacher):
             teacher = _cost(config, cohort.data, recipe, cohort.teacher.model)
             flops += passes * recipe.batch_size * teacher.flops_forward
     return Work(steps, passes, flops)
 
 
-def _countable(teacher: Teacher) -> bool:
-    """Whether a teacher's name says what its network is; one that came with its network may be called anything."""
+def _is_countable(teacher: Teacher) -> bool:
+    """Whether the FLOPs of a teacher are known from its name. A checkpoint with its own network may have any name."""
     if not brings_network(teacher.checkpoint):
         return True
     try:
@@ -151,16 +151,16 @@ def _countable(teacher: Teacher) -> bool:
     return True
 
 
-def _taught(wave: Wave) -> bool:
+def _needs_teacher(wave: Wave) -> bool:
     return any(needs_teacher(bracket.study.method) for bracket in wave.brackets)
 
 
 def _segments(wave: Wave, size: int) -> Iterator[tuple[int, int]]:
-    """Steps between rungs, and how many of a bracket are seated then."""
-    start, seated = 0, size
+    """Steps between two rungs, and the number of trials of a bracket that train in them."""
+    start, running = 0, size
     for stop in (*wave.rungs, wave.steps):
-        yield stop - start, seated
-        start, seated = stop, math.ceil(seated / 2)
+        yield stop - start, running
+        start, running = stop, math.ceil(running / 2)
 
 
 def _cost(config: SweepConfig, data: str, recipe: Recipe, model: Model) -> ModelCost:
@@ -175,20 +175,20 @@ def _speed(config: SweepConfig, recipe: Recipe) -> float:
 
 
 def _disk(config: SweepConfig, cohorts: Sequence[Cohort]) -> int:
-    """Weights that are kept, the largest checkpoints that stand at once, and the counts; an upper bound."""
+    """Upper bound in bytes: weights of finished trials, the largest checkpoints at one time, and the table `counts`."""
     kept = checkpoints = counts = 0
     for cohort in cohorts:
         largest = 0
         for wave in cohort.waves:
-            seated = 0
+            wave_bytes = 0
             for bracket in wave.brackets:
                 cost = _cost(config, cohort.data, cohort.recipe, bracket.study.student)
                 states = 2 if cohort.recipe.optimizer == "sgd" else 3
-                seated += bracket.size * cost.params * BYTES * states
+                wave_bytes += bracket.size * cost.params * BYTES * states
                 if wave.phase != "search":
                     kept += bracket.size * cost.params * BYTES
                     rows = config.data[cohort.data].scored_images * config.data[cohort.data].class_count
                     counts += bracket.size * rows * COUNT_ROW_BYTES
-            largest = max(largest, seated)
+            largest = max(largest, wave_bytes)
         checkpoints += largest * (config.operation.checkpoints_kept + 1)
     return kept + checkpoints + counts

@@ -1,10 +1,10 @@
-"""Reads a sweep file: YAML with line numbers, `--set` overrides, checks across sections. No ray, no torch."""
+"""Load a sweep file: YAML with line numbers, `--set` options, checks across sections. Imports neither Ray nor torch."""
 
 from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,54 +20,92 @@ from orchestrator.planning.method_settings import check_method_name, check_setti
 from orchestrator.planning.plan import method_space
 from orchestrator.planning.prices import price_of
 from orchestrator.planning.renamed import explain_renamed
+from orchestrator.planning.validation_text import violated_rule
 from search_spaces import library, preset_names, preset_path
 
-Place = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
+"""Keys and list positions from the top of a document to a value."""
 
-_SHOWN, _LONGEST = 50, 200
+_MOST_ERRORS, _MOST_CHARACTERS = 50, 200
 
 
 def load_sweep(source: str, overrides: Sequence[str] = ()) -> SweepConfig:
-    """The checked config of a preset's name or a YAML file's path.
+    """The checked config of a preset or a YAML file.
 
     Args:
-        source: a preset (`laptop`) or a path that ends in .yaml or .yml.
-        overrides: `key=value` with a dotted key; the value is read as YAML.
+        source: name of a preset (`laptop`), or a path that ends in .yaml or .yml.
+        overrides: `key=value` with a dotted key. The value is parsed as YAML.
 
     Raises:
-        UsageError: one line per fault, each with value, rule, remedy and place.
+        UsageError: the file is not valid. There is one line for each error, with file and line of the key.
     """
-    path = _find(source)
+    path = _find_file(source)
     document, tree = _parse(path)
-    places = _places(tree, path)
-    # Before the overrides, which may change what an entry of the library says, and after them, as they may name one.
-    _take_from_library(document, places, path)
+    locations = _Locations(path, tree)
+    # Before the overrides, because an override may change one field of a library entry. After them, because an override
+    # may name a library entry.
+    _expand_library_names(document, locations)
     for override in overrides:
-        place = _apply(document, override)
-        places[place] = f"--set {override}"
-    _take_from_library(document, places, path)
+        locations.add_override(_apply_override(document, override), override)
+    _expand_library_names(document, locations)
     try:
         config = SweepConfig.model_validate(document)
     except ValidationError as error:
-        raise _joined(_describe(error, document, places, path)) from None
-    faults = list(_cross_checks(config, places, path))
-    if faults:
-        raise _joined(faults)
+        raise _combined(_describe(error, document, locations)) from None
+    errors = list(_cross_checks(config, locations))
+    if errors:
+        raise _combined(errors)
     return config
 
 
-def _joined(faults: Iterable[str]) -> UsageError:
-    told = list(dict.fromkeys(faults))
-    more = [f"… and {len(told) - _SHOWN} more faults"] if len(told) > _SHOWN else []
-    return UsageError("\n".join([*told[:_SHOWN], *more]))
+class _Locations:
+    """File and line of each key of a document, or the `--set` option that wrote it."""
+
+    def __init__(self, path: Path, tree: yaml.Node | None) -> None:
+        self._path = path
+        self._found: dict[KeyPath, str] = {}
+        if tree is not None:
+            self._add_nodes(tree, ())
+
+    def _add_nodes(self, node: yaml.Node, key_path: KeyPath) -> None:
+        self._found.setdefault(key_path, f"{self._path}:{node.start_mark.line + 1}")
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                below = (*key_path, str(key.value))
+                self._found[below] = f"{self._path}:{key.start_mark.line + 1}"
+                self._add_nodes(value, below)
+        elif isinstance(node, yaml.SequenceNode):
+            for position, value in enumerate(node.value):
+                self._add_nodes(value, (*key_path, position))
+
+    def add_override(self, key_path: KeyPath, override: str) -> None:
+        """Record that a `--set` option wrote a key, and the sections above it that the file does not have."""
+        self._found = {known: at for known, at in self._found.items() if known[: len(key_path)] != key_path}
+        for length in range(1, len(key_path)):
+            self._found.setdefault(key_path[:length], f"--set {override}")
+        self._found[key_path] = f"--set {override}"
+
+    def of(self, *key_path: str | int) -> str:
+        """Location of a key, or of the nearest section above it that has one."""
+        for length in range(len(key_path), 0, -1):
+            if key_path[:length] in self._found:
+                return self._found[key_path[:length]]
+        return str(self._path)
 
 
-def _brief(value: Any) -> str:
+def _combined(errors: Iterable[str]) -> UsageError:
+    """One error with a line for each different message."""
+    lines = list(dict.fromkeys(errors))
+    more = [f"… and {len(lines) - _MOST_ERRORS} more errors"] if len(lines) > _MOST_ERRORS else []
+    return UsageError("\n".join([*lines[:_MOST_ERRORS], *more]))
+
+
+def _shortened(value: Any) -> str:
     text = repr(value)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}…"
 
 
-def _find(source: str) -> Path:
+def _find_file(source: str) -> Path:
     if source.endswith((".yaml", ".yml")):
         path = Path(source)
         if not os.path.isfile(path):
@@ -84,61 +122,41 @@ def _parse(path: Path) -> tuple[dict[str, Any], yaml.Node | None]:
     document, tree = parse_yaml(data, str(path))
     if not isinstance(document, dict):
         raise UsageError(
-            f"{path}: holds {type(document).__name__}, must be a mapping with the keys of a sweep file"
+            f"{path}: is of type {type(document).__name__}, must be a mapping with the keys of a sweep file"
         )
     return document, tree
 
 
-def _places(tree: yaml.Node | None, path: Path) -> dict[Place, str]:
-    """File and line of every node, by its path through the document."""
-    found: dict[Place, str] = {}
-
-    def walk(node: yaml.Node, place: Place) -> None:
-        found.setdefault(place, f"{path}:{node.start_mark.line + 1}")
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                found[(*place, str(key.value))] = f"{path}:{key.start_mark.line + 1}"
-                walk(value, (*place, str(key.value)))
-        elif isinstance(node, yaml.SequenceNode):
-            for position, value in enumerate(node.value):
-                walk(value, (*place, position))
-
-    if tree is not None:
-        walk(tree, ())
-    return found
-
-
-def _apply(document: dict[str, Any], override: str) -> Place:
-    """Writes one `key=value` into the document and returns its place."""
-    key, equals, raw = override.partition("=")
+def _apply_override(document: dict[str, Any], override: str) -> KeyPath:
+    """Write one `key=value` into the document; returns the path of the key."""
+    key, equals, text = override.partition("=")
     if not equals or not key:
         raise UsageError(f"--set {override}: must be key=value, such as search.trials=8")
-    place: Place = tuple(int(part) if part.isdigit() else part for part in key.split("."))
-    value, _ = parse_yaml(raw, f"--set {override}")
+    key_path: KeyPath = tuple(int(part) if part.isdigit() else part for part in key.split("."))
+    value, _ = parse_yaml(text, f"--set {override}")
     node: Any = document
-    for part in place[:-1]:
-        if isinstance(node, list):
-            if not isinstance(part, int) or part >= len(node):
-                raise UsageError(f"--set {override}: '{part}' is no position in a list of {len(node)}")
-            node = node[part]
-        elif isinstance(node, dict):
-            node = node.setdefault(str(part), {})
-        else:
-            raise UsageError(f"--set {override}: '{part}' lies below a plain value")
-    last = place[-1]
+    for part in key_path[:-1]:
+        key_or_index = _key_or_index(node, part, override)
+        node = node[key_or_index] if isinstance(node, list) else node.setdefault(key_or_index, {})
+    node[_key_or_index(node, key_path[-1], override)] = value
+    return key_path
+
+
+def _key_or_index(node: Any, part: str | int, override: str) -> Any:
+    """A part of an override's key as the key of a mapping or the index of a list; UsageError if `node` has no such part."""
     if isinstance(node, list):
-        if not isinstance(last, int) or last >= len(node):
-            raise UsageError(f"--set {override}: '{last}' is no position in a list of {len(node)}")
-        node[last] = value
-    elif isinstance(node, dict):
-        node[str(last)] = value
-    else:
-        raise UsageError(f"--set {override}: '{last}' lies below a plain value")
-    return place
+        if not isinstance(part, int) or part >= len(node):
+            raise UsageError(
+                f"--set {override}: '{part}' is not a position in a list of {len(node)} entries; count from 0"
+            )
+        return part
+    if not isinstance(node, dict):
+        raise UsageError(f"--set {override}: '{part}' is below a value that is neither a mapping nor a list")
+    return str(part)
 
 
-def _take_from_library(document: dict[str, Any], places: Mapping[Place, str], path: Path) -> None:
-    """Writes out the pairs that are named with `pair:` and the recipes that are used and not written."""
+def _expand_library_names(document: dict[str, Any], locations: _Locations) -> None:
+    """Write out the library's pairs that the document names with `pair:`, and recipes that it uses but does not define."""
     listed = document.get("pairs")
     entries: list[Any] = listed if isinstance(listed, list) else []
     for i, entry in enumerate(entries):
@@ -146,50 +164,45 @@ def _take_from_library(document: dict[str, Any], places: Mapping[Place, str], pa
             continue
         name = entry.pop("pair")
         if not isinstance(name, str) or name not in library.pairs():
-            place = _nearest_place(("pairs", i, "pair"), places, path)
-            raise UsageError(f"{place}: {unknown('pair', str(name), library.pairs())}")
+            raise UsageError(
+                f"{locations.of('pairs', i, 'pair')}: {unknown('pair', str(name), library.pairs())}"
+            )
         entries[i] = {"name": name, **copy.deepcopy(library.pairs()[name]), **entry}
-    written = document.setdefault("recipes", {})
+    recipes = document.setdefault("recipes", {})
     for entry in entries:
         for role in ("teacher", "student"):
             model = entry.get(role) if isinstance(entry, dict) else None
             used = model.get("recipe") if isinstance(model, dict) else None
-            if isinstance(written, dict) and isinstance(used, str) and used in library.recipes():
-                written.setdefault(used, copy.deepcopy(library.recipes()[used]))
+            if isinstance(recipes, dict) and isinstance(used, str) and used in library.recipes():
+                recipes.setdefault(used, copy.deepcopy(library.recipes()[used]))
 
 
-def _describe(
-    error: ValidationError, document: Any, places: Mapping[Place, str], path: Path
-) -> Iterable[str]:
-    """One line per fault of the schema."""
-    for fault in error.errors(include_url=False):
-        location = _in_document(fault["loc"], document, missing=fault["type"] == "missing")
-        place = _nearest_place(location, places, path)
-        key = ".".join(str(part) for part in location)
-        if fault["type"] == "extra_forbidden":
-            renamed = explain_renamed(key)
-            if renamed is not None:
-                yield f"{place}: {renamed}"
-                continue
-            known = _known_keys(fault["loc"])
-            close = nearest(str(fault["loc"][-1]), known)
-            hint = f"did you mean '{close[0]}'? " if close else ""
-            yield f"{place}: unknown key '{key}'; {hint}Known here: {', '.join(sorted(known))}."
-        elif fault["type"] == "missing":
-            yield f"{place}: '{key}' is missing"
+def _describe(error: ValidationError, document: Any, locations: _Locations) -> Iterator[str]:
+    """One line for each error that pydantic found."""
+    for found in error.errors(include_url=False):
+        key_path = _path_in_document(found["loc"], document, missing=found["type"] == "missing")
+        key = ".".join(map(str, key_path))
+        if found["type"] == "extra_forbidden":
+            message = explain_renamed(key) or _unknown_key(key, found["loc"])
+        elif found["type"] == "missing":
+            message = f"'{key}' is missing"
         else:
-            message = fault["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-            value = fault.get("input")
-            shown = (
-                f"{key} is {_brief(value)}, "
-                if not isinstance(value, (dict, list, BaseModel))
-                else f"{key}: "
-            )
-            yield f"{place}: {shown}{message}"
+            value = found.get("input")
+            is_section = isinstance(value, (dict, list, BaseModel))
+            message = f"{key}: " if is_section else f"{key} is {_shortened(value)}, "
+            message += violated_rule(found)
+        yield f"{locations.of(*key_path)}: {message}"
 
 
-def _in_document(location: Sequence[str | int], document: Any, *, missing: bool) -> Place:
-    """The location without the parts that pydantic adds (a union's tag) and the document has not."""
+def _unknown_key(key: str, location: Sequence[str | int]) -> str:
+    known = _known_keys(location)
+    close = nearest(str(location[-1]), known)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return f"unknown key '{key}'; {hint}Known here: {', '.join(sorted(known))}."
+
+
+def _path_in_document(location: Sequence[str | int], document: Any, *, missing: bool) -> KeyPath:
+    """pydantic's location without the parts that the document does not have, such as the tag of a union."""
     kept: list[str | int] = []
     node = document
     for position, part in enumerate(location):
@@ -203,20 +216,13 @@ def _in_document(location: Sequence[str | int], document: Any, *, missing: bool)
     return tuple(kept)
 
 
-def _nearest_place(location: Place, places: Mapping[Place, str], path: Path) -> str:
-    for length in range(len(location), 0, -1):
-        if location[:length] in places:
-            return places[location[:length]]
-    return str(path)
-
-
 def _known_keys(location: Sequence[str | int]) -> list[str]:
-    """The fields of the model in which the last part of `location` is unknown."""
+    """Fields of the model in which the last part of `location` is unknown."""
     models: list[type[BaseModel]] = [SweepConfig]
     union: list[type[BaseModel]] = []
     for part in location[:-1]:
         if tagged := [model for model in union if _kind(model) == part]:
-            models = tagged  # the last tag counts: a data set may be called by another's kind
+            models = tagged  # the last tag counts: the name of a data set may be the tag of another kind
         elif len(models) == 1 and (field := models[0].model_fields.get(str(part))):
             found = list(_models_in(field.annotation))
             union = found if len(found) > 1 else []
@@ -229,73 +235,97 @@ def _kind(model: type[BaseModel]) -> str | None:
     return None if field is None else field.default
 
 
-def _models_in(annotation: Any) -> Iterable[type[BaseModel]]:
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for argument in get_args(annotation):
         yield from _models_in(argument)
 
 
-def _cross_checks(config: SweepConfig, places: Mapping[Place, str], path: Path) -> Iterable[str]:
-    """Faults that no single section shows: names that point nowhere, methods and models that do not exist."""
+def _cross_checks(config: SweepConfig, locations: _Locations) -> Iterator[str]:
+    """Errors that involve more than one section: undefined names, unknown methods and models, limits of the whole sweep."""
+    yield from _check_pairs(config, locations)
+    yield from _check_batch_sizes(config, locations)
+    yield from _check_trial_count(config, locations)
+    yield from _check_methods(config, locations)
+    yield from _check_gpu_fraction(config, locations)
+    try:
+        price_of(config.budget)
+    except UsageError as error:
+        key = "price" if config.budget.price is not None else "cost"
+        yield f"{locations.of('budget', key)}: {error}"
+    if "student" not in [method.name for method in config.methods]:
+        yield (
+            f"{locations.of('methods')}: methods lack 'student'; gains are relative to the student alone, so add it"
+        )
 
-    def at(*location: str | int) -> str:
-        return _nearest_place(location, places, path)
 
+def _check_pairs(config: SweepConfig, locations: _Locations) -> Iterator[str]:
     labels = [pair.label for pair in config.pairs]
     for i, pair in enumerate(config.pairs):
         if labels.count(pair.label) > 1:
-            yield f"{at('pairs', i)}: pair '{pair.label}' stands twice; give each pair a name of its own"
+            yield (
+                f"{locations.of('pairs', i)}: there are several pairs '{pair.label}'; give each a different name"
+            )
         if pair.data not in config.data:
-            yield f"{at('pairs', i, 'data')}: {unknown('data set', pair.data, config.data)}"
-        for role, choice in (("teacher", pair.teacher), ("student", pair.student)):
-            if choice.recipe is not None and choice.recipe not in config.recipes:
-                yield f"{at('pairs', i, role, 'recipe')}: {unknown('recipe', choice.recipe, {*config.recipes, *library.recipes()})}"
+            yield f"{locations.of('pairs', i, 'data')}: {unknown('data set', pair.data, config.data)}"
+        for role, model in (("teacher", pair.teacher), ("student", pair.student)):
+            if model.recipe is not None and model.recipe not in config.recipes:
+                known = {*config.recipes, *library.recipes()}
+                yield f"{locations.of('pairs', i, role, 'recipe')}: {unknown('recipe', model.recipe, known)}"
             try:
                 if role == "student" or not brings_network(pair.teacher.checkpoint):
-                    check_model_name(choice.model)
+                    check_model_name(model.model)
             except UsageError as error:
-                yield f"{at('pairs', i, role, 'model')}: {error}"
+                yield f"{locations.of('pairs', i, role, 'model')}: {error}"
+
+
+def _check_batch_sizes(config: SweepConfig, locations: _Locations) -> Iterator[str]:
     for name, recipe in config.recipes.items():
-        share = config.compute.workers * recipe.accumulate
-        if recipe.batch_size % share:
+        parts = config.compute.workers * recipe.accumulate
+        if recipe.batch_size % parts:
             yield (
-                f"{at('recipes', name, 'batch_size')}: batch_size is {recipe.batch_size}, must be a multiple of {share} "
-                f"(compute.workers {config.compute.workers} × accumulate {recipe.accumulate})"
+                f"{locations.of('recipes', name, 'batch_size')}: batch_size is {recipe.batch_size}, must be a multiple "
+                f"of {parts} (compute.workers {config.compute.workers} × accumulate {recipe.accumulate})"
             )
+
+
+def _check_trial_count(config: SweepConfig, locations: _Locations) -> Iterator[str]:
     trials = len(config.pairs) * len(config.methods) * (config.search.trials + len(config.final.seeds))
     if trials > MOST_TRIALS:
         yield (
-            f"{at('search', 'trials')}: the sweep has {trials} trials, must have at most {MOST_TRIALS}; lower "
-            "search.trials, or take fewer pairs or methods"
+            f"{locations.of('search', 'trials')}: the sweep has {trials} trials, must have at most {MOST_TRIALS}; lower "
+            "search.trials, or choose fewer pairs or methods"
         )
+
+
+def _check_methods(config: SweepConfig, locations: _Locations) -> Iterator[str]:
     titles = [method.title for method in config.methods]
     for i, method in enumerate(config.methods):
         if titles.count(method.title) > 1:
-            yield f"{at('methods', i)}: method '{method.title}' stands twice; give each variant a label of its own"
+            yield (
+                f"{locations.of('methods', i)}: there are several methods '{method.title}'; give each variant a label"
+            )
         try:
             check_method_name(method.name)
         except UsageError as error:
-            yield f"{at('methods', i, 'name')}: {error}"
+            yield f"{locations.of('methods', i, 'name')}: {error}"
             continue
         try:
             check_settings(method.name, method.config)
             check_space(method.name, method_space(method))
         except ValidationError as error:
-            for fault in error.errors(include_url=False):
-                key = ".".join(str(part) for part in fault["loc"])
-                yield f"{at('methods', i, 'space', *fault['loc'][1:])}: space {key}: {fault['msg'].removeprefix('Value error, ')}"
+            for found in error.errors(include_url=False):
+                key = ".".join(map(str, found["loc"]))
+                yield f"{locations.of('methods', i, 'space', *found['loc'][1:])}: space {key}: {violated_rule(found)}"
         except UsageError as error:
-            yield f"{at('methods', i, 'config')}: {error}"
+            yield f"{locations.of('methods', i, 'config')}: {error}"
+
+
+def _check_gpu_fraction(config: SweepConfig, locations: _Locations) -> Iterator[str]:
     gpus, compute = config.operation.gpus_per_worker, config.compute
     if gpus < 1 and compute.workers > 1 and compute.device == "cuda":
         yield (
-            f"{at('operation', 'gpus_per_worker')}: gpus_per_worker is {gpus:g}, must be 1 where compute.workers is "
-            f"{compute.workers}: NCCL refuses two workers of a cohort on one GPU; set compute.workers to 1"
+            f"{locations.of('operation', 'gpus_per_worker')}: gpus_per_worker is {gpus:g}, must be 1 where "
+            f"compute.workers is {compute.workers}: NCCL refuses two workers of a cohort on one GPU; set compute.workers to 1"
         )
-    try:
-        price_of(config.budget)
-    except UsageError as error:
-        yield f"{at('budget', 'price' if config.budget.price is not None else 'cost')}: {error}"
-    if "student" not in [method.name for method in config.methods]:
-        yield f"{at('methods')}: methods lack 'student'; every gain is measured against the student alone, so add it"

@@ -1,8 +1,8 @@
-"""Checks what a sweep file chooses by name against the catalogue: methods and their settings. No torch."""
+"""Checks of methods, their settings and their search spaces against the catalogue. Does not import torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jsonschema
@@ -11,40 +11,40 @@ from distill.catalogue.reader import load_catalogue
 from distill.errors import UsageError, unknown
 from distill.recipe import Recipe
 from distill.relative_weights import PREFIX, split_balanced, weight_name
+from orchestrator.planning.validation_text import violated_schema_rule
 from search_spaces import Space
 
 
 def method_family(name: str) -> str:
-    """The family on the board; a combined method has its first part's."""
+    """Family of a method, as on the leaderboard. A combined method has the family of its first part."""
     return str(load_catalogue().methods[name.split("+")[0]].card["family"])
 
 
 def needs_teacher(name: str) -> bool:
-    """Whether a method reads the teacher's output."""
+    """Whether a method uses the teacher's output."""
     methods = load_catalogue().methods
     return any("teacher" in methods[part].card["needs"] for part in name.split("+"))
 
 
 def check_settings(name: str, settings: Mapping[str, Any]) -> None:
-    """A method's fixed settings; those of a combined method `a+b` are written `a.setting`.
+    """Check a method's fixed settings. In a combined method `a+b` their names are `a.setting`.
 
     Raises:
-        UsageError: an unknown method or setting (names the nearest), a value out of range, or a weight given both as
-            it is and relative to the task's loss.
+        UsageError: a method or setting is unknown, a value is out of range, or a weight is given both as an absolute
+            value and relative to the task loss.
     """
     for key, value in settings.items():
-        schema = _schema(name, key)
-        fault = next(iter(_faults(schema, value)), None)
-        if fault is not None:
-            raise UsageError(f"method '{name}': {key} is {value!r}, must be {fault}")
+        rule = _violated_rule(_schema(name, key), value)
+        if rule is not None:
+            raise UsageError(f"method '{name}': {key} is {value!r}, {rule}")
     split_balanced(settings)
 
 
 def check_space(name: str, space: Space) -> None:
-    """A method's search space: its names, and both ends of each domain.
+    """Check a method's search space: the names of its parameters, and both bounds or all choices of each domain.
 
     Raises:
-        UsageError: a parameter that neither the method nor the recipe has, or a domain that leaves its range.
+        UsageError: neither the method nor the recipe has such a parameter, or a value is out of range.
     """
     for key, domain in space.parameters.items():
         if key.startswith("recipe."):
@@ -53,15 +53,15 @@ def check_space(name: str, space: Space) -> None:
             continue
         schema = _schema(name, key)
         for value in domain.choice or domain.bounds() or ():
-            fault = next(iter(_faults(schema, value)), None)
-            if fault is not None:
-                raise UsageError(f"method '{name}': its space for {key} holds {value!r}, must be {fault}")
+            rule = _violated_rule(schema, value)
+            if rule is not None:
+                raise UsageError(f"method '{name}': its space for {key} has {value!r}, {rule}")
 
 
 def default_weights(name: str) -> dict[str, float | None]:
-    """The weights of a method's terms as its authors set them, or as a combination does, by the setting's name.
+    """Default weights of a method's loss terms, by the name of the setting.
 
-    None stands for a weight that follows from another setting, as CWD's does from where it compares.
+    A weight is None if it depends on another setting, as CWD's depends on `where`.
     """
     key = "combined_default" if "+" in name else "default"
     return {
@@ -72,10 +72,10 @@ def default_weights(name: str) -> dict[str, float | None]:
 
 
 def check_method_name(name: str) -> None:
-    """One method, or several joined by `+`.
+    """Check the name of a method, or of several methods combined with `+`.
 
     Raises:
-        UsageError: nobody registered it; names the nearest.
+        UsageError: a method is not registered.
     """
     methods = load_catalogue().methods
     for part in name.split("+"):
@@ -87,7 +87,7 @@ Schema = Mapping[str, Any]
 
 
 def _settings(method: str) -> dict[str, tuple[Schema, Schema]]:
-    """Setting → its JSON schema and the whole one it stands in; a combination's are written `part.setting`."""
+    """JSON schema of each setting, and the schema that contains it. Settings of a combination are `part.setting`."""
     check_method_name(method)
     methods = load_catalogue().methods
     return {
@@ -98,7 +98,7 @@ def _settings(method: str) -> dict[str, tuple[Schema, Schema]]:
 
 
 def _schema(method: str, setting: str) -> Schema:
-    """The JSON schema of one setting; that of a relative weight is the weight's."""
+    """JSON schema of one setting. A relative weight has the schema of the weight."""
     plain, known = setting.removeprefix(PREFIX), _settings(method)
     if plain not in known:
         raise unknown(f"setting of method '{method}'", plain, known)
@@ -108,19 +108,7 @@ def _schema(method: str, setting: str) -> Schema:
     return {**schema, "$defs": whole.get("$defs", {})}
 
 
-_RULES = {
-    "exclusiveMinimum": "above {}",
-    "minimum": "at least {}",
-    "exclusiveMaximum": "below {}",
-    "maximum": "at most {}",
-    "type": "of type {}",
-    "enum": "one of {}",
-    "const": "{}",
-}
-
-
-def _faults(schema: Mapping[str, Any], value: Any) -> Iterable[str]:
-    for error in jsonschema.Draft202012Validator(schema).iter_errors(value):
-        causes = [inner for inner in error.context or () if inner.validator != "type"] or [error]
-        cause = causes[0]
-        yield _RULES.get(str(cause.validator), "valid: " + cause.message).format(cause.validator_value)
+def _violated_rule(schema: Schema, value: Any) -> str | None:
+    """The first rule of a schema that a value violates, None if it is valid."""
+    error = next(iter(jsonschema.Draft202012Validator(schema).iter_errors(value)), None)
+    return None if error is None else violated_schema_rule(error)

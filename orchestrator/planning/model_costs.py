@@ -1,7 +1,7 @@
-"""What a model costs, for the estimate of a plan: from the catalogue, from a table of the presets' models, or counted.
+"""Parameters and FLOPs of a model, for the cost estimate: from the catalogue, from a table, or counted with torch.
 
-`python -m orchestrator.model_costs` counts the presets' models anew and writes the table, so that the estimate of a
-preset needs no torch. A model of a user's own that neither knows is counted when it is asked for.
+The table has the models of the presets that the catalogue lacks, so that their estimate needs no torch.
+`python -m orchestrator.planning.model_costs` writes it.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ TABLE = Path(search_spaces.__file__).with_name("costs.json")
 
 
 def cost_of(model: Model, num_classes: int, height: int, width: int) -> ModelCost:
-    """Parameters of a model and operations of one forward pass of one image."""
+    """Parameters of a model, and FLOPs of its forward pass on one image of `height` × `width` pixels."""
     try:
         return model_cost(model.name, model.options, num_classes, height, width)
-    except UsageError:  # a variant by backbone_args
+    except UsageError:  # not in the catalogue, such as a variant by backbone_args
         known = _table().get(_key(model, num_classes, height, width))
         if known is not None:
             return ModelCost(known["params"], known["flops_forward"])
@@ -57,7 +57,7 @@ def _key(model: Model, num_classes: int, height: int, width: int) -> str:
 
 
 def models_of(plan: Plan) -> list[tuple[Model, int, int, int]]:
-    """Every model of a plan with its classes, and the height and width it is trained on."""
+    """Each model of a plan, with its number of classes and the height and width of its crops."""
     found = []
     for study in plan.studies:
         classes = plan.config.data[study.data].class_count
@@ -66,13 +66,13 @@ def models_of(plan: Plan) -> list[tuple[Model, int, int, int]]:
             (study.teacher.model, study.teacher.recipe or study.recipe),
         ):
             found.append((model, classes, *recipe.augmentation.crop))
-        # The teacher also looks at what its students are trained on.
+        # The teacher also computes outputs on the crops of its students.
         found.append((study.teacher.model, classes, *study.recipe.augmentation.crop))
     return found
 
 
 def main() -> None:
-    """Counts what the catalogue does not know of the presets' models."""
+    """Count the models of the presets that are not in the catalogue, and write the table."""
     table = {}
     for preset in preset_names():
         for model, classes, height, width in models_of(make_plan(load_sweep(preset))):

@@ -1,4 +1,4 @@
-"""A config becomes studies, cohorts, waves and trials with their ids. Pure: no ray, no torch, no clock, no disk."""
+"""The plan of a sweep: its studies, cohorts, waves and trials, with their ids. Pure functions without Ray, torch, clock or disk."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from orchestrator.planning.sampler import History, Params, sample_bracket
 from search_spaces import Space, load_space, space_from
 
 Phase = Literal["teacher", "search", "final"]
-RESULT_VERSION = 1  # raised when the same configuration would give another result
+RESULT_VERSION = 1
+"""Part of every id. Raise it if a change of the code changes the results of a configuration."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model as it is built: name and options of `build_model`."""
+    """Name and options of a model, as `build_model` takes them."""
 
     name: str
     options: Mapping[str, Any]
@@ -28,7 +29,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Teacher:
-    """A teacher: its id is the hash of everything that decides its weights."""
+    """A teacher. Its id is a hash of everything that determines its weights."""
 
     teacher_id: str
     model: Model
@@ -42,7 +43,7 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Study:
-    """One pair × one method: the unit of search."""
+    """One pair and one method: the unit of search."""
 
     study_id: str
     pair: str
@@ -58,7 +59,7 @@ class Study:
 
 @dataclass(frozen=True)
 class Trial:
-    """One training, complete: what a seat needs and what a row tells."""
+    """One training: all that a worker needs to run it, and the values of its row in the ledger."""
 
     trial_id: str
     study_id: str
@@ -80,7 +81,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Bracket:
-    """Trials of one study that start together and are halved together."""
+    """Trials of one study that start together and compete at the rungs."""
 
     study: Study
     index: int
@@ -89,10 +90,13 @@ class Bracket:
 
 @dataclass(frozen=True)
 class Wave:
-    """Brackets whose trials share one pass of the teacher over one stream.
+    """Brackets whose trials train together: they share each batch and each forward pass of the teacher.
 
-    Its trainings end at step `steps`. At those in `rungs` each bracket is halved; at those in `evaluations` its trials
-    are scored on tune.
+    Attributes:
+        stream_seed: seed of the batches.
+        steps: number of steps of each training.
+        rungs: steps at which each bracket is halved.
+        evaluations: steps at which the trials are evaluated on tune.
     """
 
     index: int
@@ -105,15 +109,15 @@ class Wave:
 
     @property
     def trials(self) -> int:
-        """How many trials the plan has for this wave."""
+        """Number of trials in this wave."""
         return sum(bracket.size for bracket in self.brackets)
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """Trials that share a teacher, a data set and a data recipe: one Ray Train run, from search to final runs.
+    """Trials that share a teacher, a data set and a data recipe, of the search and of the final phase.
 
-    The cohort of a teacher's own training has no teacher.
+    The cohort that trains a teacher has no teacher itself.
     """
 
     cohort_id: str
@@ -123,18 +127,18 @@ class Cohort:
     waves: tuple[Wave, ...]
 
     def holds(self, study_id: str) -> bool:
-        """Whether a study's trials are trained here."""
+        """Whether the trials of a study belong to this cohort."""
         return any(bracket.study.study_id == study_id for wave in self.waves for bracket in wave.brackets)
 
     @property
     def trials(self) -> int:
-        """How many trials the plan has for this cohort."""
+        """Number of trials in this cohort."""
         return sum(wave.trials for wave in self.waves)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a sweep will do, before any of it is done."""
+    """Everything that a sweep will train."""
 
     config: SweepConfig
     plan_hash: str
@@ -162,12 +166,12 @@ def make_plan(config: SweepConfig) -> Plan:
 
 
 def teacher_cohort(plan: Plan, teacher: Teacher) -> Cohort:
-    """The cohort of one: a teacher is a student without a teacher. One that is loaded is only scored."""
-    taught = next(study for study in plan.studies if study.teacher.teacher_id == teacher.teacher_id)
-    recipe = teacher.recipe or taught.recipe
+    """Cohort with one trial that trains a teacher, as a student without a teacher. A loaded teacher is only evaluated."""
+    first = next(study for study in plan.studies if study.teacher.teacher_id == teacher.teacher_id)
+    recipe = teacher.recipe or first.recipe
     study = Study(
         study_id=teacher.teacher_id,
-        pair=taught.pair,
+        pair=first.pair,
         data=teacher.data,
         teacher=teacher,
         student=teacher.model,
@@ -188,13 +192,14 @@ def bracket_trials(
 ) -> list[Trial]:
     """The trials of one bracket.
 
+    A final trial has the parameters of the best search trial. If no search trial of the study finished, there is none.
+
     Args:
-        config: the sweep's.
-        cohort: where the bracket stands.
-        wave: where in the cohort.
-        bracket: whose trials are wanted.
-        history: what became of the study's search trials before it: an adaptive sampler learns from them, a final
-            run takes the best one's parameters. A study whose search had trials but no finished one has no final run.
+        config: settings of the sweep.
+        cohort: cohort of the wave.
+        wave: wave of the bracket.
+        bracket: bracket of the trials.
+        history: results of the study's earlier search trials, for an adaptive sampler and for the final trials.
     """
     study = bracket.study
     if wave.phase == "search":
@@ -211,7 +216,7 @@ def bracket_trials(
 
 
 def winner(history: History) -> Params | None:
-    """The parameters of the best finished trial; the earlier one of equals; None where none finished."""
+    """Parameters of the best finished trial, the earlier one if two are equal; None if no trial finished."""
     finished = [scored for scored in history if scored.completed]
     return max(finished, key=lambda scored: scored.scores[max(scored.scores)]).params if finished else None
 
@@ -219,7 +224,7 @@ def winner(history: History) -> Params | None:
 def _trial(config: SweepConfig, cohort: Cohort, wave: Wave, bracket: Bracket, params: Params) -> Trial:
     study = bracket.study
     method_config, recipe = apply_params(study, params)
-    decides = {
+    result_key = {
         "version": RESULT_VERSION,
         "phase": wave.phase,
         "protocol": config.protocol,
@@ -231,10 +236,10 @@ def _trial(config: SweepConfig, cohort: Cohort, wave: Wave, bracket: Bracket, pa
         "seed": wave.stream_seed,
         "compute": config.compute.hashed(),
     }
-    # Two trials of a study may coincide (a choice drawn twice): the title and bracket keep their rows apart.
-    place = [study.study_id, bracket.index, dict(params)]
+    # Two trials of a study may have the same configuration. The study and the bracket distinguish their ids.
+    position = [study.study_id, bracket.index, dict(params)]
     return Trial(
-        trial_id=digest({"decides": decides, "place": place}),
+        trial_id=digest({"decides": result_key, "place": position}),  # the keys are part of the hash
         study_id=study.study_id,
         phase=wave.phase,
         pair=study.pair,
@@ -254,17 +259,17 @@ def _trial(config: SweepConfig, cohort: Cohort, wave: Wave, bracket: Bracket, pa
 
 
 def study_recipe_hash(config: SweepConfig, study: Study) -> str:
-    """The hash under which rows are ranked together: recipe, protocol and data, whatever the method."""
+    """Hash of recipe, protocol and data, but not of the method. Only results with the same hash are ranked together."""
     return digest([study.recipe.model_dump(mode="json"), config.protocol, data_identity(config, study.data)])
 
 
 def data_identity(config: SweepConfig, data: str) -> dict[str, Any]:
-    """What a data set is, wherever it lies."""
+    """Settings of a data set without its folder: two copies of the same data are the same data set."""
     return config.data[data].model_dump(mode="json", exclude={"root"})
 
 
 def apply_params(study: Study, params: Params) -> tuple[dict[str, Any], Recipe]:
-    """The method's config and the recipe once searched values are in; `recipe.*` scales where the space says so."""
+    """Settings of the method and recipe of a trial. A `recipe.*` parameter replaces or scales the recipe's value."""
     method_config = dict(study.method_config)
     changes: dict[str, Any] = {}
     for name, value in params.items():
@@ -280,7 +285,7 @@ def apply_params(study: Study, params: Params) -> tuple[dict[str, Any], Recipe]:
 
 
 def method_space(choice: MethodSelection) -> Space:
-    """The space a study searches: its own, or the one that ships, less the fields that are fixed."""
+    """Search space of a study, from the sweep file or from search_spaces/methods, without the settings that are fixed."""
     methods = load_catalogue().methods
     installed = {name: entry.space for name, entry in methods.items() if entry.space is not None}
     space = (
@@ -295,7 +300,7 @@ def _teacher(config: SweepConfig, pair: PairConfig) -> Teacher:
     choice = pair.teacher
     recipe = None if choice.recipe is None else config.recipes[choice.recipe]
     model = Model(choice.model, choice.options())
-    decides = {
+    weights_key = {
         "version": RESULT_VERSION,
         "model": [model.name, dict(model.options)],
         "data": data_identity(config, pair.data),
@@ -306,7 +311,7 @@ def _teacher(config: SweepConfig, pair: PairConfig) -> Teacher:
         "compute": None if recipe is None else config.compute.hashed(),
     }
     return Teacher(
-        teacher_id=digest(decides),
+        teacher_id=digest(weights_key),
         model=model,
         data=pair.data,
         recipe=recipe,
@@ -338,7 +343,7 @@ def _study(config: SweepConfig, pair: PairConfig, method: MethodSelection, teach
 
 
 def _student_cohorts(config: SweepConfig, studies: Sequence[Study]) -> Iterator[Cohort]:
-    """Search waves, then one wave per seed in which all studies' winners are trained afresh."""
+    """Cohorts with their search waves, then one wave for each final seed with the best configuration of each study."""
     for key, members in _cohorts_of(studies):
         recipe = members[0].recipe
         searches = list(_search_waves(config.search, recipe.steps, members))
@@ -358,7 +363,7 @@ def _student_cohorts(config: SweepConfig, studies: Sequence[Study]) -> Iterator[
 
 
 def _cohorts_of(studies: Sequence[Study]) -> list[tuple[str, list[Study]]]:
-    """Studies by what a cohort shares, with the cohort's key."""
+    """Key of each cohort, with its studies: those with the same teacher, data set and data recipe."""
     groups: dict[str, list[Study]] = {}
     for study in studies:
         key = digest([study.teacher.teacher_id, study.data, study.recipe.data_key()], 8)
@@ -367,9 +372,9 @@ def _cohorts_of(studies: Sequence[Study]) -> list[tuple[str, list[Study]]]:
 
 
 def _search_waves(search: SearchConfig, steps: int, studies: Sequence[Study]) -> Iterator[Wave]:
-    """Whole brackets into waves of at most `search.wave` seats; a study's brackets stand in different waves, in order.
+    """Waves of whole brackets with at most `search.wave` trials each.
 
-    A sampler that adapts learns from the brackets before, so no wave holds two of one study.
+    A wave has at most one bracket of a study, because an adaptive sampler needs the results of the earlier brackets.
     """
     rungs = tuple(sorted({max(1, round(share * steps)) for share in search.rungs} - {steps}))
     evaluations = _evaluation_steps(search.evaluations, steps)

@@ -1,4 +1,4 @@
-"""What a worker costs an hour: a number of the user's, or a name in the price table. No ray, no torch."""
+"""Price of a worker hour: a number from the user, or a name in the price table."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from search_spaces import library
 
 @dataclass(frozen=True)
 class Price:
-    """The price of a worker hour; `currency` is empty where the user gave the bare number."""
+    """Price of a worker hour. `currency` is empty if the user gave a number."""
 
     hour: float
     currency: str
     source: str
 
     def cost(self, worker_hours: float) -> float:
-        """What so many worker hours cost."""
+        """Cost of a number of worker hours."""
         return self.hour * worker_hours
 
     def amount(self, worker_hours: float) -> str:
-        """The same for people."""
+        """Cost with its currency, as text."""
         return f"{self.cost(worker_hours):,.2f} {self.currency}".rstrip()
 
 
 def price_of(budget: BudgetConfig) -> Price | None:
-    """The price that the budget names; None where it names none.
+    """Price of a worker hour from the budget, None if the budget has no price.
 
     Raises:
-        UsageError: there is no such name in the table, the number is not above 0, or a cost is given without a price.
+        UsageError: the name is not in the table, the number is not above 0, or there is a cost limit without a price.
     """
     price = budget.price
     if price is None:
         if budget.cost is not None:
             raise UsageError(
-                f"budget.cost is {budget.cost:g}, and what a worker hour costs is not known: give budget.price "
+                f"budget.cost is {budget.cost:g}, and the price of a worker hour is not known: give budget.price "
                 f"(--price-per-hour), a number or one of {', '.join(sorted(library.prices()))}"
             )
         return None

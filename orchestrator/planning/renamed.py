@@ -1,4 +1,4 @@
-"""Settings that had another name: a sweep file with an old one is answered with the new one; recorded configs are read."""
+"""Settings that were renamed. In a sweep file an old name is an error that gives the new name; recorded configs may have old names."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ RENAMED = {
     "operation.round_steps": "operation.round_seconds",
     "operation.seats": "operation.students_on_device",
 }
-"""Old name -> new name. The values stay the same, except for `round_steps`, which is a time now."""
+"""Old name -> new name. Values keep their meaning, except for `round_steps`, which is a time now."""
 _OTHER_UNIT = {"operation.round_steps"}
 
 
 def explain_renamed(key: str) -> str | None:
-    """Sentence for the old name of a setting, None for any other key."""
+    """Error message for the old name of a setting; None for any other key."""
     if key not in RENAMED:
         return None
     unit = ", in seconds" if key in _OTHER_UNIT else ""
@@ -30,10 +30,10 @@ def explain_renamed(key: str) -> str | None:
 
 
 def with_current_names(config: dict[str, Any]) -> dict[str, Any]:
-    """A config that an earlier version recorded, with the current names of its settings.
+    """Copy of a config that an earlier version recorded, with the current names of its settings.
 
     Args:
-        config: the plain values of a recorded config; not changed.
+        config: plain values of the recorded config.
     """
     found = {
         name: dict(section) if isinstance(section, dict) else section for name, section in config.items()
@@ -49,7 +49,7 @@ def with_current_names(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_recorded_config(text: str) -> SweepConfig:
-    """The config that a run recorded as YAML, also with the setting names of an earlier version.
+    """Parse the config that a run recorded as YAML. Its settings may have the names of an earlier version.
 
     Raises:
         UsageError: this version of the program cannot read it.

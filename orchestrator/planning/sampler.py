@@ -1,4 +1,4 @@
-"""Which configurations a bracket holds: a pure function of the space, the seed and the brackets before."""
+"""Configurations of a bracket: a pure function of the search space, the seed and the results of earlier brackets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Params = Mapping[str, Value]
 
 @dataclass(frozen=True)
 class Scored:
-    """What became of one trial of an earlier bracket."""
+    """Result of one trial of an earlier bracket."""
 
     params: Params
     scores: Mapping[int, float]  # tune mIoU by step
@@ -39,26 +39,33 @@ def sample_bracket(
     bracket: int,
     history: History,
 ) -> list[Params]:
-    """Configurations of bracket `index`.
+    """Sample the configurations of bracket `index`.
 
-    The very first trial of a study is the method's published default (no parameter set), for every method alike.
+    The first trial of each study has no parameters: it is the method with its published defaults.
 
     Args:
-        sampler: `sobol` scrambled points; `tpe` Optuna's TPE, told all earlier brackets at once.
-        size: trials in this bracket. bracket: trials in a full one, which fixes where its points start.
-        history: trials of earlier brackets; read by `tpe` alone.
+        sampler: `sobol` for a scrambled Sobol sequence, `tpe` for Optuna's TPE.
+        space: search space of the study.
+        seed: seed of the sampler.
+        index: number of the bracket in its study.
+        size: number of trials in this bracket.
+        bracket: number of trials in a full bracket. It determines where this bracket starts in the Sobol sequence.
+        history: trials of all earlier brackets. Only `tpe` uses them.
+
+    Raises:
+        UsageError: `tpe` needs Optuna, which is not installed.
     """
     defaults: list[Params] = [{}] if index == 0 else []
-    wanted = size - len(defaults)
+    count = size - len(defaults)
     if not space.parameters:
         return [{}] * size
     if sampler == "sobol":
         start = 0 if index == 0 else index * bracket - 1
         drawn: list[Params] = [
-            space.at(point) for point in _sobol(len(space.parameters), seed, start + wanted)[start:]
+            space.at(point) for point in _sobol(len(space.parameters), seed, start + count)[start:]
         ]
     else:
-        drawn = _tpe(space, seed, index, wanted, history)
+        drawn = _tpe(space, seed, index, count, history)
     return defaults + drawn
 
 
@@ -85,7 +92,7 @@ def _tpe(space: Space, seed: int, index: int, count: int, history: History) -> l
     distributions = {name: optuna_distribution(domain) for name, domain in space.parameters.items()}
     for past in history:
         if not past.scores or set(past.params) != set(distributions):
-            continue  # a failed trial taught nothing; the default has no place in the cube
+            continue  # a trial that failed has no score, and the default is no point of the space
         state = optuna.trial.TrialState.COMPLETE if past.completed else optuna.trial.TrialState.PRUNED
         study.add_trial(
             optuna.trial.create_trial(
@@ -100,7 +107,7 @@ def _tpe(space: Space, seed: int, index: int, count: int, history: History) -> l
 
 
 def optuna_distribution(domain: Domain) -> optuna.distributions.BaseDistribution:
-    """The domain in Optuna's terms."""
+    """The Optuna distribution of a domain."""
     from optuna import distributions
 
     if domain.choice is not None:

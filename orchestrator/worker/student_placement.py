@@ -49,7 +49,7 @@ def balancing_moves(held: Sequence[Sequence[str]]) -> list[StudentMove]:
 
 def workers_of_a_student(workers: Workers, compute: ComputeConfig, cohort: Cohort) -> Workers:
     """The workers that train one student together: all of the cohort, or this one alone."""
-    together = compute.workers_of_a_student(taught=cohort.teacher is not None)
+    together = compute.workers_of_a_student(has_teacher=cohort.teacher is not None)
     return workers.alone_view() if together < workers.world_size else workers
 
 

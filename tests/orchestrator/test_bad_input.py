@@ -51,7 +51,7 @@ def refuse(capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str = SWEEP
         ("final: {seeds: [1]}", "compute: {workers: 2, device: cuda}\noperation: {gpus_per_worker: 0.5}",
          16, "gpus_per_worker is 0.5, must be 1 where compute.workers is 2"),
         ("trials: 2", "trails: 2", 14, "unknown key 'search.trails'; did you mean 'trials'?"),
-        ("lr: 0.01", "lr: -0.01", 5, "recipes.short.lr is -0.01, must be greater than 0"),
+        ("lr: 0.01", "lr: -0.01", 5, "recipes.short.lr is -0.01, must be above 0"),
         ("train: 8, t", "trian: 8, t", 3, "did you mean 'train'?"),
         ("segformer-test_vit", "segformer-test_vits", 7, "did you mean 'test_vit'"),
         ("segformer-test_vit", "segfarmer-test_vit", 7, "did you mean 'segformer'?"),

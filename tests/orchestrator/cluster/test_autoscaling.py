@@ -1,4 +1,4 @@
-"""A joined cluster that is too small: its autoscaler is asked for what is missing, and the sweep waits a while."""
+"""A joined cluster that is too small: the sweep requests the missing resources from the autoscaler, and waits."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ with ray_session(sys.argv[1], OperationConfig(), verbose=False) as now:
 
 @pytest.fixture
 def autoscaling() -> Iterator[tuple[str, dict[str, str]]]:
-    """A head without CPUs, whose autoscaler may start a node of one CPU on this machine."""
+    """A head node without CPUs, whose autoscaler may start a node with one CPU on this machine."""
     port = ray_nodes.free_port()
     address = f"127.0.0.2:{port}"
     env = ray_nodes.environment() | {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
@@ -76,7 +76,7 @@ def test_an_autoscaling_cluster_grows_until_a_cohort_fits(autoscaling: tuple[str
     assert "asked its autoscaler for 1 × {'CPU': 1.0}" in done.stderr
 
 
-def test_a_cluster_that_is_large_enough_or_need_not_be_waited_for_is_taken_as_it_is() -> None:
+def test_a_cluster_is_used_as_it_is_if_it_is_large_enough_or_there_is_no_time_to_wait() -> None:
     large, small = ClusterResources(((4, 0), (4, 0))), ClusterResources(((1, 0),))
     wait = OperationConfig(wait_minutes=5)
     assert scale_up(large, ComputeConfig(workers=4), wait) is large

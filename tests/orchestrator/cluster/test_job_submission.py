@@ -1,4 +1,4 @@
-"""A sweep on a cluster that others started: handed over as a job, or joined; what a node lacks is said at once."""
+"""A sweep on an existing cluster: submitted as a job, or joined. What a node lacks is reported before the first trial."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ INTERRUPTED = 130
 
 @dataclass
 class RayStart:
-    """Two nodes, each one `ray start`, with a token and a dashboard."""
+    """Two nodes, each from `ray start`, with a token and a dashboard."""
 
     gcs: str
     dashboard: str
@@ -77,7 +77,7 @@ def cluster() -> Iterator[RayStart]:
                 f"--dashboard-agent-listen-port={free_port()}", env=env, log=log,
             )]  # fmt: skip
             wait_for_nodes(found, 1, log)
-            # A folder of its own, as on a machine of its own: a job's code is laid out there.
+            # A separate folder, as on a separate machine: the code of a job is unpacked there.
             nodes += [ray_nodes.start(
                 f"--address={found.gcs}", "--num-cpus=1", "--node-ip-address=127.0.0.3", f"--temp-dir={folder}/2",
                 f"--dashboard-agent-listen-port={free_port()}", env=env, log=log,
@@ -175,7 +175,7 @@ def test_an_address_that_cannot_work_says_what_to_type_instead(
 
 
 class Head:
-    """A head's job client that refuses so often before it takes a job."""
+    """Job client that refuses a number of times before it accepts a job."""
 
     def __init__(self, refusals: int, answer: str) -> None:
         self.refusals, self.answer = refusals, answer
@@ -187,13 +187,17 @@ class Head:
         return "raysubmit_1"
 
 
-def test_a_cluster_that_has_just_started_is_asked_again_and_another_refusal_is_told() -> None:
+def test_a_job_is_submitted_again_to_a_cluster_that_has_just_started_and_another_refusal_is_an_error() -> (
+    None
+):
     assert (
-        submission._submitted(Head(1, f"{submission._NOT_YET}, please try again later."), entrypoint="")
+        submission._submit_when_ready(
+            Head(1, f"{submission._NO_AGENT_YET}, please try again later."), entrypoint=""
+        )
         == "raysubmit_1"
     )
     with pytest.raises(UsageError, match=r"did not take the job.*no space left"):
-        submission._submitted(Head(1, "no space left on device"), entrypoint="")
+        submission._submit_when_ready(Head(1, "no space left on device"), entrypoint="")
 
 
 def needs(ledger: Ledger, **changes: object) -> dict[str, object]:
@@ -248,8 +252,8 @@ def test_a_node_where_our_code_is_not_installed_can_still_be_asked(tmp_path: Pat
         sent = ray.cloudpickle.dumps((probe.probe_node, asked))
     finally:
         ray.cloudpickle.unregister_pickle_by_value(probe)
-    # Without site's .pth files the checkout that is installed in place is out of sight.
-    script = "import sys; sys.path += {}; import pickle; look, asked = pickle.loads({}); print(look(asked))"
+    # Without the .pth files of site, the editable installation of the checkout is not found.
+    script = "import sys; sys.path += {}; import pickle; probe, needs = pickle.loads({}); print(probe(needs))"
     folders = [path for path in sys.path if path.endswith("site-packages")]
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", script.format(folders, sent)], cwd=tmp_path, capture_output=True, text=True,
@@ -261,7 +265,7 @@ def test_a_node_where_our_code_is_not_installed_can_still_be_asked(tmp_path: Pat
     )
 
 
-def test_what_travels_with_a_job_is_code_lock_and_sweep_file_and_nothing_else(tmp_path: Path) -> None:
+def test_the_working_directory_of_a_job_has_code_lock_file_and_sweep_file_only(tmp_path: Path) -> None:
     source = tmp_path / "mine.yaml"
     source.write_text("name: mine")
     folder = tmp_path / "staged"
@@ -273,7 +277,7 @@ def test_what_travels_with_a_job_is_code_lock_and_sweep_file_and_nothing_else(tm
     assert not list(folder.rglob("__pycache__"))
 
 
-def test_a_job_is_given_the_very_same_command() -> None:
+def test_a_job_runs_the_same_command() -> None:
     options = SweepOptions(
         source="smoke", set=["final.seeds=[1]", "search.trials=2"], output="/shared/run", max_cost=2.5, price_per_hour="3",
         retry_failed=True,

@@ -1,4 +1,4 @@
-"""The same command on clusters of several Ray nodes with addresses of their own, which come and go."""
+"""The same command on clusters of several Ray nodes with different addresses, which join and leave."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_smoke_on_one_two_and_four_nodes_gives_the_same_board(
 def test_nodes_join_and_leave_until_the_cluster_is_one_worker_too_small_for_what_runs_on_it(
     nodes_env: dict[str, str], tmp_path: Path
 ) -> None:
-    """Two cohorts of two workers: there is room for one, then for both, then for one and a half."""
+    """Two cohorts of two workers: the cluster has room for one, then for two, then for one and a half."""
     two = ("--set", "compute.workers=2", "--set", "recipes.student.steps=1200", "--set", "search.trials=0")
     output = tmp_path / "run"
     with ray_nodes.Cluster(tmp_path, nodes_env, nodes=2) as cluster:
@@ -41,6 +41,6 @@ def test_nodes_join_and_leave_until_the_cluster_is_one_worker_too_small_for_what
         sweep.wait_until(lambda: cluster.workers() == 4, timeout=400)
         cluster.lose_one_that_trains()
         assert sweep.finish(timeout=900) == 0, sweep.text()
-    expected = Sweep("smoke", tmp_path / "expected", *two)  # one cohort after the other, on two cores
+    expected = Sweep("smoke", tmp_path / "expected", *two)  # one cohort after another, on two cores
     assert expected.finish(timeout=900) == 0, expected.text()
     assert_equal_runs(output, tmp_path / "expected")

@@ -1,4 +1,4 @@
-"""What a node lacks is said: before the first trial of those that are there, and of one that joins later when it comes."""
+"""What a node lacks is reported before the first trial, or when the node joins."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from tests.orchestrator import ray_nodes
 
-LOOK = """
+PREFLIGHT = """
 import sys, time
 from orchestrator.cluster.session import ray_session
 from orchestrator.ledger.tables import Ledger
@@ -36,14 +36,14 @@ with hold_run_folder(ledger := Ledger(sys.argv[2])), ray_session(sys.argv[1], co
 
 @pytest.mark.ray
 @pytest.mark.timeout(300)
-def test_a_node_that_joins_later_is_looked_at_once_and_one_that_is_there_must_have_everything(
+def test_a_node_that_joins_later_is_checked_once_and_one_that_was_there_must_have_everything(
     nodes_env: dict[str, str], tmp_path: Path
 ) -> None:
-    """The nodes share a disk, so that what one lacks here is a home to keep pictures in."""
+    """The nodes share a disk. So the second node gets a home folder that cannot be written."""
     (tmp_path / "home").mkdir()
     home = {"HOME": str(tmp_path / "home")}
     with ray_nodes.Cluster(tmp_path, nodes_env | home, nodes=1) as cluster:
-        command = [sys.executable, "-c", LOOK, cluster.address, str(tmp_path / "run")]
+        command = [sys.executable, "-c", PREFLIGHT, cluster.address, str(tmp_path / "run")]
         with subprocess.Popen(
             command, env=nodes_env | home, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as sweep:

@@ -1,6 +1,6 @@
-"""Canaries: each private name of Ray that is used exists in this Ray and means what it meant in Ray 2.60.0.
+"""Canary tests: each private name of Ray that is used exists in the installed Ray, with its meaning in Ray 2.60.0.
 
-A failure names what a new Ray has moved; `orchestrator/cluster/ray_private.py` is where to follow.
+A failure names what a new Ray has changed. Change `orchestrator/cluster/ray_private.py` accordingly.
 """
 
 from __future__ import annotations

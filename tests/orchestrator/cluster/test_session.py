@@ -1,4 +1,4 @@
-"""Ray for the time of a sweep: nobody else on the network gets in."""
+"""Ray during a sweep: no one else on the network can join it, and the number of cohorts that fit is known."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ JOIN = (
 
 
 def join(address: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """What happens to a process that wants to join the Ray at this address."""
+    """Result of a process that tries to join the Ray at this address."""
     command = [sys.executable, "-c", JOIN, address]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
 @contextmanager
-def said_first(program: str, environment: dict[str, str]) -> Iterator[str]:
+def first_line(program: str, environment: dict[str, str]) -> Iterator[str]:
     """The first line that a program prints, which then stays alive until its input ends."""
     with subprocess.Popen(
         [sys.executable, "-c", program],
@@ -56,9 +56,9 @@ def said_first(program: str, environment: dict[str, str]) -> Iterator[str]:
 
 @pytest.mark.ray
 @pytest.mark.timeout(300)
-def test_only_who_has_the_sweeps_token_can_join_its_ray() -> None:
+def test_only_a_process_with_the_token_of_the_sweep_can_join_its_ray() -> None:
     stranger = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    with said_first(SESSION, stranger) as line:
+    with first_line(SESSION, stranger) as line:
         address, token, dashboard = line.split()
         assert address.startswith("127.")
         assert dashboard == "none"
@@ -87,10 +87,10 @@ with ray_session(sys.argv[1], OperationConfig(), verbose=False) as holdings:
 @pytest.mark.ray
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("locked", [False, True])
-def test_joining_a_cluster_warns_where_it_asks_for_no_token(locked: bool) -> None:
+def test_joining_a_cluster_without_a_token_warns(locked: bool) -> None:
     auth = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64} if locked else {"RAY_AUTH_MODE": "disabled"}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | auth
-    with said_first(OPEN, environment) as line:
+    with first_line(OPEN, environment) as line:
         address = line.strip()
         command = [sys.executable, "-c", JOINED, address]
         done = subprocess.run(
@@ -104,7 +104,7 @@ def test_joining_a_cluster_warns_where_it_asks_for_no_token(locked: bool) -> Non
     ("nodes", "compute", "share", "fit"),
     [
         (((4, 0), (4, 0)), {"workers": 2, "cpus_per_worker": 2}, 1.0, 2),
-        (((3, 0), (3, 0)), {"workers": 1, "cpus_per_worker": 2}, 1.0, 2),  # a worker lies on one node
+        (((3, 0), (3, 0)), {"workers": 1, "cpus_per_worker": 2}, 1.0, 2),  # a worker runs on one node
         (((0, 0), (8, 2)), {"workers": 1, "cpus_per_worker": 2, "device": "cuda"}, 1.0, 2),
         (((0, 0), (8, 2)), {"workers": 1, "cpus_per_worker": 2, "device": "cuda"}, 0.5, 4),
         (((3, 2),), {"workers": 1, "cpus_per_worker": 2, "device": "cuda"}, 0.5, 1),
@@ -121,7 +121,7 @@ def test_as_many_cohorts_run_at_once_as_their_workers_fit_on_single_nodes_and_gp
 
 
 def test_a_cohort_for_which_no_single_node_has_room_is_refused_with_what_there_is() -> None:
-    """The total of CPUs would do; Ray would wait for ever."""
+    """The total number of CPUs is large enough, but Ray would wait for ever."""
     with pytest.raises(UsageError, match="each with 2 CPUs: the cluster has room for 1 such workers"):
         ClusterResources(((3, 0), (1, 0))).cohorts_at_once(
             ComputeConfig(workers=2, cpus_per_worker=2), OperationConfig()
@@ -129,7 +129,7 @@ def test_a_cohort_for_which_no_single_node_has_room_is_refused_with_what_there_i
 
 
 class SlowRay:
-    """Starts a process each time, and is up in time as the outcomes say."""
+    """Starts a process at each `init`, which then fails with the next outcome, or succeeds if it is None."""
 
     def __init__(self, *outcomes: str | None) -> None:
         self.started: list[subprocess.Popen[bytes]] = []
@@ -137,11 +137,11 @@ class SlowRay:
 
     def init(self, **settings: object) -> None:
         self.started.append(subprocess.Popen(["sleep", "100"]))
-        if (said := self.outcomes.pop(0)) is not None:
-            raise Exception(said)
+        if (message := self.outcomes.pop(0)) is not None:
+            raise Exception(message)
 
     def still_there(self) -> int:
-        """How many processes are left; ends them."""
+        """Number of processes that are left. Ends them."""
         time.sleep(0.2)  # a killed process is not gone at once
         left = [process for process in self.started if process.poll() is None]
         for process in left:
@@ -163,10 +163,10 @@ LATE = "The current node timed out during startup. This could happen because ...
     ],
     ids=["in time at last", "never in time", "another fault", "a joined one"],
 )
-def test_a_ray_of_ones_own_that_is_not_up_in_time_gets_another_try_and_leaves_nothing(
+def test_an_embedded_ray_that_is_not_up_in_time_is_started_again_and_leaves_no_processes(
     address: str, outcomes: list[str | None], raised: str | None, starts: int, left: int
 ) -> None:
-    """On busy cores: Ray gives its own node 30 seconds."""
+    """Ray waits 30 seconds for its own node, which can be too short on busy cores."""
     ray = SlowRay(*outcomes)
     with contextlib.nullcontext() if raised is None else pytest.raises(Exception, match=re.escape(raised)):
         cluster._start(ray, address, {})

@@ -74,7 +74,7 @@ def test_every_listed_price_says_what_it_buys_and_as_of_when() -> None:
         (SweepOptions(source="smoke", max_cost=5.0), "budget.cost is 5.*--price-per-hour.*aws-g5.xlarge"),
         (SweepOptions(source="smoke", price_per_hour="aws-g5.xlrage"), "did you mean 'aws-g5.xlarge'"),
         (SweepOptions(source="smoke", price_per_hour="-1"), "budget.price is -1, must be above 0"),
-        (SweepOptions(source="smoke", max_hours=0.0), "budget.hours is 0.0, must be greater than 0"),
+        (SweepOptions(source="smoke", max_hours=0.0), "budget.hours is 0.0, must be above 0"),
     ],
 )
 def test_a_budget_that_means_nothing_is_refused(

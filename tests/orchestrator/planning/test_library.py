@@ -1,4 +1,4 @@
-"""The pairs, recipes and presets that ship are sound."""
+"""Pairs, recipes and presets of the package are valid."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ methods: [student, heteroakd]
 
 
 @pytest.mark.parametrize("pair", sorted(library.pairs()))
-def test_a_known_pair_needs_no_more_than_its_name_and_a_data_set(tmp_path: Path, pair: str) -> None:
+def test_a_library_pair_needs_only_its_name_and_a_data_set(tmp_path: Path, pair: str) -> None:
     file = tmp_path / "sweep.yaml"
     file.write_text(FILE.format(pair=pair))
     config = load_sweep(str(file))
@@ -28,7 +28,7 @@ def test_a_known_pair_needs_no_more_than_its_name_and_a_data_set(tmp_path: Path,
     assert make_plan(config).studies[0].recipe.batch_size in (8, 16)
 
 
-def test_an_override_changes_one_field_of_a_librarys_recipe_or_pair(tmp_path: Path) -> None:
+def test_an_override_changes_one_field_of_a_recipe_or_pair_of_the_library(tmp_path: Path) -> None:
     file = tmp_path / "sweep.yaml"
     file.write_text(FILE.format(pair="deeplabv3_resnet101_to_mit_b0"))
     config = load_sweep(
@@ -39,7 +39,7 @@ def test_an_override_changes_one_field_of_a_librarys_recipe_or_pair(tmp_path: Pa
     assert config.pairs[0].student.model == "segformer-mit_b1"
 
 
-def test_an_override_may_name_another_of_the_librarys_pairs(tmp_path: Path) -> None:
+def test_an_override_may_name_another_pair_of_the_library(tmp_path: Path) -> None:
     file = tmp_path / "sweep.yaml"
     file.write_text(FILE.format(pair="deeplabv3_resnet101_to_mit_b0"))
     config = load_sweep(str(file), ["pairs=[{pair: scenes_cnn_to_cnn, data: city}]"])
@@ -54,7 +54,7 @@ def test_every_preset_can_be_planned_and_its_cost_is_known(preset: str) -> None:
     assert found["disk_bytes"] > 0
 
 
-def test_the_students_steps_of_a_halved_search_are_counted_as_they_are_trained() -> None:
+def test_the_student_steps_of_a_search_are_counted_with_halving() -> None:
     found = estimate(make_plan(load_sweep("laptop", ["search.trials=16", "search.bracket=16", "search.wave=16",
                                                      "search.rungs=[0.125, 0.25, 0.5]", "recipes.cnn_student.steps=400", "recipes.transformer_student.steps=400"])))  # fmt: skip
     # A wave of 16 halved at L/8, L/4, L/2 is 5 L student steps on L teacher passes.

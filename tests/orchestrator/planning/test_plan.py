@@ -1,4 +1,4 @@
-"""The planner: pure, complete, and blind to everything that decides no result."""
+"""Plans: pure, complete, and independent of settings that change no result."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def all_trials(config: SweepConfig, cohort: Cohort) -> list[Trial]:
 
 @given(trials=st.integers(1, 40), bracket=st.integers(1, 9), spare=st.integers(0, 20))
 @settings(max_examples=40, deadline=None)
-def test_every_study_gets_exactly_its_trials_and_no_wave_is_overfull(
+def test_each_study_has_exactly_its_trials_and_no_wave_has_too_many(
     trials: int, bracket: int, spare: int
 ) -> None:
     config = tiny_sweep(search__trials=trials, search__bracket=bracket, search__wave=bracket + spare)
@@ -45,7 +45,7 @@ def test_trial_ids_are_unique_and_the_same_each_time() -> None:
         [t.trial_id for c in make_plan(config).students for t in all_trials(config, c)] for _ in range(2)
     )
     assert first == second
-    assert len(set(first)) == len(first) == 3 * 8  # final runs have no ids before the search has winners
+    assert len(set(first)) == len(first) == 3 * 8  # final trials have no ids before the search is over
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_how_the_work_is_carried_out_changes_no_id(change: str, value: float) ->
         ("protocol", "paper"),
     ],
 )
-def test_whatever_decides_a_result_changes_every_id(change: str, value: float) -> None:
+def test_a_setting_that_changes_results_changes_every_id(change: str, value: float) -> None:
     plain, changed = tiny_sweep(), tiny_sweep(**{change: value})
     ids = [
         {t.trial_id for t in all_trials(config, make_plan(config).students[0])} for config in (plain, changed)
@@ -82,7 +82,7 @@ def test_whatever_decides_a_result_changes_every_id(change: str, value: float) -
     assert not ids[0] & ids[1]
 
 
-def test_a_study_added_beside_others_leaves_their_trials_as_they_were() -> None:
+def test_a_new_method_does_not_change_the_trials_of_the_others() -> None:
     few, many = tiny_sweep(methods=["student", "kd"]), tiny_sweep()
     ids = [{t.trial_id for t in all_trials(config, make_plan(config).students[0])} for config in (few, many)]
     assert ids[0] < ids[1]
@@ -97,7 +97,7 @@ def test_all_methods_of_one_final_seed_form_a_wave() -> None:
         assert [b.study.method for b in wave.brackets] == ["student", "kd", "heteroakd"]
 
 
-def test_the_student_alone_searches_its_recipe_and_is_ranked_under_the_pairs_own() -> None:
+def test_the_student_alone_searches_its_recipe_and_keeps_the_recipe_hash_of_the_pair() -> None:
     config = tiny_sweep()
     plan = make_plan(config)
     trials = [t for t in all_trials(config, plan.students[0]) if t.method == "student"]
@@ -114,7 +114,7 @@ def test_a_scaled_recipe_parameter_multiplies_the_recipes_own_value() -> None:
     assert math.isclose(recipe.lr, 2 * config.recipes["student"].lr)
 
 
-def test_methods_combine_with_a_weight_each_however_the_sum_is_spaced() -> None:
+def test_combined_methods_have_a_weight_each_and_spaces_around_the_plus_do_not_matter() -> None:
     combined = {"name": "kd + cwd", "config": {"kd.kd_weight": 2.0}}
     config = tiny_sweep(methods=["student", combined])
     study = make_plan(config).studies[1]

@@ -1,4 +1,4 @@
-"""Which configurations a bracket holds."""
+"""Configurations of a bracket."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_another_seed_gives_other_points() -> None:
 
 
 @given(unit=st.floats(0, 1, exclude_max=True))
-def test_every_point_of_the_cube_lies_in_the_domains(unit: float) -> None:
+def test_every_point_of_the_cube_is_in_the_domains(unit: float) -> None:
     for domain in SPACE.parameters.values():
         value = domain.at(unit)
         if domain.choice is not None:
@@ -59,11 +59,11 @@ def test_every_point_of_the_cube_lies_in_the_domains(unit: float) -> None:
             assert low <= float(value) <= high
 
 
-def test_log_domains_are_even_in_the_logarithm() -> None:
+def test_log_domains_are_uniform_in_the_logarithm() -> None:
     assert math.isclose(float(Domain(log_uniform=(0.01, 100)).at(0.5)), 1.0)
 
 
-def test_tpe_learns_from_earlier_brackets_and_repeats_itself_when_asked_again() -> None:
+def test_tpe_learns_from_earlier_brackets_and_is_deterministic() -> None:
     def score(params: dict) -> float:
         return -abs(math.log(float(params["kd_weight"]) / 5.0))
 
@@ -77,7 +77,7 @@ def test_tpe_learns_from_earlier_brackets_and_repeats_itself_when_asked_again() 
     assert last > first
 
 
-def test_tpe_is_told_of_pruned_trials_and_survives_failed_ones() -> None:
+def test_tpe_accepts_pruned_and_failed_trials() -> None:
     drawn = draw("tpe", 0, 8)[1:]
     history = [Scored(drawn[0], {2: 0.1}, completed=False), Scored(drawn[1], {}, completed=False)]
     assert len(draw("tpe", 1, 8, history)) == 8
@@ -87,7 +87,7 @@ def test_tpe_is_told_of_pruned_trials_and_survives_failed_ones() -> None:
     "domain",
     [{}, {"uniform": [2, 1]}, {"log_uniform": [0, 1]}, {"choice": []}, {"uniform": [0, 1], "choice": [1]}],
 )
-def test_an_unsound_domain_is_refused(domain: dict) -> None:
+def test_an_invalid_domain_is_refused(domain: dict) -> None:
     with pytest.raises(ValueError, match=r"must|needs"):
         Domain.model_validate(domain)
 

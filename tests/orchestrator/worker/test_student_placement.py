@@ -41,8 +41,11 @@ def test_a_config_that_divides_batches_is_written_as_before_there_was_a_choice()
 
 def test_a_teacher_has_all_workers_and_a_student_one() -> None:
     compute = ComputeConfig(workers=4, parallelism="students")
-    assert (compute.workers_of_a_student(taught=False), compute.workers_of_a_student(taught=True)) == (4, 1)
-    assert ComputeConfig(workers=4).workers_of_a_student(taught=True) == 4
+    assert (
+        compute.workers_of_a_student(has_teacher=False),
+        compute.workers_of_a_student(has_teacher=True),
+    ) == (4, 1)
+    assert ComputeConfig(workers=4).workers_of_a_student(has_teacher=True) == 4
 
 
 def taught_by_one_that_is_loaded(teacher: Path, source: Path) -> Path:
