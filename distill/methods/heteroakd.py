@@ -170,7 +170,7 @@ def hetero_akd(
 
 
 class HeteroAKDConfig(MethodConfig):
-    """Settings of HeteroAKD. A preset fills what is not set beside it.
+    """Settings of HeteroAKD. A preset fills the settings that are not given.
 
     Ablations: `mixing: false` (no KMM), `kem_axis: none` (no KEM), both of them (projection only),
     `hakd_weight: 0` (logits distillation), `hakd_weight: 0` and `kd_weight: 0` (student alone).
@@ -179,7 +179,7 @@ class HeteroAKDConfig(MethodConfig):
     preset: Literal["paper", "stable"] = Field(
         "paper",
         description="paper: eq. 1 to 6 as printed. stable (our choice): final_relu false, "
-        "scale_by_classes true, weight_per pixel. Settings given beside it win",
+        "scale_by_classes true, weight_per pixel. Explicit settings override the preset",
     )
     kd_weight: float = Field(
         0.1, ge=0, le=1e4, description="λ1, weight of the logits distillation (one source)"
@@ -222,8 +222,8 @@ class HeteroAKDConfig(MethodConfig):
     )
     teacher_projector: Literal["joint", "pretrained"] = Field(
         "joint",
-        description="train the teacher's projector beside the student, or hand in one that was "
-        "trained once for the teacher (our choice)",
+        description="train the teacher's projector with the student, or use one that is "
+        "trained once per teacher (our choice)",
     )
 
     @model_validator(mode="before")

@@ -299,7 +299,7 @@ def test_a_folder_or_picture_that_is_missing_is_named_with_what_lies_beside_it(
 def test_a_folder_that_cannot_hold_copies_is_a_sentence(s3_server: str, tmp_path: Path) -> None:
     address = upload(s3_server, write_folder_tree(tmp_path / "tree"))
     dataset = build_dataset(mine(address), "test", copies=RemoteCopiesConfig(folder="/proc/nothing"))
-    with pytest.raises(UsageError, match=r"cannot be kept in /proc/nothing .*set operation.copies.folder"):
+    with pytest.raises(UsageError, match=r"cannot be stored in /proc/nothing .*set operation.copies.folder"):
         dataset[0]
 
 
