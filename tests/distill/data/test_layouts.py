@@ -236,7 +236,7 @@ def test_a_wrong_list_is_refused_with_file_line_and_name(
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
     root = write_folder_tree(tmp_path)
     (root / "images/clip0/train0.png").write_bytes((root / "images/clip0/train1.png").read_bytes())
-    with pytest.raises(UsageError, match=r"train0.* and .*train0.* are one picture by name"):
+    with pytest.raises(UsageError, match=r"train0.* and .*train0.* have the same name"):
         build_dataset(folder(root), "train")
 
 
