@@ -1,1 +1,1 @@
-"""The science: methods, models, data, training and evaluation. Imports no ray."""
+"""Methods, models, data, training and evaluation of knowledge distillation. Imports no ray."""

@@ -1,8 +1,8 @@
-"""Weights relative to the task's loss: a term that pulls as hard in one pair as in another, whatever its unit.
+"""Weights relative to the task's loss, so that one value suits terms of different scale.
 
-The setting `balanced.<term>_weight: c` stands for λ = c / ratio, where ratio is how much harder the raw term pulls at
-the student's output than the task's loss does. It is measured while the first steps are trained, so a training needs
-no other one before it, and goes on from a checkpoint to the bit.
+The setting `balanced.<term>_weight: c` means λ = c / ratio, where ratio is the gradient norm of the raw term at the
+student's output over that of the task's loss. It is measured during the first training steps, so no separate training
+is needed, and a run that resumes from a checkpoint has the same losses to the bit.
 """
 
 from __future__ import annotations
@@ -20,30 +20,33 @@ if TYPE_CHECKING:
 
 
 class Balance:
-    """The factor on each relative weight: how much harder the task's loss pulls than the raw term.
+    """Factor on each relative weight: gradient norm of the task's loss over that of the raw term.
 
-    A loss's pull is the norm of its gradient at the student's final logits. A term that does not pass through the
-    logits is measured at the deepest of the fused feature and the stages that it reads, and so is the task's loss
-    beside it. Norms are root mean squares over the steps, pictures and workers so far.
+    Gradients are taken at the student's final logits. A term that does not depend on the logits is measured at the
+    deepest of the fused feature and the stages that it depends on, and so is the task's loss. Norms are root mean
+    squares over the steps, images and workers so far.
 
     Args:
-        terms: the terms whose weights are relative; every other one has the factor 1.
+        terms: terms with relative weights; all others have factor 1.
+        device: device of the recorded norms.
     """
 
     def __init__(self, terms: frozenset[str], device: torch.device) -> None:
         self.terms = tuple(sorted(terms))
-        self.squares = torch.zeros(2, len(self.terms), device=device)  # of the terms, of the task's loss
+        self.squares = torch.zeros(
+            2, len(self.terms), device=device
+        )  # row 0: the terms; row 1: the task's loss
 
     def measures(self, step: int) -> bool:
-        """Whether this step is one of those to measure."""
+        """Whether norms are measured at this step."""
         return bool(self.terms) and step < STEPS
 
     def measure(self, output: Output, raw: Mapping[str, Tensor]) -> Tensor:
-        """Squared norms of one forward pass, `2×terms`; keeps the graph.
+        """Squared norms of one forward pass, `2×terms`; the autograd graph is retained.
 
         Args:
-            output: the student's.
-            raw: unweighted terms computed from it, `task` among them.
+            output: the student's output.
+            raw: unweighted terms computed from it, `task` included.
         """
         places = (output.logits, output.fused, *reversed(output.stages))
         task = _gradients(raw["task"], places)
@@ -52,18 +55,18 @@ class Balance:
             if name not in raw:
                 continue
             own = _gradients(raw[name], places)
-            for mine, tasks in zip(own, task, strict=True):
-                if mine is not None and tasks is not None:
-                    squares[0, column], squares[1, column] = _square(mine), _square(tasks)
+            for own_gradient, task_gradient in zip(own, task, strict=True):
+                if own_gradient is not None and task_gradient is not None:
+                    squares[0, column], squares[1, column] = _square(own_gradient), _square(task_gradient)
                     break
         return squares
 
     def add(self, squares: Tensor) -> None:
-        """Takes in the squares of one step, from all workers."""
+        """Add the squared norms of one step, reduced over all workers."""
         self.squares += squares.view_as(self.squares)
 
     def factor(self, term: str) -> Tensor | float:
-        """The factor on a term's weight; 0 as long as nothing was measured, so in the very first step."""
+        """Factor on a term's weight; 0 before the first measurement, so at the first step."""
         if term not in self.terms:
             return 1.0
         own, task = self.squares[:, self.terms.index(term)]
@@ -71,7 +74,7 @@ class Balance:
 
 
 def _gradients(loss: Tensor, places: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
-    if not loss.requires_grad:  # nothing to compare, as in a batch without a valid pixel
+    if not loss.requires_grad:  # for instance a batch without a valid pixel
         return (None,) * len(places)
     return torch.autograd.grad(loss, places, retain_graph=True, allow_unused=True)
 

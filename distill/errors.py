@@ -1,4 +1,4 @@
-"""The one error that bad input raises, and what keeps foreign text and foreign files from being more than that."""
+"""The error for invalid input, and protection against untrusted text and files."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from contextlib import contextmanager
 
 _FEW = 20
 _LONGEST = 300
-# Cc moves a terminal's cursor and colours, Cs is half a character, Zl and Zp break lines.
+# Cc controls a terminal's cursor and colours, Cs is half a character, Zl and Zp break lines.
 _UNPRINTED = {"Cc", "Cs", "Zl", "Zp"}
-# These turn the order of what is read round, so that a line shows another text than it holds.
+# These change the reading direction, so that a line is shown in another order than it is stored.
 _TURNING = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
 
 
 class UsageError(ValueError):
-    """Input that cannot be used. The message holds the value, the rule, the remedy and the place.
+    """Invalid input. The message states the value, the rule, the remedy and the place.
 
-    The message may quote a file of anybody's: what would steer a terminal is written out in it.
+    The message may quote untrusted files, so control characters in it are escaped.
     """
 
     def __init__(self, message: object = "") -> None:
@@ -26,34 +26,34 @@ class UsageError(ValueError):
 
 
 def printable(text: str) -> str:
-    """The text with all that a terminal would obey rather than show written out; line ends and tabs stay."""
+    """The text with control characters escaped, except line ends and tabs."""
     if text.isascii() and text.isprintable():
         return text
-    return "".join(character if is_plain(character) else _written_out(character) for character in text)
+    return "".join(character if is_plain(character) else _escaped(character) for character in text)
 
 
 def is_plain(character: str) -> bool:
-    """Whether a character is shown as it is, or ends a line."""
+    """Whether a character is printable, a tab or a line end."""
     return character in "\n\t" or not (character in _TURNING or unicodedata.category(character) in _UNPRINTED)
 
 
-def _written_out(character: str) -> str:
+def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
 @contextmanager
 def reading(place: str, remedy: str) -> Iterator[None]:
-    """Makes one error of all that a reader of a foreign file may raise.
+    """Convert any error of the block to a UsageError that names the file.
 
-    Readers of images, tensors and tables promise little about what they raise over bytes that nobody wrote for them.
-    Keep the block to the reading: a mistake of ours in it would be called a bad file.
+    Readers of images, tensors and tables may raise any class for untrusted bytes. The block must contain nothing but
+    the reading, because bugs in it would be reported as a bad file.
 
     Args:
-        place: what is read, and from where.
-        remedy: what to do where it cannot be read.
+        place: the file, for the message.
+        remedy: what to do if it cannot be read.
 
     Raises:
-        UsageError: whatever the block raised; one of its own passes as it is.
+        UsageError: the block raised an error; a UsageError is passed on unchanged.
     """
     try:
         yield
@@ -65,12 +65,12 @@ def reading(place: str, remedy: str) -> Iterator[None]:
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
-    """The known names closest to a misspelt one, best first; empty where none is close."""
+    """The known names most similar to a misspelt one, best first; empty if none is similar."""
     return difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> UsageError:
-    """An error that names the unknown value, the nearest known ones, and all known ones when they are few."""
+    """An error with the unknown name, similar known names, and all known names if they are few."""
     names = sorted(known)
     shown = name if len(name) <= _LONGEST else f"{name[:_LONGEST]}…"
     close = nearest(shown, names)

@@ -1,6 +1,6 @@
-"""Scores of a segmentation model from integer counts: tp, fp and fn per image and class.
+"""Evaluates segmentation models by integer counts: tp, fp and fn per image and class.
 
-Importing this module does not import torch; only `evaluate` does.
+The module does not import torch; `evaluate` does.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Counts:
     """Pixels counted per image and class.
 
     Attributes:
-        image_index: which pictures of the data set these rows are, ascending, `N`.
+        image_index: index in the data set of each row's picture, ascending, `N`.
         tp: pixels of the class predicted as it, int64 `N×K`.
         fp: pixels of another class predicted as it.
         fn: pixels of the class predicted as another.
@@ -45,13 +45,13 @@ class Counts:
 
 @dataclass(frozen=True)
 class TaskMetrics:
-    """What a table shows of one evaluation, all as shares from 0 to 1.
+    """Scores of one evaluation, from 0 to 1.
 
     Attributes:
         miou: mean IoU over the classes that occur in labels or predictions.
-        miou_all_classes: mean IoU over all K classes, an absent one counted as 0.
-        pixel_accuracy: share of valid pixels predicted right.
-        class_iou: IoU per class, nan where absent.
+        miou_all_classes: mean IoU over all K classes, with 0 for absent ones.
+        pixel_accuracy: share of valid pixels that are predicted correctly.
+        class_iou: IoU per class, nan for absent ones.
     """
 
     miou: float
@@ -63,9 +63,9 @@ class TaskMetrics:
 def iou_from_counts(
     tp: NDArray[np.int64], fp: NDArray[np.int64], fn: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """IoU per class, `tp / (tp + fp + fn)`, nan where the class is absent from labels and predictions.
+    """IoU per class, `tp / (tp + fp + fn)`; nan if the class is absent from labels and predictions.
 
-    The last axis is the class; counts are summed over all axes before it first.
+    The last axis is the class; counts are summed over all other axes.
     """
     hit, wrong, missed = (
         np.asarray(part).reshape(-1, np.shape(part)[-1]).sum(axis=0) for part in (tp, fp, fn)
@@ -75,14 +75,14 @@ def iou_from_counts(
 
 
 def miou(tp: NDArray[np.int64], fp: NDArray[np.int64], fn: NDArray[np.int64]) -> float:
-    """Mean IoU over the classes present in labels or predictions, from 0 to 1; nan where none is."""
+    """Mean IoU over the classes present in labels or predictions, from 0 to 1; nan if there is none."""
     iou = iou_from_counts(tp, fp, fn)
     present = iou[~np.isnan(iou)]
     return float(present.mean()) if len(present) else float("nan")
 
 
 def task_metrics(counts: Counts) -> TaskMetrics:
-    """The scores of all counted images together."""
+    """Scores over all counted images together."""
     iou = iou_from_counts(counts.tp, counts.fp, counts.fn)
     pixels = int(counts.tp.sum() + counts.fn.sum())
     return TaskMetrics(
@@ -94,7 +94,7 @@ def task_metrics(counts: Counts) -> TaskMetrics:
 
 
 def merge_counts(parts: Iterable[Counts]) -> Counts:
-    """The counts of all ranks as one, in the order of the pictures.
+    """Merge the counts of all ranks, in the order of the pictures.
 
     Raises:
         ValueError: a picture was counted twice.
@@ -123,32 +123,31 @@ def evaluate(
     window: SlidingWindow | None = None,
     on_batch: Callable[[], None] = lambda: None,
 ) -> Counts:
-    """Counts the pixels of this rank's pictures at a single scale, whole or in sliding windows.
+    """Evaluate a model on this rank's pictures at a single scale, whole or in sliding windows.
 
-    Rank r takes a contiguous share, so every picture is counted once whatever the world size. Logits are
-    resized bilinearly to the label's size. A model that is a module runs in eval mode and gets its modes
-    back; random states stay as they were.
+    Each rank evaluates a contiguous share of the pictures. Logits are resized bilinearly to the label's size. A module
+    runs in eval mode; its modes and the random states are restored afterwards.
 
     Args:
-        model: from normalised images `B×3×H×W` to an `Output` with logits `B×K×h×w`.
-        dataset: pictures of any sizes; a batch holds pictures of one size.
-        device: where model and counts live.
-        batch_size: pictures at a time on this rank.
-        rank: whose share to count.
-        world_size: number of shares; `merge_counts` joins them.
-        precision: of the forward pass; the resize and what follows run in float32.
-        window: the windows whose logits are averaged; None takes each picture whole.
-        on_batch: called before each batch, for whoever watches the time.
+        model: maps normalised images `B×3×H×W` to an `Output` with logits `B×K×h×w`.
+        dataset: pictures of any sizes; a batch has pictures of one size.
+        device: device of model and counts.
+        batch_size: maximum number of pictures in a batch.
+        rank: rank whose share is evaluated.
+        world_size: number of shares; `merge_counts` merges their counts.
+        precision: precision of the forward pass; the rest runs in float32.
+        window: sliding windows whose logits are averaged; None evaluates whole pictures.
+        on_batch: called before each batch, for instance as a heartbeat.
 
     Raises:
-        UsageError: the model's classes or the labels do not fit the data set's classes.
+        UsageError: the model's or the labels' classes do not match the data set's.
     """
     import torch
 
     first, last = (len(dataset) * r // world_size for r in (rank, rank + 1))
     indices: list[int] = []
     rows: list[Tensor] = []
-    with _undisturbed(model, torch.device(device)), torch.inference_mode(), _autocast(device, precision):
+    with _evaluating(model, torch.device(device)), torch.inference_mode(), _autocast(device, precision):
         for batch in _batches(dataset, range(first, last), batch_size):
             on_batch()
             indices += [index for index, _ in batch]
@@ -188,7 +187,7 @@ def _count(
             f"the model predicts {logits.shape[1]} classes, data set '{dataset.name}' has {classes}; "
             f"build the model with num_classes={classes}"
         )
-    predicted = logits.max(1).indices  # nine times as fast as argmax on a CPU
+    predicted = logits.max(1).indices  # on a CPU nine times faster than argmax
     confusion_blp = confusion_matrices(labels, predicted, classes)
     tp = confusion_blp.diagonal(dim1=1, dim2=2)
     return torch.stack([tp, confusion_blp.sum(1) - tp, confusion_blp.sum(2) - tp], dim=1)
@@ -197,12 +196,12 @@ def _count(
 def pixel_logits(
     logits_of: Callable[[Tensor], Tensor], images_b3hw: Tensor, window: SlidingWindow | None
 ) -> Tensor:
-    """Float32 logits of every pixel, `B×K×H×W`, whose largest is the predicted class.
+    """Float32 logits of every pixel, `B×K×H×W`; the argmax is the predicted class.
 
     Args:
-        logits_of: a model's logits `B×K×h×w` of pictures `B×3×H×W`, which are resized bilinearly to the pictures' size.
-        images_b3hw: pictures as `logits_of` takes them.
-        window: the windows whose logits are summed over all that a pixel lies in; None takes each picture whole.
+        logits_of: maps images `B×3×H×W` to logits `B×K×h×w`, which are resized bilinearly to the images' size.
+        images_b3hw: images for `logits_of`.
+        window: sliding windows, whose logits are summed where they overlap; None uses whole images.
     """
     if window is None:
         return resized_logits(logits_of(images_b3hw), images_b3hw)
@@ -219,7 +218,7 @@ def pixel_logits(
 
 
 def confusion_matrices(labels_bhw: Tensor, predicted_bhw: Tensor, num_classes: int) -> Tensor:
-    """Pixels by label and prediction, int64 `B×K×K`, one matrix per picture.
+    """Confusion matrices, pixels by label and prediction, int64 `B×K×K`.
 
     Args:
         labels_bhw: classes, uint8; K and above is ignored.
@@ -228,9 +227,9 @@ def confusion_matrices(labels_bhw: Tensor, predicted_bhw: Tensor, num_classes: i
     """
     import torch
 
-    size = (num_classes + 1) * num_classes  # one more row takes the ignored pixels
+    size = (num_classes + 1) * num_classes  # with one row for the ignored pixels
     pictures = len(labels_bhw)
-    # Reading and writing cells is what takes time.
+    # int32 is faster: memory traffic dominates.
     kind = torch.int32 if pictures * size < 2**31 else torch.int64
     cell = labels_bhw.clamp(max=num_classes).to(kind).mul_(num_classes).add_(predicted_bhw.to(kind))
     cell += torch.arange(pictures, device=cell.device, dtype=kind).view(-1, 1, 1) * size
@@ -239,7 +238,7 @@ def confusion_matrices(labels_bhw: Tensor, predicted_bhw: Tensor, num_classes: i
 
 
 def resized_logits(logits: Tensor, like: Tensor) -> Tensor:
-    """Float32 logits at the height and width of another tensor."""
+    """Float32 logits, resized bilinearly to the height and width of another tensor."""
     import torch
     from torch.nn.functional import interpolate
 
@@ -259,7 +258,7 @@ def _check_labels(sample: Sample, dataset: SegmentationDataset) -> None:
 def _batches(
     dataset: SegmentationDataset, indices: Iterable[int], batch_size: int
 ) -> Iterator[list[tuple[int, Sample]]]:
-    """Pictures in batches of one size each, in an order that depends on nothing but the data set."""
+    """Batches of pictures of the same size, in an order that depends only on the data set."""
     waiting: dict[tuple[int, ...], list[tuple[int, Sample]]] = {}
     for index in indices:
         sample = dataset[index]
@@ -271,8 +270,8 @@ def _batches(
 
 
 @contextlib.contextmanager
-def _undisturbed(model: Callable[..., Any], device: torch.device) -> Iterator[None]:
-    """Eval mode inside; afterwards every submodule's mode and the random states are as before."""
+def _evaluating(model: Callable[..., Any], device: torch.device) -> Iterator[None]:
+    """Set eval mode; restore every submodule's mode and the random states afterwards."""
     import torch
 
     modules = list(model.modules()) if isinstance(model, torch.nn.Module) else []

@@ -1,4 +1,4 @@
-"""All gradients of a student in one tensor, and the record of its losses: what workers tell each other in a step."""
+"""A student's gradients in one tensor for the all-reduce of a step, and the record of its losses."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 NEVER = 2**62
-"""The step at which a loss that was always finite became infinite."""
+"""`LossRecord.bad_step` while all losses are finite."""
 
 
 class GradientBuffer:
-    """All gradients of a student in one tensor: one message between workers, one norm, no copies.
+    """All gradients of a student in one tensor: one all-reduce, one norm, no copies.
 
-    Behind the gradients stand a few numbers that travel with them: the loss terms, what a balance measures, and
-    whether a worker failed.
+    A few numbers follow the gradients and are reduced with them: loss terms, squared norms of `Balance`, and whether a
+    worker failed.
     """
 
     _MAX_ATTACHED = 63
@@ -39,11 +39,11 @@ class GradientBuffer:
             parameter.grad = view.as_strided(parameter.size(), parameter.stride(), view.storage_offset())
 
     def zero(self) -> None:
-        """Clears the gradients, keeping them where they are."""
+        """Set all gradients to zero in place."""
         self.flat.zero_()
 
     def attach(self, numbers: list[Tensor], *, failed: bool) -> None:
-        """Puts this worker's numbers and its failure behind the gradients."""
+        """Write this worker's numbers and failure flag behind the gradients."""
         if failed:
             self.flat.zero_()
             self.flat[-1].fill_(1.0)
@@ -53,15 +53,15 @@ class GradientBuffer:
             )
 
     def attached(self, count: int) -> Tensor:
-        """The first `count` numbers, means over the workers once reduced."""
+        """The first `count` attached numbers; means over the workers after the reduction."""
         return self.flat[self._attached_start : self._attached_start + count].clone()
 
     def failures(self) -> Tensor:
-        """Share of the workers that told of a failure, once reduced."""
+        """Share of the workers that failed, after the reduction."""
         return self.flat[-1].clone()
 
     def clip(self, norm: float | None) -> None:
-        """Scales the student's gradients, and apart from them the method's own, down to `norm`."""
+        """Clip the norms of the student's gradients and, separately, of the method's gradients to `norm`."""
         if norm is None:
             return
         for part in (self.flat[: self._student_end], self.flat[self._student_end : self._attached_start]):
@@ -71,12 +71,15 @@ class GradientBuffer:
 
 @dataclass
 class LossRecord:
-    """Losses since the last reading, kept on the device so that no step waits for the host.
+    """Losses since the last reading, on the device so that no step synchronises.
 
     Attributes:
+        names: names of the terms.
         total: sum over `steps` of each raw term, in the order of `names`.
         failed: above 0 once any worker failed.
-        bad_step: the first step at which a term was not finite, `NEVER` if none; bad_terms: which terms.
+        bad_step: the first step at which a term was not finite, else `NEVER`.
+        bad_terms: terms that were not finite at that step.
+        steps: number of recorded steps.
     """
 
     names: tuple[str, ...]
@@ -88,7 +91,7 @@ class LossRecord:
 
     @classmethod
     def empty(cls, names: tuple[str, ...], device: torch.device) -> LossRecord:
-        """A record of no steps."""
+        """A record without steps."""
         zeros = torch.zeros(len(names), device=device)
         never = torch.full((), NEVER, dtype=torch.int64, device=device)
         return cls(
@@ -96,7 +99,7 @@ class LossRecord:
         )
 
     def add(self, step: int, values: Tensor, failed: Tensor) -> None:
-        """Takes in the terms of one step."""
+        """Add the terms of one step."""
         bad = ~torch.isfinite(values)
         at = torch.where(
             bad.any(), torch.full_like(self.bad_step, step), torch.full_like(self.bad_step, NEVER)

@@ -24,8 +24,8 @@ _LEAST_WINDOW = 32
 class PredictOptions:
     """Predict the classes of pictures: a mask with the data set's palette and an overlay of each, at its own size.
 
-    Masks lie in the output folder as the pictures lie below the folder that they share. A picture that cannot be
-    read is named and skipped. Exit codes: 0 done, 2 bad usage, or no picture could be read.
+    Masks have the pictures' relative paths, below the output folder. A picture that cannot be read is reported and
+    skipped. Exit codes: 0 done, 2 bad usage, or no picture could be read.
     """
 
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
@@ -55,10 +55,10 @@ def command(options: PredictOptions) -> int:
 
 
 def predict(options: PredictOptions) -> int:
-    """Predicts all pictures; returns 2 where none could be read, else 0.
+    """Predict all pictures; returns 2 if none could be read, else 0.
 
     Raises:
-        UsageError: options that contradict each other, no model, no picture, or an output that is an input.
+        UsageError: options exclude each other, the model or pictures are missing, or an output would overwrite an input.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

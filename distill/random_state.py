@@ -1,4 +1,4 @@
-"""A random state of one's own, so that no student's numbers depend on its company."""
+"""A separate random state per student, so that no student's random numbers depend on other students."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import Tensor
 
 
 class RandomState:
-    """A random state of one's own: inside `with`, torch draws from it; outside, nothing has happened."""
+    """A separate random state: torch uses it inside `with`, and the outer state is restored afterwards."""
 
     def __init__(self, seed: int, device: torch.device) -> None:
         self._cuda = device if device.type == "cuda" else None
         self.reseed(seed, stream=0)
 
     def reseed(self, seed: int, stream: int) -> None:
-        """Starts again from a seed; different streams of one seed are independent."""
+        """Reset to a seed; different streams of one seed are independent."""
         value = (seed * 1_000_003 + stream) % 2**63
         self._cpu_state = torch.Generator().manual_seed(value).get_state()
         self._cuda_state = (
@@ -42,6 +42,6 @@ class RandomState:
         return {"cpu": self._cpu_state, "cuda": self._cuda_state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a state of `state_dict`."""
+        """Restore a state of `state_dict`."""
         self._cpu_state = state["cpu"].cpu()
         self._cuda_state = None if state["cuda"] is None else state["cuda"].cpu()

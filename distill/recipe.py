@@ -1,4 +1,4 @@
-"""Everything about training that is not the method. Imports no torch, so that a plan can be made without it."""
+"""Training settings other than the method's. Imports no torch, so that planning does not need it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class SlidingWindow(BaseModel):
         return self
 
     def starts(self, height: int, width: int) -> list[tuple[int, int]]:
-        """Top and left of every window on a picture."""
+        """Top and left of every window of a picture."""
         rows, columns = (
             [*range(0, max(0, length - side), step), max(0, length - side)]
             for length, side, step in zip((height, width), self.size, self.stride, strict=True)
@@ -52,7 +52,7 @@ class SlidingWindow(BaseModel):
 
 
 class Recipe(BaseModel):
-    """How a model is trained. Its hash stands in every row; only rows of one hash are ranked together."""
+    """How a model is trained. Every result has the recipe's hash; only results of one hash are ranked together."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -96,7 +96,7 @@ class Recipe(BaseModel):
     channels_last: bool = Field(default=False, description="memory layout of convolutions")
 
     def lr_factor(self, step: int) -> float:
-        """Learning rate of `step` (from 0) as a share of the peak: a pure function, so nothing has to be stored."""
+        """Learning rate of `step` (from 0) over the peak rate; a pure function, so there is no scheduler state."""
         if self.schedule == "one_cycle":
             rise = self.warmup_steps or max(1, round(0.3 * self.steps))
             if step < rise:
@@ -110,7 +110,7 @@ class Recipe(BaseModel):
         return 1.0 - _half_cosine(progress)
 
     def data_key(self) -> dict[str, Any]:
-        """What trials must share to sit in one cohort: the same pictures, crops and length."""
+        """Settings that all trials of a cohort must share: batches, length and memory format."""
         return {
             "batch_size": self.batch_size,
             "steps": self.steps,
@@ -125,11 +125,11 @@ class Recipe(BaseModel):
 
 
 def digest(value: Any, length: int = 12) -> str:
-    """Hash of any JSON value: equal values, equal hash, on every machine."""
+    """Hash of a JSON value; equal values have equal hashes on every machine."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
 def _half_cosine(progress: float) -> float:
-    """Rises from 0 to 1 as `progress` goes from 0 to 1."""
+    """Half a cosine period from 0 to 1 while `progress` goes from 0 to 1."""
     return 0.5 - 0.5 * math.cos(math.pi * min(1.0, max(0.0, progress)))

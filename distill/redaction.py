@@ -1,7 +1,7 @@
-"""Takes secrets out of text before it is kept: what a run writes down is shown around.
+"""Removes secrets from text before it is stored, because a run's files are shared.
 
-Nothing of the environment is written on purpose (see `provenance`). This is for what comes along in an address, a
-command line or the message of an error.
+Environment variables are never stored on purpose (see `provenance`). This removes secrets from addresses, command lines
+and error messages.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 
 HIDDEN = "***"
-_SHORTEST = 8  # anything shorter stands in innocent text as well
+_SHORTEST = 8  # shorter values also occur in harmless text
 
 _CREDENTIALS = re.compile(r"""(\b[A-Za-z][A-Za-z0-9+.-]*:/{1,2})(?:[^\s'"/]*|[^\s'"/]*:[^\s'"]*)@""")
 _SAYS_SECRET = r"(?:key|secret|token|passw|credential|signature|auth)"
@@ -20,11 +20,11 @@ _VARIABLE = re.compile(_SAYS_SECRET, re.IGNORECASE)
 
 
 def redacted(text: str, environment: Mapping[str, str] = os.environ) -> str:
-    """The text without credentials in addresses, and without the values of variables whose names say secret.
+    """The text without credentials in addresses and without the values of secret environment variables.
 
     Args:
-        text: what is to be kept or shown.
-        environment: the variables; this process's own by default.
+        text: text to store or show.
+        environment: environment variables; those whose names suggest a secret are removed.
     """
     for name, value in environment.items():
         if len(value) >= _SHORTEST and value in text and _VARIABLE.search(name):

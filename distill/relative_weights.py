@@ -1,4 +1,4 @@
-"""How a weight is written relative to the task's loss: `balanced.<term>_weight`. Imports no torch."""
+"""Settings of weights relative to the task's loss: `balanced.<term>_weight`. Imports no torch."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from distill.errors import UsageError
 
 PREFIX = "balanced."
 STEPS = 20
-"""Steps over which the pull of a term is measured; from then on its weight stands."""
+"""Steps over which gradient norms are measured; afterwards the weight is constant."""
 
 
 def split_balanced(settings: Mapping[str, Any]) -> tuple[dict[str, Any], frozenset[str]]:
     """A method's settings without the prefix, and the terms whose weights are relative.
 
     Raises:
-        UsageError: a relative setting that is no weight, or a weight that is given both ways.
+        UsageError: a relative setting is not a weight, or a weight is given both ways.
     """
     plain = {name: value for name, value in settings.items() if not name.startswith(PREFIX)}
     terms = set()
@@ -32,10 +32,10 @@ def split_balanced(settings: Mapping[str, Any]) -> tuple[dict[str, Any], frozens
 
 
 def weight_name(setting: str) -> str:
-    """The weight that a setting `balanced.<weight>` is about.
+    """The weight of a setting `balanced.<weight>`.
 
     Raises:
-        UsageError: only weights, whose names end in `_weight`, can be relative.
+        UsageError: the setting is not a weight, whose name ends in `_weight`.
     """
     weight = setting.removeprefix(PREFIX)
     if not weight.endswith("_weight"):

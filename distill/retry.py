@@ -1,4 +1,4 @@
-"""Storage that stumbles is asked again; storage that cannot be used is told in a sentence. No ray, no torch."""
+"""Retries transient storage errors and converts permanent ones to readable messages. Imports no ray and no torch."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from distill.redaction import redacted
 T = TypeVar("T")
 
 FIRST_WAIT = 0.25  # seconds; doubled each time
-TRIES = 7  # in all about 16 s of waiting, beside what the object store's own client waits
+TRIES = 7  # about 16 s of waiting in total, in addition to the client's own retries
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
 _MISPLACED = {errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
-_PASSING = {errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.EBUSY, errno.EINTR}
+_TRANSIENT = {errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.EBUSY, errno.EINTR}
 _REFUSED = (
     "ACCESS_DENIED",
     "NO_SUCH_BUCKET",
     "INVALID_ACCESS_KEY_ID",
     "SIGNATURE_DOES_NOT_MATCH",
     "EXPIRED_TOKEN",
-    "' not found",  # said of a bucket whose region is looked for
+    "' not found",  # message for an unknown bucket whose region is looked up
 )
 
 
 class Remedy(NamedTuple):
-    """What a person can do about storage that cannot be used.
+    """What the user can do about storage that cannot be used, for error messages.
 
     Attributes:
         elsewhere: how to choose another place, such as "choose another --output".
-        after: how it goes on once the storage is seen to, as a sentence without its full stop.
+        after: what happens once the storage works again, as a sentence without its full stop.
     """
 
     elsewhere: str
@@ -43,17 +43,17 @@ class Remedy(NamedTuple):
 
 
 def with_retries(action: Callable[[], T], *, place: str, is_local: bool, remedy: Remedy) -> T:
-    """Runs an action on storage, again where it may have stumbled; the action must be safe to repeat.
+    """Run an action on storage and retry it after transient errors; the action must be idempotent.
 
     Args:
-        action: reads or writes one file whole, or lists or deletes.
+        action: reads or writes one whole file, or lists or deletes.
         place: the file, for the message.
-        is_local: a disk or a network folder, whose errors tell what they are; an object store's do not.
-        remedy: what to do about it, for the message.
+        is_local: whether the storage is a file system, whose errors have an errno; an object store's do not.
+        remedy: what the user can do, for the message.
 
     Raises:
-        FileNotFoundError: nothing is there.
-        UsageError: the storage is full, read-only, forbidden, not what it should be, or was not reached for long.
+        FileNotFoundError: the file does not exist.
+        UsageError: the storage is full, read-only, forbidden, of another kind, or failed in all attempts.
     """
     for attempt in range(TRIES):
         try:
@@ -61,9 +61,9 @@ def with_retries(action: Callable[[], T], *, place: str, is_local: bool, remedy:
         except FileNotFoundError:
             raise
         except OSError as error:
-            sentence = _hopeless(error, place, remedy.elsewhere)
-            passing = not is_local or error.errno in _PASSING
-            if sentence is None and not passing:
+            sentence = _permanent_error(error, place, remedy.elsewhere)
+            transient = not is_local or error.errno in _TRANSIENT
+            if sentence is None and not transient:
                 raise
             if sentence is None and attempt == TRIES - 1:
                 sentence = (
@@ -75,8 +75,8 @@ def with_retries(action: Callable[[], T], *, place: str, is_local: bool, remedy:
     raise AssertionError("the last try either returns or raises")
 
 
-def _hopeless(error: OSError, place: str, elsewhere: str) -> str | None:
-    """What to say of an error that no further try mends; None for others."""
+def _permanent_error(error: OSError, place: str, elsewhere: str) -> str | None:
+    """The message for an error that a retry cannot fix; None for others."""
     if error.errno in _FULL:
         return f"{place} cannot be written, its disk is full ({_first_line(error)}); make room"
     if error.errno in _FORBIDDEN:

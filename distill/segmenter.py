@@ -1,4 +1,4 @@
-"""A trained model in the hand: from a picture to its classes, whatever the picture's size and the model's file."""
+"""Inference with a trained model, for pictures of any size and model files of all formats."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from distill.models import SegmentationModel, load_model
 from distill.recipe import SlidingWindow
 
 EVEN = 32
-"""Sides that every backbone takes which takes more than one size."""
+"""Sides that are multiples of this are accepted by every backbone without a fixed size."""
 
 ONNX_INPUT, ONNX_CLASSES, ONNX_LOGITS, ONNX_METADATA = "image", "classes", "logits", "distill"
 
@@ -33,9 +33,9 @@ class Segmenter:
     Attributes:
         classes: names by label.
         palette: a colour (R, G, B) per class.
-        window: the sliding windows that the model was scored in; None is whole.
-        logits_of: from RGB bytes `B×3×H×W` on `device` to logits `B×K×h×w`.
-        device: where it computes.
+        window: the sliding windows that the model was evaluated with; None is whole pictures.
+        logits_of: maps RGB bytes `B×3×H×W` on `device` to logits `B×K×h×w`.
+        device: device of the model.
     """
 
     classes: tuple[str, ...]
@@ -45,10 +45,10 @@ class Segmenter:
     device: torch.device
 
     def labels(self, image_hw3: NDArray[np.uint8], window: SlidingWindow | None = None) -> NDArray[np.uint8]:
-        """The class of every pixel of an RGB picture, `H×W`; with `window` in sliding windows, else whole.
+        """Predict the class of every pixel `H×W` of an RGB picture, in sliding windows if `window` is given.
 
         Raises:
-            UsageError: the model does not take pictures of this size.
+            UsageError: the model does not accept pictures of this size.
         """
         images_13hw = torch.tensor(image_hw3, device=self.device).permute(2, 0, 1)[None]
         with torch.inference_mode():
@@ -57,10 +57,10 @@ class Segmenter:
 
 
 def load_segmenter(path: str | Path, device: str = "cpu") -> Segmenter:
-    """A model file of this project (`.safetensors`), or one that `python -m distill.export` wrote (`.onnx`).
+    """Load a model file of this project (`.safetensors`) or of `python -m distill.export` (`.onnx`).
 
     Raises:
-        UsageError: no such file, not one of these, a damaged one, or no such device.
+        UsageError: the file is missing, damaged or of another kind, or the device does not exist.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("device is cuda, and torch finds no GPU here; leave --device out")
@@ -78,10 +78,10 @@ def load_segmenter(path: str | Path, device: str = "cpu") -> Segmenter:
 
 
 def padded_logits(model: SegmentationModel, images_b3hw: Tensor) -> Tensor:
-    """A model's logits; where it takes only even sides, of the picture continued to multiples of 32 and cut again.
+    """A model's logits; if it rejects the size, pictures are padded to multiples of 32 and the logits cropped.
 
     Raises:
-        UsageError: the model does not take pictures of this size even so.
+        UsageError: the model does not accept the padded size either.
     """
     height, width = images_b3hw.shape[-2:]
     try:
@@ -90,12 +90,12 @@ def padded_logits(model: SegmentationModel, images_b3hw: Tensor) -> Tensor:
     except UsageError:
         if height % EVEN == 0 and width % EVEN == 0:
             raise
-    padded = continued(images_b3hw)
-    return resized_logits(model(padded).logits, padded)[..., :height, :width]
+    larger = padded(images_b3hw)
+    return resized_logits(model(larger).logits, larger)[..., :height, :width]
 
 
-def continued(images_b3hw: Tensor) -> Tensor:
-    """Pictures whose last row and column are repeated until both sides are multiples of 32."""
+def padded(images_b3hw: Tensor) -> Tensor:
+    """Pictures padded to multiples of 32 by repeating the last row and column."""
     height, width = images_b3hw.shape[-2:]
     rest = (0, -width % EVEN, 0, -height % EVEN)
     if images_b3hw.is_floating_point():
@@ -110,26 +110,26 @@ def _of_graph(path: Path, device: str) -> Segmenter:
         raise UsageError(f"{path} needs onnxruntime: pip install 'heteroakd[onnx]'") from None
     if not path.is_file():
         raise UsageError(f"model '{path}' is not a file")
-    wanted = (
+    providers = (
         ["CUDAExecutionProvider", "CPUExecutionProvider"] if device == "cuda" else ["CPUExecutionProvider"]
     )
-    if wanted[0] not in onnxruntime.get_available_providers():
+    if providers[0] not in onnxruntime.get_available_providers():
         raise UsageError(
             "device is cuda, and this onnxruntime computes on the CPU alone; install onnxruntime-gpu, or use the "
             ".safetensors file"
         )
     try:
-        session = onnxruntime.InferenceSession(path, providers=wanted)
-    except Exception as error:  # onnxruntime has a dozen kinds, with no parent of their own
+        session = onnxruntime.InferenceSession(path, providers=providers)
+    except Exception as error:  # onnxruntime's error classes have no common base
         raise UsageError(f"model '{path}' cannot be read by onnxruntime: {error}") from error
-    told = session.get_modelmeta().custom_metadata_map.get(ONNX_METADATA)
-    if told is None:
+    text = session.get_modelmeta().custom_metadata_map.get(ONNX_METADATA)
+    if text is None:
         raise UsageError(f"model '{path}' was not written by python -m distill.export: it names no classes")
-    metadata = json.loads(told)
+    metadata = json.loads(text)
 
     def logits_of(images_b3hw: Tensor) -> Tensor:
         height, width = images_b3hw.shape[-2:]
-        pictures = images_b3hw if metadata["sizes"] == "any" else continued(images_b3hw)
+        pictures = images_b3hw if metadata["sizes"] == "any" else padded(images_b3hw)
         feed = {ONNX_INPUT: pictures.permute(0, 2, 3, 1).contiguous().cpu().numpy()}
         try:
             (logits,) = session.run([ONNX_LOGITS], feed)

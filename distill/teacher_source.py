@@ -1,6 +1,6 @@
-"""Where a teacher's weights may come from, as configs. Imports pydantic and nothing slower.
+"""Configs of a teacher's weights. Imports nothing slower than pydantic.
 
-No config names code: each kind is one known way to read one kind of file. Weights are read as plain tensors.
+No config names code to run: each kind reads one file format. Weights are read as plain tensors.
 """
 
 from __future__ import annotations
@@ -77,16 +77,16 @@ TeacherSource = Annotated[
     Field(discriminator="kind"),
     BeforeValidator(_path_alone),
 ]
-"""Any of them; a plain string is the path of a `RunSource`."""
+"""Any source; a plain string is the path of a `RunSource`."""
 
 
 def brings_network(source: TeacherSource | None) -> bool:
-    """Whether a source says itself what its network is, so that `model` is a name for the board and no more."""
+    """Whether a source defines its network, so that `model` is only a name on the leaderboard."""
     return isinstance(source, TransformersSource | ProgramSource)
 
 
 ClassMap = dict[str, tuple[TapName, ...]]
-"""The data set's class → the teacher's classes (by name or number) whose probabilities add up to it."""
+"""Maps a class of the data set to the teacher's classes (name or number) whose probabilities are summed."""
 
 
 def _one_as_many(value: Any) -> Any:
@@ -96,4 +96,4 @@ def _one_as_many(value: Any) -> Any:
 
 
 WrittenClassMap = Annotated[ClassMap, BeforeValidator(_one_as_many)]
-"""A class map as people write it: one class need not stand in a list."""
+"""A class map in a config file, where a single class need not be in a list."""

@@ -1,8 +1,8 @@
-"""A student's training: its state, and one step of it.
+"""Training of one student: its state and its training step.
 
-A student depends on its own specification and on the batches, never on its company: it has its own random state,
-swapped in around each step, and its own gradients. What several students share (the batch, the teacher's forward)
-is the iterator's business.
+A student's result depends on its specification and on the batches only, not on other students in the process: it has
+its own random state, which is active during its step, and its own gradients. Batches and teacher outputs, which several
+students may share, are computed by the caller.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from distill.recipe import Recipe
 from distill.relative_weights import split_balanced
 
 Reduce = Callable[[Tensor], Callable[[], None]]
-"""Begins to replace a tensor by its mean over all data-parallel workers; who calls what it returns waits until it is there."""
+"""Starts to replace a tensor by its mean over all data-parallel workers; the returned function waits for the result."""
 
 State = dict[str, Any]
 
@@ -36,9 +36,11 @@ class Batch:
     """One worker's share of a batch.
 
     Attributes:
-        images: normalised, `B×3×H×W`. labels: `B×H×W`, int64, 255 is ignored. index: picture numbers, `B`.
-        teacher: the teacher's output for these images, or None where nobody needs it.
-        valid_mean: valid pixels of a worker's share, mean over the workers; None where one worker has all.
+        images: normalised images, `B×3×H×W`.
+        labels: int64, `B×H×W`, 255 is ignored.
+        index: index of each picture in the data set, `B`.
+        teacher: the teacher's output for these images; None if no method needs it.
+        valid_mean: mean number of valid pixels per worker; None for a single worker with whole batches.
     """
 
     images: Tensor
@@ -51,7 +53,7 @@ class Batch:
     def shared(
         cls, images: Tensor, labels: Tensor, index: Tensor, teacher: Output | None, reduce: Reduce | None
     ) -> Batch:
-        """A worker's share of a batch; the workers tell each other how many valid pixels they have."""
+        """Create a worker's share of a batch; `reduce` averages the number of valid pixels over the workers."""
         if reduce is None:
             return cls(images, labels, index, teacher)
         valid = valid_pixels(labels).sum(dtype=torch.float32)
@@ -59,7 +61,7 @@ class Batch:
         return cls(images, labels, index, teacher, valid)
 
     def split(self, parts: int) -> list[Batch]:
-        """Equal micro-batches, in order."""
+        """The batch as equal micro-batches, in order."""
         if parts == 1:
             return [self]
         size = self.images.shape[0] // parts
@@ -78,7 +80,7 @@ class Batch:
         ]
 
     def weight(self) -> Tensor | None:
-        """What a mean over this share's valid pixels counts in the mean over all shares; None where it is all."""
+        """Weight of this share's mean in the global mean over valid pixels; None if the share is the whole batch."""
         if self.valid_mean is None:
             return None
         return valid_pixels(self.labels).sum(dtype=torch.float32) / self.valid_mean.clamp(min=1)
@@ -86,7 +88,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class StudentSpec:
-    """All that decides a student's training but the pictures."""
+    """Everything that decides a student's training except the batches."""
 
     model: str
     options: Mapping[str, Any]
@@ -98,7 +100,7 @@ class StudentSpec:
 
 
 class NonFiniteLossError(RuntimeError):
-    """A loss became nan or infinite; names the terms and the step."""
+    """A loss is nan or infinite; the message names the terms and the step."""
 
     def __init__(self, terms: list[str], step: int) -> None:
         self.step = step
@@ -108,7 +110,7 @@ class NonFiniteLossError(RuntimeError):
 
 
 class Student:
-    """A model under training with its method, optimiser and random state."""
+    """A model in training with its method, optimiser and random state."""
 
     def __init__(
         self,
@@ -138,7 +140,7 @@ class Student:
                 **settings,
             )
             self.method: Method = method.to(device)
-        # From here on each worker draws its own numbers (dropout); until here all built the same weights.
+        # Initial weights are the same on all workers; from here on each worker has its own random numbers (dropout).
         self._random.reseed(spec.seed, stream=rank + 1)
         self.optimizer = _optimizer(spec.recipe, self.model, self.method)
         self.balance = Balance(balanced, device)
@@ -156,19 +158,19 @@ class Student:
 
     @property
     def scored_model(self) -> SegmentationModel:
-        """The model that is evaluated and kept: the averaged one where the recipe asks for it."""
+        """The model that is evaluated and saved: the averaged one if the recipe has `ema_decay`."""
         return self.model if self.average is None else cast(SegmentationModel, self.average.module)
 
     def train_step(self, batch: Batch) -> None:
-        """One optimiser step on one batch.
+        """Do one optimiser step on one batch.
 
-        An error of model or method is kept for `check`, so that workers stay in step with each other.
+        An error of model or method is raised later by `check`, so that all workers still take part in the reduction.
         """
         self.begin_step(batch)
         self.end_step()
 
     def begin_step(self, batch: Batch) -> None:
-        """The first half of a step: gradients, on their way to the other workers while something else is computed."""
+        """First half of a step: compute gradients and start their reduction, which overlaps with other work."""
         recipe = self.spec.recipe
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * recipe.lr_factor(self.step)
@@ -187,7 +189,7 @@ class Student:
         self._send(terms, squares)
 
     def end_step(self) -> None:
-        """The second half: waits for the other workers' gradients, and steps."""
+        """Second half of a step: wait for the reduced gradients and update the weights."""
         self._receive()
         self._gradients.clip(self.spec.recipe.clip_norm)
         self.optimizer.step()
@@ -196,7 +198,7 @@ class Student:
         self.step += 1
 
     def _backward(self, batch: Batch, squares: Tensor) -> dict[str, Tensor]:
-        """Gradients of the batch, in micro-batches; returns the raw terms' means and adds to the balance's squares."""
+        """Accumulate gradients over micro-batches; returns the raw terms' means and adds to `squares`."""
         parts = self.spec.recipe.accumulate
         terms: dict[str, Tensor] = {}
         for part in batch.split(parts):
@@ -210,7 +212,7 @@ class Student:
         return terms
 
     def _forward(self, batch: Batch) -> tuple[Output, dict[str, Tensor]]:
-        """The student's output, and the raw terms, unweighted: the task's cross-entropy and the method's own."""
+        """The student's output and the unweighted terms: the task's cross-entropy and the method's terms."""
         with autocast(self.spec.recipe.precision, self.device):
             output = self.model(batch.images)
         task = cross_entropy(output.logits, batch.labels)
@@ -224,18 +226,18 @@ class Student:
         return 1.0 if term == "task" else self.method.weights[term] * self.balance.factor(term)
 
     def _total(self, terms: Mapping[str, Tensor]) -> Tensor:
-        """The one place where weights are applied."""
+        """The weighted sum of the terms. Weights are applied nowhere else."""
         return torch.stack([self._weight(name) * term for name, term in terms.items()]).sum()
 
     def _send(self, terms: Mapping[str, Tensor], squares: Tensor) -> None:
-        """Sends gradients and terms to the other workers, in one message that also tells of a failure."""
+        """Start the reduction of gradients, terms and failure flag in one tensor."""
         self._sent_names = tuple(terms) or self.losses.names
         self._gradients.attach([*terms.values(), *squares.flatten()], failed=self._failure is not None)
         if self._reduce is not None:
             self._finish_reduce = self._reduce(self._gradients.flat)
 
     def _receive(self) -> None:
-        """Means of gradients and terms over the workers."""
+        """Wait for the reduction and record the mean terms."""
         if self._finish_reduce is not None:
             self._finish_reduce()
             self._finish_reduce = None
@@ -248,11 +250,11 @@ class Student:
         self.balance.add(measured)
 
     def check(self) -> None:
-        """Waits for the device and raises if the student cannot go on; the same on every worker.
+        """Synchronise with the device and raise if the student failed, on every worker alike.
 
         Raises:
             NonFiniteLossError: a term was nan or infinite.
-            Exception: what model or method raised.
+            Exception: the error of model or method.
         """
         if self._failure is not None:
             raise self._failure
@@ -265,9 +267,9 @@ class Student:
             raise NonFiniteLossError(bad, bad_step)
 
     def read_losses(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Mean raw and weighted terms since the last reading; empties the record.
+        """Mean raw and weighted terms since the last call; resets the record.
 
-        A relative weight counts as it is now.
+        Relative weights have their current value.
         """
         record = self.losses
         raw = {n: t / max(1, record.steps) for n, t in zip(record.names, record.total.tolist(), strict=True)}
@@ -275,7 +277,7 @@ class Student:
         return raw, {name: float(self._weight(name)) * value for name, value in raw.items()}
 
     def average_buffers(self) -> None:
-        """Gives every worker the mean of the workers' running statistics, before a model is scored or kept."""
+        """Average the running statistics over the workers, before a model is evaluated or saved."""
         if self._reduce is None:
             return
         modules = (self.model, *([self.average] if self.average is not None else []))
@@ -297,7 +299,7 @@ class Student:
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Goes on from a state of `state_dict`, on whatever device it lies; the next losses are the same to the bit."""
+        """Restore a state of `state_dict` from any device; the next losses are the same to the bit."""
         self.step = int(state["step"])
         self.model.load_state_dict(state["model"])
         self.method.load_state_dict(state["method"])
@@ -315,19 +317,19 @@ class Student:
 
 @contextmanager
 def autocast(precision: str, device: torch.device) -> Iterator[None]:
-    """Forward passes under bfloat16 autocast where the recipe says so."""
+    """Enable bfloat16 autocast if the precision is bf16."""
     with torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext():
         yield
 
 
 def teacher_output(teacher: nn.Module, images: Tensor, precision: str) -> Output:
-    """The frozen teacher's output for a batch, without a graph."""
+    """The frozen teacher's output for a batch, without autograd."""
     with torch.no_grad(), autocast(precision, images.device):
         return cast(Output, teacher(images))
 
 
 def _optimizer(recipe: Recipe, model: SegmentationModel, method: nn.Module) -> torch.optim.Optimizer:
-    """SGD or AdamW; heads and the method's projectors at the heads' rate; AdamW decays no norm and no bias."""
+    """SGD or AdamW. Heads and the method's parameters have the heads' rate; AdamW does not decay norms and biases."""
     head = {id(p) for p in model.head_parameters()}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter, is_head in [

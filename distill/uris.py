@@ -1,4 +1,4 @@
-"""Addresses of storage: a URI that `pyarrow.fs` knows, such as s3://bucket/folder?region=eu-west-1, or a local path."""
+"""Addresses of storage: a local path, or a URI of `pyarrow.fs` such as s3://bucket/folder?region=eu-west-1."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def is_uri(address: str) -> bool:
 
 
 def display_uri(address: str, path: str = "") -> str:
-    """Where a place, or a file below it, lies, for people: without a URI's credentials and options."""
+    """An address, optionally of a file below it, for messages: without credentials and options."""
     if is_uri(address):
         address = _CREDENTIALS.sub(r"\1", address.split("?")[0])
     return f"{address}/{path}" if path else address
 
 
 def join_uri(address: str, path: str) -> str:
-    """The address of a file or folder below another; a URI's options stay."""
+    """The address of a file or folder below another; a URI's options are preserved."""
     place, mark, options = address.partition("?") if is_uri(address) else (address, "", "")
     return f"{place}/{path}{mark}{options}"
 
@@ -34,7 +34,7 @@ def open_filesystem(address: str, remedy: Remedy) -> tuple[Any, str]:
     """The `pyarrow.fs` file system of an address, and the path in it.
 
     Raises:
-        UsageError: no file system takes the address, or its store is not reached or refuses.
+        UsageError: the address is invalid, or its store cannot be reached or refuses access.
     """
     import pyarrow as pa
     import pyarrow.fs
@@ -43,7 +43,7 @@ def open_filesystem(address: str, remedy: Remedy) -> tuple[Any, str]:
         return pyarrow.fs.LocalFileSystem(), address
     uri = address
     if uri.startswith("s3://") and "allow_delayed_open" not in uri:
-        # Small objects then go out as one PUT instead of a multipart upload of three requests.
+        # Small objects are then written by one PUT instead of a multipart upload of three requests.
         uri += ("&" if "?" in uri else "?") + "allow_delayed_open=true"
 
     def find() -> tuple[Any, str]:
@@ -51,7 +51,7 @@ def open_filesystem(address: str, remedy: Remedy) -> tuple[Any, str]:
         return filesystem, path.rstrip("/")
 
     try:
-        # not without asking the store: one that is given no region looks for its bucket's
+        # this may send a request: without a region pyarrow looks up the bucket's
         return with_retries(find, place=display_uri(address), is_local=False, remedy=remedy)
     except UsageError:
         raise

@@ -1,7 +1,7 @@
-"""Reads YAML that people write: plain values only, within limits, with the place of every node.
+"""Reads YAML files of users: plain values only, within limits, with the line of every node.
 
-What is refused here need be thought of nowhere else: objects of Python, numbers that are none or fit no column, text
-that steers a terminal, keys that stand twice, and aliases that unfold to more than any memory holds.
+It refuses Python objects, numbers that are not finite or too large, control characters, duplicate keys, and aliases that
+expand to too many values, so other modules need not check for them.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _PLAIN = {f"{_TAG}{name}" for name in ("null", "bool", "int", "float", "str", "s
 
 
 def parse_yaml(text: str | bytes, place: str) -> tuple[Any, yaml.Node | None]:
-    """The content of a document, and its tree of nodes with their lines; (None, None) of an empty one.
+    """Parse a document; returns its content and its tree of nodes, or (None, None) if it is empty.
 
     Args:
         text: the document; bytes are UTF-8.
-        place: where it stands, for errors.
+        place: name of the document, for errors.
 
     Raises:
-        UsageError: not YAML, or more than plain values within the limits; names place and line.
+        UsageError: the text is not valid YAML, or contains refused values; the message names place and line.
     """
     if isinstance(text, bytes):
         text = _decoded(text, place)
@@ -66,16 +66,16 @@ def _decoded(data: bytes, place: str) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """A safe loader that leaves dates as text: nothing here is a date, and a name may look like one."""
+    """A safe loader that reads dates as text, because names may look like dates."""
 
-    yaml_implicit_resolvers = {  # noqa: RUF012 - the attribute's name and kind are PyYAML's
+    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML defines this attribute
         first: [(tag, pattern) for tag, pattern in found if tag != f"{_TAG}timestamp"]
         for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
 
 class _Walk:
-    """Looks at every node as often as it stands in the document once aliases are unfolded."""
+    """Checks every node, once for each time that it occurs after aliases are expanded."""
 
     def __init__(self, loader: _Loader, place: str) -> None:
         self._loader = loader
@@ -83,7 +83,7 @@ class _Walk:
         self._left = MOST_NODES
 
     def check(self, node: yaml.Node, level: int) -> None:
-        """Raises UsageError at the first node that is not plain."""
+        """Raise UsageError at the first node that is not allowed."""
         self._left -= 1
         if self._left < 0:
             raise self._fault(
@@ -119,7 +119,7 @@ class _Walk:
                 )
             if (key.tag, key.value) in seen:
                 raise self._fault(
-                    key, f"key '{key.value}' stands twice in one mapping, must stand once; remove one"
+                    key, f"key '{key.value}' occurs twice in one mapping, must occur once; remove one"
                 )
             seen.add((key.tag, key.value))
 
@@ -141,7 +141,7 @@ class _Walk:
             )
 
     def _constructed(self, node: yaml.Node) -> Any:
-        """The scalar's value; an explicit tag may claim what its text is not."""
+        """The scalar's value; raises UsageError if its text does not match its explicit tag."""
         try:
             return self._loader.construct_object(node)
         except (ValueError, KeyError, IndexError, OverflowError, AttributeError, TypeError):

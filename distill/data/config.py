@@ -41,11 +41,11 @@ class _Config(BaseModel):
 
 
 class ScenesConfig(_Config):
-    """Generated street scenes: drawn on the fly, the same pixels on every machine.
+    """Generated street scenes: drawn on the fly, with the same pixels on every machine.
 
     Building and vegetation, road and sidewalk, car and sign, person and pole are twins: same shapes, same
-    places, same mean colours. What tells one twin from the other is a local texture or a mark far away in
-    the picture, in the proportion that `context` sets (see `distill.data.scenes`).
+    places, same mean colours. They differ in a local texture or in a distant mark of the picture; `context` is the share of
+    the latter (see `distill.data.scenes`).
     """
 
     kind: Literal["scenes"] = "scenes"
@@ -70,7 +70,7 @@ class ScenesConfig(_Config):
     noise: float = Field(
         0.06, ge=0, le=0.5, description="standard deviation of the noise, as a share of white"
     )
-    clutter: float = Field(0.5, ge=0, le=1, description="how many objects and shadows stand in a scene")
+    clutter: float = Field(0.5, ge=0, le=1, description="amount of objects and shadows in a scene")
     ignore_border: int = Field(
         0, ge=0, le=8, description="ignored pixels on either side of a border between regions of two classes"
     )
@@ -126,7 +126,7 @@ class DiskConfig(_Config):
 
 
 class CutConfig(DiskConfig):
-    """A data set without a tune split of its own: one is cut out of train."""
+    """A data set without a published tune split: one is taken out of train."""
 
     tune_share: float = Field(
         0.1, gt=0, lt=1, description="share of the train images held out as tune split, at most"
@@ -296,7 +296,7 @@ class FolderConfig(CutConfig):
         for what in ("value", "name"):
             values = [getattr(label, what) for label in self.classes]
             if twice := [value for value in values if values.count(value) > 1]:
-                raise ValueError(f"{what} {twice[0]!r} stands twice in classes, must be one class's own")
+                raise ValueError(f"{what} {twice[0]!r} occurs twice in classes, must be unique")
         if both := sorted({label.value for label in self.classes} & set(self.ignored)):
             raise ValueError(f"value {both[0]} is a class and ignored, must be one of them; change `ignored`")
         return self

@@ -93,7 +93,9 @@ def find_pairs(root: File, layout: Layout, source: Source) -> list[Pair]:
         raise UsageError(_unpaired(root, source, unlabelled, unseen))
     if not keys:
         named = (
-            f"{root / source.listed} names none" if source.listed else f"none lie in {root / source.images}"
+            f"{root / source.listed} names none"
+            if source.listed
+            else f"there are none in {root / source.images}"
         )
         raise UsageError(f"no pictures: {named}, must be at least one; {_remedy(layout)}")
     return [Pair(images[key], labels[key], key) for key in sorted(keys)]
@@ -123,7 +125,9 @@ def read_keys(path: File, suffixes: tuple[str, ...]) -> list[str]:
     for number, line in enumerate(lines, 1):
         key = _without_suffix(line.strip(), suffixes)
         if key in keys:
-            raise UsageError(f"{path}:{number}: '{key}' stands in line {keys[key]} already, must stand once")
+            raise UsageError(
+                f"{path}:{number}: '{key}' is already in line {keys[key]}, must occur once; remove one"
+            )
         if key:
             keys[key] = number
     return list(keys)
@@ -136,7 +140,7 @@ def _files(root: File, folder: str, suffixes: tuple[str, ...], layout: Layout) -
         key = _without_suffix(name, suffixes)
         if key in found:
             raise UsageError(
-                f"{file} and {found[key]} are one picture by name, must be told apart; rename or remove one"
+                f"{file} and {found[key]} have the same name without suffix, must differ; rename or remove one"
             )
         found[key] = file
     if not found:

@@ -25,7 +25,7 @@ class RemoteCopiesConfig(BaseModel):
     folder: str = Field(
         "~/.cache/heteroakd/pictures",
         min_length=1,
-        description="a folder of each machine's own, on a disk; ~ is the home of whoever trains there",
+        description="a local folder on each machine's disk; ~ is the home folder of the user who trains",
     )
     gigabytes: float = Field(
         50, gt=0, le=1e6, description="most that the folder holds; what was longest unused makes room"
@@ -64,7 +64,7 @@ class RemoteCopies:
             except OSError as error:
                 if error.errno != errno.ENOSPC:  # on a full disk nothing is stored, which is no error
                     raise UsageError(
-                        f"copies of pictures cannot be kept in {self.config.place} ({error.strerror}), must be a "
+                        f"copies of pictures cannot be stored in {self.config.place} ({error.strerror}), must be a "
                         "folder that may be written here; set operation.remote_copies.folder"
                     ) from error
             found = self._open_copy(name, size)

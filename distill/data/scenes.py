@@ -6,7 +6,7 @@ texture, the first has horizontal and the second vertical stripes. Told apart by
 checkerboard, and the first is
 
 ====================  ========  =============================================================
-twins                 region    told by layout: the first is …
+twins                 region    by layout, the first is …
 ====================  ========  =============================================================
 road, sidewalk        ground    … on the side of the kerb where the sun is not
 person, pole          uprights  … the class of all uprights if the balloon is red, not blue

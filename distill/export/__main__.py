@@ -48,10 +48,10 @@ def print_export(options: ExportOptions) -> int:
 
 
 def export(options: ExportOptions) -> list[str]:
-    """Writes weights, graph and card; returns what to tell.
+    """Write weights, graph and card; returns the lines to print.
 
     Raises:
-        UsageError: nothing such to export, or a model of which onnxruntime gives something else than torch.
+        UsageError: there is no such model, or onnxruntime's outputs differ from torch's.
     """
     from dataclasses import replace
 
@@ -81,7 +81,7 @@ def export(options: ExportOptions) -> list[str]:
         raise UsageError(
             f"folder {output} cannot be made: {error.strerror}; choose another --output"
         ) from error
-    for earlier in (weights, onnx, output / CARD):  # an earlier export's would be another model
+    for earlier in (weights, onnx, output / CARD):  # files of an earlier export
         earlier.unlink(missing_ok=True)
     graph: Graph | None = None
     if options.onnx:
@@ -90,14 +90,14 @@ def export(options: ExportOptions) -> list[str]:
     files = [weights, *([onnx] if graph else [])]
     (output / CARD).write_text(model_card(source, files, graph), encoding="utf-8")
     named = f"{row['method']} on {row['pair']}, seed {row['seed']}" if row else source.name
-    told = [f"{named}: {', '.join(file.name for file in files)} and {CARD} in {output}"]
+    lines = [f"{named}: {', '.join(file.name for file in files)} and {CARD} in {output}"]
     for check in graph.checks if graph else ():
         count, height, width = check.size
-        told.append(
+        lines.append(
             f"onnxruntime beside torch on {count} of {height}×{width}: logits differ by {check.logits:.2g} of "
             f"{check.scale:.3g} at most, {100 * check.pixels:.2g} % of the pixels have another class"
         )
-    return told
+    return lines
 
 
 if __name__ == "__main__":

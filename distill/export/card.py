@@ -1,4 +1,4 @@
-"""MODEL_CARD.md of an exported model: the board's card of the student, and how to use the files beside it."""
+"""MODEL_CARD.md of an exported model: the leaderboard's card of the student, and how to use the files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from distill.export.source import Source
 from distill.models.costs import count_cost
 
 USE = "\n## Use\n"
-"""Where a board's card tells how to load weights inside a run; an exported model has its own section."""
+"""Heading of the section about use in a leaderboard's card; an exported model has its own section."""
 
 _SIZES = {
     "any": "of any size",
@@ -20,7 +20,7 @@ _SIZES = {
 
 
 def model_card(source: Source, files: Sequence[Path], graph: Graph | None) -> str:
-    """The card's text; `files` are those beside it."""
+    """The card's text; `files` are the exported files."""
     if source.row is None:
         top = "\n".join(_bare(source))
     else:
@@ -30,13 +30,13 @@ def model_card(source: Source, files: Sequence[Path], graph: Graph | None) -> st
 
 
 def _bare(source: Source) -> Iterator[str]:
-    """What one model file tells of itself, without a board."""
+    """Lines about a model file without a leaderboard."""
     options, notes = source.model.options, source.metadata.notes
     height, width = notes.get("crop", (512, 512))
     cost = count_cost(options, height, width)
     yield from (f"# {_code(options.name)}", "", "A semantic segmentation model, exported from one file.", "")
     yield (
-        "No board stands beside it, so this card gives no score. `python -m distill.export RUN --pair NAME` on the run "
+        "The file comes without a leaderboard, so this card gives no score. `python -m distill.export RUN --pair NAME` on the run "
         "that it came from does."
     )
     yield from ("", "| | |", "| --- | --- |")
@@ -56,8 +56,8 @@ def _use(source: Source, graph: Graph | None) -> Iterator[str]:
         "that either has; 100 points are a perfect map. It was measured on the test split of the data set named below, "
         + ("in sliding windows" if metadata.window else "on whole pictures")
         + ", at the pictures' own size. FLOPs are of one picture, a multiply-accumulate is two; latency is the median "
-        "of one picture at a time on the device named. An interval tells how far the mean would move with other seeds, "
-        "not how far the scores of pictures spread."
+        "of one picture at a time on the device named. An interval describes the variation of the mean over seeds, "
+        "not the variation of the scores over pictures."
     )
     yield from ("", "## Intended use", "")
     yield (
@@ -152,7 +152,7 @@ def _code(text: str) -> str:
 
 
 def _text(text: str) -> str:
-    """Words of others as words: no table, no markup."""
+    """Foreign text with Markdown characters escaped."""
     for mark in "\\`*_[]<>|":
         text = text.replace(mark, f"\\{mark}")
     return text

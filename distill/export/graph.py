@@ -1,4 +1,4 @@
-"""A model as an ONNX graph from bytes to classes, held to the model by onnxruntime before it is handed out."""
+"""Exports a model as an ONNX graph from bytes to classes, and checks it with onnxruntime."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ OPSET = 18
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
 _TRACED = (2, 3 * EVEN, 5 * EVEN)
 _ELSEWHERE = {"any": (1, 131, 97), "even": (1, 4 * EVEN, 2 * EVEN)}
-# Float32 sums in another order; more than this is another network.
-_MOST = 1e-3
+# Tolerance relative to the largest logit: float32 sums in another order differ by less.
+_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
 class Check:
-    """What onnxruntime gave beside torch on pictures of noise of one size.
+    """Comparison of onnxruntime with torch on images of noise of one size.
 
     Attributes:
-        size: pictures, height and width.
-        logits: largest difference of two logits.
-        scale: largest absolute logit, to read that by.
+        size: number of images, height and width.
+        logits: largest absolute difference of a logit.
+        scale: largest absolute logit.
         pixels: share of the pixels whose class differs.
     """
 
@@ -50,12 +50,12 @@ class Check:
 
 @dataclass(frozen=True)
 class Graph:
-    """A written graph, and what the check found.
+    """A written graph and its checks.
 
     Attributes:
-        sizes: of the pictures that it takes: `any`, `even` (multiples of 32), or one as H×W.
-        opset: of ONNX.
-        checks: one per size and number.
+        sizes: accepted image sizes: `any`, `even` (multiples of 32), or one size as H×W.
+        opset: ONNX opset version.
+        checks: one per checked size.
     """
 
     sizes: str
@@ -64,14 +64,14 @@ class Graph:
 
 
 class _Form(NamedTuple):
-    """How free a graph is, and the sizes to trace it with (the first) and to check it at."""
+    """Accepted sizes of a graph, and the shapes to trace it with (the first) and to check it at."""
 
     sizes: str
     shapes: tuple[tuple[int, int, int], ...]
 
 
 class _BytesToClasses(nn.Module):
-    """Normalisation, model, enlarging and argmax as one network."""
+    """Normalisation, model, upsampling and argmax as one network."""
 
     def __init__(self, model: SegmentationModel, metadata: CheckpointMetadata) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class _BytesToClasses(nn.Module):
         self.mean, self.std = metadata.mean, metadata.std
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """From RGB bytes `B×H×W×3` to classes `B×H×W`, uint8, and logits `B×K×H×W`."""
+        """Map RGB bytes `B×H×W×3` to classes `B×H×W`, uint8, and logits `B×K×H×W`."""
         images_b3hw = normalise(image.permute(0, 3, 1, 2), self.mean, self.std)
         logits = self.model(images_b3hw).logits
         logits = F.interpolate(logits, images_b3hw.shape[-2:], mode="bilinear", align_corners=False)
@@ -87,7 +87,7 @@ class _BytesToClasses(nn.Module):
 
 
 def refuse_without_onnx() -> None:
-    """Raises UsageError where the extra `onnx` is not installed."""
+    """Raise UsageError if the extra `onnx` is not installed."""
     if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
         raise UsageError(
             f"{', '.join(missing)} is not installed: pip install 'heteroakd[onnx]', or leave ONNX out with --no-onnx"
@@ -95,18 +95,18 @@ def refuse_without_onnx() -> None:
 
 
 def write_graph(path: Path, model: SegmentationModel, metadata: CheckpointMetadata) -> Graph:
-    """Writes one `.onnx` file and holds it to the model in onnxruntime at two sizes.
+    """Write an `.onnx` file and compare it with the model in onnxruntime at two sizes.
 
-    Number of pictures and their size are free where the backbone lets them be; else the size is the crop that the
-    model was trained on. The graph carries classes, palette, windows and its sizes in its metadata.
+    The number and size of images are dynamic if the backbone supports it; otherwise the size is the training crop. The
+    graph's metadata contains classes, palette, windows and accepted sizes.
 
     Raises:
-        UsageError: torch cannot export this model, or onnxruntime gives other logits than torch.
+        UsageError: torch cannot export the model, or onnxruntime's logits differ from torch's.
     """
     network = _BytesToClasses(_plain(model), metadata).eval()
     failure: Exception = RuntimeError()
     with _quiet():
-        # heads and backbones that bake sizes in: a graph of one size is better than none
+        # some heads and backbones have fixed sizes; then try a graph of one size
         for form in _forms(network, metadata):
             try:
                 return _written(path, network, metadata, form)
@@ -118,9 +118,7 @@ def write_graph(path: Path, model: SegmentationModel, metadata: CheckpointMetada
 
 def _refusal(model: SegmentationModel, error: Exception) -> UsageError:
     cause: BaseException = error
-    while (
-        cause.__cause__ is not None
-    ):  # the exporter's own words tell of its steps, the first cause of the model
+    while cause.__cause__ is not None:  # the root cause is about the model, the exporter's messages are not
         cause = cause.__cause__
     lines = str(cause).strip().splitlines() or [type(cause).__name__]
     return UsageError(
@@ -129,14 +127,14 @@ def _refusal(model: SegmentationModel, error: Exception) -> UsageError:
 
 
 class _WrongGraphError(Exception):
-    """onnxruntime gives something else than torch."""
+    """onnxruntime's outputs differ from torch's."""
 
 
 _FAILURES = (_WrongGraphError, RuntimeError, ValueError, TypeError)
 
 
 def _plain(model: SegmentationModel) -> SegmentationModel:
-    """The model with batch norms that need no process group; they compute the same."""
+    """The model with plain batch norms, which compute the same and need no process group."""
     if model.options.norm != "sync":
         return model
     options: ModelOptions = replace(model.options, norm="batch")
@@ -146,7 +144,7 @@ def _plain(model: SegmentationModel) -> SegmentationModel:
 
 
 def _forms(network: nn.Module, metadata: CheckpointMetadata) -> Iterator[_Form]:
-    """What to try, the freest first."""
+    """Forms to try, the most general first."""
     for sizes, elsewhere in _ELSEWHERE.items():
         with contextlib.suppress(UsageError), torch.no_grad():
             network(_noise(elsewhere))
@@ -173,14 +171,14 @@ def _written(path: Path, network: _BytesToClasses, metadata: CheckpointMetadata,
         dynamic_shapes={"image": dynamic},
         verbose=False,
     )
-    told = {
+    description = {
         "classes": metadata.classes,
         "palette": metadata.palette or [voc_colour(label) for label in range(len(metadata.classes))],
         "window": metadata.window,
         "sizes": form.sizes,
         "notes": metadata.notes,
     }
-    program.model.metadata_props[ONNX_METADATA] = json.dumps(told)
+    program.model.metadata_props[ONNX_METADATA] = json.dumps(description)
     program.save(path, external_data=False)
     checks = tuple(_check(path, network, shape) for shape in form.shapes)
     return Graph(form.sizes, int(program.model.opset_imports[""]), checks)
@@ -191,20 +189,20 @@ def _check(path: Path, network: _BytesToClasses, shape: tuple[int, int, int]) ->
 
     images = _noise(shape)
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong it raises
+    options.log_severity_level = 4  # errors are raised, not logged
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         classes, logits = session.run([ONNX_CLASSES, ONNX_LOGITS], {ONNX_INPUT: images.numpy()})
-    except Exception as error:  # onnxruntime has a dozen kinds, with no parent of their own
+    except Exception as error:  # onnxruntime's error classes have no common base
         raise _WrongGraphError(str(error)) from error
     with torch.no_grad():
         expected_classes, expected = network(images)
     difference = float((torch.from_numpy(logits) - expected).abs().max())
     scale = float(expected.abs().max())
-    if not difference <= _MOST * max(1.0, scale):
+    if not difference <= _TOLERANCE * max(1.0, scale):
         raise _WrongGraphError(
             f"onnxruntime's logits differ from torch's by {difference:.3g} at {shape}, must be at most "
-            f"{_MOST:g} of the largest logit, {scale:.3g}"
+            f"{_TOLERANCE:g} of the largest logit, {scale:.3g}"
         )
     changed = float((torch.from_numpy(classes) != expected_classes).float().mean())
     return Check(shape, difference, scale, changed)
@@ -217,7 +215,7 @@ def _noise(shape: tuple[int, int, int]) -> Tensor:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter talks of its own affairs; what goes wrong it raises."""
+    """Silence the exporter's logs, warnings and prints; errors are still raised."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,4 +1,4 @@
-"""What is exported: a student of a run, as the run's board names it, or one model file."""
+"""Finds the model to export: a student of a run, by its leaderboard, or a model file."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from distill.errors import UsageError, unknown
 from distill.models import CheckpointMetadata, SegmentationModel, load_model
 
 STUDENTS = "leaderboard/students.json"
-"""What a run's board says of the student that stands for each pair and method; `orchestrator.leaderboard` writes it."""
+"""File with the selected student of each pair and method; `orchestrator.leaderboard` writes it."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A model with all that is known of it; `row` is what the board says, and None of a file without a board."""
+    """A model with its metadata; `row` is its row of the leaderboard, or None for a model file."""
 
     model: SegmentationModel
     metadata: CheckpointMetadata
@@ -30,15 +30,15 @@ class Source:
 
 
 def read_source(place: str, pair: str | None, method: str | None) -> Source:
-    """The student to export.
+    """Read the model to export.
 
     Args:
-        place: a run's folder, on any file system that pyarrow knows, or a model file (`.safetensors`) on disk.
-        pair: which pair of the run; may be left out where there is only one.
-        method: which method; by default the one that stands best on the board for the pair.
+        place: a run's folder on any file system of pyarrow, or a model file (`.safetensors`) on disk.
+        pair: the pair; may be None if the run has only one.
+        method: the method; None selects the pair's best on the leaderboard.
 
     Raises:
-        UsageError: no such run, board, pair, method or weights, or a file that is no model.
+        UsageError: the run, leaderboard, pair, method or weights do not exist, or the file is not a model.
     """
     if place.endswith(".safetensors"):
         if pair is not None or method is not None:
@@ -49,7 +49,7 @@ def read_source(place: str, pair: str | None, method: str | None) -> Source:
     row = _row(run, pair, method)
     if row["checkpoint"] is None:
         raise UsageError(
-            f"{run}: no weights were kept of {row['method']} on {row['pair']}; run the sweep again"
+            f"{run}: no weights were saved for {row['method']} on {row['pair']}; run the sweep again"
         )
     model, metadata = _load(run, row["checkpoint"])
     if metadata.notes.get("trial_id", row["trial_id"]) != row["trial_id"]:
@@ -79,7 +79,7 @@ def _row(run: _Run, pair: str | None, method: str | None) -> dict[str, Any]:
     mine = [row for row in rows if row["pair"] == chosen]
     if len(boards := sorted({(row["dataset"], row["recipe_hash"]) for row in mine})) > 1:
         raise UsageError(
-            f"pair '{chosen}' stands on {len(boards)} boards of {run}; give the model file instead"
+            f"pair '{chosen}' is on {len(boards)} leaderboards of {run}; give the model file instead"
         )
     if method is None:
         return next(row for row in mine if row["best"])
@@ -100,7 +100,7 @@ def _load(run: _Run, path: str) -> tuple[SegmentationModel, CheckpointMetadata]:
 
 
 class _Run:
-    """Files of a folder on any file system."""
+    """A run's folder on any file system."""
 
     def __init__(self, root: str) -> None:
         try:
@@ -120,7 +120,7 @@ class _Run:
         return self._shown
 
     def read(self, path: str) -> bytes | None:
-        """A file's content; None where it is not there."""
+        """A file's content; None if it does not exist."""
         try:
             with self._files.open_input_stream(
                 f"{self._path.rstrip('/')}/{path}", compression=None

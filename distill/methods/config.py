@@ -9,6 +9,7 @@ import pydantic
 from pydantic import BaseModel, ConfigDict
 
 from distill.errors import UsageError, unknown
+from distill.validation_text import violated_rule
 
 
 class MethodConfig(BaseModel):
@@ -21,22 +22,6 @@ class MethodConfig(BaseModel):
 
 
 C = TypeVar("C", bound=MethodConfig)
-
-_RULES = {
-    "greater_than": "must be above {gt:g}",
-    "greater_than_equal": "must be at least {ge:g}",
-    "less_than": "must be below {lt:g}",
-    "less_than_equal": "must be at most {le:g}",
-    "literal_error": "must be one of {expected}",
-    "finite_number": "must be a finite number",
-    "float_parsing": "must be a number",
-    "float_type": "must be a number",
-    "int_parsing": "must be a whole number",
-    "int_type": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "bool_parsing": "must be true or false",
-    "bool_type": "must be true or false",
-}
 
 
 def parse_config(owner: str, config_type: type[C], values: Mapping[str, Any]) -> C:
@@ -64,6 +49,4 @@ def _explained(owner: str, names: Iterable[str], error: pydantic.ValidationError
     name = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return unknown(f"method '{owner}': setting", name, names)
-    rule = _RULES.get(first["type"])
-    message = rule.format(**first.get("ctx", {})) if rule else first["msg"]
-    return UsageError(f"method '{owner}': {name} is {first['input']!r}, {message}")
+    return UsageError(f"method '{owner}': {name} is {first['input']!r}, {violated_rule(first)}")

@@ -239,7 +239,7 @@ def _cost(root: Path) -> str:
         "## What the formulas cost\n\n"
         f"`python benchmarks/losses.py` on {report['machine']}, torch {report['torch']}: forward and backward of a batch "
         f"of {report['batch']}, float32, median of {report['repeats']} runs; peak memory above the inputs; passes are "
-        "kernels that read or write a tensor at least as large as the student's map, beside the fewest that the formula "
+        "kernels that read or write a tensor at least as large as the student's map, with the fewest that the formula "
         "needs (counted by hand in that script, with the reasons). × KL is the time of a softmax-KL over maps of that "
         "size, which is `kd` on logits. Channels are K for logits, 256 for features.\n\n"
         "What passes do not show: `cirkd` and `af_dcd` multiply positions with positions, and `skd` channels with channels.\n\n"

@@ -170,7 +170,7 @@ def hetero_akd(
 
 
 class HeteroAKDConfig(MethodConfig):
-    """Settings of HeteroAKD. A preset fills what is not set beside it.
+    """Settings of HeteroAKD. A preset fills the settings that are not given.
 
     Ablations: `mixing: false` (no KMM), `kem_axis: none` (no KEM), both of them (projection only),
     `hakd_weight: 0` (logits distillation), `hakd_weight: 0` and `kd_weight: 0` (student alone).
@@ -179,7 +179,7 @@ class HeteroAKDConfig(MethodConfig):
     preset: Literal["paper", "stable"] = Field(
         "paper",
         description="paper: eq. 1 to 6 as printed. stable (our choice): final_relu false, "
-        "scale_by_classes true, weight_per pixel. Settings given beside it win",
+        "scale_by_classes true, weight_per pixel. Explicit settings override the preset",
     )
     kd_weight: float = Field(
         0.1, ge=0, le=1e4, description="λ1, weight of the logits distillation (one source)"
@@ -222,8 +222,8 @@ class HeteroAKDConfig(MethodConfig):
     )
     teacher_projector: Literal["joint", "pretrained"] = Field(
         "joint",
-        description="train the teacher's projector beside the student, or hand in one that was "
-        "trained once for the teacher (our choice)",
+        description="train the teacher's projector with the student, or use one that is "
+        "trained once per teacher (our choice)",
     )
 
     @model_validator(mode="before")
@@ -259,7 +259,7 @@ class HeteroAKD(Method):
         self, config: HeteroAKDConfig, student: ModelInfo, teacher: ModelInfo | None, num_classes: int
     ) -> None:
         super().__init__(config, student, teacher, num_classes)
-        self._handed_in = False
+        self._projector_loaded = False
         if not self.is_active("hakd"):
             return
         self.student_projector = LogitsProjector(
@@ -269,7 +269,9 @@ class HeteroAKD(Method):
             tap_channels(self.teacher_info, config.tap), num_classes, config.final_relu
         )
         if config.teacher_projector == "pretrained":
-            self.register_buffer("teacher_projector_handed_in", torch.tensor(False))
+            self.register_buffer(
+                "teacher_projector_handed_in", torch.tensor(False)
+            )  # name as in older checkpoints
         if not self._teacher_projector_learns:
             self.teacher_projector.requires_grad_(False)
 
@@ -313,10 +315,6 @@ class HeteroAKD(Method):
         return train_teacher_projector(projector, features).state_dict()
 
     def use_prepared(self, state: Mapping[str, Tensor]) -> None:
-        """Load a pretrained teacher projector; see `use_teacher_projector`."""
-        self.use_teacher_projector(state)
-
-    def use_teacher_projector(self, state: Mapping[str, Tensor]) -> None:
         """Load the `state_dict` of a projector trained by `train_teacher_projector` and freeze it.
 
         Raises:
@@ -326,21 +324,21 @@ class HeteroAKD(Method):
             raise UsageError(
                 f"teacher_projector is '{self.config.teacher_projector}' and hakd_weight "
                 f"{self.config.hakd_weight:g}, must be 'pretrained' and above 0 "
-                "to hand one in; build the method so"
+                "to load one; build the method so"
             )
         self.teacher_projector.load_state_dict(state)
         self.teacher_projector.eval()
         self.get_buffer("teacher_projector_handed_in").fill_(True)
 
-    def _check_handed_in(self) -> None:
-        if self._handed_in or self.config.teacher_projector == "joint":
+    def _check_projector_loaded(self) -> None:
+        if self._projector_loaded or self.config.teacher_projector == "joint":
             return
         # Read once, because reading the buffer synchronises with the device.
-        self._handed_in = bool(self.get_buffer("teacher_projector_handed_in"))
-        if not self._handed_in:
+        self._projector_loaded = bool(self.get_buffer("teacher_projector_handed_in"))
+        if not self._projector_loaded:
             raise UsageError(
-                "teacher_projector is 'pretrained' but none was handed in, must be; train one with "
-                "train_teacher_projector and pass its state_dict to use_teacher_projector, or set 'joint'"
+                "teacher_projector is 'pretrained' but none was loaded; train one with "
+                "train_teacher_projector and pass its state_dict to use_prepared, or set 'joint'"
             )
 
     def forward(self, student: Output, teacher: Output | None, labels: Tensor) -> dict[str, Tensor]:
@@ -352,7 +350,7 @@ class HeteroAKD(Method):
             terms["kd"] = pixel_kl(student.logits, teacher_output.logits, config.temperature, valid)
         if not self.is_active("hakd"):
             return terms
-        self._check_handed_in()
+        self._check_projector_loaded()
         student_z = self.student_projector(tap_features(student, self.student_info, config.tap))
         teacher_z = self.teacher_projector(
             tap_features(teacher_output, self.teacher_info, config.tap).detach()

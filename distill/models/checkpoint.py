@@ -27,7 +27,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @dataclass(frozen=True)
 class CheckpointMetadata:
-    """Metadata of a checkpoint beside its weights and architecture.
+    """Metadata of a checkpoint, in addition to weights and architecture.
 
     Attributes:
         classes: names of the classes, in the order of the logits.

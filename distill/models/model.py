@@ -56,10 +56,6 @@ class SegmentationModel(nn.Module):
         fused, logits = self.head(stages)
         return Output(stages=stages, fused=fused, logits=logits)
 
-    def backbone_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters of the backbone."""
-        return self.backbone.parameters()
-
     def head_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters of the head."""
         return self.head.parameters()

@@ -1,4 +1,4 @@
-"""Tests that any method should pass, for methods written elsewhere too."""
+"""Conformance tests for methods, also for those of other packages."""
 
 from distill.testing.conformance import (
     CNN,

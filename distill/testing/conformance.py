@@ -1,4 +1,4 @@
-"""Tests that any method should pass, for methods written elsewhere too.
+"""Conformance tests for methods, also for those of other packages.
 
     from distill.testing import MethodConformance
 
@@ -25,7 +25,7 @@ from torch import Tensor
 from distill.methods import Method, build_method, cross_entropy, method_class
 from distill.methods.config import setting_names
 from distill.models import Output, SegmentationModel, build_model
-from distill.testing.short_training import rehearse, rehearsing_student, two_workers
+from distill.testing.short_training import short_student, train_short, two_workers
 from distill.training import Reduce, Student
 
 NUM_CLASSES = 5
@@ -44,7 +44,7 @@ Pair = tuple[str, str]
 
 @functools.cache
 def tiny_model(name: str) -> SegmentationModel:
-    """A small real network with random weights, the same ones each time, in evaluation mode."""
+    """A small real network with fixed random weights, in evaluation mode."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return build_model(name, NUM_CLASSES, head_channels=32).eval()
@@ -59,18 +59,18 @@ def _maps(name: str, batch: int, size: tuple[int, int], seed: int) -> Output:
 
 
 def _spread(maps_bchw: Tensor) -> Tensor:
-    """Random weights say almost the same everywhere; channels of mean 0 and variance 1 do not."""
+    """Standardise channels: outputs of random weights vary little over positions."""
     variance, mean = torch.var_mean(maps_bchw, (0, 2, 3), keepdim=True)
     return (maps_bchw - mean) / (variance.sqrt() + 1e-6)
 
 
 def random_output(name: str, *, batch: int = 2, size: tuple[int, int] = IMAGE_SIZE, seed: int = 0) -> Output:
-    """What `tiny_model(name)` returns for pictures of noise, standardised, as leaves with a gradient."""
+    """Standardised output of `tiny_model(name)` for images of noise, as leaves that require gradients."""
     return map_output(lambda maps: maps.clone().requires_grad_(), _maps(name, batch, size, seed))
 
 
 def random_labels(*, batch: int = 2, size: tuple[int, int] = IMAGE_SIZE, seed: int = 0) -> Tensor:
-    """Blocks of 8×8 pixels of one class each, `B×H×W` int64, the last class absent."""
+    """Labels `B×H×W` int64 in blocks of 8×8 pixels of one class; the last class is absent."""
     generator = torch.Generator().manual_seed(seed)
     height, width = -(-size[0] // 8), -(-size[1] // 8)
     blocks = torch.randint(0, NUM_CLASSES - 1, (batch, height, width), generator=generator)
@@ -78,25 +78,25 @@ def random_labels(*, batch: int = 2, size: tuple[int, int] = IMAGE_SIZE, seed: i
 
 
 def map_output(change: Callable[[Tensor], Tensor], output: Output) -> Output:
-    """The output with every map changed."""
+    """Apply a function to every map of an output."""
     first, second, third, fourth = (change(stage) for stage in output.stages)
     return Output((first, second, third, fourth), change(output.fused), change(output.logits))
 
 
 def maps_of(output: Output) -> list[Tensor]:
-    """All maps: four stages, fused, logits."""
+    """All maps of an output: four stages, fused, logits."""
     return [*output.stages, output.fused, output.logits]
 
 
 def total_of(method: Method, terms: dict[str, Tensor]) -> Tensor:
-    """The weighted sum that training minimises."""
+    """Weighted sum of the terms."""
     return torch.stack([method.weights[name] * term for name, term in terms.items()]).sum()
 
 
 def training_losses(
     method: Method, student: SegmentationModel, teacher: SegmentationModel, *, steps: int = 8
 ) -> list[float]:
-    """The total of each of some SGD steps on pictures whose colour tells the class, for golden curves."""
+    """Total loss of each of `steps` SGD steps on images whose brightness shows the class, for golden curves."""
     parameters = [p for p in (*student.parameters(), *method.parameters()) if p.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=0.01, momentum=0.9)
     losses = []
@@ -105,9 +105,9 @@ def training_losses(
         noise = torch.randn(2, 3, *IMAGE_SIZE, generator=torch.Generator().manual_seed(step))
         images = noise + labels[:, None] / NUM_CLASSES
         with torch.no_grad():
-            taught = teacher(images)
+            teacher_output = teacher(images)
         output = student(images)
-        terms = method(output, taught, labels)
+        terms = method(output, teacher_output, labels)
         weighted = [method.weights[name] * term for name, term in terms.items()]
         total = torch.stack([cross_entropy(output.logits, labels), *weighted]).sum()
         optimizer.zero_grad()
@@ -122,7 +122,7 @@ def _bfloat16(output: Output) -> Output:
 
 
 def _spoil_last_quarter(output: Output, value: float, *, features: bool) -> Output:
-    """The same leaves with `value` in the last quarter of the logits, and of the features where asked."""
+    """A copy with `value` in the last quarter of the logits, and of the features if `features`."""
 
     def spoil(maps: Tensor) -> Tensor:
         spoiled = maps.detach().clone()
@@ -135,13 +135,13 @@ def _spoil_last_quarter(output: Output, value: float, *, features: bool) -> Outp
 
 
 class MethodConformance:
-    """Subclass it, name the method, and pytest runs the checks.
+    """Base class of a method's tests: subclass it and set `method`; pytest runs the checks.
 
     Attributes:
         method: the registered name.
         configs: settings to run every check with.
-        normalises_features: set True where a layer of the method mixes positions before a mask can act, as
-            BatchNorm does; features at ignored pixels may then count, logits there may not.
+        normalises_features: set True if a layer of the method, such as BatchNorm, mixes positions before they are
+            masked; then features at ignored pixels may have an effect, but logits may not.
     """
 
     method: ClassVar[str]
@@ -149,7 +149,7 @@ class MethodConformance:
     normalises_features: ClassVar[bool] = False
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """One test for each pair and each of the class's settings."""
+        """Parametrise tests over pairs of networks and the class's settings."""
         if "pair" in metafunc.fixturenames:
             metafunc.parametrize("pair", PAIRS.values(), ids=PAIRS.keys())
         if "config" in metafunc.fixturenames:
@@ -176,7 +176,7 @@ class MethodConformance:
     def test_terms_are_finite_float32_scalars_that_have_a_weight(
         self, pair: Pair, config: dict[str, Any]
     ) -> None:
-        """Whatever the strides of both networks, and for sizes that no stride divides."""
+        """For networks of any strides and for sizes that no stride divides."""
         method = self.build(pair, config)
         for size in (IMAGE_SIZE, (65, 99)):
             terms = self.run(
@@ -194,7 +194,7 @@ class MethodConformance:
     def test_gradient_reaches_the_student_and_never_the_teacher(
         self, pair: Pair, config: dict[str, Any]
     ) -> None:
-        """Nor does any learnable parameter of the method stay without one, which DDP would refuse."""
+        """Every trainable parameter of the method gets a gradient too, as DDP requires."""
         method = self.build(pair, config)
         student, teacher = random_output(pair[1], seed=1), random_output(pair[0], seed=2)
         terms = self.run(method, student, teacher, random_labels())
@@ -208,7 +208,7 @@ class MethodConformance:
     def test_of_the_teacher_only_what_the_card_names_is_read(
         self, pair: Pair, config: dict[str, Any]
     ) -> None:
-        """The rest may be missing: it is empty where a teacher's output was kept on disk."""
+        """Other maps may be empty, because only the needed ones are cached and broadcast."""
         method = self.build(pair, config)
         student, teacher = random_output(pair[1], seed=1), random_output(pair[0], seed=2)
         needs, nothing = method.card.needs, torch.empty(0)
@@ -224,7 +224,7 @@ class MethodConformance:
         }
 
     def test_losses_stay_finite_under_bfloat16_autocast(self, pair: Pair, config: dict[str, Any]) -> None:
-        """Terms are float32 there, gradients finite, for large logits too."""
+        """Terms are float32 and gradients are finite, also for large logits."""
         method = self.build(pair, config)
         student = map_output(lambda maps: maps * 30, random_output(pair[1], seed=1))
         student, teacher = _bfloat16(student), _bfloat16(random_output(pair[0], seed=2))
@@ -239,7 +239,7 @@ class MethodConformance:
     def test_a_bfloat16_teacher_is_accepted_without_autocast(
         self, pair: Pair, config: dict[str, Any]
     ) -> None:
-        """Shared teacher passes may come in bfloat16."""
+        """A shared teacher output may be bfloat16."""
         method = self.build(pair, config)
         teacher = _bfloat16(random_output(pair[0], seed=2))
         terms = self.run(method, random_output(pair[1], seed=1), teacher, random_labels())
@@ -268,7 +268,7 @@ class MethodConformance:
     def test_what_stands_at_ignored_pixels_changes_neither_loss_nor_gradient(
         self, pair: Pair, config: dict[str, Any], value: float
     ) -> None:
-        """The right half is ignored, the last quarter spoiled: no resizing mixes it into what counts."""
+        """The right half is ignored and the last quarter changed, so resizing does not mix it into valid pixels."""
         labels = random_labels()
         labels[..., labels.shape[-1] // 2 :] = 255
         clean = random_output(pair[1], seed=1), random_output(pair[0], seed=2)
@@ -291,7 +291,7 @@ class MethodConformance:
     def test_a_batch_without_valid_pixels_gives_zero_and_zero_gradients(
         self, pair: Pair, config: dict[str, Any]
     ) -> None:
-        """Never nan, which would end a run for one empty crop."""
+        """It is never nan, which would end a run because of one empty crop."""
         method = self.build(pair, config)
         student = random_output(pair[1], seed=1)
         labels = torch.full_like(random_labels(), 255)
@@ -302,35 +302,35 @@ class MethodConformance:
         for gradient in (maps.grad for maps in [*maps_of(student), *method.parameters()]):
             assert gradient is None or not gradient.any()
 
-    def rehearsing(self, pair: Pair, config: dict[str, Any], **worker: Any) -> Student:
-        """A student of the pair that trains with the method."""
+    def student_for(self, pair: Pair, config: dict[str, Any], **worker: Any) -> Student:
+        """A student of the pair in training with the method."""
         options = {"head_channels": 32}
-        return rehearsing_student(
+        return short_student(
             pair[1], options, self.method, config, tiny_model(pair[0]), num_classes=NUM_CLASSES, **worker
         )
 
     def test_a_checkpoint_gives_the_same_next_20_losses(self, pair: Pair, config: dict[str, Any]) -> None:
-        """To the bit: projectors, queues and random draws go into it and come out of it."""
+        """The losses are the same to the bit, since projectors, queues and random states are restored."""
         teacher = tiny_model(pair[0])
-        student = self.rehearsing(pair, config)
-        rehearse(student, teacher, range(3))
+        student = self.student_for(pair, config)
+        train_short(student, teacher, range(3))
         file = io.BytesIO()
         torch.save(student.state_dict(), file)
         file.seek(0)
-        again = self.rehearsing(pair, config)
+        again = self.student_for(pair, config)
         again.load_state_dict(torch.load(file, weights_only=True))
-        assert rehearse(again, teacher, range(3, 23)) == rehearse(student, teacher, range(3, 23))
+        assert train_short(again, teacher, range(3, 23)) == train_short(student, teacher, range(3, 23))
 
     def test_two_workers_stay_one_student(self, pair: Pair, config: dict[str, Any]) -> None:
-        """Each sees its own pictures; after every step both have the same losses, weights and projectors."""
+        """Each has its own images; after every step both have the same losses, weights and projectors."""
         teacher = tiny_model(pair[0])
 
         def work(rank: int, reduce: Reduce) -> tuple[list[float], Student]:
-            student = self.rehearsing(pair, config, rank=rank, reduce=reduce)
-            return rehearse(student, teacher, range(5), rank, reduce), student
+            student = self.student_for(pair, config, rank=rank, reduce=reduce)
+            return train_short(student, teacher, range(5), rank, reduce), student
 
-        (losses, one), (theirs, other) = two_workers(work)
-        assert losses == theirs
+        (losses, one), (other_losses, other) = two_workers(work)
+        assert losses == other_losses
         assert all(math.isfinite(loss) for loss in losses)
         for mine, its in zip(
             [*one.model.parameters(), *one.method.parameters()],
@@ -340,12 +340,12 @@ class MethodConformance:
             assert torch.equal(mine, its)
 
     def test_settings_survive_being_written_down(self, pair: Pair, config: dict[str, Any]) -> None:
-        """A ledger row is enough to build the same method again."""
+        """The settings in a ledger row are enough to rebuild the method."""
         method = self.build(pair, config)
         assert type(method.config).model_validate_json(method.config.model_dump_json()) == method.config
 
     def test_a_training_step_lowers_the_loss_of_the_batch(self, pair: Pair, config: dict[str, Any]) -> None:
-        """The gradient points the right way: a small step of the student's outputs lowers the total."""
+        """A small step of the student's outputs along the negative gradient lowers the total."""
         method = self.build(pair, config)
         student, teacher, labels = (
             random_output(pair[1], seed=1),
@@ -368,7 +368,7 @@ class MethodConformance:
 
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
     def test_nothing_waits_for_the_gpu(self, pair: Pair, config: dict[str, Any]) -> None:
-        """A synchronisation in a loss stalls the queue of kernels at every step."""
+        """A synchronisation in a loss would stall the queue of kernels at every step."""
         method = self.build(pair, config).cuda()
         student = map_output(lambda maps: maps.detach().cuda().requires_grad_(), random_output(pair[1]))
         teacher = map_output(lambda maps: maps.detach().cuda(), random_output(pair[0]))

@@ -1,4 +1,4 @@
-"""Short trainings for tests, on one worker or on two that take turns in one process."""
+"""Short trainings for tests, on one worker or on two workers (threads) of one process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SIZE = (32, 64)
 CPU = torch.device("cpu")
 
 
-def rehearsing_student(
+def short_student(
     model: str,
     options: Mapping[str, Any],
     method: str,
@@ -31,7 +31,7 @@ def rehearsing_student(
     rank: int = 0,
     reduce: Reduce | None = None,
 ) -> Student:
-    """A student under training on the CPU, prepared on the teacher's outputs where its method wants that."""
+    """A student in training on the CPU; its method's preparation, if any, is done."""
     recipe = Recipe(
         steps=40, batch_size=2, augmentation=AugmentationConfig(crop=SIZE), lr=0.01, clip_norm=1.0, norm="group"
     )  # fmt: skip
@@ -39,14 +39,14 @@ def rehearsing_student(
     student = Student(spec, teacher.info, device=CPU, rank=rank, reduce=reduce)
     if student.method.preparation is not None:
         with RandomState(0, CPU):
-            student.method.use_prepared(student.method.prepare(_taught(teacher, num_classes)))
+            student.method.use_prepared(student.method.prepare(_teacher_batches(teacher, num_classes)))
     return student
 
 
-def rehearse(
+def train_short(
     student: Student, teacher: SegmentationModel, steps: range, rank: int = 0, reduce: Reduce | None = None
 ) -> list[float]:
-    """Trains through some steps of a fixed stream of noise; returns the weighted total of each."""
+    """Train for some steps on a fixed stream of noise images; returns the weighted total of each."""
     totals = []
     for step in steps:
         images, labels = _pictures(student.spec.num_classes, step, rank)
@@ -60,12 +60,13 @@ def rehearse(
 
 
 def two_workers(work: Callable[[int, Reduce], Any]) -> list[Any]:
-    """What `work(rank, reduce)` returns for ranks 0 and 1; `reduce` is the mean over both.
+    """Results of `work(rank, reduce)` for ranks 0 and 1; `reduce` averages over both.
 
-    They take turns from one exchange to the next, so that each finds the process's random state as it left it.
+    Only one of the two threads runs between reductions, so that each finds the process's random state unchanged.
 
     Raises:
-        Exception: what one of them raised. threading.BrokenBarrierError: one exchanged more often than the other.
+        Exception: the error of a worker.
+        threading.BrokenBarrierError: the workers called `reduce` a different number of times.
     """
     given: list[Tensor | None] = [None, None]
     met = threading.Barrier(2, timeout=60)
@@ -100,14 +101,14 @@ def two_workers(work: Callable[[int, Reduce], Any]) -> list[Any]:
 
 
 def _pictures(num_classes: int, step: int, rank: int) -> tuple[Tensor, Tensor]:
-    """Two pictures of noise whose colour tells the class, in blocks of 8×8 pixels."""
+    """Two images of noise whose brightness shows the class, in blocks of 8×8 pixels, and their labels."""
     generator = torch.Generator().manual_seed(2 * step + rank)
     blocks = torch.randint(0, num_classes, (2, SIZE[0] // 8, SIZE[1] // 8), generator=generator)
     labels = blocks.repeat_interleave(8, 1).repeat_interleave(8, 2)
     return torch.randn(2, 3, *SIZE, generator=generator) + labels[:, None] / num_classes, labels
 
 
-def _taught(teacher: SegmentationModel, num_classes: int) -> Iterator[tuple[Any, Tensor]]:
+def _teacher_batches(teacher: SegmentationModel, num_classes: int) -> Iterator[tuple[Any, Tensor]]:
     step = 0
     while True:
         images, labels = _pictures(num_classes, step, 0)

@@ -14,13 +14,13 @@ from pydantic import BaseModel, ValidationError
 from distill.catalogue.reader import check_model_name
 from distill.errors import UsageError, nearest, reading, unknown
 from distill.teacher_source import brings_network
+from distill.validation_text import violated_rule
 from distill.yaml_reader import parse_yaml
 from orchestrator.planning.config import MOST_TRIALS, SweepConfig
 from orchestrator.planning.method_settings import check_method_name, check_settings, check_space
 from orchestrator.planning.plan import method_space
 from orchestrator.planning.prices import price_of
 from orchestrator.planning.renamed import explain_renamed
-from orchestrator.planning.validation_text import violated_rule
 from search_spaces import library, preset_names, preset_path
 
 KeyPath = tuple[str | int, ...]

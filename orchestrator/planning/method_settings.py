@@ -11,7 +11,7 @@ from distill.catalogue.reader import load_catalogue
 from distill.errors import UsageError, unknown
 from distill.recipe import Recipe
 from distill.relative_weights import PREFIX, split_balanced, weight_name
-from orchestrator.planning.validation_text import violated_schema_rule
+from distill.validation_text import violated_schema_rule
 from search_spaces import Space
 
 

@@ -64,7 +64,7 @@ def refuse(capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str = SWEEP
          8, "did you mean 'short'?"),
         ("batch_size: 4", "batch_size: 4, accumulate: 3", 5, "must be a multiple of 3"),
         ("{kind: scenes, size: 32, classes: 4, ", "{kind: folder, root: /x, classes: [a, a]} #", 3,
-         "data.scenes: name 'a' stands twice in classes"),
+         "data.scenes: name 'a' occurs twice in classes"),
         ("{kind: scenes, size: 32, classes: 4, ", "{kind: folder, root: /x, classes: c.csv} #", 3,
          "class table /x/c.csv cannot be read"),
         ("{kind: scenes, size: 32, classes: 4, ", "{kind: voc, rot: /x} #", 3, "did you mean 'root'?"),

@@ -301,7 +301,7 @@ def test_a_folder_that_cannot_hold_copies_is_a_sentence(s3_server: str, tmp_path
     address = upload(s3_server, write_folder_tree(tmp_path / "tree"))
     dataset = build_dataset(mine(address), "test", copies=RemoteCopiesConfig(folder="/proc/nothing"))
     with pytest.raises(
-        UsageError, match=r"cannot be kept in /proc/nothing .*set operation.remote_copies.folder"
+        UsageError, match=r"cannot be stored in /proc/nothing .*set operation.remote_copies.folder"
     ):
         dataset[0]
 

@@ -196,7 +196,7 @@ def test_a_class_table_stands_in_the_config_whatever_it_was_written_in(tmp_path:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"classes": ["a", "a"]}, "name 'a' stands twice"),
+        ({"classes": ["a", "a"]}, "name 'a' occurs twice"),
         ({"classes": {300: "a", 1: "b"}}, "less than or equal to 255"),
         ({"classes": {255: "a", 1: "b"}}, "value 255 is a class and ignored"),
         ({"classes": ["a"]}, "classes are 1, must be from 2 to 254"),
@@ -218,7 +218,7 @@ def test_a_wrong_class_table_or_group_is_refused_with_the_rule(
             "clip0/train0\nclip9/train99\n",
             r"1 pictures of train.txt have no label map .*clip9/train99.png is missing",
         ),
-        ("clip0/train0\nclip0/train0.jpg\n", r"train.txt:2: 'clip0/train0' stands in line 1 already"),
+        ("clip0/train0\nclip0/train0.jpg\n", r"train.txt:2: 'clip0/train0' is already in line 1"),
         ("clip0/train0\nclip0/test0\n", r"1 pictures are in train and in test .*clip0/test0"),
         ("", r"no pictures: .*train.txt names none, must be at least one"),
         (None, r"list .*train.txt cannot be read"),
@@ -236,7 +236,7 @@ def test_a_wrong_list_is_refused_with_file_line_and_name(
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
     root = write_folder_tree(tmp_path)
     (root / "images/clip0/train0.png").write_bytes((root / "images/clip0/train1.png").read_bytes())
-    with pytest.raises(UsageError, match=r"train0.* and .*train0.* are one picture by name"):
+    with pytest.raises(UsageError, match=r"train0.* and .*train0.* have the same name"):
         build_dataset(folder(root), "train")
 
 

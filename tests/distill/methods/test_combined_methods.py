@@ -60,7 +60,7 @@ def test_a_part_that_prepares_something_does_so_in_a_combination_too():
     method = build("cwd+heteroakd", **config)
     assert method.preparation == build("heteroakd", teacher_projector="pretrained").preparation
     assert build("kd+cwd").preparation is None
-    with pytest.raises(UsageError, match="none was handed in"):
+    with pytest.raises(UsageError, match="none was loaded"):
         losses(method)
     batches = ((random_output(TRANSFORMER, seed=seed), random_labels(seed=seed)) for seed in range(3))
     state = method.prepare(batches)

@@ -235,7 +235,7 @@ def test_the_teachers_projector_learns_from_its_own_cross_entropy_only(
 ):
     method = build(**config)
     if "teacher_projector" in config:
-        method.use_teacher_projector(
+        method.use_prepared(
             LogitsProjector(tiny_model(TRANSFORMER).info.channels[3], NUM_CLASSES).state_dict()
         )
     torch.stack(list(losses(method).values())).sum().backward()
@@ -254,14 +254,14 @@ def frozen_features(count):
         yield noise, labels.view(2, 2, 32, 4, 32).float().mean((2, 4)).round().long()
 
 
-def test_a_pretrained_projector_must_be_handed_in_and_stays_as_it_is():
+def test_a_pretrained_projector_must_be_loaded_and_stays_as_it_is():
     method = build(teacher_projector="pretrained")
-    with pytest.raises(UsageError, match="none was handed in"):
+    with pytest.raises(UsageError, match="none was loaded"):
         losses(method)
     projector = train_teacher_projector(
         LogitsProjector(tiny_model(TRANSFORMER).info.channels[3], NUM_CLASSES), frozen_features(5), steps=5
     )
-    method.use_teacher_projector(projector.state_dict())
+    method.use_prepared(projector.state_dict())
     method.train()
     before = {k: v.clone() for k, v in method.teacher_projector.state_dict().items()}
     losses(method)
@@ -270,7 +270,7 @@ def test_a_pretrained_projector_must_be_handed_in_and_stays_as_it_is():
     again.load_state_dict(method.state_dict())
     assert losses(again, seed=3)["hakd"].isfinite()
     with pytest.raises(UsageError, match="must be 'pretrained'"):
-        build().use_teacher_projector(projector.state_dict())
+        build().use_prepared(projector.state_dict())
 
 
 def test_training_a_teachers_projector_lowers_its_cross_entropy():

@@ -23,7 +23,7 @@ def on_meta(name: str, classes: int = 19) -> SegmentationModel:
 
 def test_backbone_and_head_parameters_are_all_parameters_once() -> None:
     model = build("deeplabv3-test_resnet")
-    parts = [*model.backbone_parameters(), *model.head_parameters()]
+    parts = [*model.backbone.parameters(), *model.head_parameters()]
     assert {id(part) for part in parts} == {id(parameter) for parameter in model.parameters()}
     assert len(parts) == len(list(model.parameters()))
 

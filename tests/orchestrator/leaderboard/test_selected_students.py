@@ -156,7 +156,7 @@ def test_missing_parts_of_a_run_are_named_with_the_remedy(run: Path, tmp_path: P
         read_source(str(tmp_path), "big_to_small", None)
     bare = tmp_path / "bare"
     write_leaderboard([write_run(bare, Run())])
-    with pytest.raises(UsageError, match="no weights were kept of cwd on big_to_small"):
+    with pytest.raises(UsageError, match="no weights were saved for cwd on big_to_small"):
         read_source(str(bare), "big_to_small", None)
     without = tmp_path / "without" / "leaderboard"
     without.mkdir(parents=True)

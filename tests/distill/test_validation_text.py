@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 from pydantic import Field, TypeAdapter, ValidationError
 
-from orchestrator.planning.validation_text import violated_rule, violated_schema_rule
+from distill.validation_text import violated_rule, violated_schema_rule
 
 CASES = [
     (Annotated[float, Field(gt=0)], 0, "must be above 0"),
