@@ -47,7 +47,8 @@ def test_an_encoding_without_some_characters_ends_no_command(
 
 
 WAITS = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which `nohup` ignores
 from orchestrator import sweep
 def wait(options):
     print("begun", flush=True)

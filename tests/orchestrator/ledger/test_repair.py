@@ -106,7 +106,7 @@ def harm(kind: str, files: list[Path], choose: random.Random) -> None:
 
 @given(st.integers(0, 10**9), st.sampled_from(HARMS), st.integers(1, 3), st.booleans())
 @settings(
-    max_examples=examples(120), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_whatever_becomes_of_a_runs_files_it_ends_as_the_undisturbed_one_or_refuses(
     whole: Path, tmp_path: Path, seed: int, kind: str, times: int, compacted: bool
@@ -146,8 +146,7 @@ def test_teachers_that_were_interrupted_before_their_row_are_trained_again(tmp_p
     ledger.write_bytes(path, bytes([2, 0, 0, 0, 0, 0, 0, 0]) + b"{}")
     assert repair_run(ledger, PLAN) == []  # given before the run began
     ledger.append("provenance", [{"provenance_id": "p", "plan_hash": PLAN.plan_hash}], "p")
-    [note] = repair_run(ledger, PLAN)
-    assert "trained again" in note
+    assert any("it is trained again" in note for note in repair_run(ledger, PLAN))
     assert not ledger.exists(path)
 
 
