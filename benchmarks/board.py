@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from orchestrator.ledger.arrow_rows import counts_table
+from orchestrator.ledger.row_builders import count_rows
 from orchestrator.ledger.tables import Ledger
 
 METHODS, SEARCHED, SEEDS, REPORTS = 25, 45, 5, 100
@@ -54,9 +54,7 @@ def write_run(root: Path, pairs: int, images: int, classes: int) -> dict[str, in
                     tp = (
                         1000 * np.clip(quality + 0.1 * generator.standard_normal((images, classes)), 0, 1)
                     ).astype(int)
-                    counts.append(
-                        counts_table(trial_id, "test", range(images), tp, 1000 - tp, 1000 - tp, None)
-                    )
+                    counts.append(count_rows(trial_id, "test", range(images), tp, 1000 - tp, 1000 - tp))
                 trials.append(row)
     ledger.append("trials", trials, "trials")
     ledger.append("counts", pa.concat_tables(counts), "counts")

@@ -4,7 +4,7 @@
   starting Ray, one `TorchTrainer` of one worker and importing torch and timm there take: two commands in turns, each in
   a process of its own.
 * **Between waves**: from the last report of a wave to the moment at which the first trial of the next has its seat, and
-  until the last one has, by the tables of a run (`--run`), of cohorts whose waves one crew trained. Tune wants its trials
+  until the last one has, by the tables of a run (`--run`), of cohorts whose waves one worker group trained. Tune wants its trials
   as soon as the wave before is over.
 
 Writes `benchmarks/dead_time.json` and the page `docs/performance.md`.

@@ -1,7 +1,7 @@
 """A plan on a cluster larger than this machine: `python benchmarks/many_nodes.py [--nodes 64] [--cohorts 100]`.
 
 Ray's own daemons, one set for each node, on one machine; the nodes say that they have 4 CPUs and a GPU each, which nobody
-checks. Planner, searcher, scheduler, desks, crews, placement and ledger are those of a sweep; only that a crew's workers
+checks. Planner, searcher, scheduler, channels, worker groups, placement and ledger are those of a sweep; only that a group's workers
 answer each wave after `--seconds` instead of training it. There are more cohorts than nodes, each on a GPU of its own: the
 plan has to queue, use every node, and come to its end. Tells how many cohorts worked at once, on how many nodes, what a
 trial cost, and how long a place stood empty between one cohort and the next. Writes `benchmarks/many_nodes.json` and the
@@ -57,20 +57,20 @@ def sweep(cohorts: int, trials: int, wave: int) -> dict[str, Any]:
     }
 
 
-def answer_jobs(crew: str, assignments: Any, seconds: float, notes: str) -> None:
-    """What a crew's worker does, as `orchestrator.worker.main.work`, but that it trains nothing; notes when and where."""
+def answer_jobs(group: str, assignments: Any, seconds: float, notes: str) -> None:
+    """The worker of a group, like `orchestrator.worker.main.run_jobs`, but it trains nothing; notes when and where."""
     import ray
 
     done: str | None = None
-    while (job := ray.get(assignments.current.remote(crew, done))) != "closed":
+    while (job := assignments.current(group, done)) != "closed":
         if job is None:
             continue
         began = time.time()
-        answer_waves(job.desk, None, seconds)
+        answer_waves(job.channel, None, seconds)
         note = {"began": began, "ended": time.time(), "node": ray.get_runtime_context().get_node_id()}
         Path(notes, f"{job.name}.json").write_text(json.dumps(note))
         done = job.name
-        ray.get(assignments.finish.remote(crew))
+        assignments.finish(group)
 
 
 def main() -> None:
@@ -122,57 +122,65 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         cluster.shutdown()
 
 
-def carry_out(options: argparse.Namespace, folder: Path, address: str) -> dict[str, Any]:
-    """The phase, on a cluster that runs."""
+def answering_pool(run: Any, options: argparse.Namespace, notes: Path) -> Any:
+    """A `WorkerGroupPool` that places its workers as a Ray Train run does; they answer instead of training."""
     import ray
     from ray.util.placement_group import placement_group, remove_placement_group
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    from orchestrator.cluster.autoscaling import current_capacity
+    from orchestrator.cluster.session import worker_resources
+    from orchestrator.controller.worker_groups import WorkerGroupPool
+
+    compute, operation = run.config.compute, run.config.operation
+
+    class AnsweringPool(WorkerGroupPool):
+        def _run_group(self, group: str) -> None:
+            bundles = [dict(worker_resources(compute, operation)) for _ in range(compute.workers)]
+            place = placement_group(bundles, strategy="PACK")
+            ray.get(place.ready())
+            worker = ray.remote(answer_jobs).options(
+                num_cpus=bundles[0]["CPU"],
+                num_gpus=bundles[0]["GPU"],
+                scheduling_strategy=PlacementGroupSchedulingStrategy(place),
+            )
+            ray.get(worker.remote(group, self.coordinator.assignments, options.seconds, str(notes)))
+            remove_placement_group(place)
+
+    return AnsweringPool(run, lambda: current_capacity(compute, operation))
+
+
+def carry_out(options: argparse.Namespace, folder: Path, address: str) -> dict[str, Any]:
+    """The phase, on a cluster that runs."""
     from rich.console import Console
 
-    from orchestrator.cluster.autoscaling import room_now
-    from orchestrator.cluster.session import ray_session, worker_resources
+    from orchestrator.cluster.session import ray_session
     from orchestrator.console.progress import ProgressView
-    from orchestrator.controller import phase_runner as phases
-    from orchestrator.controller.worker_groups import WorkerGroupPool
+    from orchestrator.controller.phase_runner import run_phase
     from orchestrator.planning.config import SweepConfig
     from orchestrator.planning.plan import make_plan
 
     plan = make_plan(SweepConfig.model_validate(sweep(options.cohorts, options.trials, options.wave)))
-    compute, operation = plan.config.compute, plan.config.operation
     root, notes = folder / "run", folder / "notes"
     notes.mkdir()
     run = begun_run(plan, root)
     ledger = run.ledger
 
-    class AnsweringCrews(WorkerGroupPool):
-        """Places its workers as a Ray Train run does; they answer instead of training."""
-
-        def _start(self, crew: str) -> None:
-            bundles = [dict(worker_resources(compute, operation)) for _ in range(compute.workers)]
-            place = placement_group(bundles, strategy="PACK")
-            ray.get(place.ready())
-            strategy = PlacementGroupSchedulingStrategy(place)
-            worker = ray.remote(answer_jobs).options(
-                num_cpus=bundles[0]["CPU"], num_gpus=bundles[0]["GPU"], scheduling_strategy=strategy
-            )
-            ray.get(worker.remote(crew, self.office.assignments, options.seconds, str(notes)))
-            remove_placement_group(place)
-
     with (
-        ray_session(address, operation, verbose=False) as holdings,
+        ray_session(address, plan.config.operation, verbose=False) as resources,
         ProgressView(Console(file=io.StringIO())) as view,
     ):
-        crews = AnsweringCrews(run, lambda: room_now(compute, operation))
+        groups = answering_pool(run, options, notes)
         base, began = memory("VmRSS"), time.monotonic()
-        phases.run_phase(run, "students", plan.students, crews=crews, watch=view.watch)
-        crews.close()
+        run_phase(run, "students", plan.students, groups=groups, watch=view.watch)
+        groups.close()
         seconds = time.monotonic() - began
     rows = ledger.read("trials", ["status"]).to_pylist()
     assert all(row["status"] == "ok" for row in rows)
     seen = [json.loads(path.read_text()) for path in notes.iterdir()]
     work = sum(note["ended"] - note["began"] for note in seen)
     return {
-        "cluster": {"cpus": holdings.cpus, "gpus": holdings.gpus},
+        "cluster": {"cpus": resources.cpus, "gpus": resources.gpus},
         "cohorts": len(seen),
         "trials": len(rows),
         "seconds": seconds,

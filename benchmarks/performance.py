@@ -72,22 +72,26 @@ def _dead_time(found: Mapping[str, Any], aims: cells.Aims) -> list[str]:
     lines = [
         "## Time in which nothing is trained",
         "",
-        f"{cells.machine(found['machine'])} From the command to the first trial's seat: {cells.interval(start['seconds'], 1)} s; Ray, one `TorchTrainer` of one worker, "
+        f"{cells.machine(found['machine'])} From the command to the first trial's first step: {cells.interval(start['seconds'], 1)} s; Ray, one `TorchTrainer` of one worker, "
         f"torch and timm there, and nothing else: {cells.interval(start['bare_seconds'], 1)} s.",
         "",
     ]
     if between is not None:
         waited = between["to_last_seat"]
         aims.append(
-            ("seconds from the end of a wave to the last seat of the next, at most 1", waited, waited <= 1)
+            (
+                "seconds from the end of a wave until the last student of the next is on the device, at most 1",
+                waited,
+                waited <= 1,
+            )
         )
         lines += [
             f"Between two waves of a cohort, median of {between['waves']} in a run of the preset `scenes`, 15 or 16 students each: {between['to_first_seat']:.2f} s "
-            f"until the first of the next wave has its seat, {waited:.2f} s until the last one has.",
+            f"until the first student of the next wave is on the device, {waited:.2f} s until the last one is.",
             "",
-            "That is all a crew could save by beginning a wave while halving leaves seats of the last one empty: it steps its students in turn, and a wave has a "
-            "stream and a teacher pass of its own, so that both waves' steps take as long beside each other as one after the other. Where another crew fits on "
-            "the cluster, waves of a cohort do train beside each other, as soon as that is measured to end the sweep sooner.",
+            "A worker group that began the next wave while halving leaves fewer students in the last one could save no more than that: it steps its students in "
+            "turn, and a wave has a stream and a teacher pass of its own, so both waves' steps take the same time together. If another worker group fits on "
+            "the cluster, waves of a cohort do train at the same time, as soon as that is measured to end the sweep sooner.",
             "",
         ]
     return lines
@@ -244,7 +248,7 @@ def _scale(scale: Mapping[str, Any], aims: cells.Aims) -> list[str]:
     return [
         "## Many trials that take no time",
         "",
-        "The sweep's own book-keeping (searcher, scheduler, wave book, desk, ledger, progress), with a cohort that answers every wave at once; "
+        "The sweep's own book-keeping (searcher, scheduler, cohort channel, ledger, progress), with a cohort that answers every wave at once; "
         "beside it Ray Tune with a function that returns at once, as many at a time, which records nothing. "
         f"{machine['cpus']} {machine['machine']} cores, load average {machine['load_before']:g} before the start; Ray's start is left out.",
         "",

@@ -16,12 +16,15 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distill.data.config import AugmentationConfig
 from orchestrator.cluster.session import LOCAL, ray_session
 from orchestrator.planning.loader import load_sweep
 from orchestrator.planning.plan import Trial, bracket_trials, make_plan
+
+if TYPE_CHECKING:
+    from distill.data import SegmentationDataset
 
 
 def planned_trials(file: str) -> list[Trial]:
@@ -36,6 +39,30 @@ def planned_trials(file: str) -> list[Trial]:
     ]
 
 
+def random_views(pictures: SegmentationDataset, config: AugmentationConfig, seed: int) -> Any:
+    """A torch data set with a random view of every picture."""
+    import torch
+    from torch.utils.data import Dataset
+
+    from distill.data.augment import Augmentation
+
+    class Views(Dataset[tuple[torch.Tensor, torch.Tensor, int]]):
+        def __init__(self) -> None:
+            self.augmentation = Augmentation(config, seed)
+            self.drawn = 0
+
+        def __len__(self) -> int:
+            return len(pictures)
+
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+            sample = pictures[index]
+            self.drawn += 1
+            image, labels = self.augmentation(sample.image_hw3, sample.labels_hw, self.drawn)
+            return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(labels), index
+
+    return Views()
+
+
 def train_student(settings: dict[str, Any]) -> None:
     """What the one worker of a trial does."""
     import tempfile
@@ -44,39 +71,21 @@ def train_student(settings: dict[str, Any]) -> None:
     import ray.train
     import ray.train.torch
     import torch
-    from torch.utils.data import DataLoader, Dataset
+    from torch.utils.data import DataLoader
 
-    from distill.data import SegmentationDataset, build_dataset
-    from distill.data.augment import Augmentation
+    from distill.data import build_dataset
     from distill.data.stream import normalise
     from distill.evaluation import evaluate, task_metrics
     from distill.methods import method_class
     from distill.models.teachers import load_teacher
     from distill.training import Batch, Student, StudentSpec, teacher_output
 
-    class Views(Dataset[tuple[torch.Tensor, torch.Tensor, int]]):
-        """A random view of every picture."""
-
-        def __init__(self, pictures: SegmentationDataset, config: AugmentationConfig, seed: int) -> None:
-            self.pictures = pictures
-            self.augmentation = Augmentation(config, seed)
-            self.drawn = 0
-
-        def __len__(self) -> int:
-            return len(self.pictures)
-
-        def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, int]:
-            sample = self.pictures[index]
-            self.drawn += 1
-            image, labels = self.augmentation(sample.image_hw3, sample.labels_hw, self.drawn)
-            return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(labels), index
-
     torch.set_num_threads(1)
     trial: Trial = settings["trial"]
     recipe = trial.recipe
     torch.manual_seed(trial.seed)
     train, tune, test = (build_dataset(settings["data"], split) for split in ("train", "tune", "test"))
-    views = Views(train, recipe.augmentation, trial.seed)
+    views = random_views(train, recipe.augmentation, trial.seed)
     loader = ray.train.torch.prepare_data_loader(
         DataLoader(views, recipe.batch_size, shuffle=True, drop_last=True)
     )

@@ -5,7 +5,7 @@
 `--trials 10000` is the largest that is asked about; `--bare-most` is the largest at which bare Tune is measured, too, which
 may take hours. Two sides, each in a process of its own, the machine to itself:
 
-* ours: a phase of the sweep as it is (planner, searcher, scheduler, wave book, desk, ledger, progress), in which a cohort
+* ours: a phase of the sweep as it is (planner, searcher, scheduler, cohort channel, ledger, progress), in which a cohort
   answers every wave at once instead of training it. Five studies share the trials, by Sobol, 16 in a wave, nobody is
   pruned; with a final run of each study at the end. Then the ledger is read as a resumed command reads it, and
   `python -m orchestrator.leaderboard` makes the board.
@@ -39,23 +39,10 @@ AT_ONCE = 16
 PICTURES, CLASSES = 20, 9
 
 
-def ours(count: int, root: Path) -> dict[str, Any]:
-    """Plan → phase → ledger → board, with a cohort that trains nothing."""
-    from orchestrator.cluster.session import LOCAL, prepare_environment, ray_session
-
-    prepare_environment(LOCAL)  # before anything imports ray
-    import ray
-    from rich.console import Console
-
-    from orchestrator.console.progress import ProgressView
-    from orchestrator.controller import phase_runner as phases
-    from orchestrator.controller.coordinator import CoordinatorClient
-    from orchestrator.controller.run_state import Run
-    from orchestrator.planning.config import SweepConfig
-    from orchestrator.planning.plan import make_plan
-
+def sweep_of(count: int) -> dict[str, Any]:
+    """A sweep file with about so many trials."""
     recipe = {"steps": 1, "batch_size": 1, "augmentation": {"crop": 32}, "lr": 0.1}
-    document = {
+    return {
         "name": "scale",
         "data": {"scenes": {"kind": "scenes", "size": 32, "classes": CLASSES}},
         "recipes": {"recipe": recipe},
@@ -71,27 +58,43 @@ def ours(count: int, root: Path) -> dict[str, Any]:
         "final": {"seeds": [1]},
     }
 
-    class AnsweringCrew:
-        """Stands in for `orchestrator.controller.worker_groups.WorkerGroupPool`; all around it is the real thing."""
+
+def ours(count: int, root: Path) -> dict[str, Any]:
+    """Plan → phase → ledger → board, with a cohort that trains nothing."""
+    from orchestrator.cluster.session import LOCAL, prepare_environment, ray_session
+
+    prepare_environment(LOCAL)  # before anything imports ray
+    import ray
+    from rich.console import Console
+
+    from orchestrator.console.progress import ProgressView
+    from orchestrator.controller.coordinator import CoordinatorClient
+    from orchestrator.controller.phase_runner import run_phase
+    from orchestrator.controller.run_state import Run
+    from orchestrator.planning.config import SweepConfig
+    from orchestrator.planning.plan import make_plan
+
+    class AnsweringPool:
+        """Replaces `WorkerGroupPool`: its workers answer every wave at once. Everything around it is the real thing."""
 
         def __init__(self) -> None:
-            self.office = CoordinatorClient()
+            self.coordinator = CoordinatorClient()
             self.start_seconds: list[float] = []
 
-        def room(self) -> int:
+        def capacity(self) -> int:
             return 1
 
         def keep(self, most: int) -> None:
-            """It waits for nothing."""
+            """No group is idle."""
 
-        def trains(self, desk: str, seconds: float) -> None:
-            """It is no crew that had to be started."""
+        def note_first_training(self, channel: str, seconds: float) -> None:
+            """No group had to be started."""
 
-        def train(self, job: Any, wanted: Callable[[], int]) -> None:
-            ray.get(ray.remote(answer_waves).options(num_cpus=0).remote(job.desk, str(root)))
+        def train(self, job: Any, jobs_left: Callable[[], int]) -> None:
+            ray.get(ray.remote(answer_waves).options(num_cpus=0).remote(job.channel, str(root)))
 
     began = time.perf_counter()
-    plan = make_plan(SweepConfig.model_validate(document))
+    plan = make_plan(SweepConfig.model_validate(sweep_of(count)))
     planned = time.perf_counter() - began
     run = begun_run(plan, root)
     ledger = run.ledger
@@ -101,7 +104,7 @@ def ours(count: int, root: Path) -> dict[str, Any]:
     ):
         base = memory("VmRSS")
         began = time.perf_counter()
-        phases.run_phase(run, "students", plan.students, crews=AnsweringCrew(), watch=view.watch)
+        run_phase(run, "students", plan.students, groups=AnsweringPool(), watch=view.watch)
         seconds = time.perf_counter() - began
         peak = memory("VmHWM")
     ended = sorted(
@@ -125,29 +128,28 @@ def ours(count: int, root: Path) -> dict[str, Any]:
 def begun_run(plan: Any, root: Path) -> Any:
     """A run of a plan, in a ledger that is claimed for it and says where it comes from."""
     from orchestrator.cluster.provenance import provenance_row
-    from orchestrator.controller.run_state import Run, claim
+    from orchestrator.controller.run_state import Run
+    from orchestrator.ledger.run_folder import claim_run_folder
     from orchestrator.ledger.tables import Ledger
 
     run = Run(Ledger(root), plan)
-    claim(run.ledger, plan, fresh=False)
+    claim_run_folder(run.ledger, plan, fresh=False)
     row = provenance_row(plan, [], {})
     run.ledger.append("provenance", [row], row["provenance_id"])
     run.provenance_id = row["provenance_id"]
     return run
 
 
-def answer_waves(desk: Any, root: str | None, seconds: float = 0.0) -> None:
+def answer_waves(channel: Any, root: str | None, seconds: float = 0.0) -> None:
     """A cohort that trains nothing: a score by the trial's name, so many seconds after a wave is seated.
 
     In the ledger at `root` it writes what a board needs of a final run.
     """
-    import ray
-
     from orchestrator.protocol import Report
 
     finished = -1
     while True:
-        order = ray.get(desk.next_wave.remote(finished))
+        order = channel.next_wave(finished)
         if order == "closed":
             return
         if order is None:
@@ -165,18 +167,18 @@ def answer_waves(desk: Any, root: str | None, seconds: float = 0.0) -> None:
                     test_miou=score if final else None, started_at=now, finished_at=now,
                 )
             )  # fmt: skip
-        ray.get(desk.post.remote(reports))
+        channel.post(reports)
         finished = order.index
 
 
 def _count(root: str, trial_id: str, score: float) -> None:
     import numpy as np
 
-    from orchestrator.ledger.arrow_rows import counts_table
+    from orchestrator.ledger.row_builders import count_rows
     from orchestrator.ledger.tables import Ledger
 
     tp = np.full((PICTURES, CLASSES), int(1000 * score))
-    table = counts_table(trial_id, "test", range(PICTURES), tp, 1000 - tp, 1000 - tp, None)
+    table = count_rows(trial_id, "test", range(PICTURES), tp, 1000 - tp, 1000 - tp)
     Ledger(root).append("counts", table, trial_id)
 
 

@@ -9,7 +9,7 @@ given by hand, the same on every side; no search, nobody pruned, the teacher loa
 * plain: as Ray's documentation has it, `benchmarks/plain_sweep.py`: a TorchTrainer per trial, one CPU each, as many at
   once as there are CPUs;
 * ours: the command, `python -m orchestrator.sweep`, by default with a worker of one thread for each CPU, which divide
-  the students (`compute.divide: students`); `--workers 1` takes one worker of as many threads as there are CPUs;
+  the students (`compute.parallelism: students`); `--workers 1` takes one worker of as many threads as there are CPUs;
 * bound: the students' own steps, batches and teacher outputs in memory already (`benchmarks/bound.py`): in one process of
   as many threads as there are CPUs, and divided as ours are; what counts is the faster of the two.
 
@@ -103,7 +103,7 @@ class Bench:
             "methods": methods,
             "search": {"trials": 0},
             "final": {"seeds": [1]},
-            "compute": {"workers": self.workers, "cpus_per_worker": self.threads, "divide": self.divide},
+            "compute": {"workers": self.workers, "cpus_per_worker": self.threads, "parallelism": self.divide},
             "operation": {"teachers": str(self.root / "teachers")},
         }  # fmt: skip
         if kept is not None:
@@ -116,8 +116,9 @@ class Bench:
         return self.root / f"run-{next(self._number)}"
 
     def _teacher(self, pair: str) -> Path:
+        from orchestrator.ledger.weights import teacher_weights
         from orchestrator.planning.loader import load_sweep
-        from orchestrator.planning.plan import make_plan, teacher_weights
+        from orchestrator.planning.plan import make_plan
 
         [teacher] = make_plan(load_sweep(str(self._file(pair, 2, 2)))).teachers
         return self.root / "teachers" / teacher_weights(teacher)
@@ -252,8 +253,8 @@ def sides_of(pair: str) -> tuple[str, ...]:
     return (*always, "views", "again") if pair == "heavy" else always
 
 
-def main() -> None:
-    """Measures, prints each result as it comes, writes results and page."""
+def arguments() -> argparse.Namespace:
+    """The options of this command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -262,7 +263,9 @@ def main() -> None:
     parser.add_argument("--pairs", nargs="+", choices=list(TEACHERS), default=list(TEACHERS))
     parser.add_argument("--taught", nargs="*", type=int, default=TAUGHT)
     parser.add_argument(
-        "--repeated-only", action="store_true", help="leave out what is measured once: all at once, seats"
+        "--repeated-only",
+        action="store_true",
+        help="leave out what is measured once: all at once, students on the device",
     )
     parser.add_argument(
         "--workers", type=int, default=measured.cpus(), help="of ours; they divide the students"
@@ -274,7 +277,12 @@ def main() -> None:
         "--json", type=Path, help="by default the file beside this one, or that of the longer sweep"
     )
     parser.add_argument("--page", type=Path, default=performance.PAGE)
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measures, prints each result as it comes, writes results and page."""
+    options = arguments()
     section = "sweep_long" if options.repeated_only else "sweep"
     options.json = options.json or HERE / f"{section}.json"
     began, load = time.monotonic(), os.getloadavg()[0]
@@ -328,7 +336,7 @@ def main() -> None:
 def _once(
     bench: Bench, options: argparse.Namespace, report: dict[str, Any], keep: Callable[[int], None]
 ) -> None:
-    """What is measured once, of the last pair: memory of the plain sweep with all trials at once, and seats."""
+    """What is measured once, of the last pair: memory of the plain sweep with all trials at once, and students on the device."""
     pair = options.pairs[-1]
     report["all_at_once"] = {pair: measured.rounded(bench.plain_all_at_once(pair))}
     print("all at once", report["all_at_once"], flush=True)

@@ -56,7 +56,7 @@ def _sides(sweep: Mapping[str, Any]) -> list[str]:
         "* **plain**: the pattern of Ray's documentation, [benchmarks/plain_sweep.py](../benchmarks/plain_sweep.py): a Tune trial makes a `TorchTrainer` "
         "with a loader and a teacher of its own; one CPU and one thread each, as many at once as there are cores.",
         f"* **ours**: `python -m orchestrator.sweep`, {cells.counted(sweep['workers'], 'worker')} of {cells.counted(sweep['threads'], 'thread')}"
-        + (", which divide the students (`compute.divide: students`)." if sweep["workers"] > 1 else "."),
+        + (", which divide the students (`compute.parallelism: students`)." if sweep["workers"] > 1 else "."),
         "* **views** (of the longer sweep below): ours with a stream of few views of each picture that comes round (`augmentation.views`), and what the teacher says kept "
         "from the first round on (`operation.teacher_outputs`), in a folder that is empty before.",
         "* **again**: ours once more, on a machine that kept what the teacher said in an earlier run (`operation.teacher_outputs`).",
@@ -211,7 +211,7 @@ def _curve(sweep: Mapping[str, Any]) -> list[str]:
         table.append([
             taught, f"{mine:.1f}", f"{mine / bound:.2f}", f"{found['seconds']:.1f}", f"{found['peak_mib']:.0f}",
         ])  # fmt: skip
-    header = ("taught seats", "ours, samples per second", "over the bound of 8 trials", "seconds of the command", "peak memory (MiB)")  # fmt: skip
+    header = ("taught students", "ours, samples per second", "over the bound of 8 trials", "seconds of the command", "peak memory (MiB)")  # fmt: skip
     return [
         "## Seats",
         "",

@@ -1,7 +1,7 @@
 """What a second worker is worth: `python benchmarks/workers.py [--repeats 3]`.
 
 The sweep of `benchmarks/sweep.py`, eight trials of one pair, by one worker of one thread and by two, which divide each
-batch (data parallel) or the students (`compute.divide`). Start-up is not counted: from the first student's first step to
+batch (data parallel) or the students (`compute.parallelism`). Start-up is not counted: from the first student's first step to
 the last one's scores. Tells the speed-up and, over the number of workers, the efficiency. Writes
 `benchmarks/workers.json` and the page `docs/performance.md`.
 """

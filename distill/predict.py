@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from distill.command_line import DONE, USAGE, exit_code_of, run_command
+
 if TYPE_CHECKING:
     from distill.data.pictures import Task
     from distill.recipe import SlidingWindow
@@ -19,7 +21,7 @@ _LEAST_WINDOW = 32
 
 
 @dataclass(frozen=True)
-class Options:
+class PredictOptions:
     """Predict the classes of pictures: a mask with the data set's palette and an overlay of each, at its own size.
 
     Masks have the pictures' relative paths, below the output folder. A picture that cannot be read is reported and
@@ -44,20 +46,15 @@ class Options:
 
 def main() -> None:
     """Run the command and exit with one of the codes above."""
-    options = tyro.cli(Options, prog="python -m distill.predict")
-    from distill.errors import UsageError
-
-    try:
-        sys.exit(predict(options))
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted; the masks written so far are whole", file=sys.stderr)
-        sys.exit(130)
+    run_command("python -m distill.predict", PredictOptions, command)
 
 
-def predict(options: Options) -> int:
+def command(options: PredictOptions) -> int:
+    """Predict pictures; errors become an exit code and a message."""
+    return exit_code_of(lambda: predict(options), "interrupted; the masks written so far are whole")
+
+
+def predict(options: PredictOptions) -> int:
     """Predict all pictures; returns 2 if none could be read, else 0.
 
     Raises:
@@ -90,13 +87,13 @@ def predict(options: Options) -> int:
     skipped = f", {len(broken)} skipped that could not be read" if broken else ""
     if not done:
         print(f"error: none of {len(tasks)} pictures could be read", file=sys.stderr)
-        return 2
+        return USAGE
     write_class_table(options.output / CLASS_TABLE, segmenter.classes, segmenter.palette)
     print(f"{done} pictures in {seconds:.1f} s, {done / seconds:.2f} a second{skipped}: {options.output}")
-    return 0
+    return DONE
 
 
-def _window(options: Options) -> SlidingWindow | None:
+def _window(options: PredictOptions) -> SlidingWindow | None:
     from distill.errors import UsageError
     from distill.recipe import SlidingWindow
 

@@ -2,120 +2,48 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
-from distill.errors import UsageError
-
-if TYPE_CHECKING:
-    from orchestrator.leaderboard.gallery_pictures import PairGallery
-    from orchestrator.leaderboard.run_records import RunRecords
-    from orchestrator.ledger.tables import Ledger
-    from orchestrator.worker.gallery_renderer import Predicted
-
-# The page is to be sent around; drawings get smaller until it is no larger.
-_PAGE_BYTES = 3_000_000
-_LONGEST_SIDES = (512, 384, 256, 160, 96)
+from distill.command_line import DONE, USAGE, run_command
 
 
 @dataclass(frozen=True)
-class Options:
-    """Make the gallery of a run again, and its leaderboard, which links it.
+class GalleryOptions:
+    """Make the gallery of a run again, and its leaderboard, which links to it.
 
     For each pair three test pictures with label, teacher, student alone and best method, in leaderboard/gallery.html.
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Folder of a run: a path, or a URI such as s3://bucket/run. Its data must lie where it did."""
+    """Folder of a run: a path, or a URI such as s3://bucket/run. Its data must be where it was."""
 
 
 def main() -> None:
-    """The command; exit code 0, or 2 where there is nothing that could be shown."""
-    options = tyro.cli(Options, prog="python -m orchestrator.gallery")
+    """The command; exit code 2 if nothing can be shown."""
+    run_command("python -m orchestrator.gallery", GalleryOptions, draw)
+
+
+def draw(options: GalleryOptions) -> int:
+    """Write the gallery and the leaderboard of a run."""
     # Imported here: torch and pyarrow would make --help slow.
     from orchestrator.leaderboard.files import write_leaderboard
-    from orchestrator.ledger.tables import Ledger
+    from orchestrator.ledger.tables import open_run
+    from orchestrator.worker.gallery_writer import write_gallery
 
-    ledger = Ledger(options.run)
-    try:
-        if not ledger.exists("tables"):
-            raise UsageError(f"{ledger.place()} holds no tables; give the folder of a run (its --output)")
-        made, notes = write_gallery(ledger)
-        write_leaderboard([ledger])
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    ledger = open_run(options.run)
+    made, notes = write_gallery(ledger)
+    write_leaderboard([ledger])
     for note in notes:
         print(note, file=sys.stderr)
     if made is None:
         print("error: nothing can be shown", file=sys.stderr)
-        sys.exit(2)
+        return USAGE
     print(made)
-
-
-def write_gallery(ledger: Ledger) -> tuple[str | None, list[str]]:
-    """Writes `leaderboard/gallery.html`; a pair whose weights, data or pictures are missing is left out.
-
-    Returns where it lies, or None where nothing can be shown (then an older one is taken away: it showed another
-    board), and a sentence for whatever is left out.
-    """
-    from orchestrator.leaderboard.board import build_boards
-    from orchestrator.leaderboard.files import GALLERY
-    from orchestrator.leaderboard.gallery_pictures import exhibits_of
-    from orchestrator.leaderboard.run_records import gather
-
-    evidence = gather([ledger])
-    exhibits = [exhibit for board in build_boards(evidence) for exhibit in exhibits_of(board, evidence)]
-    predicted, notes = _predicted(ledger, exhibits, evidence)
-    path = f"leaderboard/{GALLERY}"
-    if not predicted:
-        ledger.delete(path)
-        return None, notes or ["no gallery: no pair has final runs of a method and of the student alone"]
-    place = ledger.place()
-    run = place if "://" in place else place.rsplit("/", 1)[-1]
-    command = shlex.join(["python", "-m", "orchestrator.gallery", run])
-    page = _page(predicted, notes, command)
-    ledger.write_bytes(path, page)
-    return ledger.place(path), notes
-
-
-def _predicted(
-    ledger: Ledger, exhibits: list[PairGallery], evidence: RunRecords
-) -> tuple[list[Predicted], list[str]]:
-    """What can be shown, and a sentence for whatever cannot."""
-    if not exhibits:
-        return [], []
-    from orchestrator.worker.gallery_renderer import (
-        predict_exhibit,  # torch, for which a run without pictures need not wait
-    )
-
-    found, notes = [], []
-    for exhibit in exhibits:
-        record = evidence.provenance.get(exhibit.method.provenance_id)
-        try:
-            found.append(predict_exhibit(ledger, exhibit, record.config_yaml if record else ""))
-        except Exception as error:  # the board stands: whatever a picture lacks must not end a finished sweep
-            lines = str(error).strip().splitlines() or [""]
-            kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
-            notes.append(f"the gallery leaves out {exhibit.pair.pair}: {kind}{lines[0]}")
-    return found, notes
-
-
-def _page(predicted: list[Predicted], notes: list[str], command: str) -> bytes:
-    from orchestrator.leaderboard.gallery_page import gallery_html
-    from orchestrator.worker.gallery_renderer import draw_room
-
-    page = b""
-    for longest in _LONGEST_SIDES:
-        rooms = [draw_room(found, longest) for found in predicted]
-        page = gallery_html(rooms, notes, command).encode()
-        if len(page) <= _PAGE_BYTES:
-            break
-    return page
+    return DONE
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ def load_space(method: str, installed: Mapping[str, Mapping[str, Any]] = {}) -> 
             raise UsageError(
                 f"method '{method}' has no search space; give it a `space` in the sweep file, or its class one"
             )
-        return Space.model_validate(yaml.safe_load(path.read_text()))
+        return Space.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     parameters = {
         f"{part}.{name}": domain
         for part in parts

@@ -18,6 +18,19 @@ def pytest_collection_modifyitems(items: list) -> None:
     """Files that start Ray come first: they take longest, and two workers share them best at the start."""
     slow = {item.path for item in items if item.get_closest_marker("ray")}
     items.sort(key=lambda item: item.path not in slow)
+    for item in items:
+        if _is_a_further_network(item):
+            item.add_marker("slow")
+
+
+def _is_a_further_network(item: pytest.Item) -> bool:
+    """Whether a conformance test repeats on further networks what the quick loop tests on one pair, or two backbones."""
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    if item.path.name == "test_method_conformance.py" and "pair" in params:
+        return "transformer-teaches-cnn" not in item.name
+    if item.path.name == "test_head_conformance.py" and "model" in params:
+        return not params["model"].endswith(("-test_resnet", "-test_vit"))
+    return False
 
 
 @pytest.fixture(scope="session")

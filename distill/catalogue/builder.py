@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from distill.catalogue.entries import CATALOGUE
+from distill.catalogue_entries import CATALOGUE
 
 
 def write_catalogue(path: Path, only: list[str] | None = None) -> int:

@@ -11,7 +11,8 @@ from functools import lru_cache
 from importlib.metadata import entry_points
 from typing import Any
 
-from distill.catalogue.entries import (
+from distill.catalogue.head_costs import HeadShapes, head_cost
+from distill.catalogue_entries import (
     CATALOGUE,
     METHODS,
     REFERENCE_SIZE,
@@ -21,7 +22,6 @@ from distill.catalogue.entries import (
     MethodEntry,
     ModelCost,
 )
-from distill.catalogue.head_costs import HeadShapes, head_cost
 from distill.errors import UsageError, unknown
 
 _SIZE_ARGUMENTS = {"img_size", "dynamic_img_size", "strict_img_size"}

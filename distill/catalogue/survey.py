@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from distill.catalogue.entries import REFERENCE_SIZE, BackboneEntry, HeadEntry, MethodEntry
+from distill.catalogue_entries import REFERENCE_SIZE, BackboneEntry, HeadEntry, MethodEntry
 from distill.errors import UsageError
 from distill.models.backbones import (
     Backbone,

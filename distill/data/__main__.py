@@ -12,6 +12,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from distill.command_line import protect_streams
 from distill.data.check import check_dataset
 from distill.data.config import AnyDataConfig, DataConfig
 from distill.data.remote_copies import RemoteCopiesConfig
@@ -54,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
 def read_configs(path: Path) -> tuple[dict[str, AnyDataConfig], RemoteCopiesConfig]:
     """The data configs in a YAML file by name, and the config of local copies.
 
-    The file is either one data config, or a sweep file with configs under `data` and `operation.copies`.
+    The file is either one data config, or a sweep file with configs under `data` and `operation.remote_copies`.
 
     Raises:
         UsageError: the file cannot be read or a config is invalid; the message names file, line and key.
@@ -75,8 +76,8 @@ def read_configs(path: Path) -> tuple[dict[str, AnyDataConfig], RemoteCopiesConf
             "or a 'data' section of names, each with a config"
         )
     operation = content.get("operation")
-    written = operation.get("copies", {}) if isinstance(operation, dict) else {}
-    with _placed(path, tree, ("operation", "copies")):
+    written = operation.get("remote_copies", {}) if isinstance(operation, dict) else {}
+    with _placed(path, tree, ("operation", "remote_copies")):
         copies = RemoteCopiesConfig.model_validate(written)
     if isinstance(section.get("kind"), str):
         return {"data": _validated(section, path, tree, ("data",))}, copies
@@ -123,4 +124,5 @@ def _line(tree: Any, keys: tuple[Any, ...]) -> int:
 
 
 if __name__ == "__main__":
+    protect_streams()
     sys.exit(main())

@@ -65,7 +65,7 @@ class RemoteCopies:
                 if error.errno != errno.ENOSPC:  # on a full disk nothing is stored, which is no error
                     raise UsageError(
                         f"copies of pictures cannot be stored in {self.config.place} ({error.strerror}), must be a "
-                        "folder that may be written here; set operation.copies.folder"
+                        "folder that may be written here; set operation.remote_copies.folder"
                     ) from error
             found = self._open_copy(name, size)
             if found is not None:

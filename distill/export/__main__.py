@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
+
+from distill.command_line import DONE, run_command
 
 if TYPE_CHECKING:
     from distill.export.graph import Graph
@@ -16,7 +17,7 @@ WEIGHTS, GRAPH, CARD = "model.safetensors", "model.onnx", "MODEL_CARD.md"
 
 
 @dataclass(frozen=True)
-class Options:
+class ExportOptions:
     """Take the best student of a pair out of a run: weights, ONNX and a model card.
 
     The method is the one with the highest mean test mIoU on the pair; of its seeds the one with the best tune mIoU.
@@ -35,20 +36,18 @@ class Options:
 
 
 def main() -> None:
-    """Run the command; exit code 0, or 2 if the run, the choice or the model cannot be used."""
-    options = tyro.cli(Options, prog="python -m distill.export")
-    # Imported here: torch would make --help slow.
-    from distill.errors import UsageError
-
-    try:
-        for line in export(options):
-            print(line)
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    """Run the command; exit code 2 if the run, the choice or the model cannot be used."""
+    run_command("python -m distill.export", ExportOptions, print_export)
 
 
-def export(options: Options) -> list[str]:
+def print_export(options: ExportOptions) -> int:
+    """Export a model and print what was written."""
+    for line in export(options):
+        print(line)
+    return DONE
+
+
+def export(options: ExportOptions) -> list[str]:
     """Write weights, graph and card; returns the lines to print.
 
     Raises:

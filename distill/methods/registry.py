@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from torch import Tensor, nn
 
-from distill.catalogue.entries import METHODS
+from distill.catalogue_entries import METHODS
 from distill.errors import UsageError, unknown
 from distill.methods.config import MethodConfig
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from distill.catalogue.entries import ModelCost
+from distill.catalogue_entries import ModelCost
 from distill.errors import UsageError
 from distill.models.model import ModelOptions, build_model
 

@@ -1,4 +1,4 @@
-"""A joined cluster grows and shrinks: at the start its autoscaler is asked for what is missing, later room is used."""
+"""A joined cluster grows and shrinks: its autoscaler is asked for what is missing at the start, later capacity is used."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import ray
 from ray.autoscaler.sdk import request_resources
 
 from distill.errors import UsageError
-from orchestrator.cluster.session import ClusterResources, holdings, worker_resources
+from orchestrator.cluster.session import ClusterResources, cluster_resources, worker_resources
 from orchestrator.planning.config import ComputeConfig, OperationConfig
 
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 
 
-def grown(now: ClusterResources, compute: ComputeConfig, operation: OperationConfig) -> ClusterResources:
-    """What the cluster has once it holds `operation.cohorts_at_once` cohorts (one by default), or the wait is over.
+def scale_up(now: ClusterResources, compute: ComputeConfig, operation: OperationConfig) -> ClusterResources:
+    """Resources once the cluster has room for `operation.cohorts_at_once` cohorts (default 1) or the wait is over.
 
-    The wish is withdrawn afterwards: from then on the work itself is what keeps nodes from being idle.
+    The request to the autoscaler is withdrawn afterwards: from then on the work itself keeps nodes from being idle.
     """
     workers = compute.workers * (operation.cohorts_at_once or 1)
     worker = worker_resources(compute, operation)
@@ -33,16 +33,16 @@ def grown(now: ClusterResources, compute: ComputeConfig, operation: OperationCon
     request_resources(bundles=[dict(worker) for _ in range(workers)])
     try:
         while now.workers(worker) < workers and time.monotonic() < deadline:
-            time.sleep(LOOK_SECONDS)
-            now = holdings(ray)
+            time.sleep(POLL_SECONDS)
+            now = cluster_resources(ray)
     finally:
         request_resources(bundles=[])
     return now
 
 
-def room_now(compute: ComputeConfig, operation: OperationConfig) -> int:
-    """How many cohorts fit on the nodes that are alive; one at least, which waits for a node where none is."""
+def current_capacity(compute: ComputeConfig, operation: OperationConfig) -> int:
+    """Number of cohorts that fit on the nodes that are alive; at least one, which waits for a node if there is none."""
     try:
-        return holdings(ray).cohorts_at_once(compute, operation)
+        return cluster_resources(ray).cohorts_at_once(compute, operation)
     except UsageError:
         return 1

@@ -87,7 +87,7 @@ def stage(folder: Path, source: str) -> str:
         if (root / name).is_file():
             shutil.copy(root / name, folder / name)
     commit, dirty = commit_of_this_code()
-    (folder / COMMIT_FILE).write_text(json.dumps({"commit": commit, "dirty": dirty}))
+    (folder / COMMIT_FILE).write_text(json.dumps({"commit": commit, "dirty": dirty}), encoding="utf-8")
     if not source.endswith((".yaml", ".yml")):
         return source
     shutil.copy(source, folder / Path(source).name)

@@ -60,7 +60,7 @@ def versions_of(names: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def look(needs: dict[str, object]) -> list[str]:
+def probe_node(needs: dict[str, object]) -> list[str]:
     """What is missing on this node, each with its remedy; empty when all is there."""
     return list(_missing(NodeRequirements(**needs)))  # type: ignore[arg-type]  # plain values: a class of ours may not be there
 

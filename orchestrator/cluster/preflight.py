@@ -13,10 +13,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from distill.data.config import ScenesConfig
 from distill.data.roots import is_remote, written_root
 from distill.errors import UsageError
-from orchestrator.cluster import node_probe as probe
+from orchestrator.cluster import node_probe
 from orchestrator.cluster.provenance import LIBRARIES
 from orchestrator.cluster.session import worker_resources
-from orchestrator.controller.run_state import holder_of
+from orchestrator.ledger.folder_lock import holder_of
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.config import SweepConfig
 
@@ -36,8 +36,8 @@ class Preflight:
         self._needs = _needs(config, ledger)
         self._known: set[str] = set()
         self._asked: dict[Any, dict[str, Any]] = {}
-        cloudpickle.register_pickle_by_value(probe)  # type: ignore[no-untyped-call]
-        self._look: Any = ray.remote(num_cpus=0, max_retries=1)(probe.look)
+        cloudpickle.register_pickle_by_value(node_probe)  # type: ignore[no-untyped-call]
+        self._look: Any = ray.remote(num_cpus=0, max_retries=1)(node_probe.probe_node)
 
     def check(self) -> None:
         """Waits for the word of every node.
@@ -54,7 +54,7 @@ class Preflight:
         if faults:
             raise UsageError("the cluster lacks what this sweep needs:\n  " + "\n  ".join(sorted(faults)))
 
-    def news(self) -> list[str]:
+    def check_new_nodes(self) -> list[str]:
         """Asks nodes that have joined; what is missing on those that have answered since the last time. Waits for none."""
         self._ask()
         return self._answers(0)
@@ -79,19 +79,19 @@ class Preflight:
         return [f"{_name(node)}: {fault}" for task, node in nodes.items() for fault in _faults(task)]
 
 
-def _needs(config: SweepConfig, ledger: Ledger) -> probe.NodeRequirements:
+def _needs(config: SweepConfig, ledger: Ledger) -> node_probe.NodeRequirements:
     """What a node that trains needs."""
     operation = config.operation
     roots = [data.root for data in config.data.values() if not isinstance(data, ScenesConfig)]
     buckets = [root for root in roots if is_remote(root)]
-    code = probe.code_hash()
+    code = node_probe.code_hash()
     assert code is not None  # this very code
-    return probe.NodeRequirements(
-        versions=probe.versions_of(LIBRARIES),
+    return node_probe.NodeRequirements(
+        versions=node_probe.versions_of(LIBRARIES),
         code=code,
         readable=(*(str(root) for root in roots if not is_remote(root)), *_weights(config)),
         buckets=tuple(map(written_root, buckets)),
-        writable=(*operation.keeping.values(), *([operation.copies.folder] if buckets else [])),
+        writable=(*operation.cache_folders.values(), *([operation.remote_copies.folder] if buckets else [])),
         output=ledger.root,
         holder=holder_of(ledger),
         trains=True,

@@ -63,7 +63,7 @@ def commit_of_this_code() -> tuple[str | None, bool | None]:
     folder = Path(__file__).resolve().parents[2]
     told = folder / COMMIT_FILE
     if told.is_file():
-        found = json.loads(told.read_text())
+        found = json.loads(told.read_text(encoding="utf-8"))
         return found["commit"], found["dirty"]
     try:
         commit = _git(folder, "rev-parse", "HEAD")

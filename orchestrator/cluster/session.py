@@ -1,4 +1,4 @@
-"""Starts or joins Ray, and says what it holds. Sets the environment that Ray's parts read at import."""
+"""Start an embedded Ray or join a cluster, and say what resources it has."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from orchestrator.planning.config import ComputeConfig, OperationConfig
 _ENVIRONMENT = {
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "3600",  # a cluster that grows takes minutes to hand out a machine
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "3600",  # an autoscaler takes minutes to provide a machine
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -31,44 +31,43 @@ _ENVIRONMENT = {
     "NO_ALBUMENTATIONS_UPDATE": "1",
 }
 LOCAL = "local"
-STARTS = 3
-"""How often a Ray of the command's own is started before that is given up."""
-_NOT_YET_UP = "timed out during startup"  # in what Ray raises
+START_ATTEMPTS = 3
+"""Attempts to start an embedded Ray."""
 _WORKERS_READ = ("NO_ALBUMENTATIONS_UPDATE", "RAY_TRAIN_V2_ENABLED")
 
 
 def worker_resources(compute: ComputeConfig, operation: OperationConfig) -> dict[str, float]:
-    """What one training worker takes, in Ray's words."""
+    """Ray resources of one training worker."""
     cpus = {"CPU": float(compute.cpus_per_worker)}
     return cpus | ({"GPU": operation.gpus_per_worker} if compute.device == "cuda" else {})
 
 
 @dataclass(frozen=True)
 class ClusterResources:
-    """What the cluster has in all, node by node: CPUs and GPUs."""
+    """CPUs and GPUs of the cluster, node by node."""
 
     nodes: tuple[tuple[float, float], ...]
 
     @property
     def cpus(self) -> float:
-        """Of all nodes."""
+        """CPUs of all nodes."""
         return sum(cpus for cpus, _ in self.nodes)
 
     @property
     def gpus(self) -> float:
-        """Of all nodes."""
+        """GPUs of all nodes."""
         return sum(gpus for _, gpus in self.nodes)
 
     def workers(self, each: Mapping[str, float]) -> int:
-        """How many training workers fit: a worker lies on one node, so what two nodes have left over adds up to none."""
+        """Number of training workers that fit. A worker runs on one node, so what two nodes have left is not added up."""
         cpu, gpu = each["CPU"], each.get("GPU")
         return sum(
-            int(cpus // cpu) if gpu is None else min(int(cpus // cpu), _share(gpus, gpu))
+            int(cpus // cpu) if gpu is None else min(int(cpus // cpu), _workers_on_gpus(gpus, gpu))
             for cpus, gpus in self.nodes
         )
 
     def cohorts_at_once(self, compute: ComputeConfig, operation: OperationConfig) -> int:
-        """How many cohorts fit beside each other.
+        """Number of cohorts that fit at the same time.
 
         Raises:
             UsageError: not even one does.
@@ -86,19 +85,19 @@ class ClusterResources:
         return min(fit, operation.cohorts_at_once or fit)
 
 
-def _share(gpus: float, each: float) -> int:
-    """Workers on a node's GPUs. A worker never takes parts of two."""
+def _workers_on_gpus(gpus: float, each: float) -> int:
+    """Workers on a node's GPUs. A worker never takes parts of two GPUs."""
     return int(gpus) * int(1 / each + 1e-9)
 
 
 def prepare_environment(address: str) -> None:
-    """Sets what Ray reads from the environment; must come before anything imports ray.
+    """Set what Ray reads from the environment. Call it before anything imports ray.
 
-    An embedded Ray is locked with a token, so that only processes which this one starts get in: its daemons listen on
-    every interface of the machine. Without a token of ours Ray would write one into the home folder, for all to share.
+    An embedded Ray asks for a random token, so that only processes started by this one can use it: its daemons listen on
+    every interface of the machine. Without this token Ray would write a shared one into the home folder.
 
     Raises:
-        UsageError: the address is one of Ray's client.
+        UsageError: the address is of Ray's client.
     """
     os.environ.update({key: value for key, value in _ENVIRONMENT.items() if key not in os.environ})
     if address.startswith("ray://"):
@@ -107,7 +106,7 @@ def prepare_environment(address: str) -> None:
             "--address job:http://HOST:8265 (the same as `ray job submit`), or run it on the head with --address auto"
         )
     if address == LOCAL:
-        # This machine gives no notice before it goes: one process less per start of the workers.
+        # This machine gives no notice before it is taken away: one process less for each start of the workers.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     if "RAY_AUTH_MODE" in os.environ:
         return
@@ -118,24 +117,26 @@ def prepare_environment(address: str) -> None:
 
 
 def is_job(address: str) -> bool:
-    """Whether the address names a cluster to which the sweep is handed as a job."""
+    """Whether the address says that the sweep is submitted to a cluster as a job."""
     return address == "job" or address.startswith("job:")
 
 
 @contextmanager
 def ray_session(address: str, operation: OperationConfig, *, verbose: bool) -> Iterator[ClusterResources]:
-    """Ray for the time of a sweep.
+    """Ray while the block runs.
 
     Args:
-        address: `local` starts a Ray of its own that only this machine can reach; `auto` or HOST:PORT joins one.
+        address: `local` starts an embedded Ray that only this machine can reach; `auto` or HOST:PORT joins a cluster.
         operation: size of the embedded object store.
-        verbose: lets Ray's own messages through.
+        verbose: show Ray's own messages.
 
     Raises:
         UsageError: the address cannot be joined.
     """
     prepare_environment(address)
     import ray
+
+    from orchestrator.cluster import ray_private
 
     quiet = logging.INFO if verbose else logging.ERROR
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):
@@ -145,10 +146,11 @@ def ray_session(address: str, operation: OperationConfig, *, verbose: bool) -> I
         settings |= {
             "include_dashboard": False,
             "object_store_memory": operation.object_store_mb * 2**20,
-            "_node_ip_address": _loopback(),
+            **ray_private.local_address_settings(_loopback()),
         }
     else:
         settings["runtime_env"] = {"env_vars": {key: os.environ[key] for key in _WORKERS_READ}}
+    ray_private.keep_signal_handlers()
     try:
         _start(ray, address, settings)
     except (ConnectionError, ValueError, OSError) as error:
@@ -158,38 +160,40 @@ def ray_session(address: str, operation: OperationConfig, *, verbose: bool) -> I
             f"--address {address} cannot be joined: {error}. Start one with `ray start --head`."
         ) from error
     if not verbose:
-        _silence_raylet()
-    if address != LOCAL and not _asks_for_token():
+        ray_private.silence_raylet()
+    if address != LOCAL and not ray_private.cluster_asks_for_token():
         print(_OPEN_CLUSTER.format(address=address), file=sys.stderr)
     try:
-        yield holdings(ray)
+        yield cluster_resources(ray)
     finally:
         ray.shutdown()
 
 
 def _start(ray: Any, address: str, settings: Mapping[str, Any]) -> None:
-    """Starts or joins Ray. One of its own that is not up in Ray's 30 seconds gets another try, what it left being gone.
+    """Start or join Ray. An embedded Ray that is not up within Ray's 30 seconds is ended and started again.
 
-    Busy cores bring that about, or a disk from which Ray's parts are read for the first time.
+    That happens when the cores are busy, or when Ray's files are read from the disk for the first time.
     """
-    for left in reversed(range(STARTS)):
-        before = _children()
+    from orchestrator.cluster.ray_private import STARTUP_TIMEOUT
+
+    for left in reversed(range(START_ATTEMPTS)):
+        before = _child_processes()
         try:
             ray.init(address=address, **settings)
         except Exception as error:
-            if address != LOCAL or _NOT_YET_UP not in str(error) or not left:
+            if address != LOCAL or STARTUP_TIMEOUT not in str(error) or not left:
                 raise
-            for process in _children() - before:
+            for process in _child_processes() - before:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
         else:
             return
 
 
-def _children() -> set[int]:
-    """Ids of the processes that this one has started; none where the system does not tell."""
-    told = [path.read_text() for path in Path("/proc/self/task").glob("*/children")]
-    return {int(process) for text in told for process in text.split()}
+def _child_processes() -> set[int]:
+    """Ids of this process's children; none where the system does not say."""
+    listed = [path.read_text(encoding="ascii") for path in Path("/proc/self/task").glob("*/children")]
+    return {int(process) for text in listed for process in text.split()}
 
 
 _OPEN_CLUSTER = (
@@ -198,26 +202,12 @@ _OPEN_CLUSTER = (
 )
 
 
-def _asks_for_token() -> bool:
-    """Whether this process showed a token to get in; a cluster that asks for one refuses whoever has none."""
-    from ray import _raylet
-
-    return bool(_raylet.get_authentication_mode() == _raylet.AuthenticationMode.TOKEN)  # type: ignore[attr-defined]
-
-
-def holdings(ray: Any) -> ClusterResources:
+def cluster_resources(ray: Any) -> ClusterResources:
     """What the cluster has now."""
     each = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return ClusterResources(tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in each))
 
 
-def _silence_raylet() -> None:
-    """Ray prints its daemons' messages to standard output, whatever the logging level: here they go nowhere."""
-    import ray._private.worker
-
-    ray._private.worker.print_to_stdstream = lambda data, ignore_prefix: None
-
-
 def _loopback() -> str:
-    """An address only this machine can reach. Ray replaces 127.0.0.1 by an outward one, but not its neighbour."""
+    """An address that only this machine can reach. Ray replaces 127.0.0.1 by an outward one, but not 127.0.0.2."""
     return "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"

@@ -1,8 +1,7 @@
-"""What a person sees while a sweep runs: a live view on a terminal, a line a minute elsewhere."""
+"""Progress of a running sweep: a live view on a terminal, a line a minute elsewhere."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from types import TracebackType
@@ -19,18 +18,8 @@ from orchestrator.controller.wave_scheduler import TrialState
 LINE_SECONDS = 60.0
 
 
-class PipeSafeConsole(Console):
-    """A console whose reader may leave, as in `... | head`: what follows goes nowhere, and the sweep goes on."""
-
-    def on_broken_pipe(self) -> None:
-        """In place of the end of the program."""
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self.file.fileno())
-        os.close(nowhere)
-
-
 class ProgressView:
-    """Shows phases. On a terminal it is redrawn in place; in a log it is a line at the start, a minute, the end."""
+    """Shows phases: redrawn in place on a terminal; in a log, a line at the start, every minute, and at the end."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -53,11 +42,11 @@ class ProgressView:
             self._live.stop()
 
     def say(self, message: str) -> None:
-        """One line that stays."""
+        """Print one line."""
         self._console.print(message, highlight=False, soft_wrap=True, markup=False)
 
     def watch(self, view: PhaseView) -> None:
-        """Takes a look at a phase."""
+        """Show the state of a phase."""
         now = time.monotonic()
         first = view.name not in self._begun
         begun = self._begun.setdefault(view.name, now)
@@ -72,29 +61,29 @@ class ProgressView:
 
 
 def _done(view: PhaseView) -> bool:
-    return sum(s.status is not None for s in view.book.trials.values()) >= view.planned
+    return sum(s.status is not None for s in view.scheduler.trials.values()) >= view.planned
 
 
 def _share(view: PhaseView) -> float:
-    """How much of the phase's training is done, by steps; what was pruned is done."""
+    """Share of the phase's steps that is done. A trial that has ended counts as done."""
     reached = 0.0
     at = {name: progress.step for name, progress in view.progress.items()}
-    for standing in view.book.trials.values():
-        steps = standing.trial.recipe.steps
-        here = max(max(standing.scores, default=0), min(at.values(), default=0))
-        reached += 1.0 if standing.status is not None else min(1.0, here / steps)
+    for state in view.scheduler.trials.values():
+        steps = state.trial.recipe.steps
+        here = max(max(state.scores, default=0), min(at.values(), default=0))
+        reached += 1.0 if state.status is not None else min(1.0, here / steps)
     return reached / view.planned if view.planned else 1.0
 
 
 def _line(view: PhaseView, elapsed: float) -> str:
-    standings = list(view.book.trials.values())
+    states = list(view.scheduler.trials.values())
     parts = []
     for phase in ("teacher", "search", "final"):
         tally = Counter(
-            "running" if s.status is None else str(s.status) for s in standings if s.trial.phase == phase
+            "running" if s.status is None else str(s.status) for s in states if s.trial.phase == phase
         )
         planned = sum(
-            wave.trials for c in view.book.cohorts.values() for wave in c.waves if wave.phase == phase
+            wave.trials for c in view.scheduler.cohorts.values() for wave in c.waves if wave.phase == phase
         )
         if planned:
             told = ", ".join(f"{tally[key]} {word}" for key, word in _WORDS if tally[key]) or "none yet"
@@ -102,7 +91,7 @@ def _line(view: PhaseView, elapsed: float) -> str:
     at = [f"{p.activity} {p.step}/{p.steps}" for p in view.progress.values() if p.steps]
     share = _share(view)
     left = [f"about {_span(elapsed * (1 - share) / share)} left"] if 0.05 < share < 1 else []
-    spent = [s.reports[-1].costs for s in standings if s.reports]
+    spent = [s.reports[-1].costs for s in states if s.reports]
     hours = sum(costs.student_seconds + costs.shared_seconds for costs in spent) / 3600
     return f"{' | '.join(parts)} · " + " · ".join([*at, _span(elapsed), *left, f"{hours:.3f} worker-hours"])
 
@@ -119,8 +108,8 @@ _WORDS = (
 def _studies(view: PhaseView) -> Table:
     table = Table("study", "done", "running", "pruned", "failed", "best tune mIoU", box=None, pad_edge=False)
     studies: dict[str, list[TrialState]] = {}
-    for standing in view.book.trials.values():
-        studies.setdefault(f"{standing.trial.pair} {standing.trial.title}", []).append(standing)
+    for state in view.scheduler.trials.values():
+        studies.setdefault(f"{state.trial.pair} {state.trial.title}", []).append(state)
     for name, members in studies.items():
         tally = Counter(s.status for s in members)
         best = max((max(s.scores.values()) for s in members if s.scores), default=None)
@@ -131,7 +120,7 @@ def _studies(view: PhaseView) -> Table:
 
 def _cohorts(view: PhaseView) -> list[Text]:
     return [
-        Text(f"{name}: wave {p.wave + 1}, {p.activity}, step {p.step} of {p.steps}, {p.seats} students")
+        Text(f"{name}: wave {p.wave + 1}, {p.activity}, step {p.step} of {p.steps}, {p.students} students")
         for name, p in view.progress.items()
         if p.steps
     ]

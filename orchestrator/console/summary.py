@@ -1,4 +1,4 @@
-"""What a person is told at the end: the board's first lines, what failed, where everything lies."""
+"""What a sweep prints at its end: counts, failures, where the results are."""
 
 from __future__ import annotations
 
@@ -8,8 +8,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from distill.relative_weights import STEPS
+from orchestrator.console.exit_codes import BUDGET, DONE, INTERRUPTED, SOME_FAILED
+from orchestrator.console.signals import INTERRUPT
+from orchestrator.controller.calibration import CALIBRATION_FILE, calibration_rows
 from orchestrator.controller.wave_scheduler import is_hopeless
-from orchestrator.worker.main import SKIPPED_PICTURES
+from orchestrator.ledger.queries import latest_attempts
+from orchestrator.protocol import SKIPPED_PICTURES
 
 if TYPE_CHECKING:
     from orchestrator.controller.run_state import Run
@@ -18,8 +23,17 @@ if TYPE_CHECKING:
 _GALLERY = "leaderboard/gallery.html"
 
 
+def exit_code(run: Run) -> int:
+    """Exit code of a sweep that has ended or stopped."""
+    if run.stop_reason == INTERRUPT:
+        return INTERRUPTED
+    if run.stop_reason is not None and run.stop_reason.startswith("budget"):
+        return BUDGET
+    return SOME_FAILED if run.failures() or run.given_up else DONE
+
+
 def outcome(run: Run, code: int) -> dict[str, Any]:
-    """The end of a sweep as plain values."""
+    """The outcome of a sweep as plain values."""
     counts: dict[str, dict[str, int]] = {}
     for (phase, status), number in sorted(run.counts().items()):
         counts.setdefault(phase, {})[status] = number
@@ -47,12 +61,12 @@ def outcome(run: Run, code: int) -> dict[str, Any]:
 
 
 def show_outcome(run: Run, *, as_json: bool, code: int) -> int:
-    """Prints the outcome and hands the exit code back."""
+    """Print the outcome; returns the exit code."""
     found = outcome(run, code)
     if as_json:
         print(json.dumps(found, indent=1))
         return code
-    show_troubles(found)
+    show_failures(found)
     for phase, tally in found["trials"].items():
         print(f"{phase}: " + ", ".join(f"{number} {status}" for status, number in tally.items()))
     if found["stopped"]:
@@ -63,7 +77,34 @@ def show_outcome(run: Run, *, as_json: bool, code: int) -> int:
     return code
 
 
-def show_troubles(found: Mapping[str, Any]) -> None:
+def show_calibration(run: Run, *, as_json: bool, code: int) -> int:
+    """Print the rows of a calibration and what failed; returns the exit code."""
+    found = {**outcome(run, code), "calibration": calibration_rows(run.ledger)}
+    del found["leaderboard"]
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return code
+    show_failures(found)
+    print(render_calibration(found["calibration"]))
+    print(f"calibration: {run.ledger.place(CALIBRATION_FILE)}")
+    return code
+
+
+def render_calibration(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows of a calibration as a table of text."""
+    width = max((len(row["pair"]) for row in rows), default=4) + 2
+    lines = [f"{'pair':<{width}}{'method':<16}{'term':<20}{'ratio':>12}{'even weight':>14}"]
+    for row in rows:
+        numbers = f"{row['ratio']:>12.3g}{row['even_weight']:>14.3g}"
+        lines.append(f"{row['pair']:<{width}}{row['method']:<16}{row['term']:<20}{numbers}")
+    lines.append(
+        f"ratio: the raw term's gradient at the student's output over the task loss's, over {STEPS} steps; with its "
+        "even weight a term pulls as hard as the task"
+    )
+    return "\n".join(lines)
+
+
+def show_failures(found: Mapping[str, Any]) -> None:
     """Failed trials, skipped pictures and teachers below their students, on standard error."""
     for failure in found["failures"]:
         print(
@@ -87,7 +128,8 @@ def show_troubles(found: Mapping[str, Any]) -> None:
 def _stopped_studies(run: Run) -> list[str]:
     """Studies of which nothing came but failures, and whose other trials were not tried."""
     statuses: dict[str, dict[str, Status]] = {study.study_id: {} for study in run.plan.studies}
-    for row in run.ledger.read("trials", ["trial_id", "attempt", "study_id", "status"]).to_pylist():
+    trials = run.ledger.read("trials", ["trial_id", "attempt", "study_id", "status"]).to_pylist()
+    for row in latest_attempts(trials):
         statuses.setdefault(row["study_id"], {})[row["trial_id"]] = row["status"]
     return [study.study_id for study in run.plan.studies if is_hopeless([*statuses[study.study_id].values()])]
 

@@ -1,60 +1,60 @@
-"""What each crew does now, and what its workers say of it. Logic of the `Coordinator`, without Ray."""
+"""Which job each worker group has. Logic of the coordinator, without Ray."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 from orchestrator.controller.condition import Condition
-from orchestrator.worker.main import CohortJob, GalleryJob
+from orchestrator.protocol import Job
 
 
 class Assignments:
-    """Which cohort each crew trains, or that it draws the gallery."""
+    """The current job of each worker group, and the notes of its last one."""
 
     def __init__(self) -> None:
-        self._news = Condition()
-        self._jobs: dict[str, CohortJob | GalleryJob] = {}
-        self._taken_up: set[str] = set()
+        self._condition = Condition()
+        self._jobs: dict[str, Job] = {}
+        self._claimed: set[str] = set()
         self._notes: dict[str, list[str] | None] = {}
         self._closed: set[str] = set()
 
-    async def assign(self, crew: str, job: CohortJob | GalleryJob) -> None:
-        """The sweep: what this crew does now."""
-        async with self._news.told():
-            self._jobs[crew] = job
+    async def assign(self, group: str, job: Job) -> None:
+        """Driver: the next job of a group."""
+        async with self._condition.change():
+            self._jobs[group] = job
 
-    async def close(self, crew: str) -> None:
-        """The sweep: nothing follows for this crew."""
-        async with self._news.told():
-            self._closed.add(crew)
+    async def close(self, group: str) -> None:
+        """Driver: no further job for this group."""
+        async with self._condition.change():
+            self._closed.add(group)
 
-    async def current(self, crew: str, done: str | None) -> CohortJob | GalleryJob | Literal["closed"] | None:
-        """A worker, who is done with a job of this name: what its crew does now; None while there is no news."""
+    async def current(self, group: str, done: str | None) -> Job | Literal["closed"] | None:
+        """Worker: see `AssignmentsClient.current`."""
 
-        def given() -> CohortJob | GalleryJob | Literal["closed"] | None:
-            job = self._jobs.get(crew)
+        def answer() -> Job | Literal["closed"] | None:
+            job = self._jobs.get(group)
             if job is not None and job.name != done:
                 return job
-            return "closed" if crew in self._closed else None
+            return "closed" if group in self._closed else None
 
-        return await self._news.when(given)
+        return await self._condition.wait_for(answer)
 
-    async def takes_up(self, crew: str) -> bool:
-        """A worker: whether it is the first to begin with what must be begun only once."""
-        is_first = crew not in self._taken_up
-        self._taken_up.add(crew)
+    async def claim_once(self, group: str) -> bool:
+        """Worker: see `AssignmentsClient.claim_once`."""
+        is_first = group not in self._claimed
+        self._claimed.add(group)
         return is_first
 
-    async def finish(self, crew: str, notes: list[str] | None = None) -> None:
-        """The crew: its job is done, or there is no sense in going on with it; and what is to be said of it."""
-        async with self._news.told():
-            self._notes[crew] = notes
-            self._jobs.pop(crew, None)
+    async def finish(self, group: str, notes: list[str] | None = None) -> None:
+        """Worker: see `AssignmentsClient.finish`."""
+        async with self._condition.change():
+            self._notes[group] = notes
+            self._jobs.pop(group, None)
 
-    async def notes(self, crew: str) -> list[str] | None:
-        """The sweep: what the crew said of its last job."""
-        return self._notes[crew]
+    async def notes(self, group: str) -> list[str] | None:
+        """Driver: notes of the group's last job."""
+        return self._notes[group]
 
-    async def is_over(self, crew: str) -> bool:
-        """The sweep: whether the crew has nothing to do; waits a while for it."""
-        return bool(await self._news.when(lambda: crew not in self._jobs or None))
+    async def is_idle(self, group: str) -> bool:
+        """Driver: whether the group has no job; waits a while for that."""
+        return bool(await self._condition.wait_for(lambda: group not in self._jobs or None))

@@ -1,4 +1,4 @@
-"""How an asyncio actor lets its callers wait for what changes in it."""
+"""How callers of an asyncio actor wait for a change of its state."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
-POLL_SECONDS = 10.0  # how long a call waits for news before it comes back with none
+POLL_SECONDS = 10.0  # longest wait of one call, after which the caller asks again
 
 
 class Condition:
-    """Wakes those who wait, whenever something was told."""
+    """Wakes the callers that wait for a change."""
 
     def __init__(self) -> None:
         self._condition = asyncio.Condition()
 
     @asynccontextmanager
-    async def told(self) -> AsyncIterator[None]:
-        """Around a change: nobody looks in the middle of it, and everybody looks after it."""
+    async def change(self) -> AsyncIterator[None]:
+        """Change the state inside; waiting callers look at it afterwards, never in between."""
         async with self._condition:
             yield
             self._condition.notify_all()
 
-    async def when(self, look: Callable[[], T | None]) -> T | None:
-        """What `look` finds, as soon as it finds something; None after a while, so that no caller hangs on us."""
+    async def wait_for(self, look: Callable[[], T | None]) -> T | None:
+        """The first result of `look` that is not None; None after `POLL_SECONDS`, so that no call blocks for ever."""
         async with self._condition:
             try:
                 await asyncio.wait_for(self._condition.wait_for(lambda: look() is not None), POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""When a cohort will be done, and whether one more crew would have it done sooner. Pure: no ray, no clock."""
+"""When a cohort will be done, and whether one more worker group would finish it sooner. Pure: no Ray, no clock."""
 
 from __future__ import annotations
 
@@ -9,66 +9,67 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ProgressSample:
-    """What was seen of a wave at work: so many seconds after it was opened it stood at this step of so many.
+    """A wave was seen at `step` of `steps`, `seconds` after it was opened.
 
-    `since` and `before` are where it stood when it was first seen to train: what came before was not training.
+    `first_seconds` and `first_step` are of its first sample: the time before was start-up, not training.
     """
 
     seconds: float
     step: int
     steps: int
-    since: float = 0.0
-    before: int = 0
+    first_seconds: float = 0.0
+    first_step: int = 0
 
     @property
-    def whole(self) -> float | None:
-        """Seconds that the wave takes from its first step to its last, at its pace so far; None while that is unknown."""
-        done = self.step - self.before
-        return (self.seconds - self.since) / done * self.steps if done > 0 else None
+    def wave_seconds(self) -> float | None:
+        """Seconds for the whole wave at its pace so far; None while the pace is unknown."""
+        done = self.step - self.first_step
+        return (self.seconds - self.first_seconds) / done * self.steps if done > 0 else None
 
 
 @dataclass(frozen=True)
 class MakespanEstimate:
-    """What a cohort still has to train."""
+    """The work that a cohort has left."""
 
-    rest: tuple[float, ...]
-    """Seconds until each of its crews has trained its wave."""
+    remaining_seconds: tuple[float, ...]
+    """For each of its worker groups, until it has trained its current wave."""
     unopened: int
+    """Waves that no group has begun."""
     wave_seconds: float
 
     def seconds(self, *starts: float) -> float:
-        """Seconds until it is done, with further crews that begin after so many seconds each."""
-        free = [*self.rest, *starts]
+        """Seconds until the cohort is done, with further worker groups that begin after so many seconds each."""
+        free = [*self.remaining_seconds, *starts]
         heapq.heapify(free)
         for _ in range(self.unopened):
             heapq.heappush(free, heapq.heappop(free) + self.wave_seconds)
-        return max(free) if self.unopened else max(self.rest, default=0.0)
+        return max(free) if self.unopened else max(self.remaining_seconds, default=0.0)
 
-    def ends_sooner(self, start: float) -> bool:
-        """Whether one more crew that begins after `start` seconds would have it done sooner."""
+    def ends_sooner_with(self, start: float) -> bool:
+        """Whether one more worker group that begins after `start` seconds finishes the cohort sooner."""
         return self.seconds(start) < self.seconds()
 
 
-def outlook(
-    sights: Sequence[ProgressSample], over: Sequence[float], unopened: int
+def estimate_makespan(
+    samples: Sequence[ProgressSample], finished: Sequence[float], unopened: int
 ) -> MakespanEstimate | None:
-    """What a cohort's waves tell.
+    """The work left, from the cohort's waves.
 
     Args:
-        sights: its waves at work.
-        over: seconds that those took which are over; the latest count, as search comes before final runs.
-        unopened: waves to come.
+        samples: latest sample of each wave that is being trained.
+        finished: seconds that finished waves took; the last one counts, as search comes before final runs.
+        unopened: waves that no group has begun.
 
     Returns:
-        None while nothing is known.
+        None while no pace is known.
     """
-    paces = [sight.whole for sight in sights]
-    known = [pace for pace in paces if pace is not None] or list(over[-1:])
+    paces = [sample.wave_seconds for sample in samples]
+    known = [pace for pace in paces if pace is not None] or list(finished[-1:])
     if not known:
         return None
     usual = sum(known) / len(known)
-    rest = [
-        max(0.0, (usual if pace is None else pace) * (1 - sight.step / max(sight.steps, 1)))
-        for sight, pace in zip(sights, paces, strict=True)
+    remaining = [
+        max(0.0, (usual if pace is None else pace) * (1 - sample.step / max(sample.steps, 1)))
+        for sample, pace in zip(samples, paces, strict=True)
     ]
-    return MakespanEstimate(tuple(rest), unopened, usual)
+    return MakespanEstimate(tuple(remaining), unopened, usual)

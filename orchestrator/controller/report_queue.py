@@ -1,56 +1,48 @@
-"""Letter boxes of a phase's trials: the desks put reports in, Tune's one process fetches them.
+"""Reports by trial, and waiting for them. Cohort channels put them in, Tune's report poller takes them out.
 
-One for all desks of an office, so that whoever waits for one trial's reports hears of every other's.
+One queue serves all channels of the coordinator, so that a poll for one trial learns of reports of every other.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from orchestrator.controller.condition import Condition
-from orchestrator.protocol import Report
-
-
-class PolledReport(NamedTuple):
-    """What a visit brings back."""
-
-    report: Report | None
-    follow: str | None
-    """The trial to visit next: the same one where it has a further report; None where nobody has one unread."""
+from orchestrator.protocol import PolledReport, Report
 
 
 class ReportQueue:
-    """Every report of every trial, and which trials have some that were not fetched."""
+    """Every report of every trial, and which trials have unread ones."""
 
     def __init__(self) -> None:
-        self.news = Condition()
-        self._told: dict[str, list[Report]] = {}
-        self._unread: dict[str, None] = {}  # in the order in which they came to have some
+        self.condition = Condition()
+        self._reports: dict[str, list[Report]] = {}
+        self._unread: dict[str, None] = {}  # an ordered set
 
     def put(self, report: Report) -> None:
-        """A desk, within `news.told()`: one more report; passed over where it was told, or the trial has ended."""
-        told = self._told.setdefault(report.trial_id, [])
-        is_new = all((other.step, other.status) != (report.step, report.status) for other in told)
+        """Add a report; call it within `condition.change()`. Ignored if it was sent before or the trial has ended.
+
+        Workers that restart send the reports of their checkpoint again.
+        """
+        reports = self._reports.setdefault(report.trial_id, [])
+        is_new = all((other.step, other.status) != (report.step, report.status) for other in reports)
         if is_new and not self.has_ended(report.trial_id):
-            told.append(report)
+            reports.append(report)
             self._unread[report.trial_id] = None
 
-    def of(self, trial_id: str) -> list[Report]:
-        """What was told of a trial so far."""
-        return self._told.get(trial_id, [])
+    def reports_of(self, trial_id: str) -> list[Report]:
+        """All reports of a trial so far."""
+        return self._reports.get(trial_id, [])
 
     def has_ended(self, trial_id: str) -> bool:
-        """Whether the last report of a trial is there."""
-        return any(report.status is not None for report in self.of(trial_id)[-1:])
+        """Whether the last report of a trial has arrived."""
+        return any(report.status is not None for report in self.reports_of(trial_id)[-1:])
 
-    async def visit(self, trial_id: str, seen: int) -> PolledReport:
-        """Tune's process: the report after the first `seen` of this trial; waits for that, or for another trial's.
+    async def poll(self, trial_id: str, seen: int) -> PolledReport:
+        """The report after the first `seen` ones of this trial; waits until it, or any trial's report, is there.
 
-        It may come back with nothing. What a process took along and lost with its life is unread again once another
-        says that it has seen less.
+        The answer may be empty. A poller that died had `seen` reports that are unread again for the next poller.
         """
-        await self.news.when(lambda: bool(self.of(trial_id)[seen:] or self._unread) or None)
-        rest = self.of(trial_id)[seen:]
+        await self.condition.wait_for(lambda: bool(self.reports_of(trial_id)[seen:] or self._unread) or None)
+        rest = self.reports_of(trial_id)[seen:]
         if rest[1:]:
             self._unread[trial_id] = None
             return PolledReport(rest[0], trial_id)

@@ -1,4 +1,4 @@
-"""Finds, trains or loads each teacher once; every one is scored like any other model."""
+"""Teachers: each one is found, trained or loaded once, and scored like any other model."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from orchestrator.controller.run_state import Run
 from orchestrator.controller.wave_scheduler import WaveScheduler
 from orchestrator.controller.worker_groups import WorkerGroupPool
 from orchestrator.ledger.tables import Ledger
-from orchestrator.planning.plan import Cohort, Plan, Teacher, teacher_cohort, teacher_weights
+from orchestrator.ledger.weights import teacher_weights
+from orchestrator.planning.plan import Cohort, Plan, Teacher, teacher_cohort
 
 if TYPE_CHECKING:
     from distill.models.teachers import ReadTeacher
 
 
 def check_teachers(plan: Plan, ledger: Ledger, *, fresh: bool) -> None:
-    """Reads every checkpoint that the config names, and asks it about classes and sizes of images.
+    """Read every checkpoint that the config names, and check its classes and the sizes of images it takes.
 
-    One that lies in the run already is not asked for again: the run goes on without its source.
+    A teacher that is in the run already is not read again: the run resumes without its source.
 
     Raises:
-        UsageError: a checkpoint is missing, is another one than demanded, or does not fit the data set.
+        UsageError: a checkpoint is missing, has another hash than demanded, or does not fit the data set.
     """
     for teacher in plan.teachers:
         if teacher.checkpoint is not None and (fresh or not ledger.exists(teacher_weights(teacher))):
@@ -37,11 +38,10 @@ def anything_left(run: Run) -> bool:
     return bool(missing_teachers(run) or WaveScheduler(run.config, cohorts, run.recorded()).open_first())
 
 
-def prepare_teachers(run: Run, *, crews: WorkerGroupPool, watch: Callable[[PhaseView], None]) -> None:
-    """Afterwards every teacher's weights lie in the run, by id, and its scores in the ledger.
+def prepare_teachers(run: Run, *, groups: WorkerGroupPool, watch: Callable[[PhaseView], None]) -> None:
+    """Put every teacher's weights into the run, by id, and its scores into the ledger.
 
-    A teacher of the same id in the shared folder (`operation.teachers`) is taken from there, and a newly trained one
-    put there.
+    A teacher of the same id is copied from the shared folder (`operation.teachers`); a newly trained one is copied to it.
     """
     shared = Ledger(run.config.operation.teachers) if run.config.operation.teachers else None
     for teacher in run.plan.teachers:
@@ -52,7 +52,7 @@ def prepare_teachers(run: Run, *, crews: WorkerGroupPool, watch: Callable[[Phase
             run.ledger.write_bytes(path, _file_of(_read(run.plan, teacher)))
         elif shared is not None and shared.exists(path):
             run.ledger.write_bytes(path, shared.read_bytes(path))
-    run_phase(run, "teachers", _cohorts(run), crews=crews, watch=watch, later=len(run.plan.students))
+    run_phase(run, "teachers", _cohorts(run), groups=groups, watch=watch, later=len(run.plan.students))
     if shared is not None:
         for teacher in run.plan.teachers:
             path = teacher_weights(teacher)
@@ -65,7 +65,7 @@ def _cohorts(run: Run) -> list[Cohort]:
 
 
 def missing_teachers(run: Run) -> list[Teacher]:
-    """Teachers without weights: their training failed or was cut."""
+    """Teachers without weights: their training failed or was interrupted."""
     return [teacher for teacher in run.plan.teachers if not run.ledger.exists(teacher_weights(teacher))]
 
 
@@ -79,14 +79,14 @@ def teacher_hashes(run: Run) -> dict[str, str]:
 
 
 def _read(plan: Plan, teacher: Teacher) -> ReadTeacher:
-    """The teacher from its checkpoint, asked about the pictures that it will see."""
+    """The teacher from its checkpoint, checked on images of the sizes that it will get."""
     from distill.data import build_dataset
     from distill.models.teachers import read_teacher
 
     assert teacher.checkpoint is not None  # callers ask for loaded teachers only
     config = plan.config
     test = build_dataset(
-        config.data[teacher.data], "test", protocol=config.protocol, copies=config.operation.copies
+        config.data[teacher.data], "test", protocol=config.protocol, copies=config.operation.remote_copies
     )
     taught = [study for study in plan.studies if study.teacher.teacher_id == teacher.teacher_id]
     height, width = test[0].image_hw3.shape[:2]

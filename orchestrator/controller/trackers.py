@@ -1,7 +1,7 @@
-"""MLflow, Weights & Biases, TensorBoard through Tune's own callbacks: flat numbers, settings and tags of every trial.
+"""MLflow, Weights & Biases and TensorBoard through Tune's own callbacks: numbers, settings and tags of every trial.
 
-A tracker is company, never a condition: what can be wrong is said before the start, and afterwards each tracker lives in
-a thread of its own, so that one which hangs or fails holds nobody up.
+Trackers are optional: their settings are checked at start, later failures are only logged. Each tracker has a thread of its
+own, so that one which hangs or fails delays nothing.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from orchestrator.planning.plan import Trial
 from orchestrator.protocol import Report
 
 ANSWER_SECONDS = 10
-CLOSING_SECONDS = 60.0  # what is left to tell a tracker at the end of a phase
+CLOSING_SECONDS = 60.0  # for what a tracker has not received at the end of a phase
 GIVE_UP_AFTER = 10  # failures in a row
 _WANDB = "https://api.wandb.ai"
 
 
 def check_trackers(choices: Sequence[TrackerConfig], ledger: Ledger) -> None:
-    """Looks whether every tracker is installed and answers.
+    """Check that every tracker is installed and answers.
 
     Raises:
-        UsageError: one is not, or does not; says the remedy.
+        UsageError: one is not, or does not; names the remedy.
     """
     for choice in choices:
         if choice.kind != "tensorboard" and importlib.util.find_spec(choice.kind) is None:
@@ -82,7 +82,7 @@ def _check_wandb(choice: WandbTracker) -> None:
             "operation.trackers: nobody is logged in to wandb; type `wandb login`, set WANDB_API_KEY, or give it "
             "`mode: offline`"
         )
-    with contextlib.suppress(urllib.error.HTTPError):  # an answer, whatever it says
+    with contextlib.suppress(urllib.error.HTTPError):  # any answer will do
         try:
             urllib.request.urlopen(url, timeout=ANSWER_SECONDS).close()
         except (urllib.error.URLError, OSError) as error:
@@ -113,7 +113,7 @@ def _mlflow_uri(choice: MlflowTracker, ledger: Ledger) -> str:
 
 
 def _folder(choice: WandbTracker | TensorBoardTracker, ledger: Ledger) -> Path:
-    """Where a tracker writes files on the machine of the sweep."""
+    """Folder for a tracker's files on the machine of the sweep."""
     if choice.folder is not None:
         return Path(choice.folder).expanduser().absolute()
     if "://" not in ledger.root:
@@ -127,7 +127,7 @@ def _folder(choice: WandbTracker | TensorBoardTracker, ledger: Ledger) -> Path:
 
 @dataclass(eq=False)
 class TrackedTrial:
-    """What Tune's callbacks ask of a trial; its config holds what the trial is and its settings, all plain values."""
+    """What Tune's callbacks read of a trial. `config` has its tags and its settings as plain values."""
 
     trial_id: str
     config: dict[str, Any]
@@ -139,27 +139,27 @@ class TrackedTrial:
 
     @property
     def local_path(self) -> str:
-        """The trial's own folder."""
+        """Folder of the trial."""
         assert self.folder is not None  # the trackers that write files have one
         return str(self.folder / self.trial_id)
 
     def init_local_path(self) -> None:
-        """Makes the folder."""
+        """Make the folder."""
         os.makedirs(self.local_path, exist_ok=True)
 
     @property
     def experiment_dir_name(self) -> str:
-        """What the trial is grouped by."""
+        """Name of the group that the trial belongs to."""
         return self.tags["study"]
 
     @property
     def evaluated_params(self) -> dict[str, Any]:
-        """The settings."""
+        """The tags and settings."""
         return self.config
 
 
-def tracked(trial: Trial, run_name: str) -> TrackedTrial:
-    """A trial of the plan as trackers see it."""
+def tracked_trial(trial: Trial, run_name: str) -> TrackedTrial:
+    """A trial of the plan for trackers."""
     tags = {
         "run": run_name,
         "trial": trial.trial_id,
@@ -172,7 +172,7 @@ def tracked(trial: Trial, run_name: str) -> TrackedTrial:
 
 
 def numbers(report: Report) -> dict[str, Any]:
-    """A report as flat numbers. The step stands under the names that Tune's callbacks take it from."""
+    """A report as flat numbers, with the step under the names that Tune's callbacks read."""
     found: dict[str, float | None] = {
         "tune_miou": report.tune_miou,
         "test_miou": report.test_miou,
@@ -185,8 +185,8 @@ def numbers(report: Report) -> dict[str, Any]:
     return {**flat, "timesteps_total": report.step, "training_iteration": report.step}
 
 
-class Follower:
-    """One tracker in a thread of its own: what it is told waits in a queue, and what it does wrong ends here."""
+class TrackerThread:
+    """One tracker in a thread of its own: calls wait in a queue, and its errors are printed and go no further."""
 
     def __init__(self, name: str, callback: Any, folder: Path | None, say: Callable[[str], None]) -> None:
         self._name, self._callback, self._folder, self._say = name, callback, folder, say
@@ -194,16 +194,16 @@ class Follower:
         self._failures = 0
         self._trials: dict[str, TrackedTrial] = {}
         self._thread = threading.Thread(target=self._work, name=f"tracker-{name}", daemon=True)
-        self._tell(lambda: callback.setup())
+        self._enqueue(lambda: callback.setup())
         self._thread.start()
 
     def start(self, trial: TrackedTrial) -> None:
-        """A trial has started, or has started again."""
+        """A trial has started, perhaps again."""
         mine = self._trials.setdefault(
             trial.trial_id, TrackedTrial(trial.trial_id, trial.config, trial.tags, self._folder)
         )
 
-        def tell() -> None:
+        def call() -> None:
             if self._folder is not None:
                 mine.init_local_path()
             if hasattr(self._callback, "tags"):
@@ -213,36 +213,36 @@ class Follower:
                 self._callback.kwargs |= {"tags": [label[:64] for label in labels]}
             self._callback.log_trial_start(mine)
 
-        self._tell(tell)
+        self._enqueue(call)
 
-    def report(self, trial_id: str, report: Report) -> None:
-        """A student's report."""
+    def add_report(self, trial_id: str, report: Report) -> None:
+        """A report of a trial."""
         mine = self._trials[trial_id]
-        self._tell(lambda: self._callback.log_trial_result(report.step, mine, numbers(report)))
+        self._enqueue(lambda: self._callback.log_trial_result(report.step, mine, numbers(report)))
 
     def end(self, trial_id: str, *, failed: bool) -> None:
         """A trial has ended."""
         mine = self._trials.pop(trial_id, None)
         if mine is not None:
-            self._tell(lambda: self._callback.log_trial_end(mine, failed=failed))
+            self._enqueue(lambda: self._callback.log_trial_end(mine, failed=failed))
 
     def close(self) -> None:
-        """Waits until the tracker knows all, but not for ever."""
-        self._tell(lambda: self._callback.on_experiment_end([]))
+        """Wait until the tracker has everything, for at most `CLOSING_SECONDS`."""
+        self._enqueue(lambda: self._callback.on_experiment_end([]))
         self._waiting.put(None)
         self._thread.join(CLOSING_SECONDS)
         if self._thread.is_alive():
             self._say(f"tracker {self._name} is not done after {CLOSING_SECONDS:g} s and is left behind")
 
-    def _tell(self, what: Callable[[], None]) -> None:
-        self._waiting.put(what)
+    def _enqueue(self, call: Callable[[], None]) -> None:
+        self._waiting.put(call)
 
     def _work(self) -> None:
-        while (what := self._waiting.get()) is not None:
+        while (call := self._waiting.get()) is not None:
             if self._failures >= GIVE_UP_AFTER:
                 continue
             try:
-                what()
+                call()
                 self._failures = 0
             except Exception as error:
                 self._failures += 1
@@ -252,12 +252,14 @@ class Follower:
                     )
 
 
-def followers(choices: Sequence[TrackerConfig], ledger: Ledger, run_name: str) -> list[Follower]:
-    """The trackers of a phase, at work."""
+def start_trackers(choices: Sequence[TrackerConfig], ledger: Ledger, run_name: str) -> list[TrackerThread]:
+    """Start the trackers of a phase."""
     found = []
     for choice in choices:
         callback, folder = _callback(choice, ledger, run_name)
-        found.append(Follower(choice.kind, callback, folder, lambda message: print(message, file=sys.stderr)))
+        found.append(
+            TrackerThread(choice.kind, callback, folder, lambda message: print(message, file=sys.stderr))
+        )
     return found
 
 

@@ -1,7 +1,7 @@
-"""In whose name Tune's one process visits the office: one trial has it, the others wait without a process.
+"""Shares Tune's one process among all trials: one trial has it, the others wait without a process. No Ray.
 
-Without Ray: searcher and scheduler, Tune's two doors, share it. A trial that Tune does not know yet is *new*; one that
-Tune knows and that has no process is *paused*.
+Tune's searcher and scheduler use it together. A trial that Tune does not know yet is *new*; one that Tune knows and
+that has no process is *paused*.
 """
 
 from __future__ import annotations
@@ -9,88 +9,96 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-DEATHS_IN_A_ROW = 10
+MAX_DEATHS_IN_A_ROW = 10
 
 
 class PollerDiedError(Exception):
-    """Tune's process died again and again without a visit in between."""
+    """Tune's process died again and again without a poll in between."""
 
 
 class TrialMultiplexer:
-    """Whose turn it is. As long as a trial is there, one has its turn: else nobody would hear of the others' news."""
+    """Which trial has the process. While there is a trial, one of them has it: otherwise no report would be read."""
 
     def __init__(self) -> None:
         self._new: dict[str, None] = {}
         self._paused: dict[str, Any] = {}
-        self._has_process: str | None = None
-        self._called: str | None = None  # who has its turn next, where that is not all the same
+        self._running: str | None = None
+        self._next: str | None = None  # trial that gets the process next, if it matters which
         self._deaths = 0
 
-    def enter(self, trial_ids: Iterable[str]) -> None:
-        """Trials of a wave that was opened; one that another wave holds too is there already."""
-        there = {*self._paused, self._has_process}
-        self._new |= {trial_id: None for trial_id in trial_ids if trial_id not in there}
+    def add(self, trial_ids: Iterable[str]) -> None:
+        """Add the trials of a wave. A trial that is in two waves is added once."""
+        known = {*self._paused, self._running}
+        self._new |= {trial_id: None for trial_id in trial_ids if trial_id not in known}
 
-    def nobody_is_left(self) -> bool:
+    def is_empty(self) -> bool:
         """Whether every trial has ended."""
-        return not (self._new or self._paused or self._has_process)
+        return not (self._new or self._paused or self._running)
 
-    def begin(self) -> str | None:
-        """Gives the process to a new trial, if it is the turn of one."""
-        trial_id = self._next()
+    def start_new(self) -> str | None:
+        """Give the process to a new trial, if one is next."""
+        trial_id = self._choose()
         if trial_id not in self._new:
             return None
         del self._new[trial_id]
-        return self._take(trial_id)
+        return self._run(trial_id)
 
-    def resume(self) -> Any | None:
-        """Gives the process to a paused trial, if it is the turn of one; returns what Tune knows it by."""
-        trial_id = self._next()
-        if trial_id not in self._paused:
+    def next_paused(self) -> Any | None:
+        """Tune's object of the paused trial that is next, if one is. It stays paused until `resumed`."""
+        trial_id = self._choose()
+        return None if trial_id is None else self._paused.get(trial_id)
+
+    def resumed(self, trial_id: str) -> None:
+        """A paused trial has the process, as its poll or its error shows."""
+        if self._paused.pop(trial_id, None) is not None:
+            self._run(trial_id)
+
+    def _choose(self) -> str | None:
+        if self._running is not None:
             return None
-        self._take(trial_id)
-        return self._paused.pop(trial_id)
+        return self._next or next(iter([*self._paused, *self._new]), None)
 
-    def _next(self) -> str | None:
-        if self._has_process is not None:
-            return None
-        return self._called or next(iter([*self._paused, *self._new]), None)
-
-    def _take(self, trial_id: str) -> str:
-        self._has_process, self._called = trial_id, None
+    def _run(self, trial_id: str) -> str:
+        self._running, self._next = trial_id, None
         return trial_id
 
-    def visited(self) -> None:
-        """The process came back from a visit."""
+    def polled(self) -> None:
+        """The process has delivered a poll."""
         self._deaths = 0
 
-    def pause(self, trial: Any, follow: str) -> None:
-        """The trial that has the process gives it up for another that has news."""
-        assert self._has_process is not None
-        self._paused[self._has_process] = trial
-        self._call(follow)
+    def pause(self, trial: Any, next_trial_id: str) -> None:
+        """The running trial gives the process to another one, which has unread reports.
 
-    def end(self, follow: str | None) -> None:
-        """The trial that has the process is over."""
-        self._call(follow)
+        Args:
+            trial: Tune's object of the running trial.
+            next_trial_id: trial that gets the process.
+        """
+        assert self._running is not None
+        self._paused[self._running] = trial
+        self._release(next_trial_id)
 
-    def _call(self, follow: str | None) -> None:
-        # Nobody would have the turn of a stranger, and Tune would look for work for ever.
-        assert follow is None or follow in self._new or follow in self._paused, follow
-        self._has_process, self._called = None, follow
+    def end(self, next_trial_id: str | None) -> None:
+        """The running trial has ended."""
+        self._release(next_trial_id)
 
-    def lose(self) -> None:
-        """The process died, and Tune gives up the trial that had it: as a new one it has its turn at once.
+    def _release(self, next_trial_id: str | None) -> None:
+        # With an unknown trial nobody would get the process, and Tune would look for work for ever.
+        known = next_trial_id is None or next_trial_id in self._new or next_trial_id in self._paused
+        assert known, next_trial_id
+        self._running, self._next = None, next_trial_id
+
+    def lost_process(self) -> None:
+        """The process died, and Tune gives up the running trial. It becomes a new one and is next.
 
         Raises:
-            PollerDiedError: there is no sense in going on.
+            PollerDiedError: the process died too often.
         """
-        assert self._has_process is not None
-        trial_id, self._has_process = self._has_process, None
+        assert self._running is not None
+        trial_id, self._running = self._running, None
         self._new[trial_id] = None
-        self._called = trial_id
+        self._next = trial_id
         self._deaths += 1
-        if self._deaths >= DEATHS_IN_A_ROW:
+        if self._deaths >= MAX_DEATHS_IN_A_ROW:
             raise PollerDiedError(
                 f"the process that reads the trials' reports for Ray Tune died {self._deaths} times in a row; is the head "
                 "out of memory? The same command goes on from here"

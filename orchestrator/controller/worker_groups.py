@@ -1,7 +1,7 @@
-"""WorkerGroupPool: the workers of one Ray Train run train one cohort after the other, teachers first; the last draws the gallery.
+"""Worker groups: the workers of one Ray Train run train one cohort after the other; the last one draws the gallery.
 
-To start workers takes long beside what a small cohort costs: Ray's processes, torch, the device. So a crew that has
-trained its cohort is not sent home while another waits.
+Starting workers takes long compared with a small cohort: Ray's processes, torch, the device. So a group that has
+trained its cohort is kept while another one waits.
 """
 
 from __future__ import annotations
@@ -11,124 +11,123 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-import ray
-
 from orchestrator.cluster.session import worker_resources
 from orchestrator.controller.coordinator import CoordinatorClient
 from orchestrator.controller.run_state import Run
-from orchestrator.worker.main import CohortJob, GalleryJob, work
+from orchestrator.protocol import CohortJob, GalleryJob
+from orchestrator.worker.main import run_jobs
 
 
 class WorkerGroupPool:
-    """The crews of a sweep.
+    """The worker groups of a sweep.
 
     Args:
-        run: the sweep's.
-        room: how many crews the cluster holds now beside each other.
+        run: the sweep's state.
+        capacity: number of worker groups that the cluster has room for now.
     """
 
-    def __init__(self, run: Run, room: Callable[[], int]) -> None:
-        self.room = room
+    def __init__(self, run: Run, capacity: Callable[[], int]) -> None:
+        self.capacity = capacity
         self.start_seconds: list[float] = []
-        """What it took crews that had to be started until they trained."""
+        """Seconds that groups took from their start to their first training step."""
         self._started_for: set[str] = set()
         self._run = run
-        self._office: CoordinatorClient | None = None
+        self._coordinator: CoordinatorClient | None = None
         self._idle: list[str] = []
         self._runs: dict[str, Future[None]] = {}
         self._lock = threading.Lock()
 
     @property
-    def office(self) -> CoordinatorClient:
-        """Where the sweep and its crews meet; it opens when it is first needed, as Ray may not be."""
+    def coordinator(self) -> CoordinatorClient:
+        """The coordinator. It is started when it is first needed: a sweep with nothing to train has no Ray."""
         with self._lock:
-            self._office = self._office or CoordinatorClient()
-            return self._office
+            self._coordinator = self._coordinator or CoordinatorClient()
+            return self._coordinator
 
-    def train(self, job: CohortJob, wanted: Callable[[], int]) -> None:
-        """Has a crew train this cohort, one that waits or a new one; returns when it is over.
+    def train(self, job: CohortJob, jobs_left: Callable[[], int]) -> None:
+        """Have an idle group, or a new one, train this cohort; returns when it is over.
 
         Args:
-            job: the cohort's work.
-            wanted: how many cohorts are still to come; a crew for which there is none goes home.
+            job: the cohort.
+            jobs_left: number of jobs that follow; a group without one ends.
 
         Raises:
-            Exception: what ended Ray's run for good.
+            Exception: what ended the Ray Train run for good.
         """
-        assignments = self.office.assignments
+        assignments = self.coordinator.assignments
         with self._lock:
-            crew = self._idle.pop() if self._idle else f"crew-{uuid.uuid4().hex[:8]}"
-            ray.get(assignments.assign.remote(crew, job))
-            if crew not in self._runs:
+            group = self._idle.pop() if self._idle else f"group-{uuid.uuid4().hex[:8]}"
+            assignments.assign(group, job)
+            if group not in self._runs:
                 self._started_for.add(job.name)
-                self._runs[crew] = in_a_thread(crew, lambda: self._start(crew))
-        self._wait(crew)
+                self._runs[group] = in_a_thread(group, lambda: self._run_group(group))
+        self._wait(group)
         with self._lock:
-            self._idle.append(crew)
-        self.keep(wanted())
+            self._idle.append(group)
+        self.keep(jobs_left())
 
-    def trains(self, desk: str, seconds: float) -> None:
-        """The crew at this desk was first seen to train so long after the desk was opened."""
-        if desk in self._started_for:
+    def note_first_training(self, channel: str, seconds: float) -> None:
+        """The group of this channel was first seen to train so long after the channel was opened."""
+        if channel in self._started_for:
             self.start_seconds.append(seconds)
 
-    def draw(self, job: GalleryJob) -> list[str] | None:
-        """Has a crew that waits draw the gallery; returns what it leaves out, or None where no crew waits.
+    def draw_gallery(self, job: GalleryJob) -> list[str] | None:
+        """Have an idle group draw the gallery; returns what it leaves out, or None if no group is idle.
 
         Raises:
-            Exception: what ended Ray's run for good.
+            Exception: what ended the Ray Train run for good.
         """
-        assignments = self.office.assignments
+        assignments = self.coordinator.assignments
         with self._lock:
             if not self._idle:
                 return None
-            crew = self._idle.pop()
-            ray.get(assignments.assign.remote(crew, job))
-        self._wait(crew)
-        notes: list[str] | None = ray.get(assignments.notes.remote(crew))
-        return notes
+            group = self._idle.pop()
+            assignments.assign(group, job)
+        self._wait(group)
+        return assignments.notes(group)
 
-    def _wait(self, crew: str) -> None:
-        while not ray.get(self.office.assignments.is_over.remote(crew)):
-            if self._runs[crew].done():
-                self._runs.pop(crew).result()
-                raise RuntimeError(f"the Ray Train run of {crew} ended before its work was done")
+    def _wait(self, group: str) -> None:
+        while not self.coordinator.assignments.is_idle(group):
+            if self._runs[group].done():
+                self._runs.pop(group).result()
+                raise RuntimeError(f"the Ray Train run of {group} ended before its work was done")
 
     def keep(self, most: int) -> None:
-        """Sends home those that wait, but for so many."""
+        """End idle groups until at most so many are left."""
         with self._lock:
-            while self._office is not None and len(self._idle) > most:
-                self._office.assignments.close.remote(self._idle.pop())
+            while self._coordinator is not None and len(self._idle) > most:
+                self._coordinator.assignments.close(self._idle.pop())
 
     def close(self) -> None:
-        """Sends all home and waits until they are gone."""
-        if self._office is None:
+        """End all groups and wait until they have ended."""
+        if self._coordinator is None:
             return
-        for crew in self._runs:
-            self._office.assignments.close.remote(crew)
+        for group in self._runs:
+            self._coordinator.assignments.close(group)
         for ended in self._runs.values():
             ended.result()
-        self._office.close()
+        self._coordinator.close()
 
-    def _start(self, crew: str) -> None:
-        """The crew's Ray Train run. Workers that died are started again; the desk says when that has no sense."""
+    def _run_group(self, group: str) -> None:
+        """The Ray Train run of a group. Dead workers are restarted; the cohort channel knows when to give up."""
         from ray.train import FailureConfig, RunConfig, ScalingConfig
 
-        from orchestrator.controller.ray_trainer import WorkerGroupTrainer
+        from orchestrator.cluster.ray_private import WorkerGroupTrainer
         from orchestrator.controller.torch_backend import TorchBackendConfig
 
         compute = self._run.config.compute
         on_gpu = compute.device == "cuda"
-        each = worker_resources(compute, self._run.config.operation)
         WorkerGroupTrainer(
-            work,
-            train_loop_config={"crew": crew, "assignments": self.office.assignments},
+            run_jobs,
+            train_loop_config={"group": group, "assignments": self.coordinator.assignments},
             backend_config=TorchBackendConfig("nccl" if on_gpu else "gloo"),
             scaling_config=ScalingConfig(
-                num_workers=compute.workers, use_gpu=on_gpu, resources_per_worker=each
+                num_workers=compute.workers,
+                use_gpu=on_gpu,
+                resources_per_worker=worker_resources(compute, self._run.config.operation),
             ),
             run_config=RunConfig(
-                name=crew,
+                name=group,
                 storage_path=self._run.ledger.below("ray").root,
                 failure_config=FailureConfig(  # type: ignore[call-arg]  # the V2 class is what is imported
                     max_failures=-1, controller_failure_limit=10
@@ -138,7 +137,7 @@ class WorkerGroupPool:
 
 
 def in_a_thread(name: str, work: Callable[[], None]) -> Future[None]:
-    """Does work in a thread of its own; what it raises waits in the future."""
+    """Do work in a thread of its own; the future has its exception."""
     pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
     future = pool.submit(work)
     pool.shutdown(wait=False)

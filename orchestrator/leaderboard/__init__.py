@@ -1,1 +1,1 @@
-"""Tables in, leaderboard out: `files.write_leaderboard` works on any run's ledger. No torch, no ray."""
+"""Makes the leaderboard from the tables of runs: `files.write_leaderboard`. Imports neither torch nor ray."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from typing import Annotated
 
 import tyro
 
+from distill.command_line import DONE, run_command
+
 
 @dataclass(frozen=True)
-class Options:
+class LeaderboardOptions:
     """Make the leaderboard of one or more runs, finished or not, from their tables.
 
     Writes leaderboard.html and LEADERBOARD.md, the same rows as leaderboard.csv, .json and .parquet, a model card of
@@ -24,19 +25,18 @@ class Options:
 
 
 def main() -> None:
-    """The command; exit code 0, or 2 for a run that cannot be read."""
-    options = tyro.cli(Options, prog="python -m orchestrator.leaderboard")
+    """The command; exit code 2 for a run that cannot be read."""
+    run_command("python -m orchestrator.leaderboard", LeaderboardOptions, make_leaderboard)
+
+
+def make_leaderboard(options: LeaderboardOptions) -> int:
+    """Write the leaderboard and print where it is."""
     # Imported here: pyarrow and scipy would make --help slow.
-    from distill.errors import UsageError
     from orchestrator.leaderboard.files import write_leaderboard
     from orchestrator.ledger.tables import Ledger
 
-    try:
-        written = write_leaderboard([Ledger(run) for run in options.runs], options.output)
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    print(written.path)
+    print(write_leaderboard([Ledger(run) for run in options.runs], options.output).path)
+    return DONE
 
 
 if __name__ == "__main__":

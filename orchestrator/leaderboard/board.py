@@ -1,4 +1,4 @@
-"""Ledger tables become boards: one per data set, protocol and set of recipes, computed once."""
+"""Computes the boards from the tables: one per data set, protocol and set of recipes."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from orchestrator.leaderboard.entries import (
     OFF_PROTOCOL,
     UNCOMMITTED,
     Board,
+    BoardRow,
     Cell,
     PairSummary,
-    Row,
 )
 from orchestrator.leaderboard.groups import Group, groups_of
 from orchestrator.leaderboard.missing import missing_entries, notes_of
@@ -31,33 +31,33 @@ from orchestrator.leaderboard.planned import Bounds, Spaces
 from orchestrator.leaderboard.run_records import ModelRecord, RunRecords, TrialRecord
 from orchestrator.leaderboard.statistics import share_of_gap
 
-# A best value this close to an end of its range (as a share of the range) is flagged.
+# A parameter value this close to an end of its range, as a share of the range, is flagged.
 EDGE = 0.05
 
 
-def build_boards(evidence: RunRecords, spaces: Spaces | None = None) -> tuple[Board, ...]:
-    """All boards of the evidence. `spaces` (method → parameter → bounds) takes the place of the config's."""
-    return tuple(_board(evidence, group, spaces) for group in groups_of(evidence))
+def build_boards(records: RunRecords, spaces: Spaces | None = None) -> tuple[Board, ...]:
+    """All boards of the records. `spaces` (method → parameter → bounds) replaces the search spaces of the configs."""
+    return tuple(_board(records, group, spaces) for group in groups_of(records))
 
 
-def _board(evidence: RunRecords, group: Group, spaces: Spaces | None) -> Board:
-    scores = score_table(group.finals, group.baseline, evidence.counts)
+def _board(records: RunRecords, group: Group, spaces: Spaces | None) -> Board:
+    scores = score_table(group.finals, group.baseline, records.counts)
     comparison = compare(scores)
     spaces = spaces or group.spaces
     cells = {
-        (pair, method): _cell(evidence, group, scores, pair, method, spaces.get(method, {}))
+        (pair, method): _cell(records, group, scores, pair, method, spaces.get(method, {}))
         for pair in group.pairs
         for method in group.methods
     }
-    pairs = tuple(_pair_summary(evidence, group, scores, pair) for pair in group.pairs)
+    pairs = tuple(_pair_summary(records, group, scores, pair) for pair in group.pairs)
     standings = {standing.method: standing for standing in comparison.standings}
     rows = [
-        _row(evidence, group, scores, pairs, cells, method, standings.get(method)) for method in group.methods
+        _row(records, group, scores, pairs, cells, method, standings.get(method)) for method in group.methods
     ]
     order = {standing.method: place for place, standing in enumerate(comparison.standings)}
     rows.sort(key=lambda row: (order.get(row.method, len(order)), row.method))
     trials = [cell.trials for cell in cells.values()] or [0]
-    provenance = _provenance(evidence, group)
+    provenance = _provenance(records, group)
     return Board(
         dataset=group.dataset,
         protocol=group.protocol,
@@ -71,9 +71,9 @@ def _board(evidence: RunRecords, group: Group, spaces: Spaces | None) -> Board:
         gpu_hours=math.fsum(trial.gpu_seconds or 0.0 for trial in (*group.trials, *group.teachers)) / 3600,
         hours_unit=_hours_unit(group),
         missing=missing_entries(group, scores),
-        notes=notes_of(evidence, group, scores),
+        notes=notes_of(records, group, scores),
         commands=tuple(
-            dict.fromkeys(evidence.provenance[i].command for ids in provenance.values() for i in ids)
+            dict.fromkeys(records.provenance[i].command for ids in provenance.values() for i in ids)
         ),
         provenance=provenance,
         spaces=spaces,
@@ -82,25 +82,20 @@ def _board(evidence: RunRecords, group: Group, spaces: Spaces | None) -> Board:
 
 
 def _row(
-    evidence: RunRecords,
+    records: RunRecords,
     group: Group,
     scores: Scores,
     pairs: Sequence[PairSummary],
     cells: Mapping[tuple[str, str], Cell],
     method: str,
     standing: Standing | None,
-) -> Row:
+) -> BoardRow:
     mine = {pair: cells[pair, method] for pair in group.pairs}
     ranked = [pairs[group.pairs.index(scores.pairs[p])] for p in scores.ranked_pairs]
     gaps = [_gap(pair) for pair in ranked]
     gain = standing.gain if standing else None
     runs = [run for key, run in group.finals.items() if key[0] == method]
     finished = [run for run in runs if run.status == "ok"]
-    alone = _mean_over_pairs(finished, _seconds_alone)
-    students = [run for key, run in group.finals.items() if key[0] == scores.baseline and run.status == "ok"]
-    shared = {run.pair for run in finished} & {run.pair for run in students}
-    here = _mean_over_pairs([run for run in finished if run.pair in shared], _seconds_alone)
-    there = _mean_over_pairs([run for run in students if run.pair in shared], _seconds_alone)
     trials = [cell.trials for cell in mine.values()]
     spent = [t.gpu_seconds for t in group.trials if t.method == method and t.gpu_seconds is not None]
     memory = [run.peak_memory_bytes for run in finished if run.peak_memory_bytes is not None]
@@ -111,7 +106,7 @@ def _row(
         if gain and gaps and None not in gaps
         else None
     )
-    return Row(
+    return BoardRow(
         dataset=group.dataset,
         protocol=group.protocol,
         recipe=" ".join(sorted(set(group.recipes.values()))),
@@ -119,7 +114,7 @@ def _row(
         rank_high=rank[1],
         method=method,
         family=group.families[method],
-        marks=_marks(evidence, group, runs, tuple(mine.values())),
+        marks=_marks(records, group, runs, tuple(mine.values())),
         miou=standing.miou.mean if standing else None,
         miou_low=standing.miou.low if standing else None,
         miou_high=standing.miou.high if standing else None,
@@ -139,15 +134,15 @@ def _row(
         params=_mean([pair.params for pair in pairs]),
         gflops=_mean([pair.gflops for pair in pairs]),
         latency_ms=_mean([pair.latency_ms for pair in pairs]),
-        train_seconds_alone=alone,
-        train_cost_relative=here / there if here is not None and there else None,
+        train_seconds_alone=_mean_over_pairs(finished, _seconds_alone),
+        train_cost_relative=_relative_cost(group, scores, finished),
         gpu_hours=math.fsum(spent) / 3600 if spent else None,
         peak_memory_bytes=max(memory, default=None),
     )
 
 
 def _cell(
-    evidence: RunRecords, group: Group, scores: Scores, pair: str, method: str, space: Mapping[str, Bounds]
+    records: RunRecords, group: Group, scores: Scores, pair: str, method: str, space: Mapping[str, Bounds]
 ) -> Cell:
     searched = [t for t in group.trials if (t.pair, t.method, t.phase) == (pair, method, "search")]
     runs = [run for key, run in group.finals.items() if key[:2] == (method, pair)]
@@ -157,10 +152,10 @@ def _cell(
         imputed = int(scores.imputed[scores.index(method), scores.pairs.index(pair)].sum())
         if scores.baseline is not None and gain is not None:
             student = pair_miou(scores, scores.baseline, pair)
-            teacher = _teacher_miou(evidence, group, pair)
+            teacher = _teacher_miou(records, group, pair)
             if student is not None and teacher is not None:
                 closed = share_of_gap(gain.mean, teacher - student.mean)
-    params = max(runs, key=lambda run: run.place_in_time).params if runs else {}
+    params = max(runs, key=lambda run: run.time_key).params if runs else {}
     failed = [trial for trial in (*searched, *runs) if trial.status == "failed"]
     return Cell(
         pair=pair,
@@ -168,7 +163,7 @@ def _cell(
         miou=miou,
         gain=gain,
         gap_closed=None if closed is None or math.isnan(closed) else closed,
-        seeds=sum(final_score(run, evidence.counts) is not None for run in runs),
+        seeds=sum(final_score(run, records.counts) is not None for run in runs),
         scored_as_student=imputed,
         trials=len(searched),
         failures=len(failed),
@@ -180,14 +175,14 @@ def _cell(
     )
 
 
-def _pair_summary(evidence: RunRecords, group: Group, scores: Scores, pair: str) -> PairSummary:
+def _pair_summary(records: RunRecords, group: Group, scores: Scores, pair: str) -> PairSummary:
     some = next(trial for trial in group.trials if trial.pair == pair)
     mine = {key: run for key, run in group.finals.items() if key[1] == pair}
     counts = {
-        key: evidence.counts[run.trial_id] for key, run in mine.items() if run.trial_id in evidence.counts
+        key: records.counts[run.trial_id] for key, run in mine.items() if run.trial_id in records.counts
     }
     classes = max((found.classes for found in counts.values()), default=0)
-    model = _model(evidence, some.student, group.student_options(pair), classes)
+    model = _model(records, some.student, group.student_options(pair), classes)
     student = None
     if scores.baseline is not None and pair in scores.pairs:
         student = pair_miou(scores, scores.baseline, pair)
@@ -197,15 +192,15 @@ def _pair_summary(evidence: RunRecords, group: Group, scores: Scores, pair: str)
         if found:
             per_class[method] = tuple(_mean_where_present(np.stack(found)))
     teacher = group.teacher_of(pair)
-    if teacher is not None and teacher.trial_id in evidence.counts:
-        per_class["teacher"] = tuple(float(x) for x in evidence.counts[teacher.trial_id].per_class())
-    names = evidence.class_names.get(group.dataset, {})
+    if teacher is not None and teacher.trial_id in records.counts:
+        per_class["teacher"] = tuple(float(x) for x in records.counts[teacher.trial_id].per_class())
+    names = records.class_names.get(group.dataset, {})
     return PairSummary(
         pair=pair,
         teacher=some.teacher,
         student=some.student,
         recipe=group.recipes[pair],
-        teacher_miou=_teacher_miou(evidence, group, pair),
+        teacher_miou=_teacher_miou(records, group, pair),
         student_miou=student,
         params=model.params if model else None,
         gflops=model.flops / 1e9 if model and model.flops is not None else None,
@@ -217,11 +212,9 @@ def _pair_summary(evidence: RunRecords, group: Group, scores: Scores, pair: str)
     )
 
 
-def _model(
-    evidence: RunRecords, name: str, options: Mapping[str, object], classes: int
-) -> ModelRecord | None:
-    """The measured model of that name and those options; None where several differ and nothing tells which."""
-    named = [model for model in evidence.models if model.name == name]
+def _model(records: RunRecords, name: str, options: Mapping[str, object], classes: int) -> ModelRecord | None:
+    """The measured model of that name and those options; None if several models match and differ in size."""
+    named = [model for model in records.models if model.name == name]
     asked = {key: value for key, value in options.items() if key != "pretrained"}
     found = (
         [m for m in named if all(m.options.get(key) == value for key, value in asked.items())]
@@ -233,9 +226,9 @@ def _model(
     return found[0] if len({m.params for m in alike}) == 1 else None
 
 
-def _teacher_miou(evidence: RunRecords, group: Group, pair: str) -> float | None:
+def _teacher_miou(records: RunRecords, group: Group, pair: str) -> float | None:
     teacher = group.teacher_of(pair)
-    return None if teacher is None else final_score(teacher, evidence.counts)
+    return None if teacher is None else final_score(teacher, records.counts)
 
 
 def _gap(pair: PairSummary) -> float | None:
@@ -244,9 +237,9 @@ def _gap(pair: PairSummary) -> float | None:
     return pair.teacher_miou - pair.student_miou.mean
 
 
-def _marks(evidence: RunRecords, group: Group, runs: Sequence[TrialRecord], cells: Sequence[Cell]) -> str:
+def _marks(records: RunRecords, group: Group, runs: Sequence[TrialRecord], cells: Sequence[Cell]) -> str:
     dirty = any(
-        run.provenance_id in evidence.provenance and evidence.provenance[run.provenance_id].dirty
+        run.provenance_id in records.provenance and records.provenance[run.provenance_id].dirty
         for run in runs
     )
     marks = [
@@ -258,7 +251,7 @@ def _marks(evidence: RunRecords, group: Group, runs: Sequence[TrialRecord], cell
 
 
 def _on_edge(params: Mapping[str, object], space: Mapping[str, Bounds]) -> dict[str, str]:
-    """Parameters whose value lies within `EDGE` of an end of the space, with the name of that end."""
+    """Parameters whose value is within `EDGE` of an end of the search space, with the name of that end."""
     found = {}
     for name, value in params.items():
         if name not in space or isinstance(value, bool) or not isinstance(value, int | float):
@@ -274,13 +267,13 @@ def _on_edge(params: Mapping[str, object], space: Mapping[str, Bounds]) -> dict[
     return found
 
 
-def _provenance(evidence: RunRecords, group: Group) -> dict[str, tuple[str, ...]]:
-    """Method → the provenance rows its final runs (or, before there are any, its search trials) came from."""
+def _provenance(records: RunRecords, group: Group) -> dict[str, tuple[str, ...]]:
+    """Provenance ids by method: those of its final runs, or of its search trials if it has no final run."""
     found = {}
     for method in group.methods:
         runs = [run for key, run in group.finals.items() if key[0] == method]
         trials = runs or [trial for trial in group.trials if trial.method == method]
-        ids = {trial.provenance_id for trial in trials} & set(evidence.provenance)
+        ids = {trial.provenance_id for trial in trials} & set(records.provenance)
         found[method] = tuple(sorted(ids))
     return found
 
@@ -294,6 +287,15 @@ def _seconds_alone(run: TrialRecord) -> float | None:
     if run.student_seconds is None:
         return None
     return run.student_seconds + (run.teacher_seconds or 0.0)
+
+
+def _relative_cost(group: Group, scores: Scores, finished: Sequence[TrialRecord]) -> float | None:
+    """Training time of one final run over that of the student alone, on the pairs that both have."""
+    students = [run for key, run in group.finals.items() if key[0] == scores.baseline and run.status == "ok"]
+    shared = {run.pair for run in finished} & {run.pair for run in students}
+    method = _mean_over_pairs([run for run in finished if run.pair in shared], _seconds_alone)
+    student = _mean_over_pairs([run for run in students if run.pair in shared], _seconds_alone)
+    return method / student if method is not None and student else None
 
 
 def _mean_over_pairs(

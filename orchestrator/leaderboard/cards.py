@@ -1,4 +1,4 @@
-"""Model cards: what somebody must know who takes a pair's best student away from here."""
+"""Model cards: what users of a pair's best student need to know."""
 
 from __future__ import annotations
 
@@ -14,34 +14,58 @@ from orchestrator.leaderboard.number_formats import NOTHING, estimate, estimated
 from orchestrator.leaderboard.run_records import RunRecords, TrialRecord
 
 USE = "## Use"
-"""The card's last section, in whose place an exported model has its own."""
+"""Heading of the card's last section, which an export replaces by its own."""
 
 
-def card_text(board: Board, evidence: RunRecords, pair: PairSummary, cell: Cell, trial: TrialRecord) -> str:
-    """The card of one final run: `cell` is its method on the pair. Its last section says how to load the weights."""
-    return "\n".join(_lines(board, evidence, pair, cell, trial)) + "\n"
+def card_text(board: Board, records: RunRecords, pair: PairSummary, cell: Cell, trial: TrialRecord) -> str:
+    """The card of one final run; `cell` is its method on the pair. The last section says how to load the weights."""
+    return "\n".join(_lines(board, records, pair, cell, trial)) + "\n"
 
 
 def _lines(
-    board: Board, evidence: RunRecords, pair: PairSummary, cell: Cell, trial: TrialRecord
+    board: Board, records: RunRecords, pair: PairSummary, cell: Cell, trial: TrialRecord
 ) -> Iterator[str]:
-    score = final_score(trial, evidence.counts)
-    title = f"{pair.student} on {board.dataset}"
+    score = final_score(trial, records.counts)
     yield from ("---", *_front_matter(board, pair, cell, score), "---", "")
-    yield f"# {escaped(title)}"
+    yield f"# {escaped(f'{pair.student} on {board.dataset}')}"
     yield ""
-    alone = cell.method == board.baseline
-    taught = "trained without a teacher" if alone else f"taught by {pair.teacher} with {cell.method}"
+    is_alone = cell.method == board.baseline
+    taught = "trained without a teacher" if is_alone else f"taught by {pair.teacher} with {cell.method}"
     best = max(c.miou.mean for (p, _), c in board.cells.items() if p == pair.pair and c.miou is not None)
     is_best = cell.miou is not None and cell.miou.mean >= best
     role = "the best student" if is_best else "a student"
     yield escaped(f"A semantic segmentation model, {taught}: {role} of the pair {pair.pair}.")
+    yield from _scores(board, pair, cell, trial, score)
+    counts = records.counts.get(trial.trial_id)
+    if counts is not None:
+        yield from ("", "## IoU by class", "", "| class | IoU |", "| --- | --- |")
+        for name, value in zip(pair.class_names, counts.per_class(), strict=True):
+            yield f"| {escaped(name)} | {points(float(value))} |"
+    yield from _choice(board, is_best=is_best)
+    yield from _training(records, trial, is_alone=is_alone)
+    yield from ("", "## Limits", "")
+    yield (
+        f"The scores hold for {escaped(board.dataset)} and this recipe. Nothing is known of other data, other "
+        "light, other cameras, or of fairness between people in the pictures."
+    )
+    if trial.checkpoint:
+        yield from ("", USE, "", "The weights lie in the run's folder, and describe themselves:", "")
+        loading = f"model, metadata = load_model({json.dumps(trial.checkpoint)})"
+        yield from code_block(f"from distill.models import load_model\n\n{loading}", "python")
+
+
+def _scores(
+    board: Board, pair: PairSummary, cell: Cell, trial: TrialRecord, score: float | None
+) -> Iterator[str]:
+    """The table of scores, sizes and times."""
     yield from ("", "| | |", "| --- | --- |")
     facts = {
         "test mIoU of these weights": points(score),
         f"mean over {cell.seeds} seeds": estimate(cell.miou),
         "the student alone, equally tuned": estimate(pair.student_miou),
-        "gain over it, paired by seed": NOTHING if alone else estimated_gain(cell.gain),
+        "gain over it, paired by seed": NOTHING
+        if cell.method == board.baseline
+        else estimated_gain(cell.gain),
         "the teacher": points(pair.teacher_miou),
         "parameters (M)": measure(pair.params, 1e-6),
         "GFLOPs": measure(pair.gflops),
@@ -53,11 +77,10 @@ def _lines(
     for name, fact in facts.items():
         yield f"| {escaped(name)} | {escaped(fact)} |"
     yield from ("", "mIoU in points, with 95 % intervals over seeds where there are several.")
-    counts = evidence.counts.get(trial.trial_id)
-    if counts is not None:
-        yield from ("", "## IoU by class", "", "| class | IoU |", "| --- | --- |")
-        for name, value in zip(pair.class_names, counts.per_class(), strict=True):
-            yield f"| {escaped(name)} | {points(float(value))} |"
+
+
+def _choice(board: Board, *, is_best: bool) -> Iterator[str]:
+    """How the method and the seed were selected."""
     yield from ("", "## How it was chosen", "")
     yield (
         f"Of {len(board.rows)} methods this one has the highest mean test mIoU on the pair, so that mean is "
@@ -72,6 +95,10 @@ def _lines(
             "",
             "Off the protocol: tuned and scored on the same pictures, so the scores are too good.",
         )
+
+
+def _training(records: RunRecords, trial: TrialRecord, *, is_alone: bool) -> Iterator[str]:
+    """Recipe, hyper-parameters, code and command."""
     yield from (
         "",
         "## Training",
@@ -86,26 +113,17 @@ def _lines(
         ]
         or ["none."]
     )
-    record = evidence.provenance.get(trial.provenance_id)
+    record = records.provenance.get(trial.provenance_id)
     if record is not None and record.command:
         code = f"commit {(record.commit or 'unknown')[:12]}{', with uncommitted changes' if record.dirty else ''}"
         code += f", config {record.config_hash}" if record.config_hash else ""
         yield from ("", escaped(f"Made with {code} by"), "", *code_block(record.command, "sh"))
-        sha256 = None if alone else record.teacher_sha256.get(trial.teacher_id)
+        sha256 = None if is_alone else record.teacher_sha256.get(trial.teacher_id)
         yield from ("", f"sha256 of the teacher's file: {code_span(sha256)}.") if sha256 else ()
-    yield from ("", "## Limits", "")
-    yield (
-        f"The scores hold for {escaped(board.dataset)} and this recipe. Nothing is known of other data, other "
-        "light, other cameras, or of fairness between people in the pictures."
-    )
-    if trial.checkpoint:
-        yield from ("", USE, "", "The weights lie in the run's folder, and describe themselves:", "")
-        loading = f"model, metadata = load_model({json.dumps(trial.checkpoint)})"
-        yield from code_block(f"from distill.models import load_model\n\n{loading}", "python")
 
 
 def _front_matter(board: Board, pair: PairSummary, cell: Cell, score: float | None) -> list[str]:
-    """What model hubs read: YAML with task, data set and score."""
+    """The YAML header for model hubs: task, data set and score."""
     name = f"{pair.student}-{cell.method}-{board.dataset}"
     result = {
         "task": {"type": "image-segmentation"},

@@ -1,7 +1,7 @@
-"""The page's drawings. Across, places are percentages, so that a drawing fills its room and no text is scaled.
+"""SVG charts. Horizontal positions are percentages, so that a chart fills its width without scaling its text.
 
-Families are told apart by shape as well as colour. The shapes are drawn once per page (`symbols`) and used by
-reference; every text is escaped where it is drawn.
+Families of methods differ in shape and colour. The shapes are defined once per page (`symbols`) and referenced. All
+text is escaped.
 """
 
 from __future__ import annotations
@@ -25,15 +25,17 @@ _SHAPES = {
     "other": "M-5,-3l5,-4l5,4l-2,7h-6z",
 }
 _HEIGHT, _TOP, _BOTTOM = 320, 16, 42
-_LEFT, _RIGHT = 13.0, 95.0  # per cent; the labels of the upward axis stand left of the data
-_CURVES_RIGHT = 70.0  # names of curves stand right of their ends
+_LEFT, _RIGHT = 13.0, 95.0  # per cent; the labels of the vertical axis are left of the data
+_CURVES_RIGHT = 70.0  # names of curves are right of their ends
 _LABEL_STEP = 15
-_CROWDED = 20  # intervals of more marks hide the marks; the forest plot has them all
+_CROWDED = (
+    20  # with more marks no intervals are drawn, as they would hide the marks; the forest plot has them
+)
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A method on a drawing: its value with an interval where there is one, and a cost where the chart has one."""
+    """A method in a chart: its value with an optional interval, and its cost for a scatter."""
 
     name: str
     family: str
@@ -42,17 +44,17 @@ class Mark:
     high: float | None
     cost: float = 0.0
     about: str = ""
-    """The method that the mark is about, where its name says more than that."""
+    """The method, if `name` is not just the method."""
 
     @property
     def method(self) -> str:
-        """The method whose filter hides the mark."""
+        """The method; the page hides the mark when this method is filtered out."""
         return self.about or self.name
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A method's line: values at 1, 2, 3, …"""
+    """The curve of a method: its values at 1, 2, 3, …"""
 
     name: str
     family: str
@@ -61,7 +63,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class ForestAxis:
-    """What the lines of one or more forest plots share: ticks as (per cent, text), and their lines as CSS."""
+    """The axis that forest plots share: ticks as (per cent, text), their lines as CSS, and the scale to per cent."""
 
     ticks: tuple[tuple[float, str], ...]
     lines: str
@@ -69,24 +71,24 @@ class ForestAxis:
 
 
 def css_class(family: str) -> str:
-    """The style class of a family; unknown ones share one."""
+    """The CSS class of a family; all unknown families have the same one."""
     return f"f-{family}" if family in _SHAPES else "f-other"
 
 
 def symbols() -> Markup:
-    """The families' shapes, once per page."""
+    """Definitions of the families' shapes, once per page."""
     paths = "".join(f'<path id="f-{family}" d="{path}"/>' for family, path in _SHAPES.items())
     return Markup(f'<svg width="0" height="0" aria-hidden="true" class="hidden"><defs>{paths}</defs></svg>')
 
 
 def key(family: str) -> Markup:
-    """A family's mark beside its name."""
+    """The symbol of a family, for the text beside its name."""
     kind = css_class(family)
     return Markup(f'<svg class="key {kind}" aria-hidden="true"><use href="#{kind}" x="7" y="7"/></svg>')
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """Round numbers that part [low, high] into about `count` steps."""
+    """Round numbers that divide [low, high] into about `count` steps."""
     if not high > low:
         return [low]
     rough = (high - low) / count
@@ -97,7 +99,7 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
 
 
 def forest_axis(marks: Sequence[Mark]) -> ForestAxis:
-    """One axis for all of `marks`, with zero on it."""
+    """One axis for all `marks`; it includes zero."""
     low, high = _padded([*_ends(marks), 0.0])
     scale = _scale(low, high, 1.0, 99.0)
     found = tuple((round(scale(tick), 2), _signed(tick)) for tick in ticks(low, high))
@@ -109,7 +111,7 @@ def forest_axis(marks: Sequence[Mark]) -> ForestAxis:
 
 
 def forest_line(mark: Mark, axis: ForestAxis) -> Markup:
-    """A method's gain with its interval; the figures stand beside it as text."""
+    """A method's gain with its interval, without numbers: the page has them as text beside it."""
     kind = css_class(mark.family)
     line = ""
     if mark.low is not None and mark.high is not None:
@@ -120,7 +122,7 @@ def forest_line(mark: Mark, axis: ForestAxis) -> Markup:
 
 
 def scatter(marks: Sequence[Mark], title: str, across_label: str, *, front: bool = True) -> Markup:
-    """Value against cost (logarithmic where it spans more than tenfold), with the front of the best per cost."""
+    """Scatter of value against cost, with the Pareto front. The cost axis is logarithmic if it spans more than 10 times."""
     costs = [mark.cost for mark in marks]
     logarithmic = min(costs) > 0 and max(costs) / min(costs) > 10
     change: Callable[[float], float] = math.log10 if logarithmic else float
@@ -151,8 +153,8 @@ def scatter(marks: Sequence[Mark], title: str, across_label: str, *, front: bool
     ]
     for mark, dot, label in zip(order, dots, place_labels(dots, _HEIGHT - _BOTTOM), strict=True):
         kind = css_class(mark.family)
-        told = f"{mark.name}: {mark.value:.2f} at {mark.cost:.4g}"
-        parts.append(f'<g class="{kind}" data-m="{escape(mark.method)}"><title>{escape(told)}</title>')
+        text = f"{mark.name}: {mark.value:.2f} at {mark.cost:.4g}"
+        parts.append(f'<g class="{kind}" data-m="{escape(mark.method)}"><title>{escape(text)}</title>')
         if dot.top is not None and dot.bottom is not None:
             parts.append(_line("thin", dot.x, dot.top, dot.x, dot.bottom))
         parts.append(_use(kind, dot.x, dot.y))
@@ -166,7 +168,7 @@ def scatter(marks: Sequence[Mark], title: str, across_label: str, *, front: bool
 
 
 def curves(lines: Sequence[Curve], title: str, across_label: str) -> Markup:
-    """Lines over 1, 2, 3, … with each one's name at its end."""
+    """Curves over 1, 2, 3, … with each curve's name at its end."""
     longest = max(len(line.values) for line in lines)
     low, high = _padded([value for line in lines for value in line.values])
     along, up = _scale(1, max(longest, 2), _LEFT, _CURVES_RIGHT), _scale(low, high, _HEIGHT - _BOTTOM, _TOP)
@@ -178,11 +180,11 @@ def curves(lines: Sequence[Curve], title: str, across_label: str) -> Markup:
     for line, height in zip(ends, heights, strict=True):
         kind, x, y = css_class(line.family), along(len(line.values)), up(line.values[-1])
         path = " ".join(f"{along(n):.1f},{up(value):.1f}" for n, value in enumerate(line.values, start=1))
-        told = (
+        text = (
             f"{line.name}: {line.values[0]:.2f} with one trial, {line.values[-1]:.2f} with {len(line.values)}"
         )
         parts.append(
-            f'<g class="{kind}" data-m="{escape(line.name)}"><title>{escape(told)}</title>'
+            f'<g class="{kind}" data-m="{escape(line.name)}"><title>{escape(text)}</title>'
             f'<svg width="100%" height="{_HEIGHT}" viewBox="0 0 100 {_HEIGHT}" preserveAspectRatio="none">'
             f'<polyline points="{path}"/></svg>{_use(kind, x, y)}'
             f"{_line('thin f-baseline', x + 1.5, y, _CURVES_RIGHT + 3.5, height)}"
@@ -214,7 +216,7 @@ def _costs(first: float, last: float) -> list[float]:
 
 
 def _front(marks: Sequence[Mark]) -> list[Mark]:
-    """The marks that none beats at their cost or less, cheapest first."""
+    """The Pareto front: marks that no mark of equal or lower cost exceeds, cheapest first."""
     front: list[Mark] = []
     for mark in sorted(marks, key=lambda mark: (mark.cost, -mark.value, mark.name)):
         if not front or mark.value > front[-1].value:
@@ -223,7 +225,7 @@ def _front(marks: Sequence[Mark]) -> list[Mark]:
 
 
 def _front_lines(front: Sequence[Mark], at: Callable[[Mark], tuple[float, float]]) -> Iterator[str]:
-    """Stairs: between two of them the cheaper one is the best there is."""
+    """The Pareto front as a step line."""
     for one, other in itertools.pairwise(front):
         (x1, y1), (x2, y2) = at(one), at(other)
         yield _line("front", x1, y1, x2, y1)
@@ -234,7 +236,7 @@ def _front_lines(front: Sequence[Mark], at: Callable[[Mark], tuple[float, float]
 
 
 def _apart(heights: Sequence[float], step: float, top: float, bottom: float) -> list[float]:
-    """Sorted heights moved as little as keeps them `step` apart, above `bottom` where there is room."""
+    """Sorted heights, moved so that they are at least `step` apart and, if they fit, above `bottom`."""
     placed: list[float] = []
     for height in heights:
         placed.append(max(height, placed[-1] + step) if placed else max(height, top))

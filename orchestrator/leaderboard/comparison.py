@@ -1,4 +1,4 @@
-"""Scores of methods × pairs × seeds, and what can be said of their differences."""
+"""Compares methods by their scores on pairs and seeds: means, intervals, tests and rank intervals."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SIGNIFICANCE = 0.05
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its interval; the ends are None where one value or none is there."""
+    """A mean with its interval; the ends are None for a single value."""
 
     mean: float
     low: float | None = None
@@ -37,7 +37,7 @@ class Estimate:
 
     @classmethod
     def of(cls, values: Reals) -> Estimate | None:
-        """The mean and t interval of a vector; None for an empty one."""
+        """The mean and t interval of a vector; None for an empty vector."""
         if len(values) == 0:
             return None
         mean, low, high = (float(x) for x in t_interval(values))
@@ -46,10 +46,10 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Scores:
-    """Test mIoU of every final run, [methods, pairs, seeds]; nan where there is none.
+    """Test mIoU of every final run, [methods, pairs, seeds]; nan if there is none.
 
-    `imputed` marks failed runs that carry the score of the student alone with the same seed. `resampled`,
-    [methods, pairs, seeds, draws], is the mIoU under each bootstrap draw of the test pictures, one for all.
+    `imputed` marks failed runs that got the score of the student alone with the same seed. `resampled`,
+    [methods, pairs, seeds, draws], is the mIoU in each bootstrap draw of the test images; all runs share the draws.
     """
 
     methods: tuple[str, ...]
@@ -66,14 +66,14 @@ class Scores:
 
     @property
     def ranked_pairs(self) -> list[int]:
-        """Pairs on which the student alone has a score: without one a gain has no meaning."""
+        """Positions of the pairs on which the student alone has a score; without it there is no gain."""
         if self.baseline is None:
             return list(range(len(self.pairs)))
         scored = ~np.isnan(self.miou[self.index(self.baseline)])
         return [int(p) for p in np.flatnonzero(scored.any(axis=1))]
 
     def complete_seeds(self, *methods: str) -> list[int]:
-        """Positions of the seeds for which all of `methods` have a score on every ranked pair."""
+        """Positions of the seeds with which all `methods` have a score on every ranked pair."""
         pairs = self.ranked_pairs
         if not pairs:
             return []
@@ -85,7 +85,7 @@ class Scores:
         return np.asarray(self.miou[self.index(method)][np.ix_(self.ranked_pairs, seeds)].mean(axis=0))
 
     def per_draw(self, method: str, seeds: Sequence[int]) -> Reals:
-        """Mean over ranked pairs and seeds under each bootstrap draw, [draws]; nan without counts."""
+        """Mean over ranked pairs and seeds in each bootstrap draw, [draws]; nan without counts."""
         return np.asarray(
             self.resampled[self.index(method)][np.ix_(self.ranked_pairs, seeds)].mean(axis=(0, 1))
         )
@@ -93,7 +93,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Standing:
-    """A method's place: everything is over the ranked pairs and the seeds complete on them."""
+    """A method's result over the ranked pairs and the seeds that are complete on them."""
 
     method: str
     miou: Estimate
@@ -106,7 +106,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Standings by method, best first, and the Holm-adjusted p value of every two methods' difference."""
+    """Standings by method, best first, and the Holm-adjusted p value of the difference of every two methods."""
 
     standings: tuple[Standing, ...]
     probabilities: Mapping[tuple[str, str], float]
@@ -116,11 +116,11 @@ class Comparison:
 def score_table(
     runs: Mapping[tuple[str, str, int], TrialRecord], baseline: str | None, counts: Mapping[str, ImageCounts]
 ) -> Scores:
-    """The scores of final runs by (method, pair, seed); a failed one takes the baseline's of its seed."""
+    """The scores of final runs by (method, pair, seed); a failed run gets the baseline's score with its seed."""
     methods, pairs = tuple(sorted({key[0] for key in runs})), tuple(sorted({key[1] for key in runs}))
     seeds = tuple(sorted({key[2] for key in runs}))
     shape = len(methods), len(pairs), len(seeds)
-    images = _pictures([counts[run.trial_id] for run in runs.values() if run.trial_id in counts])
+    images = _common_images([counts[run.trial_id] for run in runs.values() if run.trial_id in counts])
     draws = image_draws(len(images), key="test pictures") if len(images) else np.zeros((1, 0), dtype=np.int64)
     miou, imputed = np.full(shape, np.nan), np.zeros(shape, dtype=bool)
     resampled = np.full((*shape, len(draws)), np.nan)
@@ -148,7 +148,7 @@ def score_table(
 
 
 def final_score(run: TrialRecord, counts: Mapping[str, ImageCounts]) -> float | None:
-    """Test mIoU of a finished final run, from its counts where they are kept; None for one that failed."""
+    """Test mIoU of a finished run, from its counts if there are any; None for a failed run."""
     if run.status != "ok":
         return None
     if run.trial_id in counts:
@@ -159,9 +159,8 @@ def final_score(run: TrialRecord, counts: Mapping[str, ImageCounts]) -> float | 
 def compare(scores: Scores) -> Comparison:
     """Gains, probabilities and rank intervals of the methods that have a complete seed.
 
-    A method is surely better than another where the paired t test over seeds, Holm-adjusted over all pairs
-    of methods, gives p < 0.05, and the bootstrap interval over test pictures (where counts are kept) lies
-    above 0.
+    A method is surely better than another if both hold: the paired t test over seeds, Holm-adjusted over all pairs of
+    methods, gives p < 0.05; and the bootstrap interval over test images, if there are counts, is above 0.
     """
     ranked = [method for method in scores.methods if scores.complete_seeds(method)]
     probabilities: dict[tuple[str, str], float] = {}
@@ -192,7 +191,7 @@ def compare(scores: Scores) -> Comparison:
 
 
 def pair_gain(scores: Scores, method: str, pair: str) -> Estimate | None:
-    """Gain over the student alone on one pair, over the seeds that both have there."""
+    """Gain over the student alone on one pair, over the seeds that both have."""
     if scores.baseline is None:
         return None
     place = scores.pairs.index(pair)
@@ -201,7 +200,7 @@ def pair_gain(scores: Scores, method: str, pair: str) -> Estimate | None:
 
 
 def pair_miou(scores: Scores, method: str, pair: str) -> Estimate | None:
-    """mIoU on one pair, over the seeds that the method has there."""
+    """mIoU on one pair, over the seeds that the method has."""
     values = scores.miou[scores.index(method), scores.pairs.index(pair)]
     return Estimate.of(values[~np.isnan(values)])
 
@@ -224,7 +223,7 @@ def _standing(scores: Scores, method: str, rank: tuple[int, int], probability: f
 
 
 def _better_than_student(scores: Scores, ranked: Sequence[str]) -> dict[str, float]:
-    """Holm-adjusted one-sided p values of "better than the student alone", by method."""
+    """Holm-adjusted one-sided p values of the hypothesis "better than the student alone", by method."""
     if scores.baseline is None or scores.baseline not in ranked:
         return {}
     others = [method for method in ranked if method != scores.baseline]
@@ -237,8 +236,8 @@ def _better_than_student(scores: Scores, ranked: Sequence[str]) -> dict[str, flo
     return {method: float(p) for method, p in zip(others, adjusted, strict=True) if not math.isnan(p)}
 
 
-def _pictures(found: Sequence[ImageCounts]) -> Integers:
-    """The pictures that most runs were scored on; runs scored on others cannot share a draw with them."""
+def _common_images(found: Sequence[ImageCounts]) -> Integers:
+    """The images that most runs were scored on; runs with other images are not resampled."""
     sets = Counter(tuple(counts.images.tolist()) for counts in found)
     most = max(sets, key=lambda images: (sets[images], len(images), images), default=())
     return np.array(most, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""What stands on a board: rows, cells and pair summaries, as every view shows them."""
+"""The contents of a board: rows, cells and pair summaries, for all views."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ MEASURED_COLUMNS = (
     "gpu_hours",
     "peak_memory_bytes",
 )
-"""Columns of the written table that hold measured times and memory; all others repeat with the sweep."""
+"""Columns with measured times and memory; all other columns are equal if the same sweep is run again."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """A method's line on a board; the fields are the columns of the written table. mIoU is 0 to 1.
+class BoardRow:
+    """The row of one method; the fields are the columns of the written files. mIoU is from 0 to 1.
 
-    `gain` is over the equally tuned student alone, paired by pair and seed; `gain_image_*` is its bootstrap
-    interval over test pictures. `train_seconds_alone` is what one final run costs without company: the
-    student's own time and, for a method that needs it, the teacher's forward. None is "the data cannot say".
+    `gain` is the difference to the student alone with an equal search, paired by pair and seed. `gain_image_*` is its
+    bootstrap interval over test images. `train_seconds_alone` is the time of one final run that is trained alone: the
+    student's own time plus the teacher's forward, if the method needs one. None means unknown.
     """
 
     dataset: str
@@ -64,7 +64,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Cell:
-    """One method on one pair. `tuning` holds the tune mIoU of its search trials, pruned ones as last seen."""
+    """One method on one pair. `tuning` has the tune mIoU of its search trials; of pruned ones the last value."""
 
     pair: str
     method: str
@@ -82,7 +82,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class PairSummary:
-    """A pair with its two reference points: the teacher's own score and the student's alone."""
+    """A pair with its two reference scores: the teacher's and that of the student alone."""
 
     pair: str
     teacher: str
@@ -97,20 +97,20 @@ class PairSummary:
     pictures: int
     class_names: tuple[str, ...]
     class_iou: Mapping[str, tuple[float, ...]]
-    """Method (and `teacher`) → mean IoU over seeds by class, nan where the class is absent."""
+    """IoU by class, mean over seeds, by method and for `teacher`; nan for a class that does not occur."""
 
 
 @dataclass(frozen=True)
 class Board:
-    """Everything that any view of a leaderboard shows.
+    """Everything that the views of a leaderboard show.
 
-    `hours_unit` names what `gpu_hours` counts: GPU-hours, or worker-hours where a worker may be CPU threads.
-    `adaptive` tells that trials of the search depend on earlier ones, so that no expected best of n can be given.
+    `hours_unit` is the unit of `gpu_hours`: GPU-hours, or worker-hours if the workers may use CPUs only.
+    `adaptive` is True if search trials depend on earlier ones; then the expected best of n trials is not known.
     """
 
     dataset: str
     protocol: str
-    rows: tuple[Row, ...]
+    rows: tuple[BoardRow, ...]
     pairs: tuple[PairSummary, ...]
     cells: Mapping[tuple[str, str], Cell]
     comparison: Comparison
@@ -128,10 +128,10 @@ class Board:
 
     @property
     def ranked(self) -> bool:
-        """Whether the board ranks at all: boards off the protocol do not."""
+        """Whether the methods are ranked; only the protocol `clean` ranks them."""
         return self.protocol == "clean"
 
     @property
     def best(self) -> tuple[str, ...]:
-        """Methods whose rank interval begins at 1."""
+        """Methods with a rank interval that begins at 1."""
         return tuple(row.method for row in self.rows if row.rank_low == 1)

@@ -1,4 +1,4 @@
-"""Writes a leaderboard: the same rows as CSV, JSON and Parquet, and the pages made of them."""
+"""Writes a leaderboard: its rows as CSV, JSON and Parquet, and the pages made from them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 from distill.errors import UsageError
 from orchestrator.leaderboard.board import build_boards
 from orchestrator.leaderboard.cards import card_text
-from orchestrator.leaderboard.entries import Board, Row
+from orchestrator.leaderboard.entries import Board, BoardRow
 from orchestrator.leaderboard.html import leaderboard_html
 from orchestrator.leaderboard.markdown import leaderboard_markdown
 from orchestrator.leaderboard.planned import Spaces
-from orchestrator.leaderboard.run_records import RunRecords, gather
-from orchestrator.leaderboard.selected_students import STUDENTS, students_bytes, taken_of
+from orchestrator.leaderboard.run_records import RunRecords, read_run_records
+from orchestrator.leaderboard.selected_students import STUDENTS, select_students, students_bytes
 from orchestrator.ledger.tables import Ledger
 
 NAME, GALLERY = "LEADERBOARD.md", "gallery.html"
@@ -31,10 +31,10 @@ _TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
 
 
 class Written(NamedTuple):
-    """Where the page lies, and the boards' rows."""
+    """Path of the page, and the rows of all boards."""
 
     path: str
-    rows: tuple[Row, ...]
+    rows: tuple[BoardRow, ...]
 
 
 def write_leaderboard(
@@ -42,17 +42,18 @@ def write_leaderboard(
     output: Ledger | str | os.PathLike[str] | None = None,
     spaces: Spaces | None = None,
 ) -> Written:
-    """Computes the boards of one or more runs and writes them; equal ledgers give equal bytes.
+    """Compute the boards of one or more runs and write them. Equal ledgers give equal bytes.
+
+    If the output folder already has a gallery (`orchestrator.gallery`), the page links it.
 
     Args:
-        ledgers: the runs; a run that is still going is fine.
+        ledgers: the runs; they need not be finished.
         output: the folder to write into, on any file system; by default `leaderboard/` in the only run.
-        spaces: method → parameter → (low, high, logarithmic), in place of those in the runs' configs.
-
-    The page links the gallery that lies in the folder already (`orchestrator.gallery`).
+        spaces: method → parameter → (low, high, logarithmic); replaces the search spaces of the runs' configs.
 
     Raises:
-        UsageError: no run, a run without tables, several runs and no output, or a table that cannot be read.
+        UsageError: there is no run, a run has no tables, several runs are given without an output, or a table cannot
+            be read.
     """
     if not ledgers:
         raise UsageError("no run is given, name at least one run's folder")
@@ -64,90 +65,90 @@ def write_leaderboard(
             raise UsageError(f"{len(ledgers)} runs and no output folder; say where to write with --output")
         output = ledgers[0].below("leaderboard")
     target = output if isinstance(output, Ledger) else Ledger(output)
-    evidence = gather(ledgers)
-    boards = build_boards(evidence, spaces)
-    records = table_records(boards)
-    target.write_bytes("leaderboard.csv", csv_bytes(records))
-    target.write_bytes("leaderboard.json", json_bytes(records))
-    target.write_bytes("leaderboard.parquet", parquet_bytes(records))
-    command = ["python", "-m", "orchestrator.leaderboard", *(_as_typed(ledger) for ledger in ledgers)]
-    taken = [student for board in boards for student in taken_of(board, evidence)]
-    best = [student for student in taken if student.best]
-    target.write_bytes(STUDENTS, students_bytes(taken, evidence))
+    records = read_run_records(ledgers)
+    boards = build_boards(records, spaces)
+    rows = table_rows(boards)
+    target.write_bytes("leaderboard.csv", csv_bytes(rows))
+    target.write_bytes("leaderboard.json", json_bytes(rows))
+    target.write_bytes("leaderboard.parquet", parquet_bytes(rows))
+    command = ["python", "-m", "orchestrator.leaderboard", *(_run_argument(ledger) for ledger in ledgers)]
+    selected = [student for board in boards for student in select_students(board, records)]
+    best = [student for student in selected if student.best]
+    target.write_bytes(STUDENTS, students_bytes(selected, records))
     gallery = target.exists(GALLERY)
-    page = leaderboard_html(boards, evidence, records, best, shlex.join(command), with_gallery=gallery)
+    page = leaderboard_html(boards, records, rows, best, shlex.join(command), with_gallery=gallery)
     target.write_bytes("leaderboard.html", page.encode())
     target.write_bytes(NAME, leaderboard_markdown(boards, command).encode())
-    cards = {s.card: card_text(s.board, evidence, s.pair, s.cell, s.trial).encode() for s in best}
-    _write_cards(target, cards, evidence)
+    cards = {s.card: card_text(s.board, records, s.pair, s.cell, s.trial).encode() for s in best}
+    _write_cards(target, cards, records)
     return Written(target.place(NAME), tuple(row for board in boards for row in board.rows))
 
 
-def _write_cards(target: Ledger, cards: Mapping[str, bytes], evidence: RunRecords) -> None:
-    """Writes the cards, and takes away those that this run's trials had on an earlier board."""
+def _write_cards(target: Ledger, cards: Mapping[str, bytes], records: RunRecords) -> None:
+    """Write the cards, and delete the cards of these runs' trials that an earlier board had."""
     for path, card in cards.items():
         target.write_bytes(path, card)
-    ours = {f"cards/{trial.trial_id}.md" for trial in evidence.trials}
+    known = {f"cards/{trial.trial_id}.md" for trial in records.trials}
     for path in target.list("cards"):
-        if path in ours - cards.keys():
+        if path in known - cards.keys():
             target.delete(path)
 
 
-def table_records(boards: Sequence[Board]) -> list[dict[str, Any]]:
-    """The rows of all boards as flat records with equal columns; the gain on each pair is `gain[<pair>]`."""
+def table_rows(boards: Sequence[Board]) -> list[dict[str, Any]]:
+    """The rows of all boards as flat mappings with equal columns; the gain on a pair is `gain[<pair>]`."""
     pairs = sorted({pair for board in boards for row in board.rows for pair in row.gain_per_pair})
-    records = []
+    rows: list[dict[str, Any]] = []
     for board in boards:
         for row in board.rows:
             record: dict[str, Any] = {}
-            for name in Row.__dataclass_fields__:
+            for name in BoardRow.__dataclass_fields__:
                 if name == _PER_PAIR:
                     record |= {f"gain[{pair}]": _rounded(row.gain_per_pair.get(pair)) for pair in pairs}
                 else:
                     record[name] = _rounded(getattr(row, name))
-            records.append(record)
-    return records
+            rows.append(record)
+    return rows
 
 
-def csv_bytes(records: Sequence[dict[str, Any]]) -> bytes:
-    """The records as CSV with a header; an empty field is "the data cannot say"."""
+def csv_bytes(rows: Sequence[dict[str, Any]]) -> bytes:
+    """The rows as CSV with a header; an empty field means that the value is unknown."""
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, fieldnames=_columns(records), lineterminator="\n")
+    writer = csv.DictWriter(text, fieldnames=_columns(rows), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: _cell(value) for name, value in record.items()} for record in records)
+    writer.writerows({name: _cell(value) for name, value in record.items()} for record in rows)
     return text.getvalue().encode()
 
 
 def _cell(value: Any) -> Any:
-    """A cell that a spreadsheet shows: text that it would compute as a formula gets an apostrophe in front."""
+    """The value of a CSV cell. An apostrophe is put before text that a spreadsheet would run as a formula."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
-def json_bytes(records: Sequence[dict[str, Any]]) -> bytes:
-    """The records as a JSON list of objects."""
-    return (json.dumps(list(records), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+def json_bytes(rows: Sequence[dict[str, Any]]) -> bytes:
+    """The rows as a JSON list of objects."""
+    return (json.dumps(list(rows), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def parquet_bytes(records: Sequence[dict[str, Any]]) -> bytes:
-    """The records as one Parquet file."""
-    declared = {name: str(field.type).split(" ")[0] for name, field in Row.__dataclass_fields__.items()}
+def parquet_bytes(rows: Sequence[dict[str, Any]]) -> bytes:
+    """The rows as one Parquet file."""
+    declared = {name: str(field.type).split(" ")[0] for name, field in BoardRow.__dataclass_fields__.items()}
     kinds = {name: _TYPES[kind] for name, kind in declared.items() if name != _PER_PAIR}
-    schema = pa.schema((name, kinds.get(name, pa.float64())) for name in _columns(records))
+    schema = pa.schema((name, kinds.get(name, pa.float64())) for name in _columns(rows))
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(list(records), schema=schema), buffer, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), buffer, compression="zstd")
     return buffer.getvalue()
 
 
-def _as_typed(ledger: Ledger) -> str:
-    """A local run by its folder's name, so that a page neither tells nor depends on where it was made."""
+def _run_argument(ledger: Ledger) -> str:
+    """The run as an argument of the command; a local run by its folder's name, so that the page has no local path."""
     place = ledger.place()
     return place if "://" in place else place.rsplit("/", 1)[-1]
 
 
-def _columns(records: Sequence[dict[str, Any]]) -> list[str]:
-    return list(records[0]) if records else [name for name in Row.__dataclass_fields__ if name != _PER_PAIR]
+def _columns(rows: Sequence[dict[str, Any]]) -> list[str]:
+    return list(rows[0]) if rows else [name for name in BoardRow.__dataclass_fields__ if name != _PER_PAIR]
 
 
 def _rounded(value: Any) -> Any:
-    """Ten significant digits: more would differ between machines that sum in another order."""
+    """Ten significant digits; more would differ between machines that sum in another order."""
     return float(f"{value:.10g}") if isinstance(value, float) else value

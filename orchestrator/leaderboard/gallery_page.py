@@ -1,4 +1,4 @@
-"""gallery.html: test pictures side by side, one file that works offline and on a phone."""
+"""gallery.html: test images side by side in one file that works offline and on a phone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.leaderboard.gallery_pictures import RULE, Chosen, PairGallery
+from orchestrator.leaderboard.gallery_pictures import RULE, ChosenPicture, PairGallery
 from orchestrator.leaderboard.html import templates
 from orchestrator.leaderboard.number_formats import points, signed
 
@@ -20,12 +20,12 @@ DIFFERENCES: tuple[tuple[str, Colour], ...] = (
     ("both wrong", (70, 74, 82)),
     ("ignored", (255, 255, 255)),
 )
-"""What the last drawing's values mean, and their colours, told apart by all kinds of eyes."""
+"""The meaning and colour of each value in the difference image; the colours suit colour-blind readers."""
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """An image file's bytes with its caption."""
+    """The bytes of an image file, with a caption; `kind` is its MIME subtype."""
 
     caption: str
     kind: str
@@ -33,43 +33,45 @@ class Drawing:
 
     @property
     def address(self) -> str:
-        """The image as a part of the page."""
+        """The image as a data URI."""
         return f"data:image/{self.kind};base64,{base64.b64encode(self.data).decode()}"
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One test picture: its name in the data set, its scores, and its drawings from left to right.
+    """One test image: its name in the data set, its scores, and its drawings from left to right.
 
-    `small` tells that a screen shows it enlarged, pixel by pixel.
+    `small` images are shown enlarged, with visible pixels.
     """
 
-    chosen: Chosen
+    chosen: ChosenPicture
     key: str
     drawings: tuple[Drawing, ...]
     small: bool
 
     @property
     def title(self) -> str:
-        """Why it is here and what it scored."""
+        """Why the image was chosen, and its gain."""
         return f"{self.chosen.reason.capitalize()}: {signed(self.chosen.gain)}"
 
     @property
     def scores(self) -> str:
-        """Both runs' mIoU on it, in points."""
+        """mIoU of both runs on the image, in points."""
         return f"{points(self.chosen.alone_miou)} alone, {points(self.chosen.method_miou)} with the method"
 
 
 @dataclass(frozen=True)
-class Room:
-    """A pair's panels, with the classes that are seen in them."""
+class PairSection:
+    """The panels of one pair, with the classes that occur in them and their colours."""
 
-    exhibit: PairGallery
+    gallery: PairGallery
     panels: tuple[Panel, ...]
     classes: tuple[tuple[str, Colour], ...]
 
 
-def gallery_html(rooms: Sequence[Room], notes: Sequence[str], command: str) -> str:
-    """The whole page; `notes` tell what is left out and why, `command` is the one that made it."""
+def gallery_html(sections: Sequence[PairSection], notes: Sequence[str], command: str) -> str:
+    """The whole page. `notes` say what is left out and why; `command` is the command that makes the page."""
     template = templates().get_template("gallery.html.j2")
-    return template.render(rooms=rooms, notes=notes, rule=RULE, differences=DIFFERENCES, command=command)
+    return template.render(
+        sections=sections, notes=notes, rule=RULE, differences=DIFFERENCES, command=command
+    )

@@ -1,4 +1,4 @@
-"""Which trials belong on one board: one data set, one protocol, and one recipe per pair."""
+"""Groups trials into boards: one data set, one protocol, and one recipe per pair."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Place = tuple[str, str]
 class Group:
     """The trials of one board.
 
-    `finals` holds the latest final run by (method, pair, seed), `superseded` the earlier ones there.
+    `finals` has the latest final run by (method, pair, seed); `superseded` has the earlier ones.
     """
 
     dataset: str
@@ -39,7 +39,7 @@ class Group:
 
     @property
     def families(self) -> Mapping[str, str]:
-        """Method → its family, of the methods with a trial."""
+        """The family of each method with a trial."""
         return {trial.method: trial.method_family for trial in self.trials}
 
     @property
@@ -49,7 +49,7 @@ class Group:
 
     @property
     def baseline(self) -> str | None:
-        """The student alone: the method of that name, else the one method of the baseline family."""
+        """The student alone: the method named `student`, otherwise the only method of the baseline family."""
         if STUDENT in self.families:
             return STUDENT
         found = [method for method, family in self.families.items() if family == _BASELINE_FAMILY]
@@ -57,7 +57,7 @@ class Group:
 
     @property
     def spaces(self) -> Spaces:
-        """Search spaces by method, from the configs of the runs; the first run that names a method counts."""
+        """Search spaces by method, from the config of the first run that has the method."""
         found: dict[str, Mapping[str, Bounds]] = {}
         for plan in self.plans:
             for method, space in plan.spaces.items():
@@ -65,25 +65,25 @@ class Group:
         return found
 
     def student_options(self, pair: str) -> Mapping[str, Any]:
-        """How the pair's student is built, as far as a config says so."""
+        """The options that a config gives for the pair's student."""
         return next((plan.students[pair] for plan in self.plans if pair in plan.students), {})
 
     def teacher_of(self, pair: str) -> TrialRecord | None:
-        """The scored teacher of a pair: the trial its final runs name, else the latest of the same model."""
+        """The scored teacher of a pair: the one that its trials name, otherwise the latest of the same model."""
         of_pair = [trial for trial in self.trials if trial.pair == pair]
         ids = {trial.teacher_id for trial in of_pair}
         done = [teacher for teacher in self.teachers if teacher.status == "ok"]
         named = [t for t in done if ids & ({t.trial_id, t.study_id, t.teacher_id} - {""})]
         same = [t for t in done if not t.teacher_id and t.student == of_pair[0].teacher and t.pair == pair]
-        return max(named or same, key=lambda t: t.place_in_time, default=None)
+        return max(named or same, key=lambda t: t.time_key, default=None)
 
 
-def groups_of(evidence: RunRecords) -> Iterator[Group]:
-    """The boards' trials, sorted by data set, protocol and recipes."""
-    plans = _plans(evidence)
-    worlds = sorted({(t.dataset, t.protocol) for t in evidence.trials if t.phase != "teacher"})
-    for dataset, protocol in worlds:
-        here = [t for t in evidence.trials if (t.dataset, t.protocol) == (dataset, protocol)]
+def groups_of(records: RunRecords) -> Iterator[Group]:
+    """The trials of each board, sorted by data set, protocol and recipes."""
+    plans = _plans(records)
+    settings = sorted({(t.dataset, t.protocol) for t in records.trials if t.phase != "teacher"})
+    for dataset, protocol in settings:
+        here = [t for t in records.trials if (t.dataset, t.protocol) == (dataset, protocol)]
         students = [t for t in here if t.phase != "teacher"]
         for places in _boards(students):
             mine = tuple(t for t in students if (t.pair, t.recipe_hash) in places)
@@ -106,9 +106,10 @@ def groups_of(evidence: RunRecords) -> Iterator[Group]:
 
 
 def _boards(trials: list[TrialRecord]) -> list[list[Place]]:
-    """Places by board. All share one board unless a pair has two recipes; then runs that share a place do.
+    """Pairs with recipes, by board. There is one board unless a pair has two recipes.
 
-    Where even that would put one pair twice on a board, every place gets a board of its own.
+    Otherwise runs that have a pair and recipe in common share a board. If that board would still have two recipes of
+    one pair, each pair and recipe gets a board of its own.
     """
     places = sorted({(t.pair, t.recipe_hash) for t in trials})
     if _one_recipe_per_pair(places):
@@ -138,7 +139,7 @@ def _latest_finals(
 ) -> tuple[dict[tuple[str, str, int], TrialRecord], tuple[TrialRecord, ...]]:
     finals: dict[tuple[str, str, int], TrialRecord] = {}
     superseded = []
-    for trial in sorted((t for t in trials if t.phase == "final"), key=lambda t: t.place_in_time):
+    for trial in sorted((t for t in trials if t.phase == "final"), key=lambda t: t.time_key):
         place = (trial.method, trial.pair, trial.seed)
         if place in finals:
             superseded.append(finals[place])
@@ -146,8 +147,8 @@ def _latest_finals(
     return dict(sorted(finals.items())), tuple(superseded)
 
 
-def _plans(evidence: RunRecords) -> list[tuple[int, Planned]]:
-    """The readable plans of all runs, each config once per run."""
-    configs = dict.fromkeys((record.run, record.config_yaml) for record in evidence.provenance.values())
+def _plans(records: RunRecords) -> list[tuple[int, Planned]]:
+    """(Run, plan) for every config that this version can read, each config once per run."""
+    configs = dict.fromkeys((record.run, record.config_yaml) for record in records.provenance.values())
     found = [(run, planned(config)) for run, config in sorted(configs) if config]
     return [(run, plan) for run, plan in found if plan is not None]

@@ -1,11 +1,11 @@
-"""Where the names of a scatter's dots stand, so that none covers another at any width of the page."""
+"""Places the labels of a scatter so that they do not overlap at any page width."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-# A drawing's width in pixels, from a phone's to a wide column's: a name must be clear in all of them.
+# Widths of the chart in pixels, from a phone to a wide column; a label must not overlap at any of them.
 _WIDTHS = (330, 420, 520, 640, 780)
 _CHARACTER, _HALF_LINE, _HALF_MARK = 6.9, 7, 7
 
@@ -15,7 +15,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Dot:
-    """A named mark: `x` in per cent of the width, `y` in pixels, its interval from `top` to `bottom`."""
+    """A named mark: `x` in per cent of the width, `y` in pixels; its interval is from `top` to `bottom`."""
 
     name: str
     x: float
@@ -26,7 +26,7 @@ class Dot:
 
 @dataclass(frozen=True)
 class Label:
-    """A name's place: pixels from its dot, and which end of the text that is."""
+    """Position of a label: offset from its dot in pixels, and the SVG text anchor."""
 
     dx: float
     dy: float
@@ -39,9 +39,9 @@ _PLACES = tuple(
 
 
 def place_labels(dots: Sequence[Dot], height: float) -> list[Label | None]:
-    """A place for each dot's name, the first dots first; None where every place covers something.
+    """A position for each dot's label; earlier dots choose first; None if every position overlaps something.
 
-    A place that crosses another dot's interval is taken only where there is no better one.
+    A position that crosses another dot's interval is used only if there is no other.
     """
     found: list[Label | None] = []
     for dot in dots:

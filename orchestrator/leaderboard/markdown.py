@@ -1,4 +1,4 @@
-"""LEADERBOARD.md: the boards as Markdown tables, with what a reader must know to read them."""
+"""LEADERBOARD.md: the boards as Markdown tables, with explanations."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from orchestrator.leaderboard.texts import HOW_TO_READ, board_title, legend, pro
 
 
 def leaderboard_markdown(boards: Sequence[Board], command: Sequence[str]) -> str:
-    """The whole page. `command` is the one that made it."""
+    """The whole page; `command` is the command that makes it."""
     lines = ["# Leaderboard"]
     if not boards:
         lines += ["", "No trial of a method is recorded yet."]
@@ -31,8 +31,8 @@ def leaderboard_markdown(boards: Sequence[Board], command: Sequence[str]) -> str
     if boards:
         lines += ["", "## How to read this", "", *(f"- {fact}" for fact in HOW_TO_READ)]
     lines += ["", "## Reproduce", "", "This page:", "", *code_block(shlex.join(command), "sh")]
-    for told in dict.fromkeys(command for board in boards for command in board.commands if command):
-        lines += ["", "The runs behind it:", "", *code_block(told, "sh")]
+    for run_command in dict.fromkeys(command for board in boards for command in board.commands if command):
+        lines += ["", "The runs behind it:", "", *code_block(run_command, "sh")]
     return "\n".join(lines) + "\n"
 
 
@@ -73,7 +73,7 @@ def _table(table: TextTable) -> list[str]:
 
 
 def escaped(value: str) -> str:
-    """Text as a table cell or paragraph takes it: no line breaks, no markup, nothing that steers a terminal."""
+    """Text for a table cell or paragraph: without line breaks, Markdown markup and terminal control characters."""
     cleaned = " ".join(printable(value).split())
     for character in "\\|<>`*":
         cleaned = cleaned.replace(character, "\\" + character)
@@ -81,10 +81,10 @@ def escaped(value: str) -> str:
 
 
 def code_span(value: str) -> str:
-    """Text as code inside a line; no backtick in it can end it."""
+    """Text as inline code; backticks are replaced."""
     return "`" + " ".join(printable(value).split()).replace("`", "'") + "`"
 
 
 def code_block(text: str, language: str) -> list[str]:
-    """Text as a block of code; no line in it can end the block."""
+    """Text as lines of a code block; fences inside are replaced."""
     return [f"```{language}", printable(text).replace("```", "'''"), "```"]

@@ -1,4 +1,4 @@
-"""What a board cannot show, and why: every missing entry has a reason, every oddity a sentence."""
+"""Finds the missing entries of a board with their reasons, and writes notes about what a reader must know."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from orchestrator.leaderboard.comparison import Scores, final_score, pair_miou
 from orchestrator.leaderboard.groups import Group
 from orchestrator.leaderboard.run_records import RunRecords, TrialRecord
 
-# Counts and the trial's own score may be summed in another order; more than this is another evaluation.
+# Sums in another order differ by less than this; a larger difference means another evaluation.
 _SCORE_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
 class Missing:
-    """Final runs of one method on one pair that have no score of their own, and why."""
+    """The seeds of one method on one pair that have no score of their own, and the reason."""
 
     pair: str
     method: str
@@ -24,7 +24,7 @@ class Missing:
 
 
 def missing_entries(group: Group, scores: Scores) -> tuple[Missing, ...]:
-    """Every place (method, pair, seed) that the plan or another method fills and this one does not."""
+    """Every (method, pair, seed) without a score that the plan or another method has."""
     pairs, methods, seeds = set(group.pairs), set(group.methods), set(scores.seeds)
     for plan in group.plans:
         pairs |= set(plan.pairs[group.dataset])
@@ -73,12 +73,12 @@ def _without_final(group: Group, method: str, pair: str) -> str:
     if states["failed"] == len(searched):
         errors = [_last_line(trial.error) for trial in searched if trial.error]
         return f"all {len(searched)} search trials failed" + (f"; the first: {errors[0]}" if errors else "")
-    told = ", ".join(f"{states[s]} {s}" for s in ("ok", "pruned", "failed") if states[s])
-    return f"no final run is recorded yet; search trials so far: {told}"
+    counts = ", ".join(f"{states[s]} {s}" for s in ("ok", "pruned", "failed") if states[s])
+    return f"no final run is recorded yet; search trials so far: {counts}"
 
 
-def notes_of(evidence: RunRecords, group: Group, scores: Scores) -> tuple[str, ...]:
-    """Sentences a reader must see beside the table: unequal budgets, repeated runs, scores that disagree."""
+def notes_of(records: RunRecords, group: Group, scores: Scores) -> tuple[str, ...]:
+    """Notes above the table: unequal budgets, repeated runs, scores that disagree."""
     notes = []
     if scores.baseline is None:
         notes.append("There is no final run of the student alone, so no gain can be computed.")
@@ -87,7 +87,7 @@ def notes_of(evidence: RunRecords, group: Group, scores: Scores) -> tuple[str, .
         notes.append(
             f"Not in means and ranks, for want of a score of the student alone: {', '.join(unscored)}."
         )
-    notes += _teacher_notes(evidence, group, scores)
+    notes += _teacher_notes(records, group, scores)
     notes += _budget_notes(group)
     for run in group.superseded:
         notes.append(
@@ -96,7 +96,7 @@ def notes_of(evidence: RunRecords, group: Group, scores: Scores) -> tuple[str, .
         )
     pictures: Counter[tuple[int, ...]] = Counter()
     for run in group.finals.values():
-        found = evidence.counts.get(run.trial_id)
+        found = records.counts.get(run.trial_id)
         if found is None:
             continue
         pictures[tuple(found.images.tolist())] += 1
@@ -110,8 +110,8 @@ def notes_of(evidence: RunRecords, group: Group, scores: Scores) -> tuple[str, .
             f"Runs were scored on {len(pictures)} different sets of pictures; those not on the most common "
             "one have no interval over pictures, and their scores do not compare."
         )
-    scored = [run for run in group.finals.values() if final_score(run, evidence.counts) is not None]
-    bare = sum(run.trial_id not in evidence.counts for run in scored)
+    scored = [run for run in group.finals.values() if final_score(run, records.counts) is not None]
+    bare = sum(run.trial_id not in records.counts for run in scored)
     if bare:
         notes.append(
             f"{bare} of {len(scored)} final runs have no counts: no interval over pictures for them."
@@ -119,12 +119,12 @@ def notes_of(evidence: RunRecords, group: Group, scores: Scores) -> tuple[str, .
     return tuple(notes)
 
 
-def _teacher_notes(evidence: RunRecords, group: Group, scores: Scores) -> list[str]:
-    """Pairs whose teacher has the lower score: what their students lose or gain is no distillation of knowledge."""
+def _teacher_notes(records: RunRecords, group: Group, scores: Scores) -> list[str]:
+    """A note for each pair whose teacher scores below its student alone."""
     notes = []
     for pair in scores.pairs if scores.baseline is not None else ():
         teacher = group.teacher_of(pair)
-        reached = None if teacher is None else final_score(teacher, evidence.counts)
+        reached = None if teacher is None else final_score(teacher, records.counts)
         alone = pair_miou(scores, scores.baseline, pair) if scores.baseline is not None else None
         if reached is not None and alone is not None and reached < alone.mean:
             notes.append(
@@ -135,7 +135,7 @@ def _teacher_notes(evidence: RunRecords, group: Group, scores: Scores) -> list[s
 
 
 def _budget_notes(group: Group) -> list[str]:
-    """Unequal numbers of search trials, by pair; also a search that is shorter than the plan."""
+    """A note for each pair on which methods have unequal numbers of search trials."""
     notes = []
     searched = Counter((t.pair, t.method) for t in group.trials if t.phase == "search")
     for pair in group.pairs:
@@ -143,10 +143,10 @@ def _budget_notes(group: Group) -> list[str]:
         for method in group.methods:
             budgets.setdefault(searched[pair, method], []).append(method)
         if len(budgets) > 1:
-            told = "; ".join(
+            listed = "; ".join(
                 f"{count}: {', '.join(budgets[count])}" for count in sorted(budgets, reverse=True)
             )
-            notes.append(f"Unequal search budgets on {pair} (trials: methods): {told}.")
+            notes.append(f"Unequal search budgets on {pair} (trials: methods): {listed}.")
     return notes
 
 

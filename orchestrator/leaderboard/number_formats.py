@@ -1,23 +1,23 @@
-"""Figures as every page writes them."""
+"""Number formats of all pages."""
 
 from __future__ import annotations
 
 import math
 
 from orchestrator.leaderboard.comparison import Estimate
-from orchestrator.leaderboard.entries import Row
+from orchestrator.leaderboard.entries import BoardRow
 
 NOTHING = "–"
 
 
-def rank(row: Row) -> str:
-    """The rank interval, or a dash where the method is not ranked."""
+def rank(row: BoardRow) -> str:
+    """The rank interval, or a dash if the method is not ranked."""
     if row.rank_low is None or row.rank_high is None:
         return NOTHING
     return f"{row.rank_low}" if row.rank_low == row.rank_high else f"{row.rank_low}–{row.rank_high}"
 
 
-def gain(row: Row) -> str:
+def gain(row: BoardRow) -> str:
     """The gain over the student alone with its paired interval, in points."""
     return signed(row.gain) + (
         interval(row.gain_low, row.gain_high, sign=True) if row.gain is not None else ""
@@ -30,7 +30,7 @@ def signed(value: float | None) -> str:
 
 
 def interval(low: float | None, high: float | None, *, sign: bool = False) -> str:
-    """` [low, high]` in points; ` (n/a)` where there is none, never an interval of zero width."""
+    """` [low, high]` in points; ` (n/a)` if there is no interval."""
     if low is None or high is None:
         return " (n/a)"
     ends = (_with_sign(100 * end) if sign else f"{100 * end:.1f}" for end in (low, high))
@@ -42,7 +42,7 @@ def _with_sign(value: float) -> str:
 
 
 def letter(place: int) -> str:
-    """A, B, …, Z, AA, …: short names of pairs in the table's header."""
+    """Short name of the pair at index `place`: A, B, …, Z, AA, …"""
     letters = ""
     place += 1
     while place:
@@ -81,14 +81,14 @@ def probability(value: float | None) -> str:
 
 
 def number(value: float | None, factor: float, digits: int, unit: str = "") -> str:
-    """`value * factor` with so many digits; a dash for None and nan."""
+    """`value * factor` with `digits` decimals; a dash for None and nan."""
     if value is None or math.isnan(value):
         return NOTHING
     return f"{value * factor:.{digits}f}{unit}".replace("-", "−")
 
 
 def measure(value: float | None, factor: float = 1.0) -> str:
-    """`value * factor` with three significant digits, for what spans orders of magnitude."""
+    """`value * factor` with three significant digits, for values that span orders of magnitude."""
     if value is None or math.isnan(value):
         return NOTHING
     return f"{value * factor:.0f}" if abs(value * factor) >= 99.95 else f"{value * factor:#.3g}"

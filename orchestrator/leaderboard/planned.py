@@ -1,4 +1,4 @@
-"""What a run's config asked for: so a board can say what is missing, and which best values lie on an edge."""
+"""The plan in a run's config, from which a board finds missing entries and parameters at an end of their range."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
 from distill.errors import UsageError
-from distill.yaml_reader import parse_yaml
 
 Bounds = tuple[float, float, bool]
-"""Lower end, upper end, and whether the parameter is searched in its logarithm."""
+"""Lower end, upper end, and whether the parameter is sampled on a logarithmic scale."""
 
 Spaces = Mapping[str, Mapping[str, Bounds]]
 """Method → parameter → its bounds."""
@@ -20,7 +17,7 @@ Spaces = Mapping[str, Mapping[str, Bounds]]
 
 @dataclass(frozen=True)
 class Planned:
-    """Pairs by data set, each pair's options of its student, and what all of them share: methods, seeds, trials, device."""
+    """The planned pairs by data set, the student options by pair, and the settings that all pairs share."""
 
     protocol: str
     pairs: Mapping[str, tuple[str, ...]]
@@ -34,15 +31,15 @@ class Planned:
 
 
 def planned(config_yaml: str) -> Planned | None:
-    """The plan behind a stored config; None where this version of the program cannot read it."""
-    # The config's schema imports pydantic models of three packages: a board without a config need not wait.
-    from orchestrator.planning.config import SweepConfig
+    """The plan of a stored config; None if this version of the program cannot read the config."""
+    # Imported here: a board without a config does not need the schema of configs.
     from orchestrator.planning.plan import method_space
+    from orchestrator.planning.renamed import read_recorded_config
 
     try:
-        config = SweepConfig.model_validate(parse_yaml(config_yaml, "config")[0])
+        config = read_recorded_config(config_yaml)
         spaces = {method.title: method_space(method).parameters for method in config.methods}
-    except (ValidationError, UsageError):
+    except UsageError:
         return None
     pairs: dict[str, tuple[str, ...]] = {}
     for pair in config.pairs:

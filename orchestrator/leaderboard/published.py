@@ -1,4 +1,4 @@
-"""Other people's numbers for the same pair and data set: shown beside ours, never ranked with them."""
+"""Published scores for the same pair and data set; shown beside the board, not ranked with it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SHORT = re.compile(r"^r(\d+)(v1s|d8)?$")
 
 @dataclass(frozen=True)
 class Published:
-    """A published score; `miou` is text, in points: some sources give a range."""
+    """A published score. `miou` is text in points, because some sources give a range."""
 
     method: str
     miou: str
@@ -34,17 +34,17 @@ class Published:
 
     @property
     def is_student_alone(self) -> bool:
-        """Whether this is the student without a teacher."""
+        """Whether the student was trained without a teacher."""
         return self.method.lower().startswith("none")
 
 
 def method_key(name: str) -> str:
-    """A method's name as both sides spell it: `Af-DCD` and `af_dcd` are one."""
+    """A method's name in a canonical spelling: `Af-DCD` and `af_dcd` are equal."""
     return re.sub(r"[^a-z0-9+]", "", name.lower())
 
 
 def published_for(dataset: str, teacher: str, student: str) -> tuple[Published, ...]:
-    """Published scores of this pair of architectures on this data set, as their sources order them."""
+    """Published scores of this pair of architectures on this data set, in the order of the file."""
     wanted = _dataset(dataset), _architecture(teacher), _architecture(student)
     return tuple(score for place, score in _scores() if place == wanted and None not in place)
 
@@ -62,12 +62,12 @@ def _scores() -> tuple[tuple[tuple[str | None, ...], Published], ...]:
 
 
 def _dataset(name: str) -> str | None:
-    """The data set that a sweep's own name for it begins with, if it is one of the published ones."""
+    """The published data set whose name the given name begins with; None if there is none."""
     return next((known for start, known in _DATASETS.items() if name.lower().startswith(start)), None)
 
 
 def _architecture(name: str) -> str | None:
-    """`head-backbone` in one spelling for both sides: DeepLabV3-R101v1s and deeplabv3-resnet101 are one."""
+    """`head-backbone` in a canonical spelling: DeepLabV3-R101v1s and deeplabv3-resnet101 are equal."""
     parts = name.lower().split("-")
     if len(parts) < 2 or " " in name:
         return None

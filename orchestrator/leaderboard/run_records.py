@@ -1,4 +1,4 @@
-"""What the ledgers of one or more runs hold, as the leaderboard needs it: latest attempts, counts, models."""
+"""Reads the tables of one or more runs for the leaderboard: latest attempts, counts, models, provenance."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from scipy import sparse
 
 from orchestrator.leaderboard.statistics import Integers, Reals, class_iou, mean_iou
+from orchestrator.ledger.queries import latest_attempts, parameters_of
 from orchestrator.ledger.tables import Ledger
 
 _BEGINNING = datetime.datetime.min.replace(tzinfo=datetime.UTC)
@@ -21,7 +22,7 @@ _BEGINNING = datetime.datetime.min.replace(tzinfo=datetime.UTC)
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """The latest attempt at a trial; the fields are columns of `trials`, `run` numbers its ledger."""
+    """The latest attempt of a trial. The fields are columns of `trials`; `run` is the index of its ledger."""
 
     run: int
     trial_id: str
@@ -55,14 +56,14 @@ class TrialRecord:
     checkpoint: str
 
     @property
-    def place_in_time(self) -> tuple[datetime.datetime, str]:
-        """Sorts by the end of the trial; the id breaks ties."""
+    def time_key(self) -> tuple[datetime.datetime, str]:
+        """Sort key: the end of the trial, then its id."""
         return self.finished_at or _BEGINNING, self.trial_id
 
 
 @dataclass(frozen=True)
 class ImageCounts:
-    """Counts of one final run: `matrix` is [N, 3K]: for picture `images[n]` all tp, all fp, all fn."""
+    """Test counts of one run. `matrix` is [N, 3K]: row n has the tp, then the fp, then the fn of image `images[n]`."""
 
     images: Integers
     classes: int
@@ -73,11 +74,11 @@ class ImageCounts:
         return tp, fp, fn
 
     def miou(self) -> float:
-        """mIoU of the summed counts, classes absent from the union dropped."""
+        """mIoU of the summed counts, over the classes that occur in labels or predictions."""
         return float(mean_iou(*self._summed()))
 
     def per_class(self) -> Reals:
-        """IoU of each class, [K]; nan for absent ones."""
+        """IoU of each class, [K]; nan for a class that does not occur."""
         return class_iou(*self._summed())
 
 
@@ -96,7 +97,7 @@ class ModelRecord:
 
 @dataclass(frozen=True)
 class ProvenanceRecord:
-    """What the board tells of a row of `provenance`."""
+    """A row of `provenance`; `run` is the index of its ledger."""
 
     provenance_id: str
     run: int
@@ -113,7 +114,7 @@ class ProvenanceRecord:
 
 @dataclass(frozen=True)
 class RunRecords:
-    """Everything the ledgers hold; each sequence in an order that depends on ids alone."""
+    """The tables of all ledgers. The order of each sequence depends on ids only."""
 
     roots: tuple[str, ...]
     trials: tuple[TrialRecord, ...]
@@ -123,16 +124,13 @@ class RunRecords:
     provenance: Mapping[str, ProvenanceRecord]
 
 
-def gather(ledgers: Sequence[Ledger]) -> RunRecords:
-    """Read the tables; where ledgers hold the same trial or model, the first one's row counts."""
-    trials: dict[str, TrialRecord] = {}
+def read_run_records(ledgers: Sequence[Ledger]) -> RunRecords:
+    """Read the tables. If several ledgers have the same attempt or model, the row of the first one is used."""
+    rows = [{**row, "run": run} for run, ledger in enumerate(ledgers) for row in _trial_rows(ledger)]
+    trials = {row["trial_id"]: _trial(row) for row in latest_attempts(rows)}
     models: dict[tuple[Any, ...], ModelRecord] = {}
     provenance: dict[str, ProvenanceRecord] = {}
     for run, ledger in enumerate(ledgers):
-        for trial in _trials(ledger, run):
-            known = trials.get(trial.trial_id)
-            if known is None or trial.attempt > known.attempt:
-                trials[trial.trial_id] = trial
         for row in ledger.read("models").to_pylist():
             record = _record(ModelRecord, {**row, "options": json.loads(row["options"] or "{}")})
             models.setdefault((row["name"], row["options"], row["num_classes"], row["device"]), record)
@@ -146,7 +144,7 @@ def gather(ledgers: Sequence[Ledger]) -> RunRecords:
     counts, names = _counts(ledgers, scored)
     return RunRecords(
         roots=tuple(ledger.root for ledger in ledgers),
-        trials=tuple(trials[i] for i in sorted(trials)),
+        trials=tuple(trials.values()),
         counts=counts,
         class_names=names,
         models=tuple(models[key] for key in sorted(models, key=repr)),
@@ -154,17 +152,19 @@ def gather(ledgers: Sequence[Ledger]) -> RunRecords:
     )
 
 
-def _trials(ledger: Ledger, run: int) -> Sequence[TrialRecord]:
+def _trial_rows(ledger: Ledger) -> list[dict[str, Any]]:
     names = [name for name in TrialRecord.__dataclass_fields__ if name != "run"]
-    rows = ledger.read("trials", names).to_pylist()
-    for row in rows:
-        row["params"] = {name: json.loads(value) for name, value in row["params"] or ()}
-        row["run"] = run
-    return [_record(TrialRecord, row) for row in rows]
+    rows: list[dict[str, Any]] = ledger.read("trials", names).to_pylist()
+    return rows
+
+
+def _trial(row: Mapping[str, Any]) -> TrialRecord:
+    record: TrialRecord = _record(TrialRecord, {**row, "params": parameters_of(row["params"])})
+    return record
 
 
 def _record(kind: type[Any], row: Mapping[str, Any]) -> Any:
-    """A record of the row's fields; text that is null becomes empty, so that it can be sorted and grouped."""
+    """A record of the row's fields. Null text becomes empty text, so that it can be sorted and grouped."""
     values = {}
     for name, declared in kind.__annotations__.items():
         value = row[name]
@@ -175,7 +175,7 @@ def _record(kind: type[Any], row: Mapping[str, Any]) -> Any:
 def _counts(
     ledgers: Sequence[Ledger], scored: Mapping[str, TrialRecord]
 ) -> tuple[dict[str, ImageCounts], dict[str, dict[int, str]]]:
-    """Test counts by scored trial, and class names by data set."""
+    """Test counts by scored trial, and class names by data set. Rows of zeros may be missing (`count_rows`)."""
     tables = []
     wanted = set(scored)
     for ledger in ledgers:

@@ -1,6 +1,6 @@
-"""The estimators, as pure functions on arrays: the last axis is the sample, leading axes are problems apart.
+"""Estimators and tests as pure functions on arrays: the last axis is the sample, leading axes are independent problems.
 
-A statistic that the data cannot give (an interval from one seed) is nan, never zero.
+A statistic that cannot be computed, such as an interval from one seed, is nan.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DRAWS = 1000
 def t_interval(values: Reals, confidence: float = CONFIDENCE) -> tuple[Reals, Reals, Reals]:
     """Mean and two-sided Student t interval over the last axis; the ends are nan for fewer than two values.
 
-    On seed-paired differences this is the paired t interval: exact where differences are normal.
+    On seed-paired differences this is the paired t interval, which is exact for normal differences.
     """
     values = np.asarray(values, dtype=np.float64)
     count = values.shape[-1]
@@ -39,7 +39,7 @@ def t_interval(values: Reals, confidence: float = CONFIDENCE) -> tuple[Reals, Re
 def t_probability(differences: Reals, *, two_sided: bool) -> Reals:
     """p value of the paired t test over the last axis: mean above 0, or (two-sided) different from 0.
 
-    nan for fewer than two differences. Differences that are all equal are certain: p is 0 or 1 by their sign.
+    nan for fewer than two differences. For differences that are all equal, p is 0 or 1, by their sign.
     """
     differences = np.asarray(differences, dtype=np.float64)
     count = differences.shape[-1]
@@ -56,7 +56,7 @@ def t_probability(differences: Reals, *, two_sided: bool) -> Reals:
 
 
 def holm(probabilities: Reals) -> Reals:
-    """Holm's step-down adjustment over the last axis; nan entries stay nan and are no tests.
+    """Holm's step-down adjustment over the last axis; nan entries stay nan and do not count as tests.
 
     Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6, 1979.
     """
@@ -65,7 +65,7 @@ def holm(probabilities: Reals) -> Reals:
     order = np.argsort(probabilities, axis=-1, kind="stable")  # nan sorts last
     factors = tests - np.arange(probabilities.shape[-1])
     sorted_ = np.take_along_axis(probabilities, order, axis=-1)
-    # Over the nan tail the factors are not positive; its values are nan whatever they are.
+    # The factors of the nan entries at the end are not positive; nan times any factor is nan.
     stepped = np.minimum(np.maximum.accumulate(sorted_ * factors, axis=-1), 1.0)
     adjusted = np.empty_like(probabilities)
     np.put_along_axis(adjusted, order, stepped, axis=-1)
@@ -73,9 +73,9 @@ def holm(probabilities: Reals) -> Reals:
 
 
 def mean_iou(tp: NDArray[Any], fp: NDArray[Any], fn: NDArray[Any]) -> Reals:
-    """mIoU from counts summed over images, [..., K] → [...]: the mean over classes present in the union.
+    """mIoU from counts summed over images, [..., K] → [...]: the mean over the classes that occur.
 
-    nan where no class is present.
+    nan if no class occurs.
     """
     iou = class_iou(tp, fp, fn)
     present = ~np.isnan(iou)
@@ -84,7 +84,7 @@ def mean_iou(tp: NDArray[Any], fp: NDArray[Any], fn: NDArray[Any]) -> Reals:
 
 
 def class_iou(tp: NDArray[Any], fp: NDArray[Any], fn: NDArray[Any]) -> Reals:
-    """IoU of each class from summed counts; nan for a class absent from prediction and labels."""
+    """IoU of each class from summed counts; nan for a class in neither predictions nor labels."""
     tp, fp, fn = (np.asarray(counts, np.float64) for counts in (tp, fp, fn))
     union = tp + fp + fn
     with np.errstate(invalid="ignore"):
@@ -92,9 +92,9 @@ def class_iou(tp: NDArray[Any], fp: NDArray[Any], fn: NDArray[Any]) -> Reals:
 
 
 def image_draws(images: int, key: str, draws: int = DRAWS) -> Integers:
-    """How often each of `images` pictures is drawn in each of `draws` resamples: [draws, images].
+    """How often each of `images` images is drawn in each of `draws` bootstrap resamples: [draws, images].
 
-    `key` seeds the draw, so that equal input gives equal intervals. All methods must be given the same draw.
+    `key` is the seed, so that equal input gives equal intervals. Use the same draws for all methods.
     """
     seed = int.from_bytes(hashlib.sha256(f"{key}|{images}|{draws}".encode()).digest()[:8], "big")
     generator = np.random.default_rng(seed)
@@ -109,7 +109,7 @@ def resampled_mean_iou(draws: Integers, counts: sparse.csr_array, classes: int) 
 
 
 def percentile_interval(resampled: Reals, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """The percentile bootstrap interval of a [D] vector; nan where any entry is nan."""
+    """The percentile bootstrap interval of a [D] vector; nan if any entry is nan."""
     low, high = np.quantile(resampled, [0.5 - confidence / 2, 0.5 + confidence / 2])
     return float(low), float(high)
 
@@ -141,12 +141,12 @@ def expected_best(values: Sequence[float]) -> list[float]:
 
 
 def share_of_gap(gain: float, gap: float) -> float:
-    """Share of the teacher's lead over the student that a gain closes; nan where it does not lead."""
+    """The gain as a share of the teacher's lead over the student; nan if the teacher does not lead."""
     return gain / gap if gap > 0 else math.nan
 
 
 def _standard_error(values: Reals) -> Reals:
-    # Values that differ by rounding alone are equal: else they would give a far too small error.
+    # Values that differ only by rounding count as equal; otherwise the error would be far too small.
     spread = values.max(axis=-1) - values.min(axis=-1)
     error = values.std(axis=-1, ddof=1) / math.sqrt(values.shape[-1])
     return np.asarray(np.where(spread <= 1e-12, 0.0, error))

@@ -1,4 +1,4 @@
-"""A board's tables as cells of text with values to sort by: the Markdown and the HTML page show the same ones."""
+"""The tables of a board as text with sort keys, for the Markdown and the HTML page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.leaderboard.comparison import Estimate
-from orchestrator.leaderboard.entries import FAILED, Board, Cell, PairSummary, Row
+from orchestrator.leaderboard.entries import FAILED, Board, BoardRow, Cell, PairSummary
 from orchestrator.leaderboard.number_formats import (
     NOTHING,
     ends,
@@ -29,26 +29,25 @@ from orchestrator.leaderboard.published import method_key, published_for
 from orchestrator.leaderboard.run_records import ProvenanceRecord
 from orchestrator.leaderboard.statistics import expected_best
 
-# More cells than this make a page nobody reads; then only the methods at the ends of the board are shown.
+# With more cells than this, the table of classes shows only the first methods of the board and the student alone.
 _CLASS_CELLS = 1500
 _SIZES = ("params (M)", "GFLOPs", "latency (ms)")
 _VERSIONS = ("python", "torch", "timm", "ray")
-# A larger matrix shows only what is sure.
+# With more methods than this, the matrix has no p values.
 _BEATS_WITH_FIGURES = 20
 _BEST_OF = (1, 2, 4, 8, 16, 32)
 _FIGURES = re.compile(rf"[▲▼]? ?([-+−<]?[\d\[.][-−+\d.,–\[\] %×/n()a{FAILED}]*|< [\d.]+)?")
 
 
 UP, DOWN = "up", "down"
-"""Tones of a cell: an interval wholly above zero, or wholly below."""
+"""Tones of a cell: its interval is above zero, or below zero."""
 
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table for people. `keys` holds, by row and column, the number behind a text, or None.
+    """A table of text. `keys` has the number behind each text, by row and column, or None.
 
-    `methods` names the method that each row is about, `tones` says by row and column what an interval shows;
-    both may be empty.
+    `methods` has the method of each row; `tones` has `UP`, `DOWN` or "" by row and column. Both may be empty.
     """
 
     header: tuple[str, ...]
@@ -60,7 +59,7 @@ class TextTable:
 
     @property
     def numeric(self) -> tuple[bool, ...]:
-        """Which columns hold figures only, so that a page can align them."""
+        """Which columns have only numbers; the page aligns them."""
         return tuple(
             all(row[column] == NOTHING or _FIGURES.fullmatch(row[column]) for row in self.rows)
             for column in range(len(self.header))
@@ -101,13 +100,13 @@ def pairs_table(board: Board) -> TextTable:
 
 
 def methods_table(board: Board) -> TextTable:
-    """The leaderboard itself: what a method reaches, and what one training run of it costs."""
+    """The leaderboard itself: each method's scores and the cost of one training run."""
     header = ["rank", "method", "family", "mIoU", "gain over the student", "teacher gap closed"]
     header += [*(f"gain {letter(place)}" for place in range(len(board.pairs))), "training cost"]
     return _table(header, [_method(board, row) for row in board.rows], [row.method for row in board.rows])
 
 
-def _method(board: Board, row: Row) -> Line:
+def _method(board: Board, row: BoardRow) -> Line:
     is_baseline = row.method == board.baseline
     gained = "0" if is_baseline and row.gain is not None else gain(row)
     cells = [(board.cells[pair.pair, row.method], row.gain_per_pair.get(pair.pair)) for pair in board.pairs]
@@ -135,16 +134,16 @@ def _method(board: Board, row: Row) -> Line:
 
 
 def costs_table(board: Board) -> TextTable:
-    """What stands behind each row and what it cost: test, seeds, trials, time, memory.
+    """The evidence and cost of each method: test, seeds, trials, time, memory.
 
-    Parameters, operations and latency are the student's, whatever taught it: they stand with the pairs.
+    Parameters, operations and latency depend on the student only, so they are in the table of pairs.
     """
     header = ["method", "p, beats the student", "gain, test pictures", "seeds", "trials", "failures"]
     header += ["training (s)", board.hours_unit, "peak memory (GiB)"]
     return _table(header, [_cost(board, row) for row in board.rows], [row.method for row in board.rows])
 
 
-def _cost(board: Board, row: Row) -> Line:
+def _cost(board: Board, row: BoardRow) -> Line:
     is_baseline = row.method == board.baseline
     trials = f"{row.trials_min}" if row.trials_min == row.trials_max else f"{row.trials_min}–{row.trials_max}"
     over_pictures = NOTHING if is_baseline else ends(row.gain_image_low, row.gain_image_high)
@@ -188,7 +187,7 @@ def cells_table(board: Board) -> TextTable:
 
 
 def parameters_table(board: Board) -> TextTable:
-    """Hyper-parameters of the final runs, one column per pair, flagged where the best lies at an end of its space."""
+    """Hyper-parameters of the final runs, one column per pair; a value at an end of its search space is flagged."""
     rows, methods = [], []
     for row in board.rows:
         cells = [board.cells[pair.pair, row.method] for pair in board.pairs]
@@ -206,10 +205,10 @@ def _setting(cell: Cell, name: str) -> str:
     if name not in cell.params:
         return "default" if cell.seeds else NOTHING
     value = cell.params[name]
-    told = (
+    text = (
         value if isinstance(value, str) else f"{value:.4g}" if isinstance(value, float) else json.dumps(value)
     )
-    return f"{told} (at the {cell.on_edge[name]} end: widen the space)" if name in cell.on_edge else told
+    return f"{text} (at the {cell.on_edge[name]} end: widen the space)" if name in cell.on_edge else text
 
 
 def class_table(board: Board, pair: PairSummary) -> TextTable:
@@ -231,13 +230,13 @@ def class_table(board: Board, pair: PairSummary) -> TextTable:
 
 
 def missing_table(board: Board) -> TextTable:
-    """Every place without a score of its own, and why."""
+    """Every method, pair and seeds without a score of their own, with the reason."""
     rows = tuple((m.pair, m.method, ", ".join(map(str, m.seeds)) or "all", m.reason) for m in board.missing)
     return TextTable(("pair", "method", "seeds", "why"), rows, methods=tuple(m.method for m in board.missing))
 
 
 def beats_table(board: Board) -> TextTable:
-    """Holm-adjusted p of every difference; ▲ where the row is surely better than the column, ▼ where worse."""
+    """Holm-adjusted p of every difference; ▲ if the row is surely better than the column, ▼ if worse."""
     ranked = [standing.method for standing in board.comparison.standings]
     brief = len(ranked) > _BEATS_WITH_FIGURES
     rows = []
@@ -264,9 +263,9 @@ def beats_table(board: Board) -> TextTable:
 
 
 def best_of(board: Board) -> dict[str, tuple[float, ...]]:
-    """Method → expected best tune mIoU of 1, 2, … search trials, mean over pairs, as far as all pairs have so many.
+    """Expected best tune mIoU of 1, 2, … search trials by method: the mean over pairs, up to the fewest trials of a pair.
 
-    Empty for an adaptive search: its later trials depend on the earlier ones.
+    Empty for an adaptive search, because its later trials depend on the earlier ones.
     """
     found = {}
     for row in board.rows if not board.adaptive else ():
@@ -287,7 +286,7 @@ def best_of_table(board: Board) -> TextTable:
 
 
 def published_table(board: Board) -> TextTable:
-    """Published numbers for the pairs of this board, under other people's recipes, and ours of the same method."""
+    """Published scores for the pairs of this board, beside the board's own score of the same method."""
     known = {method_key(row.method): row.method for row in board.rows}
     rows = []
     for place, pair in enumerate(board.pairs):
@@ -303,7 +302,7 @@ def published_table(board: Board) -> TextTable:
 
 
 def provenance_table(board: Board, known: Mapping[str, ProvenanceRecord]) -> TextTable:
-    """Code, machine, versions and the command behind the rows, with the methods that they made; `known` by id."""
+    """Code, command, machine and versions of the rows, with their methods. `known` is the provenance by id."""
     made: dict[tuple[str, ...], list[str]] = {}
     for row in board.rows:
         for record in (known[i] for i in board.provenance.get(row.method, ())):

@@ -1,9 +1,9 @@
-"""The sentences of a board, the same on every page."""
+"""The sentences about a board, for all pages."""
 
 from __future__ import annotations
 
 from orchestrator.leaderboard.comparison import SIGNIFICANCE
-from orchestrator.leaderboard.entries import FAILED, OFF_PROTOCOL, UNCOMMITTED, Board, Row
+from orchestrator.leaderboard.entries import FAILED, OFF_PROTOCOL, UNCOMMITTED, Board, BoardRow
 
 HOW_TO_READ = (
     "A rank such as 2–5 means that the data do not say where between 2 and 5 the method stands: it is 1 "
@@ -27,7 +27,7 @@ HOW_TO_READ = (
 
 
 def board_title(board: Board, several: bool) -> str:
-    """Data set and protocol; the recipes too where a page has several boards."""
+    """Data set and protocol; with the recipes if a page has several boards."""
     recipes = ", ".join(f"{pair.pair}: {pair.recipe}" for pair in board.pairs)
     return f"{board.dataset} · {board.protocol}" + (f" · recipe {recipes}" if several else "")
 
@@ -54,14 +54,14 @@ def protocol_line(board: Board) -> str:
 
 
 def verdict(board: Board) -> str:
-    """Who cannot be told apart from the best, who surely beats the student alone, and unequal budgets."""
-    told = [_leaders(board)]
+    """Sentences on the methods that share the first rank, those surely better than the student alone, and budgets."""
+    parts = [_leaders(board)]
     if board.ranked and board.comparison.probabilities:
-        told += _winners(board)
+        parts += _winners(board)
     low, high = board.trials
     if low != high:
-        told.append(f"The search budgets are unequal: {low} to {high} trials per method and pair.")
-    return " ".join(told)
+        parts.append(f"The search budgets are unequal: {low} to {high} trials per method and pair.")
+    return " ".join(parts)
 
 
 def _leaders(board: Board) -> str:
@@ -79,7 +79,7 @@ def _leaders(board: Board) -> str:
 
 
 def _winners(board: Board) -> list[str]:
-    """Who is surely better than the student alone, by the test that the column of p values shows."""
+    """A sentence on the methods that are surely better than the student alone, by the p values of the table."""
     tested = [row for row in board.rows if row.p_better_than_student is not None]
     winners = [row.method for row in tested if _beats_student(row)]
     if not tested:
@@ -92,28 +92,28 @@ def _winners(board: Board) -> list[str]:
     return [f"Compared with the student alone, {', '.join(winners)} {verb} surely better."]
 
 
-def _beats_student(row: Row) -> bool:
+def _beats_student(row: BoardRow) -> bool:
     p = row.p_better_than_student
     over_pictures = row.gain_image_low is None or row.gain_image_low > 0
     return p is not None and p < SIGNIFICANCE and over_pictures
 
 
 def legend(board: Board) -> str:
-    """What the marks and columns of the table mean, as far as they occur."""
+    """The meaning of the columns, and of the marks that occur."""
     marks = "".join(row.marks for row in board.rows)
-    told = [
+    parts = [
         "mIoU and gains in points, means over pairs and seeds with 95 % intervals, on a page shaded where "
         "an interval leaves out zero; n/a: one seed gives no interval",
         "training cost: seconds of one final run trained alone, teacher's forward included, over the "
         "student's",
     ]
     if FAILED in marks:
-        told.append(f"{FAILED} failed final runs are scored as the student alone with the same seed")
+        parts.append(f"{FAILED} failed final runs are scored as the student alone with the same seed")
     if OFF_PROTOCOL in marks:
-        told.append(f"{OFF_PROTOCOL} off the protocol (not leakage-free), not ranked")
+        parts.append(f"{OFF_PROTOCOL} off the protocol (not leakage-free), not ranked")
     if UNCOMMITTED in marks:
-        told.append(f"{UNCOMMITTED} made with uncommitted code")
-    return " · ".join(told) + "."
+        parts.append(f"{UNCOMMITTED} made with uncommitted code")
+    return " · ".join(parts) + "."
 
 
 def _count(number: int, noun: str) -> str:

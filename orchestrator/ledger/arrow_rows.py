@@ -1,4 +1,4 @@
-"""Rows as people write them, turned into Arrow tables of the ledger's schema."""
+"""Rows of plain Python values as Arrow tables of the ledger's schema, and the checks of what is read back."""
 
 from __future__ import annotations
 
@@ -6,38 +6,81 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence, Set
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from distill.errors import UsageError, printable
+from orchestrator.ledger.queries import parameters_of
 from orchestrator.ledger.schema import PARAMETER_PREFIX, Column, Table, arrow_schema, arrow_type
+
+_ID_COLUMNS = ("trial_id", "provenance_id")
+_ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]{0,199}")
+_TIMESTAMP_RANGE = (
+    -62_135_596_800_000_000,
+    253_402_300_799_999_999,
+)  # microseconds from 1970, years 1 to 9999
+_NOT_PLAIN_ASCII = r"[^\t\n\x20-\x7e]"  # `printable` changes no text without such a character
+_INVALID_JSON = object()
+
+
+class _Parameter(NamedTuple):
+    """A hyper-parameter: its value and the value as JSON."""
+
+    value: Any
+    text: str
 
 
 def table_from_rows(schema: Table, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """An Arrow table of the columns that any row has. Raises `UsageError` naming column, value and rule."""
-    present = dict.fromkeys(name for row in rows for name in row if not name.startswith(PARAMETER_PREFIX))
+    """An Arrow table of the columns that at least one row has; for `trials` also the `param_*` columns.
+
+    Raises:
+        UsageError: a column is unknown, or a value does not convert; the message names column, value and type.
+    """
+    names = dict.fromkeys(name for row in rows for name in row if not name.startswith(PARAMETER_PREFIX))
+    parameters: list[dict[str, _Parameter]] = []
     columns = {}
-    for name in present:
-        column = schema.column(name)
-        values = [_plain(column, row.get(name)) for row in rows]
+    for name in names:
+        column, values = schema.column(name), [row.get(name) for row in rows]
         try:
-            columns[name] = pa.array(values, arrow_type(column.type))
+            if column.type == "map<string, json>":
+                parameters = [_encode_parameters(value) for value in values]
+                encoded: list[Any] = [
+                    None if value is None else [(key, item.text) for key, item in found.items()]
+                    for value, found in zip(values, parameters, strict=True)
+                ]
+            else:
+                encoded = [_to_arrow_value(column, value) for value in values]
+            columns[name] = pa.array(encoded, arrow_type(column.type))
         except (pa.ArrowException, TypeError, ValueError) as error:
-            wrong = next((value for value in values if not _fits(column, value)), values)
+            wrong = next((value for value in values if not _converts(column, value)), values)
             raise UsageError(
                 f"column {name} of table {schema.name} is {wrong!r}, must be {column.type}: {error}"
             ) from error
-    return pa.table(columns)
+    return _with_columns_of(pa.table(columns), parameters)
+
+
+def with_parameter_columns(schema: Table, data: pa.Table) -> pa.Table:
+    """The table with its `param_*` columns made anew from the column `params`; other tables than `trials` as they are."""
+    if schema.name != "trials":
+        return data
+    parameters = [_encode_parameters(row) for row in data.column("params").to_pylist()]
+    kept = [name for name in data.column_names if not name.startswith(PARAMETER_PREFIX)]
+    return _with_columns_of(data.select(kept), parameters)
 
 
 def arrange(schema: Table, data: pa.Table, wanted: Sequence[str] | None = None) -> pa.Table:
-    """The same rows with the schema's columns in its order, missing ones null, `param_*` columns behind them.
+    """The same rows with the schema's columns in its order, then `param_*` columns. Missing columns are null.
 
-    `wanted` keeps only those columns. Raises `UsageError` for unknown columns, types that do not convert,
-    null keys and values that are not among a column's choices.
+    Args:
+        schema: the table.
+        data: the rows.
+        wanted: keep only these columns of the schema.
+
+    Raises:
+        UsageError: a column is unknown, a type does not convert, a key is null, or a value is not one of the choices.
     """
     fields, columns = [], []
     for field in arrow_schema(schema):
@@ -57,58 +100,41 @@ def arrange(schema: Table, data: pa.Table, wanted: Sequence[str] | None = None) 
     return pa.table(columns, schema=pa.schema(fields))
 
 
-def checked(schema: Table, data: pa.Table) -> pa.Table:
-    """The same rows, once every value is what its column promises.
+def check_values(schema: Table, data: pa.Table) -> pa.Table:
+    """The same rows after every value was checked against its column, for files that anyone may have written.
 
-    A score that is no number becomes null, and what would steer a terminal in a text is written out.
-
-    A run's folder may come from anybody: what reads it relies on this.
+    A score that is nan becomes null. Control characters in text are escaped, so that they cannot change a terminal.
 
     Raises:
-        UsageError: a value is out of its range, no JSON, no text, no id or no moment; names column, value and rule.
+        UsageError: a value is out of range, or not valid JSON, text, id or time; names column, value and rule.
     """
     try:
         data.validate(full=True)
     except pa.ArrowException as error:
-        raise UsageError(f"table {schema.name} holds what its types do not allow: {error}") from error
+        raise UsageError(f"table {schema.name} has values that their types do not allow: {error}") from error
     for place, name in enumerate(data.column_names):
         if name.startswith(PARAMETER_PREFIX):
             continue
         column, values = schema.column(name), data.column(name)
-        if pa.types.is_string(values.type) and pc.any(pc.match_substring_regex(values, _STEERING)).as_py():
-            shown = {text: printable(text) for text in pc.unique(values).to_pylist() if text is not None}
-            values = pa.chunked_array([[shown.get(text) for text in values.to_pylist()]], pa.string())
+        if (
+            pa.types.is_string(values.type)
+            and pc.any(pc.match_substring_regex(values, _NOT_PLAIN_ASCII)).as_py()
+        ):
+            escaped = {text: printable(text) for text in pc.unique(values).to_pylist() if text is not None}
+            values = pa.chunked_array([[escaped.get(text) for text in values.to_pylist()]], pa.string())
             data = data.set_column(place, data.schema.field(name), values)
-        if column.span is not None and pa.types.is_floating(values.type):
+        if column.value_range is not None and pa.types.is_floating(values.type):
             values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
             data = data.set_column(place, data.schema.field(name), values)
-        wrong = _wrong_value(column, values)
-        if wrong is not None:
-            raise UsageError(f"column {name} of table {schema.name} is {wrong[0][:80]}, must be {wrong[1]}")
+        invalid = _invalid_value(column, values)
+        if invalid is not None:
+            raise UsageError(
+                f"column {name} of table {schema.name} is {invalid[0][:80]}, must be {invalid[1]}"
+            )
     return data
 
 
-def with_parameter_columns(schema: Table, data: pa.Table) -> pa.Table:
-    """The rows with a `param_*` column per hyper-parameter: float64 where all are numbers, else text."""
-    if schema.name != "trials":
-        return data
-    data = data.select([name for name in data.column_names if not name.startswith(PARAMETER_PREFIX)])
-    params = [_decoded(row) for row in data.column("params").to_pylist()]
-    for name in sorted({name for row in params for name in row}):
-        values = [row.get(name) for row in params]
-        present = [value for value in values if value is not None]
-        if not present:
-            continue
-        numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in present)
-        if numeric:
-            column = pa.array([None if value is None else float(value) for value in values], pa.float64())
-        else:
-            column = pa.array([_text(value) for value in values], pa.string())
-        data = data.append_column(PARAMETER_PREFIX + name, column)
-    return data
-
-
-def concatenated(schema: Table, parts: Sequence[pa.Table], wanted: Sequence[str] | None) -> pa.Table:
+def concatenate(schema: Table, parts: Sequence[pa.Table], wanted: Sequence[str] | None) -> pa.Table:
     """One table of all parts. A `param_*` column of numbers in one part and text in another becomes text."""
     types: dict[str, set[pa.DataType]] = {}
     for part in parts:
@@ -117,7 +143,7 @@ def concatenated(schema: Table, parts: Sequence[pa.Table], wanted: Sequence[str]
                 types.setdefault(field.name, set()).add(field.type)
     mixed = {name for name, found in types.items() if len(found) > 1}
     if mixed:
-        parts = [_as_text(part, mixed) for part in parts]
+        parts = [_cast_to_text(part, mixed) for part in parts]
     merged = pa.concat_tables(parts, promote_options="permissive") if parts else pa.table({})
     for name in wanted or ():
         if name.startswith(PARAMETER_PREFIX) and name not in types:
@@ -127,102 +153,80 @@ def concatenated(schema: Table, parts: Sequence[pa.Table], wanted: Sequence[str]
     return arrange(schema, merged.select(ordered), wanted)
 
 
-def unique(schema: Table, data: pa.Table) -> pa.Table:
-    """Sorted by key, each key once: the first of equal ones, which for files means the first file."""
+def deduplicate(schema: Table, data: pa.Table) -> pa.Table:
+    """Rows sorted by key, with one row per key: the first of those with equal keys."""
     if data.num_rows == 0:
         return data
     order = pa.table({**{k: data.column(k) for k in schema.key}, "row": pa.array(np.arange(data.num_rows))})
     order = order.sort_by([(k, "ascending") for k in (*schema.key, "row")])
-    differs = pa.array([True])
+    is_first = pa.array([True])
     if data.num_rows > 1:
-        later = [pc.not_equal(order.column(k)[1:], order.column(k)[:-1]) for k in schema.key]
-        change = later[0]
-        for other in later[1:]:
+        differs = [pc.not_equal(order.column(k)[1:], order.column(k)[:-1]) for k in schema.key]
+        change = differs[0]
+        for other in differs[1:]:
             change = pc.or_(change, other)
-        differs = pa.chunked_array([differs, *change.chunks])
-    return data.take(order.column("row").filter(differs)).combine_chunks()
+        is_first = pa.chunked_array([is_first, *change.chunks])
+    return data.take(order.column("row").filter(is_first)).combine_chunks()
 
 
-def counts_table(
-    trial_id: str,
-    split: str,
-    image_index: Any,
-    tp: Any,
-    fp: Any,
-    fn: Any,
-    class_names: Sequence[str] = (),
-) -> pa.Table:
-    """The rows of `counts` for one trial: `image_index` int64 [N], `tp`, `fp`, `fn` int64 [N, K] arrays.
-
-    Rows with three zeros are left out, except one per image that has no other, so that the number of images
-    stays known. Raises `UsageError` where the shapes do not fit.
-    """
-    image_index, tp, fp, fn = (np.asarray(array, dtype=np.int64) for array in (image_index, tp, fp, fn))
-    if not (tp.ndim == 2 and tp.shape == fp.shape == fn.shape and image_index.shape == tp.shape[:1]):
-        raise UsageError(
-            f"counts have shapes images {image_index.shape}, tp {tp.shape}, fp {fp.shape}, fn {fn.shape}; "
-            "must be [N] and three times [N, K]"
-        )
-    keep = (tp + fp + fn) > 0
-    if keep.shape[1]:
-        keep[~keep.any(axis=1), 0] = True
-    row, label = np.nonzero(keep)
-    columns = {
-        "trial_id": pa.array([trial_id] * len(row), pa.string()),
-        "split": pa.array([split] * len(row), pa.string()),
-        "image": pa.array(image_index[row]),
-        "class": pa.array(label.astype(np.int64)),
-        "tp": pa.array(tp[keep]),
-        "fp": pa.array(fp[keep]),
-        "fn": pa.array(fn[keep]),
-    }
-    if class_names:
-        columns["class_name"] = pa.array(list(class_names), pa.string()).take(columns["class"])
-    return pa.table(columns)
+def _encode_parameters(params: Any) -> dict[str, _Parameter]:
+    """Hyper-parameters by name; from a mapping of values, or from pairs of a name and JSON as in a stored row."""
+    if not isinstance(params, Mapping):
+        pairs = list(params or ())
+        values = parameters_of(pairs)
+        return {name: _Parameter(values[name], text) for name, text in pairs}
+    found = {}
+    for name, value in sorted(params.items()):
+        plain = _to_json_types(value)
+        found[str(name)] = _Parameter(plain, json.dumps(plain, sort_keys=True))
+    return found
 
 
-def _as_text(part: pa.Table, names: Set[str]) -> pa.Table:
-    """The part with the named columns, where it has them, cast to text."""
-    for place, name in enumerate(part.column_names):
-        if name in names:
-            part = part.set_column(place, name, part.column(name).cast(pa.string()))
-    return part
+def _with_columns_of(data: pa.Table, parameters: Sequence[Mapping[str, _Parameter]]) -> pa.Table:
+    """The table with a `param_*` column per hyper-parameter: float64 if all values are numbers, otherwise text."""
+    for name in sorted({name for row in parameters for name in row}):
+        found = [row.get(name) for row in parameters]
+        known = [None if item is None or item.value is None else item for item in found]
+        values = [item.value for item in known if item is not None]
+        if not values:
+            continue
+        if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+            column = pa.array([None if item is None else float(item.value) for item in known], pa.float64())
+        else:
+            column = pa.array([None if item is None else _text(item) for item in known], pa.string())
+        data = data.append_column(PARAMETER_PREFIX + name, column)
+    return data
 
 
-def _decoded(params: Sequence[tuple[str, str]] | None) -> dict[str, Any]:
-    return {name: json.loads(value) for name, value in params or ()}
+def _text(parameter: _Parameter) -> str:
+    return parameter.value if isinstance(parameter.value, str) else parameter.text
 
 
-def _text(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else json.dumps(value)
-
-
-def _plain(column: Column, value: Any) -> Any:
-    """A value as Arrow takes it: numpy scalars unpacked, JSON encoded, mappings as sorted pairs."""
+def _to_arrow_value(column: Column, value: Any) -> Any:
+    """A value as Arrow takes it: numpy scalars become Python numbers, JSON becomes text, mappings become pairs."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None:
         return None
     if column.type == "json":
-        return value if isinstance(value, str) else json.dumps(_jsonable(value), sort_keys=True)
+        return value if isinstance(value, str) else json.dumps(_to_json_types(value), sort_keys=True)
     if column.type.startswith("map<") and isinstance(value, Mapping):
-        if column.type == "map<string, json>":
-            return [(str(k), json.dumps(_jsonable(v), sort_keys=True)) for k, v in sorted(value.items())]
-        return [(str(k), _jsonable(v)) for k, v in sorted(value.items())]
+        return [(str(name), _to_json_types(item)) for name, item in sorted(value.items())]
     return value
 
 
-def _jsonable(value: Any) -> Any:
+def _to_json_types(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, Mapping):
-        return {str(key): _jsonable(item) for key, item in value.items()}
+        return {str(key): _to_json_types(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_jsonable(item) for item in value]
+        return [_to_json_types(item) for item in value]
     return value
 
 
-def _fits(column: Column, value: Any) -> bool:
+def _converts(column: Column, value: Any) -> bool:
+    """Whether Arrow converts the value to the column's type."""
     try:
         pa.array([value], arrow_type(column.type))
     except (pa.ArrowException, TypeError, ValueError):
@@ -230,59 +234,8 @@ def _fits(column: Column, value: Any) -> bool:
     return True
 
 
-def _wrong_value(column: Column, values: pa.ChunkedArray) -> tuple[str, str] | None:
-    """The first value that breaks the column's promise, and the rule; None where there is none."""
-    if column.span is not None and values.length() > values.null_count:
-        ends = pc.min_max(values).as_py()
-        low, high = column.span
-        for end in (ends["min"], ends["max"]):
-            if not low <= end <= high:
-                return repr(end), f"from {low:g} to {high:g}"
-    if column.type == "timestamp" and values.length() > values.null_count:
-        ends = pc.min_max(values.cast(pa.int64())).as_py()
-        if ends["min"] < _MOMENTS[0] or ends["max"] > _MOMENTS[1]:
-            return "out of range", "a moment of the years 1 to 9999"
-    if column.name in _IDS:
-        for value in pc.unique(values).to_pylist():
-            if value is not None and not _ID.fullmatch(value):
-                return repr(value), "an id: letters, digits and ._=+-, at most 200, a letter or digit first"
-    if column.type == "json":
-        for value in values.to_pylist():
-            if value is not None and not isinstance(_json(value), dict):
-                return repr(value), "a JSON object of finite numbers and text"
-    if column.type.startswith("map<"):
-        for pairs in values.to_pylist():
-            for name, value in pairs or ():
-                if value is None or (column.type == "map<string, json>" and _json(value) is _NO_JSON):
-                    return f"{name}: {value!r}", f"{column.type} without nulls, of finite numbers and text"
-    return None
-
-
-_IDS = ("trial_id", "provenance_id")
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]{0,199}")
-_MOMENTS = (-62_135_596_800_000_000, 253_402_300_799_999_999)  # microseconds from 1970
-_NO_JSON = object()
-_STEERING = r"[^\t\n\x20-\x7e]"  # all that `printable` need look at
-
-
-def _json(text: str) -> Any:
-    """The value of JSON text; `_NO_JSON` where it is none or holds a number without a finite value."""
-    try:
-        return json.loads(text, parse_constant=_refused, parse_float=_finite)
-    except (ValueError, RecursionError):
-        return _NO_JSON
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    return value if math.isfinite(value) else _refused(text)
-
-
-def _refused(text: str) -> float:
-    raise ValueError(f"{text} is no finite number")
-
-
 def _cast(schema: Table, values: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
+    """The column in the field's type; raises `UsageError` for a null in a key and for a value outside the choices."""
     if values.type != field.type:
         try:
             values = values.cast(field.type)
@@ -304,3 +257,60 @@ def _cast(schema: Table, values: pa.ChunkedArray, field: pa.Field) -> pa.Chunked
                 f"must be one of {', '.join(choices)}"
             )
     return values
+
+
+def _cast_to_text(part: pa.Table, names: Set[str]) -> pa.Table:
+    """The part with the named columns, where it has them, cast to text."""
+    for place, name in enumerate(part.column_names):
+        if name in names:
+            part = part.set_column(place, name, part.column(name).cast(pa.string()))
+    return part
+
+
+def _invalid_value(column: Column, values: pa.ChunkedArray) -> tuple[str, str] | None:
+    """The first value that the column does not allow, and the rule; None if all are valid."""
+    if column.value_range is not None and values.length() > values.null_count:
+        ends = pc.min_max(values).as_py()
+        low, high = column.value_range
+        for end in (ends["min"], ends["max"]):
+            if not low <= end <= high:
+                return repr(end), f"from {low:g} to {high:g}"
+    if column.type == "timestamp" and values.length() > values.null_count:
+        ends = pc.min_max(values.cast(pa.int64())).as_py()
+        if ends["min"] < _TIMESTAMP_RANGE[0] or ends["max"] > _TIMESTAMP_RANGE[1]:
+            return "out of range", "a time in the years 1 to 9999"
+    if column.name in _ID_COLUMNS:
+        for value in pc.unique(values).to_pylist():
+            if value is not None and not _ID_PATTERN.fullmatch(value):
+                return repr(
+                    value
+                ), "an id: at most 200 letters, digits and ._=+-, of which the first is a letter or digit"
+    if column.type == "json":
+        for value in values.to_pylist():
+            if value is not None and not isinstance(_parse_json(value), dict):
+                return repr(value), "a JSON object of finite numbers and text"
+    if column.type.startswith("map<"):
+        for pairs in values.to_pylist():
+            for name, value in pairs or ():
+                if value is None or (
+                    column.type == "map<string, json>" and _parse_json(value) is _INVALID_JSON
+                ):
+                    return f"{name}: {value!r}", f"{column.type} without nulls, of finite numbers and text"
+    return None
+
+
+def _parse_json(text: str) -> Any:
+    """The value of JSON text; `_INVALID_JSON` if it is not JSON or has a number that is not finite."""
+    try:
+        return json.loads(text, parse_constant=_reject_number, parse_float=_finite_float)
+    except (ValueError, RecursionError):
+        return _INVALID_JSON
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _reject_number(text)
+
+
+def _reject_number(text: str) -> float:
+    raise ValueError(f"{text} is not a finite number")

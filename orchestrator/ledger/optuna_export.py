@@ -1,4 +1,4 @@
-"""A run's search as an Optuna study file, so that Optuna's own tools and dashboard open it."""
+"""Exports the search of a run as an Optuna journal file, for Optuna's own tools and dashboard."""
 
 from __future__ import annotations
 
@@ -8,31 +8,30 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from distill.errors import UsageError
-from distill.yaml_reader import parse_yaml
+from orchestrator.ledger.queries import latest_attempts, parameters_of
 from orchestrator.ledger.tables import Ledger
-from orchestrator.planning.config import SweepConfig
 from orchestrator.planning.plan import method_space
+from orchestrator.planning.renamed import read_recorded_config
 from orchestrator.planning.sampler import optuna_distribution
-from orchestrator.show import Row, latest_attempts, parameters_of
 from search_spaces import Domain
 
 if TYPE_CHECKING:
     import optuna
 
+Row = Mapping[str, Any]
+
 _FACTS = ("dataset", "protocol", "pair", "teacher", "student", "method", "recipe_hash")
 
 
 def write_optuna_file(ledger: Ledger, path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Write every study's search trials to a journal file; returns the numbers of studies and trials.
+    """Write the search trials of every study to a journal file; returns the numbers of studies and trials.
 
-    A study's value is tune mIoU (0 to 1, higher is better), its intermediate values are the reports. Pruned
-    and failed trials keep their state; the published default, which sets no parameter, has none.
+    A trial's value is its tune mIoU (0 to 1, to maximise), its intermediate values are its reports. Pruned and failed
+    trials keep their state. The trial of the published defaults has no parameters.
 
     Raises:
-        UsageError: Optuna is not installed, the file exists (a journal would grow), or nothing was searched.
+        UsageError: Optuna is not installed, the file exists (Optuna would append to it), or there is no search trial.
     """
     try:
         import optuna
@@ -65,20 +64,20 @@ def write_optuna_file(ledger: Ledger, path: str | os.PathLike[str]) -> tuple[int
 
 
 def _spaces(provenance: Iterable[Row]) -> dict[tuple[str, str], Mapping[str, Domain]]:
-    """(Provenance id, method) → its domains, from the configs that this version can read."""
+    """The search domains by (provenance id, method), from the configs that this version can read."""
     found: dict[tuple[str, str], Mapping[str, Domain]] = {}
     for row in provenance:
         try:
-            config = SweepConfig.model_validate(parse_yaml(row["config_yaml"] or "", "config")[0])
+            config = read_recorded_config(row["config_yaml"] or "")
             for method in config.methods:
                 found[row["provenance_id"], method.title] = method_space(method).parameters
-        except (ValidationError, UsageError):
-            continue  # such a study gets the ranges that were seen
+        except UsageError:
+            continue  # the distributions are then made from the values in the rows
     return found
 
 
 def _reports(ledger: Ledger) -> dict[str, dict[int, float]]:
-    """Trial → step → tune mIoU."""
+    """Tune mIoU by trial id and step."""
     table = ledger.read("curves", ["trial_id", "step", "tune_miou"]).drop_null()
     found: dict[str, dict[int, float]] = {}
     for trial_id, step, value in zip(*(column.to_pylist() for column in table.columns), strict=True):
@@ -89,12 +88,12 @@ def _reports(ledger: Ledger) -> dict[str, dict[int, float]]:
 def _distributions(
     rows: Sequence[Row], domains: Mapping[str, Domain]
 ) -> dict[str, optuna.distributions.BaseDistribution]:
-    """The space's distribution of each parameter, or where it has none the values seen, as categories."""
+    """Each parameter's distribution from the search space; without one, a categorical one of the values in `rows`."""
     from optuna.distributions import CategoricalDistribution
 
     seen: dict[str, list[Any]] = {}
     for row in rows:
-        for name, value in parameters_of(row).items():
+        for name, value in parameters_of(row["params"]).items():
             if value not in seen.setdefault(name, []):
                 seen[name].append(value)
     return {
@@ -113,10 +112,10 @@ def _trial(
     states = {"ok": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
     scored = row["tune_miou"] is not None
     state = states[row["status"]] if scored or row["status"] != "ok" else TrialState.FAIL
-    params = parameters_of(row)
+    params = parameters_of(row["params"])
     attributes = {name: row[name] for name in ("trial_id", "seed", "gpu_seconds", "steps_done", "error")}
     return FrozenTrial(
-        number=0,  # the storage numbers trials in the order in which they are added
+        number=0,  # the storage numbers trials in the order of addition
         trial_id=0,
         state=state,
         value=row["tune_miou"] if state == TrialState.COMPLETE else None,
@@ -131,6 +130,6 @@ def _trial(
 
 
 def _naive(moment: Any) -> Any:
-    """The moment in UTC without its zone, as Optuna keeps times; a finished trial must have both."""
+    """A UTC time without time zone, as Optuna stores it; 1970 if unknown, because Optuna needs both times."""
     known = moment or datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
     return known.replace(tzinfo=None)

@@ -1,4 +1,4 @@
-"""From what happened to rows of the ledger. Pure."""
+"""Builds the rows of `trials`, `curves` and `counts`. Pure functions."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from distill.errors import UsageError
 from distill.redaction import redacted
 from orchestrator.planning.plan import Cohort, Trial
 from orchestrator.protocol import Report
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from distill.evaluation import Counts
+    from numpy.typing import ArrayLike
 
 
 def trial_row(
     trial: Trial, cohort: Cohort, wave: int, attempt: int, reports: Sequence[Report], *,
     run_name: str, protocol: str, family: str, provenance_id: str, world_size: int, device: str,
 ) -> dict[str, Any]:  # fmt: skip
-    """The `trials` row of an ended trial; the last of `reports` ended it."""
+    """The `trials` row of a finished trial, from all of its reports in order."""
     last = reports[-1]
     scored = [report for report in reports if report.tune_miou is not None]
     spent = last.costs
@@ -71,7 +71,7 @@ def trial_row(
 
 
 def curve_rows(trial: Trial, reports: Sequence[Report]) -> list[dict[str, Any]]:
-    """The `curves` rows of a trial: one per step that was reported."""
+    """The `curves` rows of a trial: one per step that has a report with a tune mIoU."""
     rows = {}
     for report in reports:
         if report.tune_miou is None or report.step in rows:
@@ -91,25 +91,59 @@ def curve_rows(trial: Trial, reports: Sequence[Report]) -> list[dict[str, Any]]:
     return [rows[step] for step in sorted(rows)]
 
 
-def count_rows(trial_id: str, split: str, classes: Sequence[str], counts: Counts) -> pa.Table:
-    """The `counts` rows of one evaluation: one per image and class, N·K of them."""
+def count_rows(
+    trial_id: str,
+    split: str,
+    image_index: ArrayLike,
+    tp: ArrayLike,
+    fp: ArrayLike,
+    fn: ArrayLike,
+    class_names: Sequence[str] = (),
+) -> pa.Table:
+    """The `counts` rows of one evaluation, without rows in which tp, fp and fn are all 0.
+
+    One row of zeros is kept for an image that has no other row, and for a class that has no other row. So the rows
+    still contain every image and every class that was scored.
+
+    Args:
+        trial_id: the trial.
+        split: the split that was evaluated.
+        image_index: number of each image in its split, [N].
+        tp: true positive pixels, [N, K].
+        fp: false positive pixels, [N, K].
+        fn: false negative pixels, [N, K].
+        class_names: K names, or none.
+
+    Raises:
+        UsageError: the shapes do not fit.
+    """
+    # Imported here: the controller builds the other rows without arrays.
     import numpy as np
     import pyarrow as pa
 
-    images, width = counts.tp.shape
-    total = images * width
-    return pa.table(
-        {
-            "trial_id": [trial_id] * total,
-            "split": [split] * total,
-            "image": np.repeat(counts.image_index, width),
-            "class": np.tile(np.arange(width, dtype=np.int64), images),
-            "tp": counts.tp.reshape(-1),
-            "fp": counts.fp.reshape(-1),
-            "fn": counts.fn.reshape(-1),
-            "class_name": list(classes) * images,
-        }
-    )
+    image_index, tp, fp, fn = (np.asarray(array, dtype=np.int64) for array in (image_index, tp, fp, fn))
+    if not (tp.ndim == 2 and tp.shape == fp.shape == fn.shape and image_index.shape == tp.shape[:1]):
+        raise UsageError(
+            f"counts have shapes images {image_index.shape}, tp {tp.shape}, fp {fp.shape}, fn {fn.shape}; "
+            "must be [N] and three times [N, K]"
+        )
+    kept = (tp != 0) | (fp != 0) | (fn != 0)
+    if kept.size:
+        kept[~kept.any(axis=1), 0] = True
+        kept[0, ~kept.any(axis=0)] = True
+    row, label = np.nonzero(kept)
+    columns = {
+        "trial_id": pa.repeat(trial_id, len(row)),
+        "split": pa.repeat(split, len(row)),
+        "image": pa.array(image_index[row]),
+        "class": pa.array(label.astype(np.int64)),
+        "tp": pa.array(tp[kept]),
+        "fp": pa.array(fp[kept]),
+        "fn": pa.array(fn[kept]),
+    }
+    if class_names:
+        columns["class_name"] = pa.array(list(class_names), pa.string()).take(columns["class"])
+    return pa.table(columns)
 
 
 def _total(report: Report) -> float | None:

@@ -1,6 +1,6 @@
-"""The ledger's tables: every column with its type, unit and meaning, written once and used by code and docs.
+"""The schema of the ledger's tables: every column with its type, unit and meaning, for code and docs alike.
 
-`python -m orchestrator.schema > docs/tables.md` writes the documentation of the tables.
+`python -m orchestrator.ledger.schema > docs/tables.md` writes the documentation of the tables.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SCHEMA_VERSION = 1
-LARGEST = 2**63 - 1
+LARGEST_INTEGER = 2**63 - 1
 PARAMETER_PREFIX = "param_"
 
 _TEXT, _INT, _REAL, _FLAG, _TIME, _JSON = "string", "int64", "float64", "bool", "timestamp", "json"
@@ -24,20 +24,20 @@ _TEXTS, _REALS, _PARAMS = "map<string, string>", "map<string, float64>", "map<st
 
 @dataclass(frozen=True)
 class Column:
-    """One column: `type` is a key of `arrow_type`, `unit` is empty for plain text and counts."""
+    """One column: `type` is a key of `arrow_type`; `unit` is empty for text and for plain counts."""
 
     name: str
     type: str
     meaning: str
     unit: str = ""
     choices: tuple[str, ...] = ()
-    most: int | None = None
+    maximum: int | None = None
 
     @property
-    def span(self) -> tuple[float, float] | None:
-        """Least and greatest value; None where any will do, infinite and undefined ones too (a loss may be either)."""
+    def value_range(self) -> tuple[float, float] | None:
+        """Smallest and largest allowed value; None if every value is allowed, such as an infinite or nan loss."""
         if self.type == _INT:
-            return 0, LARGEST if self.most is None else self.most
+            return 0, LARGEST_INTEGER if self.maximum is None else self.maximum
         if self.type != _REAL or not self.unit:
             return None
         return (0.0, 1.0) if self.unit == "0 to 1" else (-sys.float_info.max, sys.float_info.max)
@@ -45,7 +45,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """One table: `key` names the columns that tell its rows apart; none of them may be null."""
+    """One table: `key` names the columns that identify a row; none of them may be null."""
 
     name: str
     meaning: str
@@ -53,7 +53,7 @@ class Table:
     columns: tuple[Column, ...]
 
     def column(self, name: str) -> Column:
-        """The column of that name; raises `UsageError` with the nearest known one."""
+        """The column of that name; raises `UsageError` with the most similar known name."""
         for column in self.columns:
             if column.name == name:
                 return column
@@ -62,17 +62,25 @@ class Table:
 
 _TRIALS = Table(
     "trials",
-    "One row per finished attempt at a trial: what was trained, what came of it, what it cost.",
+    "One row per finished attempt at a trial: what was trained, its result and its cost.",
     ("trial_id", "attempt"),
     (
-        Column("trial_id", _TEXT, "hash of everything that decides the trial's result"),
-        Column("attempt", _INT, "1 for the first try; `--retry-failed` adds one; the highest one counts"),
+        Column("trial_id", _TEXT, "hash of everything that determines the trial's result"),
+        Column(
+            "attempt",
+            _INT,
+            "1 for the first attempt, plus 1 for each `--retry-failed`; only the highest one is used",
+        ),
         Column("study_id", _TEXT, "the study (pair × method) that the trial belongs to"),
-        Column("cohort_id", _TEXT, "the cohort (one teacher, one stream) it was trained in"),
-        Column("wave", _INT, "number of the wave inside the cohort"),
-        Column("phase", _TEXT, "what the trial is for", choices=("teacher", "search", "final")),
+        Column(
+            "cohort_id",
+            _TEXT,
+            "the cohort (trials with one teacher and one stream of batches) that it was trained in",
+        ),
+        Column("wave", _INT, "number of the wave within the cohort"),
+        Column("phase", _TEXT, "the phase of the sweep", choices=("teacher", "search", "final")),
         Column("status", _TEXT, "how it ended", choices=("ok", "pruned", "failed")),
-        Column("run_name", _TEXT, "name of the run, for people"),
+        Column("run_name", _TEXT, "name of the run"),
         Column("dataset", _TEXT, "the data set"),
         Column(
             "protocol", _TEXT, "`clean` (tuned on tune, scored once on test) or `paper` (not leakage-free)"
@@ -87,9 +95,9 @@ _TRIALS = Table(
         Column("stream_seed", _INT, "seed of the cohort's stream of batches"),
         Column("recipe_hash", _TEXT, "hash of the recipe; only rows of one recipe hash are ranked together"),
         Column("params", _PARAMS, "every hyper-parameter, each value as JSON"),
-        Column("steps_planned", _INT, "steps the trial was to be trained for", "steps"),
-        Column("steps_done", _INT, "steps it was trained for", "steps"),
-        Column("rung_step", _INT, "the rung at which it was pruned; null where it was not", "steps"),
+        Column("steps_planned", _INT, "planned training steps", "steps"),
+        Column("steps_done", _INT, "training steps done", "steps"),
+        Column("rung_step", _INT, "the rung at which it was pruned; null if it was not pruned", "steps"),
         Column("tune_miou", _REAL, "last mIoU on the tune split", "0 to 1"),
         Column("test_miou", _REAL, "mIoU on the test split; null outside the final phase", "0 to 1"),
         Column("student_seconds", _REAL, "the student's own time: forward, loss, backward, optimiser", "s"),
@@ -97,23 +105,25 @@ _TRIALS = Table(
         Column(
             "teacher_seconds",
             _REAL,
-            "the teacher's whole forward time over this trial's steps: what the method would pay trained "
-            "alone; 0 for a method that needs no teacher",
+            "the teacher's full forward time over this trial's steps, which the method would need if it were "
+            "trained alone; 0 for a method without a teacher",
             "s",
         ),
-        Column("gpu_seconds", _REAL, "accelerator time charged to the trial, summed over workers", "s"),
+        Column(
+            "gpu_seconds", _REAL, "`student_seconds` plus `shared_seconds`, times the number of workers", "s"
+        ),
         Column("wall_seconds", _REAL, "from the first step to the last report", "s"),
-        Column("peak_memory_bytes", _INT, "highest memory in use while its step ran, one worker", "bytes"),
+        Column("peak_memory_bytes", _INT, "peak memory of one worker during the trial's steps", "bytes"),
         Column("loss_final", _REAL, "the last reported total loss"),
-        Column("error", _TEXT, "why it failed; null where it did not"),
+        Column("error", _TEXT, "the error message; null if it did not fail"),
         Column("error_step", _INT, "the step at which it failed", "steps"),
-        Column("remark", _TEXT, "what went otherwise than planned; null where nothing did"),
+        Column("remark", _TEXT, "a deviation from the plan; null if there was none"),
         Column("world_size", _INT, "data-parallel workers"),
         Column("device", _TEXT, "the device it was trained on"),
-        Column("started_at", _TIME, "when its first step began", "UTC"),
-        Column("finished_at", _TIME, "when it ended", "UTC"),
-        Column("provenance_id", _TEXT, "row of `provenance` with code, config and versions"),
-        Column("checkpoint", _TEXT, "path of its weights relative to the run; null where none were kept"),
+        Column("started_at", _TIME, "start of its first step", "UTC"),
+        Column("finished_at", _TIME, "end of the trial", "UTC"),
+        Column("provenance_id", _TEXT, "the row of `provenance` with code, config and versions"),
+        Column("checkpoint", _TEXT, "path of its weights, relative to the run; null if they were not kept"),
     ),
 )
 
@@ -128,38 +138,41 @@ _CURVES = Table(
         Column(
             "tune_miou",
             _REAL,
-            "mIoU on the tune split; null where the report carries no evaluation",
+            "mIoU on the tune split; null if the report has no evaluation",
             "0 to 1",
         ),
         Column("lr", _REAL, "learning rate of the last step"),
         Column("loss_total", _REAL, "total loss, mean over the steps since the last report"),
         Column("terms_raw", _REALS, "each term of the loss before its weight"),
         Column("terms_weighted", _REALS, "each term of the loss times its weight"),
-        Column("student_seconds", _REAL, "the student's own time since the trial began", "s"),
-        Column("shared_seconds", _REAL, "its share of teacher and data time since the trial began", "s"),
+        Column("student_seconds", _REAL, "the student's own time since the start of the trial", "s"),
+        Column(
+            "shared_seconds", _REAL, "its share of teacher and data time since the start of the trial", "s"
+        ),
     ),
 )
 
 _COUNTS = Table(
     "counts",
-    "Pixel counts of every final run, per image and class; they sum to any mIoU and feed every interval over "
-    "images. Rows with three zeros may be left out, but each image has at least one row.",
+    "Pixel counts of every teacher and final run, per image and class. Every mIoU and every interval over images is "
+    "computed from them. Rows in which tp, fp and fn are all 0 are left out, except that every scored image and every class of the"
+    " data set has at least one row. Runs of earlier versions have all rows.",
     ("trial_id", "split", "image", "class"),
     (
         Column("trial_id", _TEXT, "the trial"),
-        Column("split", _TEXT, "the split that was read", choices=("train", "tune", "test")),
-        Column("image", _INT, "number of the picture in its split"),
-        Column("class", _INT, "number of the class", most=254),
+        Column("split", _TEXT, "the split that was evaluated", choices=("train", "tune", "test")),
+        Column("image", _INT, "number of the image in its split"),
+        Column("class", _INT, "number of the class", maximum=254),
         Column("tp", _INT, "true positives", "pixels"),
         Column("fp", _INT, "false positives", "pixels"),
         Column("fn", _INT, "false negatives", "pixels"),
-        Column("class_name", _TEXT, "name of the class, for people"),
+        Column("class_name", _TEXT, "name of the class"),
     ),
 )
 
 _MODELS = Table(
     "models",
-    "Size and speed of every model that was used.",
+    "Size and speed of every student and teacher that was scored on test.",
     ("name", "options", "num_classes", "height", "width", "device"),
     (
         Column("name", _TEXT, "the model's name, `head-backbone`"),
@@ -167,29 +180,29 @@ _MODELS = Table(
         Column("num_classes", _INT, "number of classes"),
         Column("params", _INT, "trainable parameters"),
         Column("flops", _INT, "floating point operations of one forward pass of one image", "FLOPs"),
-        Column("height", _INT, "height of the image measured with", "pixels"),
-        Column("width", _INT, "width of the image measured with", "pixels"),
+        Column("height", _INT, "height of the image used for the measurement", "pixels"),
+        Column("width", _INT, "width of the image used for the measurement", "pixels"),
         Column("latency_ms", _REAL, "median time of one forward pass of one image", "ms"),
-        Column("device", _TEXT, "the device measured on"),
+        Column("device", _TEXT, "the device used for the measurement"),
     ),
 )
 
 _PROVENANCE = Table(
     "provenance",
-    "Where rows come from: code, config, versions, hardware.",
+    "The origin of rows: code, config, versions, hardware.",
     ("provenance_id",),
     (
         Column("provenance_id", _TEXT, "hash of the row"),
         Column("commit", _TEXT, "git commit of the code"),
-        Column("dirty", _FLAG, "the code had uncommitted changes"),
-        Column("config_yaml", _TEXT, "the whole resolved config"),
+        Column("dirty", _FLAG, "whether the code had uncommitted changes"),
+        Column("config_yaml", _TEXT, "the complete resolved config"),
         Column("config_hash", _TEXT, "hash of the config"),
         Column("plan_hash", _TEXT, "hash of the plan"),
         Column("versions", _TEXTS, "library → version"),
         Column("hardware", _JSON, "machine, accelerators, memory"),
         Column("teacher_sha256", _TEXTS, "teacher → sha256 of its checkpoint"),
         Column("command", _TEXT, "the command that reproduces the rows"),
-        Column("created_at", _TIME, "when the run was started", "UTC"),
+        Column("created_at", _TIME, "start of the run", "UTC"),
         Column("schema_version", _INT, "version of these tables"),
     ),
 )
@@ -198,14 +211,14 @@ TABLES: dict[str, Table] = {table.name: table for table in (_TRIALS, _CURVES, _C
 
 
 def table_named(name: str) -> Table:
-    """The table of that name; raises `UsageError` with the nearest known one."""
+    """The table of that name; raises `UsageError` with the most similar known name."""
     if name not in TABLES:
         raise unknown("table", name, TABLES)
     return TABLES[name]
 
 
 def arrow_type(kind: str) -> pa.DataType:
-    """The Arrow type behind a column's `type`; JSON is kept as text so that every reader can open it."""
+    """The Arrow type of a column's `type`; JSON is stored as text, which every Parquet reader supports."""
     import pyarrow as pa
 
     types = {
@@ -223,7 +236,7 @@ def arrow_type(kind: str) -> pa.DataType:
 
 
 def arrow_schema(table: Table) -> pa.Schema:
-    """The table's Arrow schema; unit and meaning stand in each field's metadata. No `param_*` columns."""
+    """The table's Arrow schema, without `param_*` columns; each field's metadata has its unit and meaning."""
     import pyarrow as pa
 
     return pa.schema(
@@ -238,11 +251,11 @@ def arrow_schema(table: Table) -> pa.Schema:
 
 
 def markdown() -> str:
-    """The documentation of all tables."""
+    """The documentation of all tables, as Markdown."""
     lines = [
         "# The ledger's tables",
         "",
-        "Generated by `python -m orchestrator.schema > docs/tables.md` from `orchestrator/ledger/schema.py`.",
+        "Generated by `python -m orchestrator.ledger.schema > docs/tables.md` from `orchestrator/ledger/schema.py`.",
         f"Schema version {SCHEMA_VERSION}.",
         "",
         "Each table is a folder `<run>/tables/<table>/` of immutable Parquet files. To read one:",
@@ -253,8 +266,8 @@ def markdown() -> str:
         "duckdb.sql(\"from read_parquet('run/tables/trials/*.parquet', union_by_name = true)\")",
         "```",
         "",
-        "The trials and curves of a run that has ended are compacted to one file each, of a run that goes on "
-        "every few hundred; for a moment during compaction rows stand in two files; "
+        "`trials`, `curves` and `counts` are compacted to one file each at the end of a run, and every few hundred "
+        "trials before. During a compaction some rows are in two files for a moment: "
         "`orchestrator.ledger.tables.Ledger(run).read(table)` always gives each row once. Files whose names "
         "begin with a dot are not data.",
     ]
@@ -276,7 +289,7 @@ def markdown() -> str:
         if table.name == "trials":
             lines.append(
                 f"| `{PARAMETER_PREFIX}<name>` | float64 or string | | "
-                "one column per hyper-parameter: float64 where it is numeric, else its text |"
+                "one column per hyper-parameter: float64 if all values are numbers, otherwise text |"
             )
     return "\n".join(lines) + "\n"
 

@@ -1,11 +1,13 @@
-"""Small files under one root, on a local disk, S3 or GCS: written whole, read whole.
+"""Files under one root, on a local disk, S3 or GCS. Each file is read and written as a whole.
 
-A file is written locally under a name that readers ignore, flushed to disk, then renamed; in an object store by one PUT.
+A local file is written under a temporary name that readers ignore, flushed to disk and renamed. In an object store a
+file is written by one PUT.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import tempfile
@@ -21,18 +23,19 @@ from distill.errors import UsageError
 from distill.retry import Remedy, with_retries
 from distill.uris import display_uri, is_uri, join_uri, open_filesystem
 
-# Whoever looks again because others change what is there ends after so many times: a hundred in a row is a fault.
-RESTARTS = 100
+# Give up after this many retries caused by concurrent changes.
+MAX_RETRIES = 100
 _REMEDY = Remedy("choose another --output", "What is recorded stays; the same command goes on")
 
 T = TypeVar("T")
 
 
 class Storage:
-    """A run's folder.
+    """The folder of a run. Instances can be pickled and shared between threads.
 
-    `root` is a local path (made absolute) or a URI that `pyarrow.fs` knows (`s3://`, `gs://`, `file://`).
-    Nothing is opened or created before the first use. It can be pickled and shared between threads.
+    Args:
+        root: a local path, which is made absolute, or a URI that `pyarrow.fs` supports: `s3://`, `gs://`, `file://`.
+            Nothing is opened or created before the first use.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
@@ -40,12 +43,14 @@ class Storage:
         if not text:
             raise UsageError("the run's folder is empty, must be a path or a URI such as s3://bucket/run")
         self.root = text.rstrip("/") if is_uri(text) else str(Path(text).expanduser().absolute())
+        self.before_write: Callable[[], None] | None = None
+        """Called before every write of this object, for instance to check a lock. Copies in other processes have none."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.place()!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"root": self.root}
+        return {"root": self.root, "before_write": None}
 
     @cached_property
     def _opened(self) -> tuple[Any, str]:
@@ -68,40 +73,40 @@ class Storage:
         return found
 
     def _is_inside(self, path: str) -> bool:
-        """Whether a path of a local run still lies in it once links are followed."""
+        """Whether a local path is in the run's folder after links are resolved."""
         root = os.path.realpath(self._opened[1])
         return os.path.commonpath([root, os.path.realpath(path)]) == root
 
     def place(self, path: str = "") -> str:
-        """Where the run, or a file in it, lies, for people: without a URI's credentials and options."""
+        """The location of the run, or of a file in it, for messages: without the credentials and options of a URI."""
         return display_uri(self.root, path)
 
     def below(self, folder: str) -> Self:
-        """The same over a folder inside this one."""
+        """The same kind of storage for a folder inside this one."""
         return type(self)(join_uri(self.root, folder))
 
-    def _patiently(self, path: str, action: Callable[[], T]) -> T:
+    def _retrying(self, path: str, action: Callable[[], T]) -> T:
         return with_retries(action, place=self.place(path), is_local=self._is_local, remedy=_REMEDY)
 
     def read_bytes(self, path: str) -> bytes:
         """The contents of the file at `path`, relative to the root.
 
         Raises:
-            FileNotFoundError: nothing is there.
-            UsageError: the storage cannot be used; see `distill.retry`, which stands behind all methods here.
+            FileNotFoundError: there is no such file.
+            UsageError: the storage cannot be used. All methods retry as `distill.retry` describes.
         """
 
         def read() -> bytes:
             with self._opened[0].open_input_stream(self._path(path), compression=None) as stream:
                 return bytes(stream.read())
 
-        return self._patiently(path, read)
+        return self._retrying(path, read)
 
     @contextlib.contextmanager
     def local_file(self, path: str) -> Iterator[Path]:
-        """The file at `path` on a disk of this machine, for as long as the block lasts: itself, or a copy.
+        """A local path of the file at `path`, valid inside the `with` block: the file itself, or a copy of an object.
 
-        For what is too large to be held in memory beside what is made of it. Raises as `read_bytes` does.
+        For large files, which then need not be in memory. Raises as `read_bytes` does.
         """
         if self._is_local:
             place = Path(self._path(path))
@@ -115,17 +120,19 @@ class Storage:
             yield copy
 
     def sha256(self, path: str) -> str:
-        """Hash of the file at `path`, in hexadecimal digits. Raises as `read_bytes` does."""
+        """SHA-256 of the file at `path`, as hexadecimal digits. Raises as `read_bytes` does."""
         with self.local_file(path) as place, place.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def write_bytes(self, path: str, data: bytes) -> None:
-        """Write a file whole: a reader sees the old contents or the new ones, never a part."""
-        self._patiently(path, lambda: self._write(self._path(path), data))
+        """Write a file atomically: a reader sees the old contents or the new ones, never a part of them."""
+        if self.before_write is not None:
+            self.before_write()
+        self._retrying(path, lambda: self._write(self._path(path), data))
 
     def _write(self, target: str, data: bytes) -> None:
         if not self._is_local:
-            # Everything in one write: closing after an error in between would publish half an object.
+            # One write: closing the stream after an error between two writes would publish half of the object.
             with self._opened[0].open_output_stream(target, compression=None) as stream:
                 stream.write(data)
             return
@@ -144,20 +151,45 @@ class Storage:
             raise
         _flush_folder(folder)
 
+    @property
+    def is_object_store(self) -> bool:
+        """Whether the run is in an object store, and not on a local or mounted disk."""
+        return not self._is_local
+
+    @contextlib.contextmanager
+    def kernel_lock(self) -> Iterator[None]:
+        """Hold an exclusive kernel lock on the run's folder, which must be on a disk; it is created if needed."""
+
+        def open_file() -> int:
+            os.makedirs(self._opened[1], exist_ok=True)
+            return os.open(os.path.join(self._opened[1], ".lock.tmp"), os.O_RDWR | os.O_CREAT, 0o666)
+
+        descriptor = self._retrying("", open_file)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def modified(self, path: str) -> float | None:
+        """When a file was written, in seconds since 1970 by the clock of the store; None if there is none."""
+        info = self._retrying(path, lambda: self._opened[0].get_file_info(self._path(path)))
+        return None if info.mtime_ns is None else info.mtime_ns / 1e9
+
     def exists(self, path: str) -> bool:
-        """Whether a file or folder stands at `path`."""
-        info = self._patiently(path, lambda: self._opened[0].get_file_info(self._path(path)))
+        """Whether there is a file or folder at `path`."""
+        info = self._retrying(path, lambda: self._opened[0].get_file_info(self._path(path)))
         return bool(info.type != pyarrow.fs.FileType.NotFound)
 
     def list(self, prefix: str = "") -> list[str]:
-        """All files under the folder `prefix`, sorted, relative to the root; none where it does not exist."""
+        """Paths of all files under the folder `prefix`, sorted, relative to the root; empty if there is no such folder."""
         root = self._opened[1]
         folder = self._path(prefix.rstrip("/")) if prefix else root
         found = (info for info in self._files(folder, recursive=True) if not _is_temporary(info.base_name))
         return sorted(info.path.removeprefix(root).lstrip("/") for info in found)
 
     def delete(self, path: str) -> None:
-        """Delete a file, or a folder with all in it. Nothing happens where nothing is."""
+        """Delete a file, or a folder with its contents. Does nothing if there is none."""
         filesystem, target = self._opened[0], self._path(path)
 
         def remove() -> None:
@@ -168,16 +200,18 @@ class Storage:
                 filesystem.delete_file(target)
 
         with contextlib.suppress(FileNotFoundError):
-            self._patiently(path, remove)
+            self._retrying(path, remove)
 
     def _files(self, folder: str, recursive: bool) -> Sequence[pyarrow.fs.FileInfo]:
         selector = pyarrow.fs.FileSelector(folder, recursive=recursive, allow_not_found=True)
-        for _ in range(RESTARTS):
-            # Arrow raises, in spite of `allow_not_found`, where a folder appears or goes while it looks.
+        for _ in range(MAX_RETRIES):
+            # Despite `allow_not_found`, Arrow raises if a folder is created or deleted during the listing.
             with contextlib.suppress(FileNotFoundError):
-                infos = self._patiently("", lambda: self._opened[0].get_file_info(selector))
+                infos = self._retrying("", lambda: self._opened[0].get_file_info(selector))
                 return [info for info in infos if info.type == pyarrow.fs.FileType.File]
-        raise OSError(f"{folder} came and went {RESTARTS} times while it was listed; list it again")
+        raise OSError(
+            f"{folder} was created or deleted {MAX_RETRIES} times while it was listed; list it again"
+        )
 
 
 def _is_temporary(name: str) -> bool:
@@ -185,7 +219,7 @@ def _is_temporary(name: str) -> bool:
 
 
 def _flush_folder(folder: str) -> None:
-    """Make a rename last through a power cut."""
+    """Make a rename durable: it survives a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,12 +1,12 @@
-"""The ledger: Parquet tables under `<root>/tables/`, on a local disk, S3 or GCS; the truth about a run.
+"""The tables of a run: Parquet files under `<root>/tables/`, on a local disk, S3 or GCS.
 
-Every file is written whole (`Storage`) and never changed. So a reader sees a file's rows all or not at all.
+Every file is written atomically (`Storage`) and never changed, so a reader sees all rows of a file or none.
 
-Compaction keeps that for whole tables. A compacted file names in its metadata the files whose rows it
-holds, and readers drop the files that it replaces. It is written first, then the table's generation token is
-changed, then the replaced files are deleted. A reader reads the token, lists, and reads the token again: if
-it is the same, every deletion that the listing could have seen belongs to a compaction whose file was there
-before the listing began, so no row is missing; otherwise the reader starts anew.
+Compaction keeps this true for whole tables. The metadata of a compacted file lists the files whose rows it has, and
+readers skip those files. The compacted file is written first, then the table's generation token is changed, then the
+replaced files are deleted. A reader reads the token, lists the files, and reads the token again. If the token is the
+same, every file that was already deleted belongs to a compaction whose file was written before the listing began, so
+no row is missing. Otherwise the reader starts again.
 """
 
 from __future__ import annotations
@@ -28,48 +28,54 @@ import pyarrow.parquet as pq
 from distill.errors import UsageError, reading
 from orchestrator.ledger.arrow_rows import (
     arrange,
-    checked,
-    concatenated,
+    check_values,
+    concatenate,
+    deduplicate,
     table_from_rows,
-    unique,
     with_parameter_columns,
 )
 from orchestrator.ledger.schema import SCHEMA_VERSION, Table, table_named
-from orchestrator.ledger.storage import RESTARTS, Storage
+from orchestrator.ledger.storage import MAX_RETRIES, Storage
 
 _META_TABLE, _META_VERSION, _META_REPLACES = b"ledger.table", b"ledger.schema_version", b"ledger.replaces"
 _COMPACTED = "compacted-"
 _SUFFIX = ".parquet"
+_OF_A_TRIAL = re.compile(r"[0-9a-f]{8,}-(\d+|tune|test)\.parquet")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
 
 T = TypeVar("T")
 
 
-class _MovedError(Exception):
-    """A file listed a moment ago is gone: a compaction passed by."""
+class _CompactedError(Exception):
+    """A listed file no longer exists, because another process has compacted the table."""
 
 
 class Ledger(Storage):
-    """The tables of one run, and small files beside them. See `Storage` for what `root` may be."""
+    """The tables of one run, and its other files. See `Storage` for `root`."""
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         super().__init__(root)
         self._replaced: dict[str, frozenset[str]] = {}
-        self._gone: dict[str, tuple[bytes, frozenset[str]]] = {}  # names that compactions replaced, by table
+        self._replaced_names: dict[str, tuple[bytes, frozenset[str]]] = {}  # by table, with its generation
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_replaced": {}, "_gone": {}}
+        return {**super().__getstate__(), "_replaced": {}, "_replaced_names": {}}
 
     def append(self, table: str, rows: Sequence[Mapping[str, Any]] | pa.Table, name: str) -> None:
         """Add rows as one immutable file `<name>.parquet`.
 
-        A name is written once: a second append under it, before or after a compaction, changes nothing. So
-        give rows a name that follows from what they are, such as trial id and attempt.
+        A second append under the same name changes nothing, also after a compaction. So choose a name that
+        identifies the rows, such as trial id and attempt.
 
-        Row values are plain Python: `params` a mapping of JSON values (in an Arrow table: already encoded),
-        times `datetime` with a time zone. `param_*` columns follow from `params`. Columns left out are null.
+        Args:
+            table: name of the table.
+            rows: Python values, or an Arrow table. `params` is a mapping of JSON values (in an Arrow table they are
+                JSON text), times are `datetime` with a time zone. Missing columns are null. `param_*` columns are
+                made from `params`.
+            name: file name without its suffix.
 
-        Raises `UsageError` for unknown columns, wrong types, null keys and names that are no file stems.
+        Raises:
+            UsageError: a column is unknown, a type is wrong, a key is null, or the name is not a file stem.
         """
         schema = table_named(table)
         if not _NAME.fullmatch(name) or name.startswith(_COMPACTED):
@@ -77,19 +83,26 @@ class Ledger(Storage):
                 f"name is '{name}', must be a file stem of letters, digits and ._=+- that does not begin "
                 f"with a punctuation mark or '{_COMPACTED}'"
             )
-        data = rows if isinstance(rows, pa.Table) else table_from_rows(schema, rows)
-        data = with_parameter_columns(schema, arrange(schema, data))
+        if isinstance(rows, pa.Table):
+            data = with_parameter_columns(schema, arrange(schema, rows))
+        else:
+            data = arrange(schema, table_from_rows(schema, rows))
         if data.num_rows == 0:
             return
         file = name + _SUFFIX
-        if not self._restarting(table, lambda: self._is_taken(table, file)):
+        if not self._retrying_compacted(table, lambda: self._was_written(table, file)):
             self.write_bytes(f"tables/{table}/{file}", _encode(schema, data, replaces=()))
 
     def read(self, table: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """The table as one Arrow table: each key once, sorted by key, in the newest schema.
+        """The table as one Arrow table in the current schema, sorted by key, with one row per key.
 
-        Columns that a file lacks are null. `columns` picks and orders columns; `param_*` may be among them.
-        Raises `UsageError` for a file that cannot be read, naming it and the remedy.
+        Args:
+            table: name of the table.
+            columns: which columns to return, in this order, `param_*` columns among them; all by default. A column
+                that a file does not have is null.
+
+        Raises:
+            UsageError: a file cannot be read; the message names the file and the remedy.
         """
         schema = table_named(table)
         wanted = None
@@ -98,23 +111,25 @@ class Ledger(Storage):
                 if not column.startswith("param_"):
                     schema.column(column)
             wanted = list(dict.fromkeys([*schema.key, *columns]))
-        merged = self._restarting(table, lambda: self._merged(schema, self._live(table), wanted))
+        merged = self._retrying_compacted(
+            table, lambda: self._merged(schema, self._current_files(table), wanted)
+        )
         return merged if columns is None else merged.select(list(columns))
 
     def compact(self, table: str) -> None:
-        """Put all rows into one file and delete the others. Safe beside readers, writers and itself."""
+        """Put all rows into one file and delete the others. Safe while other processes read, append or compact."""
         schema = table_named(table)
 
         def attempt() -> tuple[frozenset[str], bytes] | None:
             listed = self._listing(table)
             if len(listed) < 2:
                 return None
-            # All that was ever replaced goes into the new file, so that a name stays taken for good.
-            gone = listed | self._replaced_by(table, listed)
+            # The new file lists every name that was ever replaced, so that no name is written a second time.
+            replaced = listed | self._replaced_by(table, listed)
             data = self._merged(schema, self._without_replaced(table, listed), None)
-            return listed, _encode(schema, data, replaces=gone)
+            return listed, _encode(schema, data, replaces=replaced)
 
-        found = self._restarting(table, attempt)
+        found = self._retrying_compacted(table, attempt)
         if found is None:
             return
         listed, data = found
@@ -124,7 +139,36 @@ class Ledger(Storage):
         for file in listed:
             self.delete(f"tables/{table}/{file}")
 
-    # --- How a table's files are found and merged
+    def written_names(self, table: str) -> frozenset[str]:
+        """Names of all appends whose rows are in the table, without reading rows."""
+        listed = self._retrying_compacted(table, lambda: self._listing(table))
+        names = listed | self._replaced_by(table, listed)
+        return frozenset(name.removesuffix(_SUFFIX) for name in names if not name.startswith(_COMPACTED))
+
+    def damaged_files(self, table: str, *, read: bool = False) -> dict[str, str]:
+        """Files of a table that cannot be read or have rows of something else, by name, with what is wrong.
+
+        Args:
+            table: name of the table.
+            read: read the files, and not their footers alone, which do not show an error in the data.
+        """
+        schema = table_named(table)
+        found: dict[str, str] = {}
+        for file in self._retrying_compacted(table, lambda: self._listing(table)):
+            try:
+                with self._source(f"tables/{table}/{file}") as source, pq.ParquetFile(source) as parquet:
+                    why = _wrong_content(schema, file, parquet)
+                    if why is None and read:
+                        self._check_file(schema, file, parquet.read().replace_schema_metadata(), None)
+            except FileNotFoundError:  # compacted meanwhile
+                continue
+            except Exception as error:  # Arrow does not document what it raises for a damaged file
+                why = f"it cannot be read ({str(error).splitlines()[0]})"
+            if why is not None:
+                found[file] = why
+        return dict(sorted(found.items()))
+
+    # --- Finding and merging the files of a table
 
     def _generation_path(self, table: str) -> str:
         return f"tables/.{table}.generation"
@@ -135,16 +179,17 @@ class Ledger(Storage):
         except FileNotFoundError:
             return b""
 
-    def _restarting(self, table: str, attempt: Callable[[], T]) -> T:
-        for _ in range(RESTARTS):
-            with contextlib.suppress(_MovedError):
+    def _retrying_compacted(self, table: str, attempt: Callable[[], T]) -> T:
+        """The result of `attempt`, which is repeated when another process compacts the table during it."""
+        for _ in range(MAX_RETRIES):
+            with contextlib.suppress(_CompactedError):
                 return attempt()
         raise OSError(
-            f"table {table} in {self.place()} changed {RESTARTS} times while it was read; read it again"
+            f"table {table} in {self.place()} changed {MAX_RETRIES} times while it was read; read it again"
         )
 
     def _listing(self, table: str) -> frozenset[str]:
-        """Names of the table's files, with every row in at least one of them; see the module's docstring."""
+        """Names of the table's files; each row is in at least one of them, see the module's docstring."""
         before = self._generation(table)
         names = frozenset(
             info.base_name
@@ -152,29 +197,30 @@ class Ledger(Storage):
             if info.base_name.endswith(_SUFFIX) and not info.base_name.startswith((".", "_"))
         )
         if self._generation(table) != before:
-            raise _MovedError
+            raise _CompactedError
         return names
 
-    def _is_taken(self, table: str, file: str) -> bool:
-        """Whether a file of this name is or was there. No listing while nobody compacts: a table may hold many files.
+    def _was_written(self, table: str, file: str) -> bool:
+        """Whether a file of this name exists or was replaced by a compaction.
 
-        A compaction tells its generation before it deletes, and so whoever misses a file sees a new generation.
+        The files are listed only after a compaction, because a table may have many. A compaction changes the
+        generation before it deletes files, so the generation is new whenever a file is missing.
         """
         if self.exists(f"tables/{table}/{file}"):
             return True
         generation = self._generation(table)
-        known, gone = self._gone.get(table, (None, frozenset[str]()))
+        known, replaced = self._replaced_names.get(table, (None, frozenset[str]()))
         if known != generation:
-            gone = self._replaced_by(table, self._listing(table))
-            self._gone[table] = (generation, gone)
-        return file in gone
+            replaced = self._replaced_by(table, self._listing(table))
+            self._replaced_names[table] = (generation, replaced)
+        return file in replaced
 
-    def _live(self, table: str) -> Sequence[str]:
+    def _current_files(self, table: str) -> Sequence[str]:
         return self._without_replaced(table, self._listing(table))
 
     def _without_replaced(self, table: str, listed: frozenset[str]) -> Sequence[str]:
         replaced = self._replaced_by(table, listed)
-        # Compacted files first: where a key stands in two files, the rows already there win.
+        # Compacted files first: of two rows with the same key, the one that was there before is used.
         return sorted(listed - replaced, key=lambda file: (not file.startswith(_COMPACTED), file))
 
     def _replaced_by(self, table: str, listed: frozenset[str]) -> frozenset[str]:
@@ -186,7 +232,7 @@ class Ledger(Storage):
         key = f"{table}/{file}"
         if key not in self._replaced:
             metadata = self._open(table, file, lambda parquet: parquet.schema_arrow.metadata or {})
-            self._replaced[key] = _names(metadata.get(_META_REPLACES, b"[]"))
+            self._replaced[key] = _parse_names(metadata.get(_META_REPLACES, b"[]"))
         return self._replaced[key]
 
     def _open(self, table: str, file: str, use: Callable[[pq.ParquetFile], T]) -> T:
@@ -196,16 +242,16 @@ class Ledger(Storage):
                 return use(parquet)
         except UsageError:
             raise
-        except Exception as error:  # Arrow promises no kind of error over a damaged file
+        except Exception as error:  # Arrow does not document what it raises for a damaged file
             if not self.exists(path):
-                raise _MovedError from error
+                raise _CompactedError from error
             raise UsageError(
-                f"{self.place(path)} cannot be read: {error}. It is damaged or no Parquet file; "
-                "delete it, and the same sweep command trains again what it held."
+                f"{self.place(path)} cannot be read: {error}. It is damaged or not a Parquet file; "
+                "the sweep command of this run moves it away and trains its trials again."
             ) from error
 
     def _source(self, path: str) -> pa.NativeFile:
-        """The file for random access; from an object store in one piece, so that what cannot be parsed is damaged."""
+        """The file for random access. An object is read as a whole first, so that a parse error means a damaged file."""
         if self._is_local:
             return self._opened[0].open_input_file(self._path(path))
         return pa.BufferReader(self.read_bytes(path))
@@ -214,7 +260,7 @@ class Ledger(Storage):
         def load(file: str) -> pa.Table:
             def use(parquet: pq.ParquetFile) -> pa.Table:
                 found = parquet.schema_arrow
-                version = _number((found.metadata or {}).get(_META_VERSION, b"0"))
+                version = _parse_version((found.metadata or {}).get(_META_VERSION, b"0"))
                 if version > SCHEMA_VERSION:
                     raise UsageError(
                         f"{self.place(f'tables/{schema.name}/{file}')} has schema version {version}, "
@@ -230,24 +276,24 @@ class Ledger(Storage):
                 parts = list(pool.map(load, files))
         else:
             parts = [load(file) for file in files]
-        arranged = self._all_checked(schema, dict(zip(files, parts, strict=True)), wanted)
-        return unique(schema, concatenated(schema, arranged, wanted))
+        arranged = self._check_files(schema, dict(zip(files, parts, strict=True)), wanted)
+        return deduplicate(schema, concatenate(schema, arranged, wanted))
 
-    def _all_checked(
+    def _check_files(
         self, schema: Table, read: Mapping[str, pa.Table], wanted: Sequence[str] | None
     ) -> Sequence[pa.Table]:
-        """Each file's rows in the table's schema; those of one form at once, as there may be thousands of files."""
-        alike: dict[pa.Schema, list[str]] = {}
+        """The rows of each file in the table's schema. Files of equal schema are checked at once: there may be thousands."""
+        by_schema: dict[pa.Schema, list[str]] = {}
         for file, data in read.items():
-            alike.setdefault(data.schema, []).append(file)
+            by_schema.setdefault(data.schema, []).append(file)
         found: dict[str, pa.Table] = {}
-        for files in alike.values():
+        for files in by_schema.values():
             whole = pa.concat_tables([read[file] for file in files])
             try:
-                whole = self._checked(schema, files[0], whole, wanted)
+                whole = self._check_file(schema, files[0], whole, wanted)
             except UsageError:
-                for file in files:  # whose fault it is
-                    self._checked(schema, file, read[file], wanted)
+                for file in files:  # find the file at fault
+                    self._check_file(schema, file, read[file], wanted)
                 raise
             begins = 0
             for file in files:
@@ -255,14 +301,43 @@ class Ledger(Storage):
                 begins += len(read[file])
         return [found[file] for file in read]
 
-    def _checked(self, schema: Table, file: str, data: pa.Table, wanted: Sequence[str] | None) -> pa.Table:
-        """The file's rows in the table's schema; raises `UsageError` naming the file."""
+    def _check_file(self, schema: Table, file: str, data: pa.Table, wanted: Sequence[str] | None) -> pa.Table:
+        """The rows of one file in the table's schema; raises `UsageError` with the file's name."""
         place = self.place(f"tables/{schema.name}/{file}")
         try:
             with reading(place, "move it away"):
-                return checked(schema, arrange(schema, data, wanted))
+                return check_values(schema, arrange(schema, data, wanted))
         except UsageError as error:
             raise UsageError(f"{place} is no file of this table: {error}; move it away") from error
+
+
+def open_run(root: str) -> Ledger:
+    """The ledger of a run that exists.
+
+    Raises:
+        UsageError: the folder holds no tables.
+    """
+    ledger = Ledger(root)
+    if not ledger.exists("tables"):
+        raise UsageError(f"{ledger.place()} holds no tables; give the folder of a run (its --output)")
+    return ledger
+
+
+def _wrong_content(schema: Table, file: str, parquet: pq.ParquetFile) -> str | None:
+    """What is wrong with a file according to its footer; None if nothing is."""
+    table = (parquet.schema_arrow.metadata or {}).get(_META_TABLE, schema.name.encode())
+    if table != schema.name.encode():
+        return f"it has rows of the table {table.decode(errors='replace')}"
+    if schema.key[0] != "trial_id" or file.startswith(_COMPACTED):
+        return None
+    column = parquet.schema_arrow.get_field_index("trial_id")
+    for group in range(parquet.num_row_groups):
+        statistics = parquet.metadata.row_group(group).column(column).statistics
+        if statistics is not None and statistics.has_min_max:
+            for trial_id in (statistics.min, statistics.max):
+                if _OF_A_TRIAL.fullmatch(file) and not file.startswith(f"{trial_id}-"):
+                    return f"it has rows of trial {trial_id}"
+    return None
 
 
 def _encode(schema: Table, data: pa.Table, replaces: Sequence[str] | frozenset[str]) -> bytes:
@@ -274,13 +349,13 @@ def _encode(schema: Table, data: pa.Table, replaces: Sequence[str] | frozenset[s
     return buffer.getvalue()
 
 
-def _number(text: bytes) -> int:
-    """A schema version; one that is no number is no version of ours, so the columns must speak for themselves."""
+def _parse_version(text: bytes) -> int:
+    """The schema version in a file's metadata; 0 if it is not a number, then only the columns are checked."""
     return int(text) if text.isdigit() and len(text) < 10 else 0
 
 
-def _names(text: bytes) -> frozenset[str]:
-    """The names of files in a compacted file's metadata; none where they cannot be read, so that no row is hidden."""
+def _parse_names(text: bytes) -> frozenset[str]:
+    """File names in a compacted file's metadata; none if they cannot be parsed, so that no row is skipped."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):

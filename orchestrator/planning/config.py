@@ -199,16 +199,21 @@ class ComputeConfig(Section):
     device: Literal["cpu", "cuda"] = Field(
         default="cpu", description="where students and teachers are computed"
     )
-    divide: Literal["batches", "students"] = Field(
+    parallelism: Literal["batches", "students"] = Field(
         default="batches",
-        exclude_if=lambda divide: divide == "batches",  # as for `views`: hashes of earlier runs stand
-        description="batches: every worker trains every student on its part of each batch (data parallel); students: "
-        "each student lies on one worker, with whole batches, and the workers take turns to ask the teacher",
+        exclude_if=lambda parallelism: parallelism == "batches",  # hashes of earlier runs stay
+        serialization_alias="divide",  # the name in hashes
+        description="batches: every worker trains every student on its share of each batch (data parallel); students: "
+        "each student is trained by one worker, with whole batches, and the teacher's work is shared",
     )
 
     def workers_of_a_student(self, *, taught: bool) -> int:
-        """How many workers train one model together; a teacher always has them all."""
-        return 1 if taught and self.divide == "students" else self.workers
+        """Number of workers that train one model together. A teacher is trained by all of them."""
+        return 1 if taught and self.parallelism == "students" else self.workers
+
+    def hashed(self) -> dict[str, Any]:
+        """Values for the hashes of trials, teachers and plans."""
+        return self.model_dump(mode="json", by_alias=True)
 
 
 class DiskCacheConfig(Section):
@@ -271,7 +276,7 @@ class OperationConfig(Section):
     cohorts_at_once: int | None = Field(
         default=None, ge=1, le=10_000, description="by default as many as the cluster holds"
     )
-    seats: int | None = Field(
+    students_on_device: int | None = Field(
         default=None,
         ge=1,
         le=10_000,
@@ -292,11 +297,14 @@ class OperationConfig(Section):
     teacher_outputs: DiskCacheConfig | None = Field(
         default=None, description="keep what teachers say of batches; by default they are asked every time"
     )
-    copies: RemoteCopiesConfig = Field(
+    remote_copies: RemoteCopiesConfig = Field(
         default_factory=RemoteCopiesConfig, description="where a node keeps what it fetched from a bucket"
     )
-    round_steps: int = Field(
-        default=20, ge=1, le=1_000_000, description="steps between two exchanges with the desk"
+    round_seconds: float = Field(
+        default=2.0,
+        ge=0,
+        le=3600,
+        description="time between two exchanges of workers and coordinator: progress, budget, a request to stop",
     )
     checkpoint_seconds: float = Field(
         default=60.0, ge=0, le=1e9, description="time between two checkpoints of a cohort"
@@ -313,7 +321,7 @@ class OperationConfig(Section):
     object_store_mb: int = Field(
         default=200, ge=80, le=1_000_000, description="object store of an embedded Ray"
     )
-    hang_seconds: float | None = Field(
+    step_timeout_seconds: float | None = Field(
         default=1800.0,
         gt=0,
         le=1e9,
@@ -328,10 +336,10 @@ class OperationConfig(Section):
     teachers: str | None = Field(default=None, description="folder of trained teachers shared between runs")
 
     @property
-    def keeping(self) -> dict[str, str]:
-        """Folders of each machine's own in which something is kept, by the name of the setting."""
-        kept = {"operation.cache": self.cache, "operation.teacher_outputs": self.teacher_outputs}
-        return {name: choice.folder for name, choice in kept.items() if choice is not None}
+    def cache_folders(self) -> dict[str, str]:
+        """Folders of disk caches on each machine, by the name of the setting."""
+        caches = {"operation.cache": self.cache, "operation.teacher_outputs": self.teacher_outputs}
+        return {name: cache.folder for name, cache in caches.items() if cache is not None}
 
 
 class BudgetConfig(Section):
@@ -374,5 +382,6 @@ class SweepConfig(Section):
     budget: BudgetConfig = Field(default_factory=BudgetConfig)
 
     def decisive(self) -> dict[str, Any]:
-        """All that decides results: the config less `operation` and `budget`."""
-        return self.model_dump(mode="json", exclude={"operation", "budget"})
+        """What decides results: the config without `operation` and `budget`."""
+        values = self.model_dump(mode="json", exclude={"operation", "budget"})
+        return {**values, "compute": self.compute.hashed()}

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from distill.catalogue.entries import ModelCost
 from distill.catalogue.reader import check_model_name
+from distill.catalogue_entries import ModelCost
 from distill.errors import UsageError
 from distill.recipe import Recipe
 from distill.teacher_source import brings_network

@@ -19,6 +19,7 @@ from orchestrator.planning.config import MOST_TRIALS, SweepConfig
 from orchestrator.planning.method_settings import check_method_name, check_settings, check_space
 from orchestrator.planning.plan import method_space
 from orchestrator.planning.prices import price_of
+from orchestrator.planning.renamed import explain_renamed
 from search_spaces import library, preset_names, preset_path
 
 Place = tuple[str | int, ...]
@@ -166,6 +167,10 @@ def _describe(
         place = _nearest_place(location, places, path)
         key = ".".join(str(part) for part in location)
         if fault["type"] == "extra_forbidden":
+            renamed = explain_renamed(key)
+            if renamed is not None:
+                yield f"{place}: {renamed}"
+                continue
             known = _known_keys(fault["loc"])
             close = nearest(str(fault["loc"][-1]), known)
             hint = f"did you mean '{close[0]}'? " if close else ""

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import search_spaces
-from distill.catalogue.entries import ModelCost
 from distill.catalogue.reader import model_cost
+from distill.catalogue_entries import ModelCost
 from distill.errors import UsageError
 from distill.recipe import digest
 from orchestrator.planning.loader import load_sweep
@@ -48,7 +48,7 @@ def _counted(name: str, options: str, num_classes: int, height: int, width: int)
 
 @lru_cache(maxsize=1)
 def _table() -> Mapping[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = json.loads(TABLE.read_text()) if TABLE.exists() else {}
+    found: dict[str, dict[str, Any]] = json.loads(TABLE.read_text(encoding="utf-8")) if TABLE.exists() else {}
     return found
 
 
@@ -86,7 +86,7 @@ def main() -> None:
                     "params": cost.params,
                     "flops_forward": cost.flops_forward,
                 }
-    TABLE.write_text(json.dumps(table, indent=1, sort_keys=True) + "\n")
+    TABLE.write_text(json.dumps(table, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     print(f"{TABLE}: {len(table)} models")
 
 

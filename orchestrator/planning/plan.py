@@ -161,20 +161,6 @@ def make_plan(config: SweepConfig) -> Plan:
     )
 
 
-def teacher_weights(teacher: Teacher) -> str:
-    """Where a teacher's weights are kept, relative to the run: by its id, so that they are found again."""
-    return f"teachers/{teacher.teacher_id}.safetensors"
-
-
-def trial_weights(trial: Trial) -> str:
-    """Where a trial's weights are kept, relative to the run."""
-    return (
-        f"teachers/{trial.study_id}.safetensors"
-        if trial.phase == "teacher"
-        else f"models/{trial.trial_id}.safetensors"
-    )
-
-
 def teacher_cohort(plan: Plan, teacher: Teacher) -> Cohort:
     """The cohort of one: a teacher is a student without a teacher. One that is loaded is only scored."""
     taught = next(study for study in plan.studies if study.teacher.teacher_id == teacher.teacher_id)
@@ -243,7 +229,7 @@ def _trial(config: SweepConfig, cohort: Cohort, wave: Wave, bracket: Bracket, pa
         "method": [study.method, method_config],
         "recipe": recipe.model_dump(mode="json"),
         "seed": wave.stream_seed,
-        "compute": config.compute.model_dump(mode="json"),
+        "compute": config.compute.hashed(),
     }
     # Two trials of a study may coincide (a choice drawn twice): the title and bracket keep their rows apart.
     place = [study.study_id, bracket.index, dict(params)]
@@ -317,7 +303,7 @@ def _teacher(config: SweepConfig, pair: PairConfig) -> Teacher:
         "recipe": None if recipe is None else recipe.model_dump(mode="json"),
         "seed": choice.seed,
         "checkpoint": choice.model_dump(mode="json", include={"checkpoint", "class_map", "sha256"}),
-        "compute": None if recipe is None else config.compute.model_dump(mode="json"),
+        "compute": None if recipe is None else config.compute.hashed(),
     }
     return Teacher(
         teacher_id=digest(decides),

@@ -1,4 +1,4 @@
-"""What the students of a cohort share in a step: the batch, and what the teacher says of it."""
+"""One batch, and one teacher pass, for all students of a cohort."""
 
 from __future__ import annotations
 
@@ -14,22 +14,27 @@ from distill.models.output import PARTS, OutputMaps
 from distill.recipe import digest
 from distill.training import Batch
 from orchestrator.ledger.tables import Ledger
-from orchestrator.planning.plan import teacher_weights
-from orchestrator.worker.data_parallel import Shape, Workers
-from orchestrator.worker.main import SKIPPED_PICTURES, CarriedTeacher, CohortJob
-from orchestrator.worker.student_placement import StudentPlacement
+from orchestrator.ledger.weights import teacher_weights
+from orchestrator.protocol import SKIPPED_PICTURES, CohortJob
+from orchestrator.worker.carried_teacher import CarriedTeacher
+from orchestrator.worker.data_parallel import MemoryLayout, Workers
+from orchestrator.worker.student_placement import Placement
 from orchestrator.worker.teacher_forward import TeacherForward
 from orchestrator.worker.timer import Timer
 from orchestrator.worker.watchdog import Watchdog
 
 
 class TeacherBatch(NamedTuple):
-    """A batch on the device and the teacher's maps of it, by part; none where nobody looks at any."""
+    """A batch on the device with the teacher's maps.
+
+    Attributes:
+        host: pictures, labels and picture indices as the stream has them, on the device.
+        images_b3hw: the pictures, normalised.
+        maps: the teacher's maps by part; empty if no student reads any.
+    """
 
     host: list[Tensor]
-    """As it came out of the stream: pictures, labels, which pictures they are."""
     images_b3hw: Tensor
-    """The pictures as networks see them."""
     maps: OutputMaps
 
 
@@ -37,167 +42,185 @@ class BatchFeed:
     """A worker's data and teacher.
 
     Args:
-        job: the cohort's work.
-        workers: all of the cohort. division: what they divide.
-        ledger: the run's. attention: this worker's.
-        along: what this worker has from the cohort before.
+        job: the cohort.
+        workers: all workers of the cohort.
+        placement: of the students.
+        ledger: the run's.
+        watchdog: this worker's.
+        carried: the teacher that this worker has from the cohort before.
     """
 
     def __init__(
         self,
         job: CohortJob,
         workers: Workers,
-        division: StudentPlacement,
+        placement: Placement,
         ledger: Ledger,
-        attention: Watchdog,
-        along: CarriedTeacher,
+        watchdog: Watchdog,
+        carried: CarriedTeacher,
     ) -> None:
         self._job = job
         self._ledger = ledger
         self._recipe = job.cohort.recipe
         self.workers = workers
-        self.division = division
-        self.attention = attention
+        self.placement = placement
+        self.watchdog = watchdog
         teacher = job.cohort.teacher
         self.train = job.dataset("train", "teacher" if teacher is None else "student")
-        loaded = along.take(None if teacher is None else teacher_weights(teacher))
+        loaded = carried.take(None if teacher is None else teacher_weights(teacher))
         self._teacher = (
             None if teacher is None else TeacherForward(job, teacher, ledger, workers.device, loaded)
         )
 
     @property
-    def info(self) -> ModelInfo | None:
-        """What a method may know of the teacher beforehand; None where there is none."""
+    def teacher_info(self) -> ModelInfo | None:
+        """What a method may know of the teacher before training; None without a teacher."""
         return None if self._teacher is None else self._teacher.info
 
-    def take_saved(self) -> float:
-        """Seconds of the teacher's that reading its kept outputs has saved since the last time."""
-        return 0.0 if self._teacher is None else self._teacher.take_saved()
+    def take_saved_seconds(self) -> float:
+        """Seconds of teacher passes that the output cache has saved since the last call."""
+        return 0.0 if self._teacher is None else self._teacher.take_saved_seconds()
 
     def close(self) -> None:
-        """Nothing more is asked for."""
+        """Write what is still to be cached."""
         if self._teacher is not None:
             self._teacher.close()
 
-    def hosts(self, seed: int, start: int) -> Iterator[HostBatch]:
-        """A stream from step `start` on: this worker's shares of its batches, or whole ones, every so-many-th."""
-        together = not self.division.of_students
+    def host_batches(self, seed: int, start: int) -> Iterator[HostBatch]:
+        """The stream from step `start` on: this worker's share of every batch, or every n-th batch whole."""
+        whole = self.placement.is_partitioned
         rank, size = self.workers.rank, self.workers.world_size
         return stream(
             self.train,
             self._recipe.augmentation,
             batch_size=self._recipe.batch_size,
             seed=seed,
-            start_step=start if together else start + rank,
-            every=1 if together else size,
-            rank=rank if together else 0,
-            world_size=size if together else 1,
+            start_step=start + rank if whole else start,
+            every=size if whole else 1,
+            rank=0 if whole else rank,
+            world_size=1 if whole else size,
             loader_workers=self._job.operation.loader_workers,
-            on_skipped=self._skip,
+            on_skipped=self._note_skipped,
         )
 
-    def shown(self, hosts: Iterator[HostBatch], needs: Set[str], watch: Timer) -> TeacherBatch:
-        """The next of a stream's batches, and what the teacher says of it.
+    def teacher_batch(self, hosts: Iterator[HostBatch], needs: Set[str], timer: Timer) -> TeacherBatch:
+        """The next batch of a stream, with the teacher's maps.
 
         Args:
-            hosts: of `hosts`.
-            needs: which parts of the teacher's output somebody on any worker looks at, in the words of method cards.
-            watch: adds up what `data` and `teacher` take.
+            hosts: from `host_batches`.
+            needs: parts of the teacher's output that a student of any worker reads, in the words of method cards.
+            timer: counts the time as `data` and `teacher`.
         """
-        with watch.measure("data"):
+        with timer.measure("data"):
             host = next(hosts)
-            sent = [self.workers.sent(tensor) for tensor in (host.images_b3hw, host.labels_bhw, host.index)]
-            images = self.images(sent[0])
+            moved = [
+                self.workers.to_device(tensor) for tensor in (host.images_b3hw, host.labels_bhw, host.index)
+            ]
+            images = self.normalised(moved[0])
         if self._teacher is None or "teacher" not in needs:
-            return TeacherBatch(sent, images, {})
-        with watch.measure("teacher"):
-            return TeacherBatch(sent, images, self._teacher.maps(host, images, needs))
+            return TeacherBatch(moved, images, {})
+        with timer.measure("teacher"):
+            return TeacherBatch(moved, images, self._teacher.maps(host, images, needs))
 
-    def batch_of(self, shown: TeacherBatch) -> Batch:
-        """The same as students see it."""
-        (_, labels, index), images, maps = shown
+    def student_batch(self, batch: TeacherBatch) -> Batch:
+        """The batch as students get it."""
+        (_, labels, index), images, maps = batch
         output = Output.from_maps(maps) if maps else None
-        return Batch.shared(images, labels.long(), index, output, self.division.peers.reduce)
+        return Batch.shared(images, labels.long(), index, output, self.placement.workers.reduce)
 
-    def teacher_batches(self) -> Iterator[tuple[Output, Tensor]]:
-        """Whole batches' teacher outputs and labels, alike on every worker and in every wave."""
+    def preparation_batches(self) -> Iterator[tuple[Output, Tensor]]:
+        """Teacher outputs and labels of whole batches, the same on every worker and in every wave."""
         assert self._teacher is not None  # only methods with a teacher prepare anything
         for host in stream(
             self.train,
             self._recipe.augmentation,
             batch_size=self._recipe.batch_size,
             seed=0,
-            on_skipped=self._skip,
+            on_skipped=self._note_skipped,
         ):
-            self.attention.still_there()
-            images = self.images(self.workers.sent(host.images_b3hw))
-            yield self._teacher.computed(images), self.workers.sent(host.labels_bhw).long()
+            self.watchdog.heartbeat()
+            images = self.normalised(self.workers.to_device(host.images_b3hw))
+            yield self._teacher.forward(images), self.workers.to_device(host.labels_bhw).long()
 
-    def images(self, pictures_b3hw: Tensor) -> Tensor:
-        """Pictures as networks see them, laid out as the recipe says."""
+    def normalised(self, pictures_b3hw: Tensor) -> Tensor:
+        """Pictures as networks see them, in the recipe's memory format."""
         images = normalise(pictures_b3hw)
         if self._recipe.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         return images
 
-    def _skip(self, message: str) -> None:
-        """Notes a picture that cannot be read where the sweep finds it when it ends."""
+    def _note_skipped(self, message: str) -> None:
+        """Write a note on a picture that cannot be read, for the summary of the sweep."""
         self._ledger.write_bytes(f"{SKIPPED_PICTURES}/{digest(message)}.txt", message.encode())
 
 
-class StudentBatches:
-    """The batches of a stream from step `start` up to `stop`, as a worker's students see them.
+class SharedBatches:
+    """The batches of a stream from step `start`: each worker gets its share of every batch."""
 
-    Workers that divide batches show their students their own shares. Workers that divide students take turns: each has
-    a whole batch and asks the teacher about it, all at the same time; then one after the other passes its own on, and
-    all students have a step between. So students see what one worker by itself would show them, to the bit.
+    def __init__(self, feed: BatchFeed, seed: int, start: int) -> None:
+        self._feed = feed
+        self._hosts = feed.host_batches(seed, start)
+
+    def next(self, needs: Set[str], timer: Timer) -> Batch:
+        """The next batch; see `BatchFeed.teacher_batch`."""
+        return self._feed.student_batch(self._feed.teacher_batch(self._hosts, needs, timer))
+
+
+class BroadcastBatches:
+    """The batches of a stream from step `start` up to `stop`: every worker gets each batch whole.
+
+    Every n-th batch is drawn by one worker, which also runs the teacher on it; all workers do this at the same time. Then
+    one after the other broadcasts its batch, and all students train a step in between. So students see what a single
+    worker would give them, to the bit.
     """
 
-    def __init__(self, supply: BatchFeed, seed: int, start: int, stop: int) -> None:
-        self._supply = supply
-        self._workers = supply.workers
-        self._hosts = supply.hosts(seed, start)
+    def __init__(self, feed: BatchFeed, seed: int, start: int, stop: int) -> None:
+        self._feed = feed
+        self._workers = feed.workers
+        self._hosts = feed.host_batches(seed, start)
         self._left = stop - start
-        self._turn = 0
-        self._turns = supply.workers.world_size if supply.division.of_students else 1
-        self._mine: TeacherBatch | None = None
-        self._shapes: dict[str, list[Shape]] = {}
+        self._source = 0
+        self._own: TeacherBatch | None = None
+        self._layouts: dict[str, list[MemoryLayout]] = {}
 
-    def next(self, needs: Set[str], watch: Timer) -> Batch:
-        """The next batch; workers that divide students call this together.
-
-        Args:
-            needs: which parts of the teacher's output somebody on any worker looks at, in the words of method cards.
-            watch: adds up what `data` and `teacher` take, waiting for other workers included.
-        """
-        alone = self._turns == 1
-        if self._turn == 0:
-            has_one = alone or self._workers.rank < self._left
-            self._mine = self._supply.shown(self._hosts, needs, watch) if has_one else None
-        shown = self._mine if alone else self._passed_on(self._turn, needs, watch)
-        assert shown is not None  # alone there is a batch for each turn
-        self._turn = (self._turn + 1) % self._turns
+    def next(self, needs: Set[str], timer: Timer) -> Batch:
+        """The next batch; all workers call this together. The timer includes the wait for other workers."""
+        if self._source == 0:
+            has_one = self._workers.rank < self._left
+            self._own = self._feed.teacher_batch(self._hosts, needs, timer) if has_one else None
+        batch = self._broadcast(self._source, needs, timer)
+        self._source = (self._source + 1) % self._workers.world_size
         self._left -= 1
-        return self._supply.batch_of(shown)
+        return self._feed.student_batch(batch)
 
-    def _passed_on(self, giver: int, needs: Set[str], watch: Timer) -> TeacherBatch:
-        """What the giver has."""
-        mine = self._mine if self._workers.rank == giver else None
-        with watch.measure("data"):
-            host = self._whole("batch", None if mine is None else mine.host, giver)
-            images = self._supply.images(host[0]) if mine is None else mine.images_b3hw
+    def _broadcast(self, source: int, needs: Set[str], timer: Timer) -> TeacherBatch:
+        own = self._own if self._workers.rank == source else None
+        with timer.measure("data"):
+            host = self._broadcast_tensors("batch", None if own is None else own.host, source)
+            images = self._feed.normalised(host[0]) if own is None else own.images_b3hw
         maps: OutputMaps = {}
         if "teacher" in needs:
-            with watch.measure("teacher"):
+            with timer.measure("teacher"):
                 for part in PARTS:
                     if part in needs:
-                        maps[part] = self._whole(part, None if mine is None else mine.maps[part], giver)
+                        tensors = None if own is None else own.maps[part]
+                        maps[part] = self._broadcast_tensors(part, tensors, source)
         return TeacherBatch(host, images, maps)
 
-    def _whole(self, what: str, given: Sequence[Tensor] | None, giver: int) -> list[Tensor]:
-        """One worker's tensors, for all; their shapes, the same for every batch, are told with the first."""
-        with self._supply.attention.waiting():
-            if what not in self._shapes:
-                shapes = None if given is None else [Shape.of(tensor) for tensor in given]
-                self._shapes[what] = self._workers.told_by(giver, shapes)
-            return self._workers.passed_on(given, self._shapes[what], giver)
+    def _broadcast_tensors(self, what: str, tensors: Sequence[Tensor] | None, source: int) -> list[Tensor]:
+        """Tensors of one worker, on all; their layouts are the same in every batch and are sent with the first."""
+        with self._feed.watchdog.waiting():
+            if what not in self._layouts:
+                layouts = None if tensors is None else [MemoryLayout.of(tensor) for tensor in tensors]
+                self._layouts[what] = self._workers.broadcast_object(layouts, source=source)
+            return self._workers.broadcast_tensors(tensors, self._layouts[what], source=source)
+
+
+StudentBatches = SharedBatches | BroadcastBatches
+
+
+def student_batches(feed: BatchFeed, seed: int, start: int, stop: int) -> StudentBatches:
+    """The batches of a stream from step `start` up to `stop`, as the placement of the students asks for."""
+    if feed.placement.is_partitioned:
+        return BroadcastBatches(feed, seed, start, stop)
+    return SharedBatches(feed, seed, start)

@@ -1,9 +1,9 @@
-"""A cohort in its workers: one teacher pass, many students. Waves, rungs, reports, checkpoints, resume.
+"""The wave loop of a worker: train, score, prune, checkpoint, for all students of a cohort with one teacher pass a batch.
 
-Every worker runs `train_cohort`. Rank 0 talks to the desk and tells the others. Where the workers divide batches, all
-have every student and decide alike, since all see the same reduced losses; where they divide students (`compute.divide`),
-each decides about its own, and they meet for every batch, which one of them passes on, and at rungs. A trial's numbers
-depend on its configuration and the stream alone: not on who sits beside it, nor on when the run was cut.
+Every worker runs `train_cohort`. Rank 0 talks to the coordinator and tells the others. With `compute.parallelism: batches`
+all workers have every student and decide alike, because all see the same reduced losses; with `students` each worker decides
+about its own, and they meet for every batch and at rungs. A trial's numbers depend on its configuration and its stream
+alone: not on the other students, nor on when the run was interrupted.
 """
 
 from __future__ import annotations
@@ -14,76 +14,73 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
-import ray
 from torch import Tensor
 
 from distill.random_state import RandomState
 from distill.training import Batch, Student, StudentSpec
-from orchestrator.controller.cohort_channel import Progress, WaveOrder, WorkerStart
 from orchestrator.ledger.tables import Ledger
-from orchestrator.planning.plan import trial_weights
-from orchestrator.protocol import Costs, Report
-from orchestrator.worker.batch_feed import BatchFeed, StudentBatches
-from orchestrator.worker.checkpoint_manager import CheckpointManager, load_weights
+from orchestrator.ledger.weights import load_saved_model, trial_weights
+from orchestrator.protocol import CohortJob, CohortProgress, Costs, Report, WaveOrder, WorkerStart
+from orchestrator.worker.batch_feed import BatchFeed, student_batches
+from orchestrator.worker.carried_teacher import CarriedTeacher
+from orchestrator.worker.checkpoint_manager import CheckpointManager
 from orchestrator.worker.data_parallel import Workers
 from orchestrator.worker.device_slots import DeviceSlots
-from orchestrator.worker.evaluator import Evaluator, LoadedTeacher
-from orchestrator.worker.main import CarriedTeacher, CohortJob
+from orchestrator.worker.evaluator import Evaluator
 from orchestrator.worker.reporter import Reporter
-from orchestrator.worker.student_placement import StudentPlacement, peers_of
-from orchestrator.worker.student_slot import CrashVerdictError, StudentSlot
+from orchestrator.worker.round_length import RoundLength
+from orchestrator.worker.student_placement import place_students, workers_of_a_student
+from orchestrator.worker.student_slot import CrashVerdictError, LoadedTeacher, StudentSlot
 from orchestrator.worker.timer import Timer
 from orchestrator.worker.watchdog import Watchdog
 
 
 class StopRequestedError(Exception):
-    """The sweep asked the cohort to leave off; its checkpoint is written."""
+    """The sweep asked the cohort to stop; its checkpoint is written."""
 
 
-def train_cohort(job: CohortJob, beginning: WorkerStart | None, along: CarriedTeacher) -> None:
-    """A worker's part in a cohort: wave after wave until the desk is closed or asks to leave off.
+def train_cohort(job: CohortJob, start: WorkerStart | None, carried: CarriedTeacher) -> None:
+    """A worker's part in a cohort: wave after wave until the channel is closed or asks to stop.
 
     Args:
-        job: the cohort's work.
-        beginning: what the desk told rank 0.
-        along: what this worker has from the cohort before, and leaves to the next.
+        job: the cohort.
+        start: the coordinator's answer to rank 0; None on other ranks.
+        carried: the teacher from the cohort before; the next cohort gets this one's.
     """
     workers = Workers(job.compute)
-    known = workers.told(lambda: beginning)
+    known = workers.from_rank_0(lambda: start)
     if known is None or known.given_up:
         return
-    floor = CohortTrainer(job, workers, known, along)
+    trainer = CohortTrainer(job, workers, known, carried)
     try:
-        for wave in floor.waves():
-            floor.run_wave(wave)
+        for wave in trainer.waves():
+            trainer.run_wave(wave)
     except StopRequestedError:
         return
     finally:
-        floor.close()
+        trainer.close()
         workers.free_memory()
 
 
 class CohortTrainer:
-    """A worker's side of a cohort: the teacher and the data, loaded once, and the seats of the wave at hand."""
+    """One worker's side of a cohort: teacher and data, loaded once, and the students of the current wave."""
 
-    def __init__(
-        self, job: CohortJob, workers: Workers, beginning: WorkerStart, along: CarriedTeacher
-    ) -> None:
+    def __init__(self, job: CohortJob, workers: Workers, start: WorkerStart, carried: CarriedTeacher) -> None:
         self.job = job
-        self.along = along
-        self.blamed = beginning.blamed
-        self.peers = peers = peers_of(workers, job.compute, job.cohort)
-        self.attention = Watchdog(
-            job.desk,
-            leads=peers.leads,
-            limit_seconds=job.operation.hang_seconds,
-            careful=beginning.careful,
-        )
+        self.carried = carried
+        self.verdicts = start.verdicts
         self.workers = workers
-        self.division = StudentPlacement(workers, peers, self.attention)
+        self.student_workers = together = workers_of_a_student(workers, job.compute, job.cohort)
+        self.watchdog = Watchdog(
+            job.channel,
+            speaks=together.is_rank_0,
+            limit_seconds=job.operation.step_timeout_seconds,
+            careful=start.careful,
+        )
+        self.placement = place_students(workers, together, self.watchdog)
         self.ledger = Ledger(job.run)
-        self.supply = BatchFeed(job, workers, self.division, self.ledger, self.attention, along)
-        self.scorer = Evaluator(job, peers, self.ledger, self.attention.still_there)
+        self.feed = BatchFeed(job, workers, self.placement, self.ledger, self.watchdog, carried)
+        self.evaluator = Evaluator(job, together, self.ledger, self.watchdog.heartbeat)
         self.checkpoints = CheckpointManager(
             self.ledger,
             job.cohort.cohort_id,
@@ -91,109 +88,111 @@ class CohortTrainer:
             job.operation.checkpoints_kept,
             job.operation.checkpoint_seconds,
         )
-        self.reporter = Reporter(job.desk, peers, self.ledger)
-        self.seating = DeviceSlots(peers, job.operation.seats, self._fill, self.reporter.fail)
+        self.reporter = Reporter(job.channel, together, self.ledger)
+        self.slots = DeviceSlots(together, job.operation.students_on_device, self._build, self.reporter.fail)
+        self.round = RoundLength(job.operation.round_seconds)
         self._prepared: dict[str, tuple[dict[str, Tensor], float]] = {}
 
     def close(self) -> None:
-        """Nothing more is to be trained."""
-        self.attention.leave()
-        self.supply.close()
+        """The cohort is over."""
+        self.watchdog.stop()
+        self.feed.close()
 
     def waves(self) -> Iterator[WaveOrder]:
-        """The waves that the desk hands out, until it closes."""
+        """The waves of the channel, until it is closed."""
         finished = -1
-        self.attention.rest()
-        while (wave := self.workers.told(partial(self._next_wave, finished))) is not None:
+        self.watchdog.rest()
+        while (wave := self.workers.from_rank_0(partial(self._next_wave, finished))) is not None:
             yield wave
             finished = wave.index
-            self.attention.rest()
+            self.watchdog.rest()
 
     def _next_wave(self, finished: int) -> WaveOrder | None:
         while True:
-            answer: WaveOrder | str | None = ray.get(self.job.desk.next_wave.remote(finished))
+            answer = self.job.channel.next_wave(finished)
             if isinstance(answer, WaveOrder):
                 return answer
             if answer == "closed":
                 return None
 
     def run_wave(self, order: WaveOrder) -> None:
-        """Trains the trials of a wave, from rung to rung."""
+        """Train the trials of a wave, from rung to rung."""
         self.wave = order.wave
-        self._seat(order)
+        self.round.reset()
+        self._restore_slots(order)
         for stop in sorted({*self.wave.rungs, *self.wave.evaluations, self.wave.steps}):
-            while (start := self.division.earliest(present := self._present(stop))) is not None:
-                group = [seat for seat in present if seat.step == start]
+            while (start := self.placement.earliest_step(loaded := self._load_group(stop))) is not None:
+                group = [slot for slot in loaded if slot.step == start]
                 self._advance(group, start, stop)
                 self._score_all(group, stop)
-            self._score_all(self.seating.training(), stop)  # who came here before the run was cut
+            self._score_all(self.slots.training(), stop)  # those that were here before an interruption
             if stop in self.wave.rungs:
                 self._prune(stop)
-                self.division.even_out(self.seating)
+                self.placement.rebalance(self.slots)
             self._checkpoint()
 
-    def _seat(self, order: WaveOrder) -> None:
-        """Seats the wave's trials, each where the newest sound checkpoint has it, else at step 0."""
-        saved = self.checkpoints.turn_to(order.index, of_all=self.division.of_students)
-        seats: list[StudentSlot] = []
+    def _restore_slots(self, order: WaveOrder) -> None:
+        """A slot for each trial of the wave: as in the newest sound checkpoint, otherwise at step 0."""
+        saved = self.checkpoints.restore(order.index, all_workers=self.placement.is_partitioned)
+        slots: list[StudentSlot] = []
         for trial in order.trials:
             entry = saved.get(trial.trial_id)
-            seat = StudentSlot(trial) if entry is None else StudentSlot.restored(trial, entry)
-            if seat.ended and trial.trial_id in order.retried:
-                seat = StudentSlot(trial)
-            seats.append(seat)
-        self.seating.seats = self.division.mine(seats)
-        for seat in self.seating.training():
-            if seat.trial.trial_id in self.blamed:
-                self.reporter.fail(seat, CrashVerdictError(self.blamed[seat.trial.trial_id]))
-        self.reporter.post([report for seat in self.seating.seats for report in seat.reports])
+            slot = StudentSlot(trial) if entry is None else StudentSlot.restored(trial, entry)
+            if slot.ended and trial.trial_id in order.retried:
+                slot = StudentSlot(trial)
+            slots.append(slot)
+        self.slots.slots = self.placement.own(slots)
+        for slot in self.slots.training():
+            if slot.trial.trial_id in self.verdicts:
+                self.reporter.fail(slot, CrashVerdictError(self.verdicts[slot.trial.trial_id]))
+        self.reporter.post([report for slot in self.slots.slots for report in slot.reports])
 
-    def _present(self, stop: int) -> list[StudentSlot]:
-        """Students of this worker, now on the device, that stand at one step short of `stop`; none where none is left."""
-        with self.division.in_turn():
-            while group := self.seating.next_group(stop):
-                if present := self.seating.enter(group):
-                    return present
+    def _load_group(self, stop: int) -> list[StudentSlot]:
+        """Students of this worker at one step before `stop`, put on the device; none if none is left."""
+        with self.placement.in_turn():
+            while group := self.slots.next_group(stop):
+                if loaded := self.slots.load(group):
+                    return loaded
         return []
 
-    def _fill(self, seat: StudentSlot) -> None:
-        """Builds the seat's student: fresh, from where it waits, or a teacher that is only to be scored."""
-        self.attention.turn_to(seat.trial.trial_id, seat.step)
-        state = seat.waiting
-        weights = trial_weights(seat.trial)
-        if state is None and seat.trial.phase == "teacher" and self.ledger.exists(weights):
-            program = self.wave.brackets[0].study.teacher.sha256  # a teacher's own cohort holds it alone
-            model = load_weights(self.ledger, weights, program, self.workers.device)
-            seat.student = LoadedTeacher(model)
-            if program is None:  # what has run changes how a program runs
-                self.along.put(weights, model)
-            seat.step = self.wave.steps
+    def _build(self, slot: StudentSlot) -> None:
+        """Build the slot's student: new, from its state on the host, or a loaded teacher that is only scored."""
+        self.watchdog.move_to(slot.trial.trial_id, slot.step)
+        state = slot.host_state
+        weights = trial_weights(slot.trial)
+        if state is None and slot.trial.phase == "teacher" and self.ledger.exists(weights):
+            program = self.wave.brackets[0].study.teacher.sha256  # the cohort of a teacher has one trial
+            model = load_saved_model(self.ledger, weights, program, self.workers.device)
+            slot.student = LoadedTeacher(model)
+            if program is None:  # a program that has run may run otherwise the next time
+                self.carried.put(weights, model)
+            slot.step = self.wave.steps
             return
-        student = self._build(seat)
+        student = self._new_student(slot)
         if state is not None:
             student.load_state_dict(state)
         elif student.method.preparation is not None:
-            self._prepare(seat, student, student.method.preparation)
-        seat.student, seat.waiting = student, None
+            self._prepare(slot, student, student.method.preparation)
+        slot.student, slot.host_state = student, None
 
-    def _prepare(self, seat: StudentSlot, student: Student, name: str) -> None:
-        """What a method trains on the frozen teacher beforehand: once for all seats, the same whoever asks first."""
+    def _prepare(self, slot: StudentSlot, student: Student, name: str) -> None:
+        """What a method trains on the frozen teacher beforehand: once for all slots, whichever comes first."""
         if name not in self._prepared:
             begun = time.perf_counter()
             with RandomState(0, self.workers.device):
-                state = student.method.prepare(self.supply.teacher_batches())
+                state = student.method.prepare(self.feed.preparation_batches())
             self._prepared[name] = (state, time.perf_counter() - begun)
-            seat.costs = replace(
-                seat.costs, shared_seconds=seat.costs.shared_seconds + self._prepared[name][1]
+            slot.costs = replace(
+                slot.costs, shared_seconds=slot.costs.shared_seconds + self._prepared[name][1]
             )
         state, seconds = self._prepared[name]
         student.method.use_prepared(state)
-        seat.costs = replace(seat.costs, teacher_seconds=seat.costs.teacher_seconds + seconds)
+        slot.costs = replace(slot.costs, teacher_seconds=slot.costs.teacher_seconds + seconds)
 
-    def _build(self, seat: StudentSlot) -> Student:
-        trial, peers = seat.trial, self.peers
-        recipe = trial.recipe.model_copy(update={"accumulate": trial.recipe.accumulate * seat.accumulate})
-        if self.division.of_students and recipe.norm == "sync":  # a whole batch has nobody to wait for
+    def _new_student(self, slot: StudentSlot) -> Student:
+        trial, together = slot.trial, self.student_workers
+        recipe = trial.recipe.model_copy(update={"accumulate": trial.recipe.accumulate * slot.accumulate})
+        if self.placement.is_partitioned and recipe.norm == "sync":  # one worker has the whole batch
             recipe = recipe.model_copy(update={"norm": "batch"})
         spec = StudentSpec(
             model=trial.student.name,
@@ -202,161 +201,167 @@ class CohortTrainer:
             method_config=trial.method_config,
             recipe=recipe,
             seed=trial.seed,
-            num_classes=self.supply.train.num_classes,
+            num_classes=self.feed.train.num_classes,
         )
-        return Student(spec, self.supply.info, device=peers.device, rank=peers.rank, reduce=peers.reduce)
+        return Student(
+            spec, self.feed.teacher_info, device=together.device, rank=together.rank, reduce=together.reduce
+        )
 
     def _advance(self, group: Sequence[StudentSlot], start: int, stop: int) -> None:
-        """Trains these seats together up to step `stop`; one batch and one teacher pass serve them all."""
-        batches = StudentBatches(self.supply, self.wave.stream_seed, start, stop)
-        watch = Timer(self.workers.device)
+        """Train these students together up to step `stop`, with one batch and one teacher pass a step for all."""
+        batches = student_batches(self.feed, self.wave.stream_seed, start, stop)
+        timer = Timer(self.workers.device)
         step = start
-        while step < stop and (needs := self.division.needs(_at(step, group))) is not None:
-            end = min(step + self.job.operation.round_steps, stop)
+        while step < stop and (needs := self.placement.needs(_at(step, group))) is not None:
+            end = min(step + self.round.steps, stop)
             for number in range(step, end):
-                self.attention.turn_to(None, number)
-                batch = batches.next(needs, watch)
-                with self.division.in_turn():
-                    self._step(_at(number, group), batch, watch)
-            step = end
-            self._end_round(_at(step, group), watch, step)
+                self.watchdog.move_to(None, number)
+                batch = batches.next(needs, timer)
+                with self.placement.in_turn():
+                    self._step(_at(number, group), batch, timer)
+            steps, step = end - step, end
+            self._end_round(_at(step, group), timer, step, steps)
 
-    def _step(self, seats: Sequence[StudentSlot], batch: Batch, watch: Timer) -> None:
-        """One step of each student. While its gradients travel between workers, the next one computes its own."""
-        travelling: list[tuple[StudentSlot, Student]] = []
-        for seat in seats:
-            if isinstance(seat.student, Student):
-                with self._place_of(seat, watch):
-                    seat.student.begin_step(batch)
-                travelling.append((seat, seat.student))
-            if len(travelling) > (0 if self.peers.alone else 1):
-                self._arrive(*travelling.pop(0), watch)
-        for seat, student in travelling:
-            self._arrive(seat, student, watch)
+    def _step(self, slots: Sequence[StudentSlot], batch: Batch, timer: Timer) -> None:
+        """One step of each student. While a student's gradients are reduced, the next one computes its own."""
+        reducing: list[tuple[StudentSlot, Student]] = []
+        for slot in slots:
+            if isinstance(slot.student, Student):
+                with self._accounted(slot, timer):
+                    slot.student.begin_step(batch)
+                reducing.append((slot, slot.student))
+            if len(reducing) > (0 if self.student_workers.is_alone else 1):
+                self._finish_step(*reducing.pop(0), timer)
+        for slot, student in reducing:
+            self._finish_step(slot, student, timer)
 
-    def _arrive(self, seat: StudentSlot, student: Student, watch: Timer) -> None:
-        with self._place_of(seat, watch):
+    def _finish_step(self, slot: StudentSlot, student: Student, timer: Timer) -> None:
+        with self._accounted(slot, timer):
             student.end_step()
-        seat.step = student.step
+        slot.step = student.step
 
     @contextmanager
-    def _place_of(self, seat: StudentSlot, watch: Timer) -> Iterator[None]:
-        """What happens inside is this seat's: its time, and its fault."""
-        self.attention.turn_to(seat.trial.trial_id, seat.step)
-        with watch.measure(seat.trial.trial_id):
+    def _accounted(self, slot: StudentSlot, timer: Timer) -> Iterator[None]:
+        """The time of the block, and a crash in it, are this slot's."""
+        self.watchdog.move_to(slot.trial.trial_id, slot.step)
+        with timer.measure(slot.trial.trial_id):
             yield
 
-    def _end_round(self, seated: Sequence[StudentSlot], watch: Timer, step: int) -> None:
-        """Settles costs, drops students that failed, tells the desk, and writes a checkpoint when one is due."""
-        seconds = watch.read()
-        sharers, saved = self.division.sharers, self.supply.take_saved()
+    def _end_round(self, slots: Sequence[StudentSlot], timer: Timer, step: int, steps: int) -> None:
+        """Account for costs, drop students that failed, send progress, and write a checkpoint if one is due."""
+        seconds = timer.read()
+        sharers, saved = self.placement.sharers, self.feed.take_saved_seconds()
         teacher, data = (sharers * seconds.pop(name, 0.0) for name in ("teacher", "data"))
-        fed = self.division.in_all(len(seated))
-        taught = self.division.in_all(sum(seat.needs_teacher for seat in seated))
-        beside = self.seating.present - 1  # whoever ran out of memory did so in this company
-        for seat in seated:
-            own = seconds.get(seat.trial.trial_id, 0.0)
-            needs = seat.needs_teacher
-            share = data / fed + (teacher / taught if needs else 0.0)
-            seat.costs = Costs(
-                student_seconds=seat.costs.student_seconds + own,
-                shared_seconds=seat.costs.shared_seconds + share,
-                teacher_seconds=seat.costs.teacher_seconds + (teacher + sharers * saved if needs else 0.0),
-                wall_seconds=time.time() - seat.started_at,
-                peak_memory_bytes=max(seat.costs.peak_memory_bytes, self.workers.peak_memory()),
+        trained = self.placement.total(len(slots))
+        taught = self.placement.total(sum(slot.needs_teacher for slot in slots))
+        neighbours = self.slots.on_device - 1  # of a student that ran out of memory
+        for slot in slots:
+            own = seconds.get(slot.trial.trial_id, 0.0)
+            needs = slot.needs_teacher
+            share = data / trained + (teacher / taught if needs else 0.0)
+            slot.costs = Costs(
+                student_seconds=slot.costs.student_seconds + own,
+                shared_seconds=slot.costs.shared_seconds + share,
+                teacher_seconds=slot.costs.teacher_seconds + (teacher + sharers * saved if needs else 0.0),
+                wall_seconds=time.time() - slot.started_at,
+                peak_memory_bytes=max(slot.costs.peak_memory_bytes, self.workers.peak_memory()),
             )
             try:
-                if isinstance(seat.student, Student):
-                    seat.student.check()
+                if isinstance(slot.student, Student):
+                    slot.student.check()
             except Exception as error:
-                self.reporter.fail_or_begin_anew(seat, error, beside)
-        self._exchange(step, "training")
+                self.reporter.fail_or_restart(slot, error, neighbours)
+        self._exchange(step, "training", steps)
 
-    def _exchange(self, step: int, activity: str) -> None:
-        """One word with the desk; every worker gets the same answer.
+    def _exchange(self, step: int, activity: str, steps: int = 0) -> None:
+        """Send progress to the coordinator; every worker gets the same answer.
+
+        Args:
+            step: where the students are.
+            activity: what they do, for the progress display.
+            steps: length of the round that ends here; 0 outside of training.
 
         Raises:
             StopRequestedError: the sweep wants the cohort to stop.
         """
-        seats = self.seating.training()
-        seconds = sum(seat.costs.student_seconds + seat.costs.shared_seconds for seat in seats)
-        count, spent = (self.division.in_all(n) for n in (len(seats), self.peers.world_size * seconds))
-        progress = Progress(self.wave.index, step, self.wave.steps, int(count), activity, spent)
+        slots = self.slots.training()
+        seconds = sum(slot.costs.student_seconds + slot.costs.shared_seconds for slot in slots)
+        world_size = self.student_workers.world_size
+        count, spent = (self.placement.total(n) for n in (len(slots), world_size * seconds))
+        progress = CohortProgress(self.wave.index, step, self.wave.steps, int(count), activity, spent)
 
-        def ask() -> tuple[bool, bool]:
-            return ray.get(self.job.desk.pulse.remote(progress)), self.checkpoints.due()
+        def ask() -> tuple[bool, bool, int]:
+            stop = self.job.channel.heartbeat(progress)
+            return stop, self.checkpoints.due(), self.round.next_steps(steps)
 
-        leave_off, due = self.workers.told(ask)
-        if leave_off or due:
+        stop, due, self.round.steps = self.workers.from_rank_0(ask)
+        if stop or due:
             self._checkpoint()
-        if leave_off:
+        if stop:
             raise StopRequestedError
 
-    def _score_all(self, seats: Sequence[StudentSlot], stop: int) -> None:
-        """Scores those that stand at `stop` and have not been scored there."""
-        waiting = [seat for seat in _at(stop, seats) if not seat.reported_at(stop)]
-        for number in range(self.division.most(len(waiting))):
+    def _score_all(self, slots: Sequence[StudentSlot], stop: int) -> None:
+        """Score those that are at `stop` and were not scored there."""
+        waiting = [slot for slot in _at(stop, slots) if not slot.was_reported(stop)]
+        for number in range(self.placement.most(len(waiting))):
             self._exchange(stop, "scoring")
-            with self.division.in_turn():
-                if number < len(waiting) and self.seating.enter([waiting[number]]):
+            with self.placement.in_turn():
+                if number < len(waiting) and self.slots.load([waiting[number]]):
                     self._score(waiting[number], stop)
 
-    def _score(self, seat: StudentSlot, stop: int) -> None:
-        """Evaluates a student that reached `stop` and reports; at the last step also on test, keeping its weights."""
-        assert seat.student is not None  # a seat that trains has a student
-        student = seat.student
+    def _score(self, slot: StudentSlot, stop: int) -> None:
+        """Score a student and report it; at the last step also on test, and keep its weights."""
+        assert slot.student is not None  # `load` has put it on the device
+        student = slot.student
         last = stop == self.wave.steps
-        self.attention.turn_to(seat.trial.trial_id, stop)
+        self.watchdog.move_to(slot.trial.trial_id, stop)
         student.average_buffers()
-        score = self.scorer.score(seat.trial, student, last=last)
+        score = self.evaluator.score(slot.trial, student, last=last)
         if isinstance(score, Exception):
-            self.reporter.fail(seat, score)
+            self.reporter.fail(slot, score)
             return
         raw, weighted = student.read_losses()
         report = Report(
-            trial_id=seat.trial.trial_id,
+            trial_id=slot.trial.trial_id,
             step=stop,
             status="ok" if last else None,
             tune_miou=score.tune_miou,
             test_miou=score.test_miou,
-            lr=seat.trial.recipe.lr * seat.trial.recipe.lr_factor(stop - 1),
+            lr=slot.trial.recipe.lr * slot.trial.recipe.lr_factor(stop - 1),
             terms_raw=raw,
             terms_weighted=weighted,
-            costs=replace(seat.costs, wall_seconds=time.time() - seat.started_at),
+            costs=replace(slot.costs, wall_seconds=time.time() - slot.started_at),
             checkpoint=score.weights,
-            remark=seat.remark,
-            started_at=seat.started_at,
+            remark=slot.remark,
+            started_at=slot.started_at,
             finished_at=time.time(),
         )
-        self.reporter.tell(seat, report)
+        self.reporter.report(slot, report)
 
     def _prune(self, rung: int) -> None:
-        """Waits for the decision at a rung and drops the students that do not go on."""
-        seats = self.seating.training()
-        names = [t for held in self.division.of_all([seat.trial.trial_id for seat in seats]) for t in held]
-        self.attention.rest()
+        """Wait for the decision at a rung and release the students that do not continue."""
+        slots = self.slots.training()
+        by_worker = self.placement.trials_by_worker([slot.trial.trial_id for slot in slots])
+        names = [trial_id for trial_ids in by_worker for trial_id in trial_ids]
+        self.watchdog.rest()
         kept: list[str] | None = None
         while kept is None and names:
-            kept = self.workers.told(partial(self._kept, rung, names))
+            kept = self.workers.from_rank_0(partial(self.job.channel.survivors, rung, names))
             if kept is None:
                 self._exchange(rung, "at a rung")
-        for seat in seats:
-            if kept is not None and seat.trial.trial_id not in kept:
-                seat.reports.append(replace(seat.reports[-1], status="pruned"))
-                seat.leave()
-
-    def _kept(self, rung: int, names: Sequence[str]) -> list[str] | None:
-        kept: list[str] | None = ray.get(self.job.desk.kept.remote(rung, names))
-        return kept
+        for slot in slots:
+            if kept is not None and slot.trial.trial_id not in kept:
+                slot.reports.append(replace(slot.reports[-1], status="pruned"))
+                slot.release()
 
     def _checkpoint(self) -> None:
-        self.attention.rest()
-        self.checkpoints.save({seat.trial.trial_id: seat.entry() for seat in self.seating.seats})
-        steps = self.division.in_all(sum(seat.step for seat in self.seating.seats))
+        self.watchdog.rest()
+        self.checkpoints.save({slot.trial.trial_id: slot.entry() for slot in self.slots.slots})
+        steps = self.placement.total(sum(slot.step for slot in self.slots.slots))
         position = (self.wave.index, int(steps))
-        self.attention.careful = self.workers.told(partial(self.attention.got_on, position))
+        self.watchdog.careful = self.workers.from_rank_0(partial(self.watchdog.checkpointed, position))
 
 
-def _at(step: int, seats: Sequence[StudentSlot]) -> list[StudentSlot]:
-    """Those that train and stand at this step."""
-    return [seat for seat in seats if not seat.ended and seat.step == step]
+def _at(step: int, slots: Sequence[StudentSlot]) -> list[StudentSlot]:
+    """The slots that are training and at this step."""
+    return [slot for slot in slots if not slot.ended and slot.step == step]

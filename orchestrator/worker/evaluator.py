@@ -1,4 +1,4 @@
-"""Scores a student the way everything is scored, and keeps what a final run leaves behind."""
+"""Scores students on the tune and test splits, and keeps weights and counts of final runs."""
 
 from __future__ import annotations
 
@@ -18,32 +18,16 @@ from distill.recipe import digest
 from distill.training import Student
 from orchestrator.ledger.row_builders import count_rows
 from orchestrator.ledger.tables import Ledger
-from orchestrator.planning.plan import Trial, trial_weights
-from orchestrator.worker.checkpoint_manager import keep_model
+from orchestrator.ledger.weights import save_student_model, trial_weights
+from orchestrator.planning.plan import Trial
+from orchestrator.protocol import CohortJob
 from orchestrator.worker.data_parallel import Workers
-from orchestrator.worker.main import CohortJob
-
-
-@dataclass
-class LoadedTeacher:
-    """A teacher in a student's seat: it is scored as every model is, and not trained."""
-
-    scored_model: TeacherNetwork
-
-    def average_buffers(self) -> None:
-        """Nothing to average: every worker has loaded the same."""
-
-    def read_losses(self) -> tuple[dict[str, float], dict[str, float]]:
-        """No losses."""
-        return {}, {}
-
-    def state_dict(self) -> None:
-        """Nothing to go on with: its weights lie in the run."""
+from orchestrator.worker.student_slot import LoadedTeacher
 
 
 @dataclass(frozen=True)
 class Score:
-    """mIoU on tune, and for a finished teacher or final run on test, with the path of its weights."""
+    """mIoU on tune. For a finished teacher or final run also mIoU on test and the path of its weights."""
 
     tune_miou: float
     test_miou: float | None
@@ -51,7 +35,14 @@ class Score:
 
 
 class Evaluator:
-    """A cohort's tune and test splits. Search reads tune only: the test split is opened by the first final run."""
+    """Evaluates the students of a cohort. Search reads tune only: the first final run opens the test split.
+
+    Args:
+        job: the cohort.
+        workers: the workers that train one student together; they share an evaluation.
+        ledger: the run's.
+        on_batch: called after each batch.
+    """
 
     def __init__(
         self, job: CohortJob, workers: Workers, ledger: Ledger, on_batch: Callable[[], None]
@@ -70,13 +61,13 @@ class Evaluator:
         return self._build("test")
 
     def score(self, trial: Trial, student: Student | LoadedTeacher, *, last: bool) -> Score | Exception:
-        """Evaluates a student on all workers; at the last step of a teacher or final run also on test, once.
+        """Evaluate a student on tune, and at the last step of a teacher or final run also on test.
 
         Returns:
-            Its score, or why it cannot be scored.
+            Its score, or the error that prevents one.
 
         Raises:
-            UsageError: the data are at fault.
+            UsageError: the data cannot be read.
         """
         keeps = last and trial.phase != "search"
         shares = self._workers.attempt(
@@ -89,14 +80,14 @@ class Evaluator:
             raise shares
         if isinstance(shares, Exception):
             return shares
-        counts = {split: merge_counts(self._workers.gathered(share)) for split, share in shares.items()}
+        counts = {split: merge_counts(self._workers.gather(share)) for split, share in shares.items()}
         if keeps:
             size = self._workers.attempt(
-                lambda: self._size(student.scored_model) if self._workers.leads else None
+                lambda: self._size(student.scored_model) if self._workers.is_rank_0 else None
             )
             if isinstance(size, Exception):
                 return size
-            if self._workers.leads:
+            if self._workers.is_rank_0:
                 self._keep(trial, student, counts, size)
         test = task_metrics(counts["test"]).miou if "test" in counts else None
         return Score(task_metrics(counts["tune"]).miou, test, trial_weights(trial) if keeps else None)
@@ -121,18 +112,20 @@ class Evaluator:
         counts: dict[str, Counts],
         size: tuple[str, dict[str, Any]] | None,
     ) -> None:
-        """Writes weights, per-image counts and the model's size; each is written once under a name of its own."""
+        """Write weights, counts per image and the model's size, each once under a name of its own."""
         if isinstance(student, Student):
-            keep_model(self._ledger, trial, student, self._test, licence_of(self._data))
+            save_student_model(self._ledger, trial, student, self._test, licence_of(self._data))
         if size is not None:
             name, row = size
             self._ledger.append("models", [row], name)
         for split, found in counts.items():
-            rows = count_rows(trial.trial_id, split, self._test.classes, found)
+            rows = count_rows(
+                trial.trial_id, split, found.image_index, found.tp, found.fp, found.fn, self._test.classes
+            )
             self._ledger.append("counts", rows, f"{trial.trial_id}-{split}")
 
     def _size(self, model: TeacherNetwork) -> tuple[str, dict[str, Any]] | None:
-        """Size and speed of a model on one test picture, with the row's name; None where they are known."""
+        """Row of a model's size and speed on one test picture, and the row's name; None if they were measured before."""
         height, width = self._test[0].image_hw3.shape[:2]
         made = vars(model.options) if isinstance(model, SegmentationModel) else model.description.network
         options = {key: made[key] for key in made if key not in ("name", "num_classes")}

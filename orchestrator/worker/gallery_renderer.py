@@ -9,10 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import ValidationError
 
 from distill.data import Sample, SegmentationDataset, build_dataset
 from distill.data.stream import normalise
@@ -28,14 +26,14 @@ from orchestrator.leaderboard.gallery_page import (
     IGNORED,
     METHOD_RIGHT,
     Drawing,
+    PairSection,
     Panel,
-    Room,
 )
-from orchestrator.leaderboard.gallery_pictures import Chosen, PairGallery
+from orchestrator.leaderboard.gallery_pictures import ChosenPicture, PairGallery
 from orchestrator.leaderboard.statistics import mean_iou
 from orchestrator.ledger.tables import Ledger
-from orchestrator.planning.config import SweepConfig
-from orchestrator.worker.checkpoint_manager import load_weights
+from orchestrator.ledger.weights import load_saved_model
+from orchestrator.planning.renamed import read_recorded_config
 
 Bytes = NDArray[np.uint8]
 _WHITE = (255, 255, 255)
@@ -47,7 +45,7 @@ _ENLARGED = 200
 class _Scene(NamedTuple):
     """A picture and its label maps, `H×W`."""
 
-    chosen: Chosen
+    chosen: ChosenPicture
     sample: Sample
     teacher_hw: Bytes
     alone_hw: Bytes
@@ -56,49 +54,46 @@ class _Scene(NamedTuple):
 
 @dataclass(frozen=True)
 class Predicted:
-    """An exhibit with all its predictions, at the pictures' own size."""
+    """A pair's gallery with all predictions, at the images' own size."""
 
-    exhibit: PairGallery
+    gallery: PairGallery
     dataset: SegmentationDataset
     scenes: tuple[_Scene, ...]
 
 
-def predict_exhibit(ledger: Ledger, exhibit: PairGallery, config_yaml: str) -> Predicted:
-    """Reads an exhibit's pictures and lets teacher, student alone and method predict them as they were scored.
+def predict_gallery(ledger: Ledger, gallery: PairGallery, config_yaml: str) -> Predicted:
+    """Predicts a gallery's images with the teacher, the student alone and the method, as they were scored.
 
     Raises:
         UsageError: the config cannot be read, or data or weights are not those that were scored.
         OSError: weights or pictures are missing.
     """
-    try:
-        config = SweepConfig.model_validate(yaml.safe_load(config_yaml))
-    except (ValidationError, yaml.YAMLError) as error:
-        raise UsageError("its config was written by another version of this program") from error
-    pair = next(pair for pair in config.pairs if pair.label == exhibit.pair.pair)
+    config = read_recorded_config(config_yaml)
+    pair = next(pair for pair in config.pairs if pair.label == gallery.pair.pair)
     recipe = config.recipes[pair.student.recipe]
     teachers = recipe if pair.teacher.recipe is None else config.recipes[pair.teacher.recipe]
     dataset = build_dataset(
-        config.data[pair.data], "test", protocol=config.protocol, copies=config.operation.copies
+        config.data[pair.data], "test", protocol=config.protocol, copies=config.operation.remote_copies
     )
-    samples = [dataset[chosen.picture] for chosen in exhibit.pictures]
+    samples = [dataset[chosen.picture] for chosen in gallery.pictures]
     device = "cuda" if config.compute.device == "cuda" and torch.cuda.is_available() else "cpu"
-    teacher_id = exhibit.method.teacher_id or exhibit.alone.teacher_id
+    teacher_id = gallery.method.teacher_id or gallery.alone.teacher_id
     maps = [
-        _predict(load_weights(ledger, path, pair.teacher.sha256, device), samples, scored, device)
+        _predict(load_saved_model(ledger, path, pair.teacher.sha256, device), samples, scored, device)
         for path, scored in (
             (f"teachers/{teacher_id}.safetensors", teachers),
-            (exhibit.alone.checkpoint, recipe),
-            (exhibit.method.checkpoint, recipe),
+            (gallery.alone.checkpoint, recipe),
+            (gallery.method.checkpoint, recipe),
         )
     ]
-    scenes = tuple(_Scene(*found) for found in zip(exhibit.pictures, samples, *maps, strict=True))
+    scenes = tuple(_Scene(*found) for found in zip(gallery.pictures, samples, *maps, strict=True))
     for scene in scenes:
         _check(scene, dataset.num_classes)
-    return Predicted(exhibit, dataset, scenes)
+    return Predicted(gallery, dataset, scenes)
 
 
-def draw_room(predicted: Predicted, longest: int) -> Room:
-    """The drawings of an exhibit, none of whose sides is longer than `longest` pixels."""
+def draw_section(predicted: Predicted, longest: int) -> PairSection:
+    """The drawings of a gallery; no side is longer than `longest` pixels."""
     dataset, scenes = predicted.dataset, predicted.scenes
     seen = np.unique(np.concatenate([m.ravel() for s in scenes for m in (s.sample.labels_hw, *s[2:])]))
     classes = [(dataset.classes[k], dataset.palette[k]) for k in seen if k < dataset.num_classes]
@@ -107,12 +102,12 @@ def draw_room(predicted: Predicted, longest: int) -> Room:
         Panel(
             s.chosen,
             s.sample.key,
-            tuple(_drawings(s, predicted.exhibit, dataset, longest)),
+            tuple(_drawings(s, predicted.gallery, dataset, longest)),
             small=max(s.sample.labels_hw.shape) < _ENLARGED,
         )
         for s in scenes
     )
-    return Room(predicted.exhibit, panels, (*classes, *ignored))
+    return PairSection(predicted.gallery, panels, (*classes, *ignored))
 
 
 def _predict(model: TeacherNetwork, samples: Sequence[Sample], scored: Recipe, device: str) -> list[Bytes]:
@@ -145,14 +140,14 @@ def _check(scene: _Scene, classes: int) -> None:
 
 
 def _drawings(
-    scene: _Scene, exhibit: PairGallery, dataset: SegmentationDataset, longest: int
+    scene: _Scene, gallery: PairGallery, dataset: SegmentationDataset, longest: int
 ) -> Iterator[Drawing]:
     yield Drawing("picture", "jpeg", _encoded(Image.fromarray(scene.sample.image_hw3), longest, "JPEG"))
     for caption, labels_hw in (
         ("label", scene.sample.labels_hw),
-        (f"teacher {exhibit.pair.teacher}", scene.teacher_hw),
+        (f"teacher {gallery.pair.teacher}", scene.teacher_hw),
         ("student alone", scene.alone_hw),
-        (exhibit.method.method, scene.method_hw),
+        (gallery.method.method, scene.method_hw),
     ):
         yield Drawing(caption, "png", _map(labels_hw, dataset.palette, longest))
     differences = _map(_differences(scene, dataset.num_classes), [c for _, c in DIFFERENCES], longest)

@@ -1,10 +1,14 @@
-"""What a cohort's workers divide among them: each batch, or the students. A student's numbers do not depend on which
-worker it lies on, so that may change whenever it pays."""
+"""Which worker of a cohort has which students. A student's numbers do not depend on it.
+
+With `compute.parallelism: batches` every worker has all students and a share of each batch (`ReplicatedStudents`). With
+`students` each student is on one worker, with whole batches (`PartitionedStudents`). Both have the same methods, so the
+training loop does not know which it has.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
@@ -19,14 +23,14 @@ T = TypeVar("T")
 
 
 class StudentMove(NamedTuple):
-    """A student that changes from one worker to another."""
+    """A student moves from one worker to another."""
 
     trial_id: str
-    giver: int
-    taker: int
+    source: int
+    target: int
 
 
-def evened_out(held: Sequence[Sequence[str]]) -> list[StudentMove]:
+def balancing_moves(held: Sequence[Sequence[str]]) -> list[StudentMove]:
     """The fewest moves after which no worker has two students more than another.
 
     Args:
@@ -35,106 +39,161 @@ def evened_out(held: Sequence[Sequence[str]]) -> list[StudentMove]:
     now = [list(trial_ids) for trial_ids in held]
     moves: list[StudentMove] = []
     while True:
-        giver = max(range(len(now)), key=lambda rank: (len(now[rank]), -rank))
-        taker = min(range(len(now)), key=lambda rank: (len(now[rank]), rank))
-        if len(now[giver]) - len(now[taker]) < 2:
+        source = max(range(len(now)), key=lambda rank: (len(now[rank]), -rank))
+        target = min(range(len(now)), key=lambda rank: (len(now[rank]), rank))
+        if len(now[source]) - len(now[target]) < 2:
             return moves
-        moves.append(StudentMove(now[giver].pop(), giver, taker))
-        now[taker].append(moves[-1].trial_id)
+        moves.append(StudentMove(now[source].pop(), source, target))
+        now[target].append(moves[-1].trial_id)
 
 
-def peers_of(workers: Workers, compute: ComputeConfig, cohort: Cohort) -> Workers:
-    """Those who train a student together: all of a cohort's workers, or this one by itself."""
+def workers_of_a_student(workers: Workers, compute: ComputeConfig, cohort: Cohort) -> Workers:
+    """The workers that train one student together: all of the cohort, or this one alone."""
     together = compute.workers_of_a_student(taught=cohort.teacher is not None)
-    return workers.by_itself() if together < workers.world_size else workers
+    return workers.alone_view() if together < workers.world_size else workers
 
 
-class StudentPlacement:
-    """A worker's part. Workers that divide students meet for every batch, which one of them has, and at rungs.
+class ReplicatedStudents:
+    """Every worker has all students. All know the same about them, so nothing is exchanged.
 
-    Where they divide batches, all have the same students and know the same of them: then they only agree.
-
-    Args:
-        workers: all of the cohort. peers: of `peers_of`.
-        attention: this worker's; waiting for another is no hang.
+    Attributes:
+        workers: the workers that train a student together.
+        is_partitioned: whether students are on one worker each.
+        sharers: number of workers that share a batch and a teacher pass, but not their students.
     """
 
-    def __init__(self, workers: Workers, peers: Workers, attention: Watchdog) -> None:
-        self.of_students = peers.alone and not workers.alone
-        self.sharers = workers.world_size // peers.world_size
-        """Workers that share a batch and a teacher pass, though not their students."""
-        self.peers = peers
-        self._workers = workers
-        self._attention = attention
+    is_partitioned = False
+    sharers = 1
 
-    def _of_each(self, value: T) -> list[T]:
-        """What each worker with students of its own has; one answer where all have the same."""
-        if not self.of_students:
-            return [value]
-        with self._attention.waiting():
-            return self._workers.gathered(value)
+    def __init__(self, workers: Workers) -> None:
+        self.workers = workers
 
-    def mine(self, seats: Sequence[StudentSlot]) -> list[StudentSlot]:
-        """This worker's of a wave: every so-many-th, as neighbours tend to cost the same. Rank 0 has what has ended, too."""
-        if not self.of_students:
-            return list(seats)
-        training = [seat for seat in seats if not seat.ended]
-        ended = [seat for seat in seats if seat.ended and self._workers.leads]
-        return ended + training[self._workers.rank :: self._workers.world_size]
+    def own(self, slots: Sequence[StudentSlot]) -> list[StudentSlot]:
+        """This worker's slots of a wave."""
+        return list(slots)
 
-    def in_all(self, number: float) -> float:
-        """The sum of what workers with students of their own have; what one has where all have the same."""
-        return math.fsum(self._of_each(number))
+    def total(self, number: float) -> float:
+        """Sum over workers of a number about their own students."""
+        return number
 
-    def of_all(self, trial_ids: Sequence[str]) -> list[list[str]]:
-        """The trials of each worker with students of its own; one list where all have the same."""
-        return self._of_each(list(trial_ids))
+    def trials_by_worker(self, trial_ids: Sequence[str]) -> list[list[str]]:
+        """The trials of each worker; one list if all have the same."""
+        return [list(trial_ids)]
 
     def most(self, number: int) -> int:
-        """The largest number that any worker has."""
-        return max(self._of_each(number))
+        """Largest value on any worker."""
+        return number
 
-    def earliest(self, seats: Sequence[StudentSlot]) -> int | None:
-        """The step at which the students that are furthest behind stand, on any worker; None where there are none.
+    def earliest_step(self, slots: Sequence[StudentSlot]) -> int | None:
+        """Smallest step of any worker's first slot; None if no worker has one."""
+        return slots[0].step if slots else None
 
-        Whose students stand elsewhere meanwhile does its part for the others' batches.
-        """
-        steps = self._of_each(seats[0].step if seats else None)
-        return min((step for step in steps if step is not None), default=None)
-
-    def needs(self, seats: Sequence[StudentSlot]) -> frozenset[str] | None:
-        """What the students of any worker look at, in the words of method cards; None where there are none."""
-        mine = frozenset[str]().union(*(seat.needs for seat in seats))
-        needs = [each for each in self._of_each(mine if seats else None) if each is not None]
-        return frozenset[str]().union(*needs) if needs else None
+    def needs(self, slots: Sequence[StudentSlot]) -> frozenset[str] | None:
+        """What the losses of any worker's students read, in the words of method cards; None without students."""
+        return _union(slot.needs for slot in slots) if slots else None
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
-        """Where care is needed, workers with students of their own go one after the other: the desk knows one place."""
-        turns = self.of_students and self._attention.careful
-        if turns:
-            self._wait_for(self._workers.rank)
+        """One worker after the other while positions are announced, as the coordinator knows one position."""
         yield
-        if turns:
-            self._wait_for(self._workers.world_size - self._workers.rank)
 
-    def _wait_for(self, turns: int) -> None:
-        self._attention.rest()
+    def rebalance(self, slots: DeviceSlots) -> None:
+        """Even out the number of students between workers."""
+
+
+class PartitionedStudents:
+    """Each student is on one worker. Workers meet for every batch, which one of them has, and at rungs.
+
+    Args:
+        all_workers: all workers of the cohort.
+        workers: this worker alone.
+        watchdog: this worker's; waiting for another worker is no hang.
+    """
+
+    is_partitioned = True
+
+    def __init__(self, all_workers: Workers, workers: Workers, watchdog: Watchdog) -> None:
+        self.workers = workers
+        self.sharers = all_workers.world_size
+        self._all = all_workers
+        self._watchdog = watchdog
+
+    def own(self, slots: Sequence[StudentSlot]) -> list[StudentSlot]:
+        """Every n-th slot, as neighbours tend to cost the same. Rank 0 also has those that have ended."""
+        training = [slot for slot in slots if not slot.ended]
+        ended = [slot for slot in slots if slot.ended and self._all.is_rank_0]
+        return ended + training[self._all.rank :: self._all.world_size]
+
+    def total(self, number: float) -> float:
+        """See `ReplicatedStudents.total`."""
+        return math.fsum(self._gather(number))
+
+    def trials_by_worker(self, trial_ids: Sequence[str]) -> list[list[str]]:
+        """See `ReplicatedStudents.trials_by_worker`."""
+        return self._gather(list(trial_ids))
+
+    def most(self, number: int) -> int:
+        """See `ReplicatedStudents.most`."""
+        return max(self._gather(number))
+
+    def earliest_step(self, slots: Sequence[StudentSlot]) -> int | None:
+        """See `ReplicatedStudents.earliest_step`. A rank with no students at this step still takes part in collectives."""
+        steps = self._gather(slots[0].step if slots else None)
+        return min((step for step in steps if step is not None), default=None)
+
+    def needs(self, slots: Sequence[StudentSlot]) -> frozenset[str] | None:
+        """See `ReplicatedStudents.needs`."""
+        own = _union(slot.needs for slot in slots) if slots else None
+        needs = [each for each in self._gather(own) if each is not None]
+        return _union(needs) if needs else None
+
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """See `ReplicatedStudents.in_turn`."""
+        careful = self._watchdog.careful
+        if careful:
+            self._wait_turns(self._all.rank)
+        yield
+        if careful:
+            self._wait_turns(self._all.world_size - self._all.rank)
+
+    def rebalance(self, slots: DeviceSlots) -> None:
+        """Move students, through the hosts, until no worker has two more than another."""
+        by_trial = {slot.trial.trial_id: slot for slot in slots.training()}
+        for move in balancing_moves(self.trials_by_worker(list(by_trial))):
+            if self._all.rank == move.source:
+                leaving = by_trial[move.trial_id]
+                leaving.move_to_host()
+                slots.slots.remove(leaving)
+                self._all.send_object(leaving, move.target)
+            elif self._all.rank == move.target:
+                slots.slots.append(self._all.receive_object(move.source))
+
+    def _gather(self, value: T) -> list[T]:
+        with self._watchdog.waiting():
+            return self._all.gather(value)
+
+    def _wait_turns(self, turns: int) -> None:
+        self._watchdog.rest()
         for _ in range(turns):
-            self._workers.gathered(None)
+            self._all.gather(None)
 
-    def even_out(self, seating: DeviceSlots) -> None:
-        """No worker has two students more than another from here on; theirs change hands on the host."""
-        if not self.of_students:
-            return
-        seats = {seat.trial.trial_id: seat for seat in seating.training()}
-        for move in evened_out(self.of_all(list(seats))):
-            if self._workers.rank == move.giver:
-                given = seats[move.trial_id]
-                given.wait_on_host()
-                seating.seats.remove(given)
-                self._workers.hand_over(given, move.giver, move.taker)
-            elif self._workers.rank == move.taker:
-                taken: StudentSlot | None = self._workers.hand_over(None, move.giver, move.taker)
-                assert taken is not None  # its giver calls this at the same time
-                seating.seats.append(taken)
+
+Placement = ReplicatedStudents | PartitionedStudents
+
+
+def place_students(all_workers: Workers, workers: Workers, watchdog: Watchdog) -> Placement:
+    """The placement of a cohort's students.
+
+    Args:
+        all_workers: all workers of the cohort.
+        workers: the workers that train one student together, from `workers_of_a_student`.
+        watchdog: this worker's.
+    """
+    if workers.world_size < all_workers.world_size:
+        return PartitionedStudents(all_workers, workers, watchdog)
+    return ReplicatedStudents(workers)
+
+
+def _union(needs: Iterable[frozenset[str]]) -> frozenset[str]:
+    return frozenset[str]().union(*needs)

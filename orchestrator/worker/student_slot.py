@@ -1,4 +1,4 @@
-"""One student's place in a wave, and what a checkpoint keeps of it."""
+"""One student of a wave: its training, its costs, its reports, and what a checkpoint has of it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,38 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_map
 
+from distill.models.teachers import TeacherNetwork
 from distill.training import State, Student
-from orchestrator.controller.cohort_channel import CrashVerdict
 from orchestrator.planning.plan import Trial
-from orchestrator.protocol import Costs, Report
-from orchestrator.worker.evaluator import LoadedTeacher
+from orchestrator.protocol import Costs, CrashVerdict, Report
 
 
-@dataclass(eq=False)  # a seat is itself, whatever it holds
+@dataclass
+class LoadedTeacher:
+    """A teacher that was loaded, in the place of a student: it is scored like one and not trained."""
+
+    scored_model: TeacherNetwork
+
+    def average_buffers(self) -> None:
+        """Nothing to average: every worker has loaded the same."""
+
+    def read_losses(self) -> tuple[dict[str, float], dict[str, float]]:
+        """No losses."""
+        return {}, {}
+
+    def state_dict(self) -> None:
+        """Nothing to resume: its weights are in the run."""
+
+
+@dataclass(eq=False)  # slots are compared by identity
 class StudentSlot:
-    """One student's place: its training, what it has cost, what it has told."""
+    """One student of a wave.
+
+    Attributes:
+        accumulate: factor on the recipe's `accumulate`, after the student ran out of memory.
+        alone: train with no other student on the device, after it ran out of memory beside others.
+        host_state: state of the student, on the host, while it is not on the device.
+    """
 
     trial: Trial
     student: Student | LoadedTeacher | None = None
@@ -29,26 +51,23 @@ class StudentSlot:
     reports: list[Report] = field(default_factory=list)
     started_at: float = field(default_factory=time.time)
     accumulate: int = 1
-    """By how much more the batch is divided than the recipe says, after the student ran out of memory."""
     remark: str | None = None
     alone: bool = False
-    """Whether it is trained with no other student on the device, after it ran out of memory beside others."""
-    waiting: State | None = None
-    """What the student needs to go on, on the host, while it is not on the device."""
+    host_state: State | None = None
 
-    def wait_on_host(self) -> None:
-        """Takes the student off the device; `waiting` is what it goes on from."""
+    def move_to_host(self) -> None:
+        """Take the student off the device; `host_state` is what it resumes from."""
         if isinstance(self.student, Student):
-            self.waiting = tree_map(_on_host, self.student.state_dict())
+            self.host_state = tree_map(_on_host, self.student.state_dict())
         self.student = None
 
-    def begin_anew(self, remark: str) -> None:
+    def restart(self, remark: str) -> None:
         """Back to step 0, with a student that is still to be built."""
-        self.student, self.waiting, self.step, self.remark = None, None, 0, remark
+        self.student, self.host_state, self.step, self.remark = None, None, 0, remark
 
-    def leave(self) -> None:
-        """The trial has ended: nothing of its student is needed any more."""
-        self.student = self.waiting = None
+    def release(self) -> None:
+        """The trial has ended: its student is needed no more."""
+        self.student = self.host_state = None
 
     @property
     def ended(self) -> bool:
@@ -65,18 +84,18 @@ class StudentSlot:
         """Whether this student's loss reads the teacher's output."""
         return "teacher" in self.needs
 
-    def reported_at(self, step: int) -> bool:
-        """Whether this step has been reported."""
+    def was_reported(self, step: int) -> bool:
+        """Whether there is a report of this step."""
         return any(report.step == step for report in self.reports)
 
     def step_of(self, error: Exception) -> int:
-        """Where it went wrong: the error may know, or the student."""
+        """The step at which an error happened: the error may know, or the student."""
         failed_at = self.student.failed_at if isinstance(self.student, Student) else None
         known: int | None = getattr(error, "step", failed_at)
         return self.step if known is None else known
 
     def entry(self) -> dict[str, Any]:
-        """What a checkpoint keeps: plain values and tensors."""
+        """Entry of this student in a checkpoint: plain values and tensors."""
         return {
             "step": self.step,
             "costs": asdict(self.costs),
@@ -85,17 +104,17 @@ class StudentSlot:
             "accumulate": self.accumulate,
             "remark": self.remark,
             "alone": self.alone,
-            "student": self.waiting if self.student is None else self.student.state_dict(),
+            "student": self.host_state if self.student is None else self.student.state_dict(),
         }
 
     @classmethod
     def restored(cls, trial: Trial, entry: Mapping[str, Any]) -> StudentSlot:
-        """The seat of `entry`; its student waits to be built."""
+        """The slot of a checkpoint's entry; its student is still to be built."""
         reports = [Report(**{**report, "costs": Costs(**report["costs"])}) for report in entry["reports"]]
         plain = {key: entry[key] for key in ("step", "started_at", "accumulate", "remark")}
         costs = Costs(**entry["costs"])
-        alone = entry.get("alone", False)  # older checkpoints do not say
-        return cls(trial, costs=costs, reports=reports, alone=alone, waiting=entry["student"], **plain)
+        alone = entry.get("alone", False)  # older checkpoints do not have it
+        return cls(trial, costs=costs, reports=reports, alone=alone, host_state=entry["student"], **plain)
 
 
 def _on_host(value: Any) -> Any:
@@ -103,12 +122,12 @@ def _on_host(value: Any) -> Any:
 
 
 class CrashVerdictError(RuntimeError):
-    """A trial that ended the worker it was trained in, more than once."""
+    """The trial ended its worker more than once."""
 
-    def __init__(self, blame: CrashVerdict) -> None:
-        self.step = blame.step
-        super().__init__(blame.reason)
-        self.add_note(blame.stack)
+    def __init__(self, verdict: CrashVerdict) -> None:
+        self.step = verdict.step
+        super().__init__(verdict.reason)
+        self.add_note(verdict.stack)
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -116,20 +135,20 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
-def explained(error: Exception) -> str:
-    """The error for the ledger; of a failed allocation with its figure and what to do."""
+def explain_error(error: Exception) -> str:
+    """Text of an error for the ledger. For a failed allocation: its size and what to do."""
     text = str(error) if isinstance(error, CrashVerdictError) else f"{type(error).__name__}: {error}"
     if not is_out_of_memory(error):
         return text
     found = re.search(r"tried to allocate ([\d.]+ ?\w+)", str(error), re.IGNORECASE)
-    figure = "" if found is None else f" (asked for {_readable(found[1])})"
+    size = "" if found is None else f" (asked for {_in_gib(found[1])})"
     return (
-        f"out of memory{figure}: lower recipe.batch_size, divide the batch by recipe.accumulate (or allow it where it is "
+        f"out of memory{size}: lower recipe.batch_size, divide the batch by recipe.accumulate (or allow it where it is "
         f"needed by recipe.accumulate_if_out_of_memory); {text}"
     )
 
 
-def _readable(amount: str) -> str:
-    """`1234567 bytes` in GiB; what has a unit already stays."""
+def _in_gib(amount: str) -> str:
+    """`1234567 bytes` in GiB; an amount that has another unit stays."""
     number, _, unit = amount.partition(" ")
     return f"{float(number) / 2**30:.3g} GiB" if unit.startswith("byte") else amount

@@ -1,4 +1,4 @@
-"""A cohort's frozen teacher in a worker: loaded once, asked once for each batch, or not even that."""
+"""The frozen teacher of a cohort in a worker: loaded once, run once for each batch, or read from the output cache."""
 
 from __future__ import annotations
 
@@ -16,17 +16,20 @@ from distill.models.teachers import TeacherNetwork
 from distill.teacher_output_cache import TeacherOutputCache
 from distill.training import teacher_output
 from orchestrator.ledger.tables import Ledger
-from orchestrator.planning.plan import Teacher, teacher_weights
-from orchestrator.worker.checkpoint_manager import load_weights
-from orchestrator.worker.main import CohortJob
+from orchestrator.ledger.weights import load_saved_model, teacher_weights
+from orchestrator.planning.plan import Teacher
+from orchestrator.protocol import CohortJob
 
 
 class TeacherForward:
-    """The teacher, on the worker's device; with `operation.teacher_outputs` what it said before is read.
+    """The teacher on the worker's device. With `operation.teacher_outputs` its earlier outputs are read from a disk cache.
 
     Args:
-        job: the cohort's work. teacher: the cohort's. ledger: the run's. device: the worker's.
-        loaded: the teacher, where this worker has it already; else it is loaded.
+        job: the cohort.
+        teacher: the cohort's.
+        ledger: the run's.
+        device: the worker's.
+        loaded: the teacher's network if this worker has it already.
     """
 
     def __init__(
@@ -39,21 +42,19 @@ class TeacherForward:
     ) -> None:
         path = teacher_weights(teacher)
         self._precision = job.cohort.recipe.precision
-        if loaded is None:
-            loaded = load_weights(ledger, path, teacher.sha256, device)
-        self._model = loaded
+        self._model = load_saved_model(ledger, path, teacher.sha256, device) if loaded is None else loaded
         self._model.eval().requires_grad_(False)
-        # Faster so on a CPU (docs/performance.md), whatever the recipe has for students. A program may count on its layout.
+        # Faster on a CPU (docs/performance.md), whatever the recipe says for students. A program may rely on its layout.
         channels_last = device.type == "cpu" and isinstance(self._model, SegmentationModel)
         if channels_last:
             self._model.to(memory_format=torch.channels_last)
         self._layout = torch.channels_last if job.cohort.recipe.channels_last else torch.contiguous_format
-        self._kept: TeacherOutputCache | None = None
-        choice = job.operation.teacher_outputs
-        if choice is not None:
-            self._kept = TeacherOutputCache(
-                Path(choice.folder).expanduser(),
-                int(choice.gigabytes * 10**9),
+        self._cache: TeacherOutputCache | None = None
+        settings = job.operation.teacher_outputs
+        if settings is not None:
+            self._cache = TeacherOutputCache(
+                Path(settings.folder).expanduser(),
+                int(settings.gigabytes * 10**9),
                 teacher=ledger.sha256(path),
                 precision=self._precision,
                 layout="channels last" if channels_last else "as it was loaded",
@@ -62,36 +63,37 @@ class TeacherForward:
 
     @property
     def info(self) -> ModelInfo:
-        """What a method may know of the teacher beforehand."""
+        """What a method may know of the teacher before training."""
         return self._model.info
 
-    def computed(self, images: Tensor) -> Output:
-        """What the teacher says of these pictures."""
+    def forward(self, images: Tensor) -> Output:
+        """The teacher's whole output for normalised images, `B×3×H×W`."""
         return teacher_output(self._model, images, self._precision)
 
     def maps(self, host: HostBatch, images: Tensor, needs: Set[str]) -> OutputMaps:
-        """The parts of the teacher's output for a batch that the methods read.
+        """The parts of the teacher's output for a batch that methods read, computed or from the cache.
 
         Args:
-            host: the batch as it came out of the stream. images: the same, as networks see it.
-            needs: which parts of the output the methods read.
+            host: the batch as the stream has it.
+            images: the same, normalised.
+            needs: parts of the output that methods read.
         """
         compute = partial(self._compute_maps, images, needs)
-        return compute() if self._kept is None else self._kept.maps(host, images, needs, compute)
+        return compute() if self._cache is None else self._cache.maps(host, images, needs, compute)
 
     def _compute_maps(self, images: Tensor, needs: Set[str]) -> OutputMaps:
-        """The maps in the memory layout of the students' own maps: losses over mixed layouts are slow."""
-        maps = self.computed(images).maps(needs)
+        """The maps in the memory format of the students' maps: losses of mixed formats are slow."""
+        maps = self.forward(images).maps(needs)
         return {part: [m.contiguous(memory_format=self._layout) for m in maps[part]] for part in maps}
 
-    def take_saved(self) -> float:
-        """Seconds of computing that reading has saved since the last time: alone a student would pay for them."""
-        if self._kept is None:
+    def take_saved_seconds(self) -> float:
+        """Seconds of teacher passes saved by the cache since the last call. A student alone would pay for them."""
+        if self._cache is None:
             return 0.0
-        saved, self._kept.saved_seconds = self._kept.saved_seconds, 0.0
+        saved, self._cache.saved_seconds = self._cache.saved_seconds, 0.0
         return saved
 
     def close(self) -> None:
-        """Waits until what is to be kept is written."""
-        if self._kept is not None:
-            self._kept.close()
+        """Write what is still to be cached."""
+        if self._cache is not None:
+            self._cache.close()

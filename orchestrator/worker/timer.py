@@ -11,7 +11,7 @@ import torch
 
 
 class Timer:
-    """Adds up time per name: wall-clock on a CPU, events on a GPU that are read once a round."""
+    """Adds up time by name: the wall clock on a CPU; on a GPU, events that are read once a round."""
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = device.type == "cuda"
@@ -20,7 +20,7 @@ class Timer:
 
     @contextmanager
     def measure(self, name: str) -> Iterator[None]:
-        """Adds what happens inside to `name`."""
+        """Add the time of the block to `name`."""
         if self._cuda:
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
             start.record()
@@ -33,7 +33,7 @@ class Timer:
         self._seconds[name] += time.perf_counter() - begun
 
     def read(self) -> dict[str, float]:
-        """Seconds by name since the last reading; waits for the device."""
+        """Seconds by name since the last call. Waits for the device."""
         if self._events:
             torch.cuda.synchronize()
             for name, start, end in self._events:

@@ -13,7 +13,7 @@ from distill.data import FolderConfig
 from distill.errors import UsageError
 from distill.evaluation import pixel_logits
 from distill.models import CheckpointMetadata, SegmentationModel, load_model, save_model
-from distill.predict import Options, predict
+from distill.predict import PredictOptions, predict
 from distill.recipe import SlidingWindow
 from distill.segmenter import load_segmenter
 from tests.distill.data.buckets import at, upload
@@ -51,7 +51,7 @@ def write(path: Path, height: int = 40, width: int = 56, seed: int = 0, **option
 
 
 def run(model: Path, output: Path, *pictures: Path | str, **options: object) -> int:
-    return predict(Options(model, tuple(map(str, pictures)), output, **options))  # type: ignore[arg-type]
+    return predict(PredictOptions(model, tuple(map(str, pictures)), output, **options))  # type: ignore[arg-type]
 
 
 def files(folder: Path) -> set[str]:

@@ -321,6 +321,7 @@ def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(SHARED)))
 def test_two_workers_with_half_the_batch_each_give_the_losses_of_one(halves: Path, number: int) -> None:
     """Over 20 steps, to 1e-4; also where padding gives the halves different numbers of valid pixels."""

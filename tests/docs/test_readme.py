@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests import ROOT
@@ -42,6 +43,7 @@ def test_the_sweep_file_for_pictures_of_ones_own_is_checked_and_planned(tmp_path
     assert "4 studies × 16 trials" in plan
 
 
+@pytest.mark.slow
 def test_a_method_of_ones_own_conforms_and_is_planned_beside_the_others(tmp_path: Path) -> None:
     method = snippet("python", "# my_method.py")
     assert len([line for line in method.splitlines() if line]) <= 30

@@ -18,8 +18,8 @@ from PIL import Image
 
 from distill.data import ScenesConfig, build_dataset
 from distill.segmenter import load_segmenter
-from orchestrator.gallery import write_gallery
 from orchestrator.ledger.tables import Ledger
+from orchestrator.worker.gallery_writer import write_gallery
 from tests import ROOT
 from tests.orchestrator.sweeps import descendants
 
@@ -86,7 +86,9 @@ def test_every_command_of_the_tour_runs_and_leaves_what_it_promises(steps: list[
     board = folder / "runs" / "smoke" / "leaderboard"
     assert "gallery.html" in next(step.said for step in steps if step.text.endswith("sweep smoke\n"))
     assert '<a href="gallery.html">' in (board / "leaderboard.html").read_text()
-    assert (folder / "sweep").read_text() == "False"  # pictures are predicted where torch is: by a crew
+    assert (
+        folder / "sweep"
+    ).read_text() == "False"  # pictures are predicted where torch is: by a worker group
     gallery = (board / "gallery.html").read_text()
     assert gallery.count("<figure>") == 2 * 3 * 6
     assert {path.name for path in (folder / "my-model").iterdir()} == {

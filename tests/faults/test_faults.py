@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -83,7 +84,7 @@ def test_trials_that_hang_die_raise_or_want_too_much_memory_fail_alone(
     document["search"] = {"trials": 1, "bracket": 1, "wave": 8, "rungs": [], "evaluations": 2}
     document["final"] = {"seeds": [1]}
     document["recipes"]["student"] |= {"steps": 24, "accumulate_if_out_of_memory": True}
-    document["operation"]["hang_seconds"] = 5
+    document["operation"]["step_timeout_seconds"] = 5
     source = tmp_path / "troubles.yaml"
     source.write_text(yaml.safe_dump(document))
     output = tmp_path / "run"
@@ -126,7 +127,8 @@ def test_students_for_which_the_device_has_no_room_together_are_trained_in_turn_
     assert sweep.process.returncode == 0, sweep.text()
     found = trials(output).query("phase == 'search'").fillna({"remark": ""})
     remarks = found.groupby("method").remark.apply(list)
-    assert {*remarks["crowded"]} == {"ran out of memory by step 12 beside 7 others; trained anew by itself"}
+    [remark] = {*remarks["crowded"]}
+    assert re.fullmatch("ran out of memory by step [0-9]+ beside 7 others; trained anew by itself", remark)
     assert {method for method, told in remarks.items() if any(told)} == {"crowded"}
     assert losses_of(output, ["search"]) == losses_by_hand(source, output, ["search"])
 

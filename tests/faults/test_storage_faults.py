@@ -34,6 +34,7 @@ def row(number: int) -> list[dict[str, object]]:
     return [{"trial_id": f"t{number}", "step": step, "loss_total": float(number)} for step in range(3)]
 
 
+@pytest.mark.slow
 def test_a_ledger_on_a_store_that_stumbles_holds_what_was_written_and_a_reader_sees_whole_rows(
     s3_server: str,
 ) -> None:

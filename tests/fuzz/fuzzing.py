@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from distill.errors import UsageError, is_plain
+from tests import examples as quick_or_all
 
 LONG = int(os.environ.get("FUZZ_EXAMPLES", "0"))
 TRIED: Counter[str] = Counter()
@@ -36,7 +37,7 @@ def fuzz(
         health = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large,
                   HealthCheck.large_base_example, HealthCheck.filter_too_much]  # fmt: skip
         profile = settings(
-            max_examples=LONG or examples,
+            max_examples=LONG or quick_or_all(examples),
             derandomize=not LONG,
             database=None,
             deadline=None,

@@ -13,7 +13,7 @@ import yaml
 from hypothesis import strategies as st
 
 from distill.data.__main__ import main as data_main
-from orchestrator.sweep import Options, command
+from orchestrator.sweep import SweepOptions, command
 from tests.fuzz.fuzzing import damaged, exits, fingerprint, fuzz, text, value
 
 DOCUMENT: dict[str, Any] = {
@@ -133,7 +133,7 @@ def dry_run(folder: Path, data: bytes, overrides: list[str] | None = None) -> No
     file = folder / "sweep.yaml"
     file.write_bytes(data)
     before = fingerprint(folder)
-    options = Options(
+    options = SweepOptions(
         source=str(file), set=overrides or [], output=str(folder / "out"), dry_run=True, json=True
     )
     exits("sweep files" if overrides is None else "--set", lambda: command(options))
@@ -143,7 +143,8 @@ def dry_run(folder: Path, data: bytes, overrides: list[str] | None = None) -> No
 def test_the_document_that_is_changed_is_sound(folder: Path) -> None:
     (folder / "sweep.yaml").write_text(VALID)
     assert (
-        exits("sweep files", lambda: command(Options(source=str(folder / "sweep.yaml"), dry_run=True))) == 0
+        exits("sweep files", lambda: command(SweepOptions(source=str(folder / "sweep.yaml"), dry_run=True)))
+        == 0
     )
 
 

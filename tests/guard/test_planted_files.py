@@ -21,12 +21,14 @@ from distill.models import build_model, load_model
 from distill.models.teachers import load_teacher, read_teacher
 from distill.teacher_source import RunSource, TorchvisionSource, TransformersSource
 from orchestrator import show
-from orchestrator.controller.run_state import claim, refuse_if_held
+from orchestrator.console.exit_codes import USAGE
 from orchestrator.leaderboard import __main__ as leaderboard
+from orchestrator.ledger.folder_lock import refuse_if_held
+from orchestrator.ledger.run_folder import claim_run_folder
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.loader import load_sweep
 from orchestrator.planning.plan import make_plan
-from orchestrator.sweep import USAGE, Options, command
+from orchestrator.sweep import SweepOptions, command
 from orchestrator.worker.checkpoint_manager import CheckpointManager
 from tests import ROOT
 
@@ -132,10 +134,10 @@ def test_a_pickle_is_executed_from_no_file_of_a_data_set(name: str, mark: Path, 
 class Alone:
     """What checkpoints ask of the workers, of one without others."""
 
-    rank, world_size, leads = 0, 1, True
+    rank, world_size, is_rank_0 = 0, 1, True
     device = torch.device("cpu")
 
-    def told(self, ask: Callable[[], object]) -> object:
+    def from_rank_0(self, ask: Callable[[], object]) -> object:
         return ask()
 
 
@@ -148,7 +150,7 @@ def test_a_pickle_is_executed_from_no_checkpoint_of_a_strangers_run(mark: Path, 
         ledger.write_bytes(f"{folder}/manifest.json", json.dumps(manifest).encode())
         checkpoints = CheckpointManager(ledger, "c", Alone(), 2, 1.0)  # type: ignore[arg-type]
         with pytest.raises(UsageError, match=r"cannot be read: .*; delete this checkpoint"):
-            checkpoints.turn_to(0, of_all=False)
+            checkpoints.restore(0, all_workers=False)
         assert not mark.exists()
 
 
@@ -164,7 +166,7 @@ def test_a_pickle_or_any_other_bytes_in_a_strangers_run_end_in_a_sentence(
         ledger.write_bytes("tables/models/none", b"")
         ledger.write_bytes(name, data)
         if name.endswith(".json"):
-            assert command(Options(source="smoke", output=str(run))) == USAGE
+            assert command(SweepOptions(source="smoke", output=str(run))) == USAGE
         for main, arguments in (
             (show.main, [str(run)]),
             (leaderboard.main, [str(run), "--output", str(tmp_path / "b")]),
@@ -218,7 +220,7 @@ def test_no_source_file_unpickles_or_runs_text() -> None:
     assert len(files) > 100
     found = [call for path in files for call in unsafe_calls(path)]
     # What is asked of a node is sent there by value; nothing is read by it.
-    assert [call for call in found if not re.fullmatch(r"readiness\.py:\d+: cloudpickle", call)] == []
+    assert [call for call in found if not re.fullmatch(r"preflight\.py:\d+: cloudpickle", call)] == []
 
 
 def test_an_unsafe_call_would_be_found(tmp_path: Path) -> None:
@@ -283,9 +285,9 @@ def test_a_run_may_lie_behind_a_link_and_link_within_itself(tmp_path: Path) -> N
 def test_a_sweep_into_a_run_with_a_link_out_of_it_is_refused_before_it_starts(
     folder: str, fresh: bool, tmp_path: Path, outside: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    claim(Ledger(tmp_path / "run"), make_plan(load_sweep("smoke")), fresh=False)
+    claim_run_folder(Ledger(tmp_path / "run"), make_plan(load_sweep("smoke")), fresh=False)
     (tmp_path / "run" / folder).symlink_to(outside)
-    assert command(Options(source="smoke", output=str(tmp_path / "run"), fresh=fresh)) == USAGE
+    assert command(SweepOptions(source="smoke", output=str(tmp_path / "run"), fresh=fresh)) == USAGE
     assert "must lie in the run's folder; remove the link" in capsys.readouterr().err
     assert [file.name for file in outside.iterdir()] == ["thesis.txt"]
 

@@ -22,7 +22,7 @@ from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.loader import load_sweep
 from orchestrator.planning.plan import Cohort, Plan, Trial, Wave, bracket_trials, make_plan
 from orchestrator.planning.sampler import Scored
-from orchestrator.worker.main import CohortJob
+from orchestrator.protocol import CohortJob
 from orchestrator.worker.teacher_forward import TeacherForward
 from tests.orchestrator.sweeps import curves, trials
 

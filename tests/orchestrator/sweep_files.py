@@ -32,7 +32,7 @@ def tiny_sweep(**changes: Any) -> SweepConfig:
         "methods": ["student", "kd", "heteroakd"],
         "search": {"trials": 4, "bracket": 4, "wave": 12, "rungs": [0.25, 0.5]},
         "final": {"seeds": [1, 2]},
-        "operation": {"round_steps": 2},
+        "operation": {"round_seconds": 0.05},
     }  # fmt: skip
     for key, value in changes.items():
         node = document

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestrator.sweep import USAGE, Options, command
+from orchestrator.console.exit_codes import USAGE
+from orchestrator.sweep import SweepOptions, command
 from tests.distill.data.trees import write_cityscapes_tree
 from tests.orchestrator.sweeps import run
 
@@ -37,7 +38,7 @@ def refuse(capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str = SWEEP
     file.write_text(text)
     before = sorted(str(p) for p in tmp_path.rglob("*"))
     options.setdefault("output", str(tmp_path / "out"))
-    assert command(Options(source=str(options.pop("source", file)), **options)) == USAGE  # type: ignore[arg-type]
+    assert command(SweepOptions(source=str(options.pop("source", file)), **options)) == USAGE  # type: ignore[arg-type]
     assert sorted(str(p) for p in tmp_path.rglob("*")) == before
     message = capsys.readouterr().err
     assert "Traceback" not in message
@@ -172,13 +173,13 @@ def test_a_label_value_outside_the_map_is_named_with_its_file(
 def test_a_folder_with_another_plan_is_refused_with_what_differs(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    from orchestrator.controller.run_state import claim
+    from orchestrator.ledger.run_folder import claim_run_folder
     from orchestrator.ledger.tables import Ledger
     from orchestrator.planning.loader import load_sweep
     from orchestrator.planning.plan import make_plan
 
     (tmp_path / "old.yaml").write_text(SWEEP)
-    claim(Ledger(tmp_path / "out"), make_plan(load_sweep(str(tmp_path / "old.yaml"))), fresh=False)
+    claim_run_folder(Ledger(tmp_path / "out"), make_plan(load_sweep(str(tmp_path / "old.yaml"))), fresh=False)
     message = refuse(capsys, tmp_path, SWEEP.replace("lr: 0.01", "lr: 0.02"))
     assert "recipes.short.lr: there 0.01, here 0.02" in message
     assert "--fresh" in message
@@ -201,7 +202,7 @@ def test_a_run_that_another_command_holds_says_who_and_a_dead_ones_lock_is_taken
     import time
 
     from distill.errors import UsageError
-    from orchestrator.controller.run_state import held
+    from orchestrator.ledger.folder_lock import hold_run_folder
     from orchestrator.ledger.tables import Ledger
 
     ledger = Ledger(tmp_path)
@@ -209,11 +210,11 @@ def test_a_run_that_another_command_holds_says_who_and_a_dead_ones_lock_is_taken
     lock = {"host": socket.gethostname(), "pid": other.pid, "renewed": time.time()}
     (tmp_path / "lock.json").write_text(json.dumps(lock))
     try:
-        with pytest.raises(UsageError, match=f"held by process {other.pid}"), held(ledger):
+        with pytest.raises(UsageError, match=f"held by process {other.pid}"), hold_run_folder(ledger):
             pass
     finally:
         other.kill()
         other.wait()
-    with held(ledger):
+    with hold_run_folder(ledger):
         assert json.loads((tmp_path / "lock.json").read_text())["pid"] == os.getpid()
     assert not (tmp_path / "lock.json").exists()

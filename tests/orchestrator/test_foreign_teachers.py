@@ -15,11 +15,12 @@ from distill.data import ScenesConfig, build_dataset
 from distill.data.config import AugmentationConfig
 from distill.data.stream import normalise, stream
 from distill.methods.pixels import cross_entropy
+from orchestrator.console.exit_codes import DONE, USAGE
 from orchestrator.console.summary import outcome
 from orchestrator.controller.run_state import Run
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.plan import make_plan
-from orchestrator.sweep import DONE, USAGE, Options, command
+from orchestrator.sweep import SweepOptions, command
 from tests.distill.models.foreign_models import Plain, export, upernet
 from tests.orchestrator.sweep_files import tiny_sweep
 from tests.orchestrator.sweeps import run
@@ -174,7 +175,7 @@ def test_a_teacher_that_does_not_fit_is_refused_before_anything_runs(
     content = document(hub_folder, program)
     content["pairs"][pair]["teacher"].update(change)
     source = write(tmp_path, content)
-    assert command(Options(source=str(source), output=str(tmp_path / "run"))) == USAGE
+    assert command(SweepOptions(source=str(source), output=str(tmp_path / "run"))) == USAGE
     assert expected in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
@@ -183,5 +184,5 @@ def test_a_plan_says_which_teachers_its_cost_leaves_out(
     hub_folder: Path, program: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = write(tmp_path, document(hub_folder, program))
-    assert command(Options(source=str(source), dry_run=True)) == DONE
+    assert command(SweepOptions(source=str(source), dry_run=True)) == DONE
     assert "not in it: passes of plain-program, upernet-of-the-hub" in capsys.readouterr().out

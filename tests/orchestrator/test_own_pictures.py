@@ -81,7 +81,7 @@ def test_a_sweep_with_pictures_and_results_in_a_bucket_fetches_every_file_once_a
             "methods": ["student", "kd"],
             "search": {"trials": 0},
             "final": {"seeds": [1]},
-            "operation": {"copies": {"folder": str(tmp_path / "copies"), "gigabytes": 0.1}},
+            "operation": {"remote_copies": {"folder": str(tmp_path / "copies"), "gigabytes": 0.1}},
         }
         file = tmp_path / "far.yaml"
         file.write_text(yaml.safe_dump(document))

@@ -75,7 +75,7 @@ def test_a_sweep_stopped_by_ctrl_c_in_the_search_ends_as_one_that_ran_through(
     assert sweep.finish() == 130, sweep.text()
     assert counted(folder, phase="search", status="ok") < 2
     assert not (folder / "lock.json").exists()
-    again = Sweep(SMALL, folder, "--set", "operation.seats=1")
+    again = Sweep(SMALL, folder, "--set", "operation.students_on_device=1")
     assert losing_tunes_process(again) == 2, again.text()
     assert again.finish() == 0, again.text()
     assert_equal_runs(folder, undisturbed)
@@ -163,8 +163,8 @@ def test_a_budget_that_is_used_up_on_the_way_ends_the_sweep_in_order_and_more_of
 
 def test_a_dry_run_prints_a_plan_and_imports_neither_torch_nor_ray() -> None:
     code = (
-        "import sys; from orchestrator.sweep import Options, command; "
-        "code = command(Options(source='smoke', dry_run=True, json=True)); "
+        "import sys; from orchestrator.sweep import SweepOptions, command; "
+        "code = command(SweepOptions(source='smoke', dry_run=True, json=True)); "
         "assert not {'torch', 'ray', 'timm'} & set(sys.modules), 'heavy import'; sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

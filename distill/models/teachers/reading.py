@@ -236,7 +236,7 @@ def _weights_file(folder: Path) -> Path:
 def _normalisation(folder: Path) -> tuple[Triple, Triple]:
     """Mean and standard deviation in the model's preprocessor config; ImageNet's by default."""
     path = folder / "preprocessor_config.json"
-    said = json.loads(path.read_text()) if path.is_file() else {}
+    said = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     mean, std = said.get("image_mean", CheckpointMetadata.mean), said.get("image_std", CheckpointMetadata.std)
     values = tuple(map(float, mean)), tuple(map(float, std))
     if not all(len(triple) == 3 and all(map(math.isfinite, triple)) for triple in values):

@@ -180,6 +180,7 @@ def test_what_was_longest_unused_makes_room(tmp_path: Path) -> None:
     assert [path.stem for path in kept(copies.config)] == [names[0], *names[2:]]
 
 
+@pytest.mark.slow
 def test_two_processes_of_a_node_fetch_a_picture_once(
     s3_server: str, tmp_path: Path, copies: RemoteCopiesConfig
 ) -> None:
@@ -299,7 +300,9 @@ def test_a_folder_or_picture_that_is_missing_is_named_with_what_lies_beside_it(
 def test_a_folder_that_cannot_hold_copies_is_a_sentence(s3_server: str, tmp_path: Path) -> None:
     address = upload(s3_server, write_folder_tree(tmp_path / "tree"))
     dataset = build_dataset(mine(address), "test", copies=RemoteCopiesConfig(folder="/proc/nothing"))
-    with pytest.raises(UsageError, match=r"cannot be stored in /proc/nothing .*set operation.copies.folder"):
+    with pytest.raises(
+        UsageError, match=r"cannot be stored in /proc/nothing .*set operation.remote_copies.folder"
+    ):
         dataset[0]
 
 
@@ -309,14 +312,14 @@ def test_the_check_keeps_copies_where_the_sweep_file_says(
     address = upload(s3_server, write_folder_tree(tmp_path / "tree"))
     data = {"data": {"mine": {"kind": "folder", "root": address, "classes": "classes.csv"}}}
     file = tmp_path / "sweep.yaml"
-    file.write_text(yaml.safe_dump({**data, "operation": {"copies": {"folder": copies.folder}}}))
+    file.write_text(yaml.safe_dump({**data, "operation": {"remote_copies": {"folder": copies.folder}}}))
     assert main(["check", str(file), "--full"]) == 0
     assert len(kept(copies)) == PICTURES
     assert not home.exists()
-    file.write_text(yaml.safe_dump({**data, "operation": {"copies": {"foldr": copies.folder}}}))
+    file.write_text(yaml.safe_dump({**data, "operation": {"remote_copies": {"foldr": copies.folder}}}))
     assert main(["check", str(file)]) == 2
     assert (
-        "operation.copies.foldr: Extra inputs are not permitted; did you mean folder?"
+        "operation.remote_copies.foldr: Extra inputs are not permitted; did you mean folder?"
         in capsys.readouterr().err
     )
     file.write_text(yaml.safe_dump(data))
@@ -330,7 +333,7 @@ def test_neither_address_nor_folder_of_copies_is_part_of_a_trial(tmp_path: Path)
             "smoke",
             [
                 f"data.scenes={{kind: camvid, root: '{root}'}}",
-                f"operation.copies={{folder: '{folder}', gigabytes: 1}}",
+                f"operation.remote_copies={{folder: '{folder}', gigabytes: 1}}",
             ],
         )
 

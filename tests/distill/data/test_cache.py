@@ -65,6 +65,7 @@ def test_batches_are_the_same_bytes_whatever_of_them_is_cached(
     assert_same(draw(root, cache, 2, start_step=4), plain[4:])
 
 
+@pytest.mark.slow
 def test_several_processes_fill_one_cache_up_to_its_limit(root: Path, tmp_path: Path) -> None:
     cache = PictureCache(tmp_path / "cache", 5 * PICTURE + PICTURE // 2)
     assert_same(draw(root, cache, 6, loader_workers=2), draw(root, None, 6))

@@ -10,10 +10,10 @@ import pytest
 import timm
 import torch
 
-from distill.catalogue.entries import CATALOGUE
 from distill.catalogue.head_costs import heads_with_cost
 from distill.catalogue.reader import check_model_name, load_catalogue, model_cost
 from distill.catalogue.survey import survey_backbone, survey_heads, survey_methods, versions
+from distill.catalogue_entries import CATALOGUE
 from distill.errors import UsageError
 from distill.methods import list_methods, method_class
 from distill.models import ModelOptions, build_model, list_heads

@@ -78,6 +78,7 @@ def test_every_parameter_learns(head: str) -> None:
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["deeplabv3plus", "segformer"])
 def test_compiled_models_give_the_same_outputs(head: str) -> None:
     model = build(f"{head}-test_resnet").eval()
@@ -100,6 +101,7 @@ class _Logits(torch.nn.Module):
         return logits
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")),
     reason="the extra `onnx` is not installed",

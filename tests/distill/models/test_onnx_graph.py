@@ -39,6 +39,7 @@ def exported(name: str, folder: Path, **options: object) -> tuple[Segmenter, Seg
     return load_segmenter(folder / "model.safetensors"), load_segmenter(folder / "model.onnx"), graph.sizes
 
 
+@pytest.mark.slow
 def test_a_graph_gives_the_models_classes_at_sizes_it_was_not_traced_with(tmp_path: Path) -> None:
     by_torch, by_onnx, sizes = exported("segformer-mit_b0", tmp_path)
     assert sizes == "any"
@@ -57,6 +58,7 @@ def test_a_graph_gives_the_models_classes_at_sizes_it_was_not_traced_with(tmp_pa
     assert (classes[0] == by_torch.labels(picture(40, 56))).mean() > 0.999
 
 
+@pytest.mark.slow
 def test_a_head_that_bakes_sizes_in_makes_a_graph_of_one_size_that_says_so(tmp_path: Path) -> None:
     by_torch, by_onnx, sizes = exported("pspnet-test_resnet", tmp_path, norm="sync")
     assert sizes == "64×64"
@@ -65,6 +67,7 @@ def test_a_head_that_bakes_sizes_in_makes_a_graph_of_one_size_that_says_so(tmp_p
         by_onnx.labels(picture(100, 64))
 
 
+@pytest.mark.slow
 def test_a_model_that_onnx_cannot_say_is_refused_with_the_reason_and_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match=r"'segformer-test_vit_relpos' cannot be written as ONNX: .*--no-onnx"

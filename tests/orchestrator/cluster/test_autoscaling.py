@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster.autoscaling import grown
+from orchestrator.cluster.autoscaling import scale_up
 from orchestrator.cluster.session import ClusterResources
 from orchestrator.planning.config import ComputeConfig, OperationConfig
 from tests.orchestrator import ray_nodes
@@ -20,10 +20,10 @@ JOIN = """
 import sys
 from orchestrator.cluster.session import ray_session
 from orchestrator.planning.config import ComputeConfig, OperationConfig
-from orchestrator.cluster.autoscaling import grown
+from orchestrator.cluster.autoscaling import scale_up
 with ray_session(sys.argv[1], OperationConfig(), verbose=False) as now:
     print("before", now.cpus, flush=True)
-    now = grown(now, ComputeConfig(), OperationConfig(wait_minutes=3))
+    now = scale_up(now, ComputeConfig(), OperationConfig(wait_minutes=3))
     print("after", now.cpus, now.cohorts_at_once(ComputeConfig(), OperationConfig()), flush=True)
 """
 
@@ -79,5 +79,5 @@ def test_an_autoscaling_cluster_grows_until_a_cohort_fits(autoscaling: tuple[str
 def test_a_cluster_that_is_large_enough_or_need_not_be_waited_for_is_taken_as_it_is() -> None:
     large, small = ClusterResources(((4, 0), (4, 0))), ClusterResources(((1, 0),))
     wait = OperationConfig(wait_minutes=5)
-    assert grown(large, ComputeConfig(workers=4), wait) is large
-    assert grown(small, ComputeConfig(workers=4), OperationConfig()) is small
+    assert scale_up(large, ComputeConfig(workers=4), wait) is large
+    assert scale_up(small, ComputeConfig(workers=4), OperationConfig()) is small

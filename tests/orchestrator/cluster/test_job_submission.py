@@ -23,11 +23,12 @@ from orchestrator.cluster import job_submission as submission
 from orchestrator.cluster import node_probe as probe
 from orchestrator.cluster.job_submission import arguments_of, stage
 from orchestrator.cluster.provenance import LIBRARIES, commit_of_this_code
-from orchestrator.controller.run_state import held, holder_of
+from orchestrator.console.exit_codes import USAGE
+from orchestrator.ledger.folder_lock import hold_run_folder, holder_of
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.loader import load_sweep
 from orchestrator.planning.plan import make_plan
-from orchestrator.sweep import USAGE, Options, command
+from orchestrator.sweep import SweepOptions, command
 from tests.distill.data.buckets import S3_ENVIRONMENT, at
 from tests.orchestrator import ray_nodes
 from tests.orchestrator.ray_nodes import free_port
@@ -158,16 +159,16 @@ def test_a_job_without_the_clusters_token_is_refused_with_the_remedy(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (Options(source="smoke", address="ray://head:10001"), "--address job:http://HOST:8265"),
-        (Options(source="smoke", address="job:http://127.0.0.1:1"), "--output is not given"),
+        (SweepOptions(source="smoke", address="ray://head:10001"), "--address job:http://HOST:8265"),
+        (SweepOptions(source="smoke", address="job:http://127.0.0.1:1"), "--output is not given"),
         (
-            Options(source="smoke", address="job", output="runs/mine"),
+            SweepOptions(source="smoke", address="job", output="runs/mine"),
             "--output is runs/mine.*s3://bucket/run",
         ),
     ],
 )
 def test_an_address_that_cannot_work_says_what_to_type_instead(
-    options: Options, said: str, capsys: pytest.CaptureFixture[str]
+    options: SweepOptions, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command(options) == USAGE
     assert re.search(said, capsys.readouterr().err, re.DOTALL)
@@ -205,25 +206,25 @@ def needs(ledger: Ledger, **changes: object) -> dict[str, object]:
 
 
 def test_a_node_that_has_everything_lacks_nothing(tmp_path: Path) -> None:
-    with held(ledger := Ledger(tmp_path)):
-        assert probe.look(needs(ledger)) == []
+    with hold_run_folder(ledger := Ledger(tmp_path)):
+        assert probe.probe_node(needs(ledger)) == []
 
 
 def test_versions_code_data_and_folder_are_each_named_when_they_differ(tmp_path: Path) -> None:
-    with held(ledger := Ledger(tmp_path)):
+    with hold_run_folder(ledger := Ledger(tmp_path)):
         changed = needs(
             ledger, versions={"numpy": "0.1", "nowhere": "2"}, code="another", readable=("/no/such/root",),
         )  # fmt: skip
-        found = "\n".join(probe.look(changed))
+        found = "\n".join(probe.probe_node(changed))
         assert "the sweep has 0.1; pip install --constraint constraints.txt" in found
         assert "nowhere is not installed, the sweep has 2" in found
         assert "another version of our code" in found
         assert "/no/such/root cannot be read; copy it there" in found
-        [elsewhere] = probe.look(needs(ledger, output=str(tmp_path / "elsewhere")))
+        [elsewhere] = probe.probe_node(needs(ledger, output=str(tmp_path / "elsewhere")))
         assert "is not the sweep's; give --output a folder that all nodes share" in elsewhere
-        [another] = probe.look(needs(ledger, holder={"host": "someone", "pid": 1}))
+        [another] = probe.probe_node(needs(ledger, holder={"host": "someone", "pid": 1}))
         assert "is another one" in another
-        assert probe.look(needs(ledger, output="/elsewhere", readable=("/none",), trains=False)) == []
+        assert probe.probe_node(needs(ledger, output="/elsewhere", readable=("/none",), trains=False)) == []
 
 
 def test_a_node_says_whether_a_bucket_of_pictures_answers_it(s3_server: str, tmp_path: Path) -> None:
@@ -232,19 +233,19 @@ def test_a_node_says_whether_a_bucket_of_pictures_answers_it(s3_server: str, tmp
         for bucket in ("runs", "nowhere")
     )
     Ledger(here).write_bytes("images/a.png", b"a")
-    with held(ledger := Ledger(tmp_path)):
-        assert probe.look(needs(ledger, buckets=(here,))) == []
-        [missing] = probe.look(needs(ledger, buckets=(here, nowhere)))
+    with hold_run_folder(ledger := Ledger(tmp_path)):
+        assert probe.probe_node(needs(ledger, buckets=(here,))) == []
+        [missing] = probe.probe_node(needs(ledger, buckets=(here, nowhere)))
         assert missing.startswith("s3://nowhere/data does not exist; put the data there, or give the node's")
-        assert probe.look(needs(ledger, buckets=(nowhere,), trains=False)) == []
+        assert probe.probe_node(needs(ledger, buckets=(nowhere,), trains=False)) == []
 
 
 def test_a_node_where_our_code_is_not_installed_can_still_be_asked(tmp_path: Path) -> None:
-    with held(ledger := Ledger(tmp_path)):
+    with hold_run_folder(ledger := Ledger(tmp_path)):
         asked = needs(ledger)
     ray.cloudpickle.register_pickle_by_value(probe)
     try:
-        sent = ray.cloudpickle.dumps((probe.look, asked))
+        sent = ray.cloudpickle.dumps((probe.probe_node, asked))
     finally:
         ray.cloudpickle.unregister_pickle_by_value(probe)
     # Without site's .pth files the checkout that is installed in place is out of sight.
@@ -273,9 +274,9 @@ def test_what_travels_with_a_job_is_code_lock_and_sweep_file_and_nothing_else(tm
 
 
 def test_a_job_is_given_the_very_same_command() -> None:
-    options = Options(
+    options = SweepOptions(
         source="smoke", set=["final.seeds=[1]", "search.trials=2"], output="/shared/run", max_cost=2.5, price_per_hour="3",
         retry_failed=True,
     )  # fmt: skip
     typed = ["smoke", *arguments_of(replace(options, address="job"))]
-    assert tyro.cli(Options, args=typed, config=(tyro.conf.FlagCreatePairsOff,)) == options
+    assert tyro.cli(SweepOptions, args=typed, config=(tyro.conf.FlagCreatePairsOff,)) == options

@@ -14,19 +14,19 @@ LOOK = """
 import sys, time
 from orchestrator.cluster.session import ray_session
 from orchestrator.ledger.tables import Ledger
-from orchestrator.controller.run_state import held
+from orchestrator.ledger.folder_lock import hold_run_folder
 from orchestrator.planning.loader import load_sweep
 config = load_sweep("smoke", ["operation.cache.folder=~/kept", "operation.cache.gigabytes=1"])
-with held(ledger := Ledger(sys.argv[2])), ray_session(sys.argv[1], config.operation, verbose=False):
+with hold_run_folder(ledger := Ledger(sys.argv[2])), ray_session(sys.argv[1], config.operation, verbose=False):
     from orchestrator.cluster.preflight import Preflight
-    readiness = Preflight(config, ledger)
-    readiness.check()
-    print("ready", readiness.news(), flush=True)
+    preflight = Preflight(config, ledger)
+    preflight.check()
+    print("ready", preflight.check_new_nodes(), flush=True)
     sys.stdin.readline()
-    while not (found := readiness.news()):
+    while not (found := preflight.check_new_nodes()):
         time.sleep(0.1)
     print(*found, sep="\\n", flush=True)
-    print("then", readiness.news(), flush=True)
+    print("then", preflight.check_new_nodes(), flush=True)
     try:
         Preflight(config, ledger).check()
     except ValueError as error:

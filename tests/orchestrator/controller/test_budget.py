@@ -8,12 +8,14 @@ import re
 import pytest
 
 from distill.errors import UsageError
+from orchestrator.console.exit_codes import BUDGET, USAGE
+from orchestrator.console.summary import exit_code
 from orchestrator.controller.run_state import Run
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.cost_estimate import estimate
 from orchestrator.planning.plan import make_plan
 from orchestrator.planning.prices import price_of
-from orchestrator.sweep import BUDGET, USAGE, Options, _exit_code, command
+from orchestrator.sweep import SweepOptions, command
 from search_spaces import library
 from tests.orchestrator.sweep_files import tiny_sweep
 
@@ -30,7 +32,7 @@ def test_what_is_running_counts_towards_a_budget_of_worker_hours() -> None:
     reason = run.over_budget()
     assert reason == "budget.gpu_hours is 2 and used up"
     run.stop(reason)
-    assert _exit_code(run) == BUDGET
+    assert exit_code(run) == BUDGET
 
 
 def test_a_budget_of_money_is_used_up_by_worker_hours_times_price() -> None:
@@ -49,7 +51,7 @@ def test_a_dry_run_tells_the_cost_at_the_price_that_is_known() -> None:
 
 
 def test_options_override_the_files_budget_and_reach_the_plan(capsys: pytest.CaptureFixture[str]) -> None:
-    options = Options(
+    options = SweepOptions(
         source="smoke", set=["budget.hours=9"], max_hours=2.0, max_gpu_hours=3.0, max_cost=4.0,
         price_per_hour="aws-g5.xlarge", dry_run=True, json=True,
     )  # fmt: skip
@@ -69,14 +71,14 @@ def test_every_listed_price_says_what_it_buys_and_as_of_when() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (Options(source="smoke", max_cost=5.0), "budget.cost is 5.*--price-per-hour.*aws-g5.xlarge"),
-        (Options(source="smoke", price_per_hour="aws-g5.xlrage"), "did you mean 'aws-g5.xlarge'"),
-        (Options(source="smoke", price_per_hour="-1"), "budget.price is -1, must be above 0"),
-        (Options(source="smoke", max_hours=0.0), "budget.hours is 0.0, must be greater than 0"),
+        (SweepOptions(source="smoke", max_cost=5.0), "budget.cost is 5.*--price-per-hour.*aws-g5.xlarge"),
+        (SweepOptions(source="smoke", price_per_hour="aws-g5.xlrage"), "did you mean 'aws-g5.xlarge'"),
+        (SweepOptions(source="smoke", price_per_hour="-1"), "budget.price is -1, must be above 0"),
+        (SweepOptions(source="smoke", max_hours=0.0), "budget.hours is 0.0, must be greater than 0"),
     ],
 )
 def test_a_budget_that_means_nothing_is_refused(
-    options: Options, said: str, capsys: pytest.CaptureFixture[str]
+    options: SweepOptions, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command(options) == USAGE
     assert re.search(said, capsys.readouterr().err)

@@ -15,10 +15,11 @@ from distill.methods import build_method
 from distill.models import build_model
 from distill.relative_weights import STEPS, split_balanced
 from orchestrator.controller.calibration import calibration_plan
-from orchestrator.controller.run_state import examine
+from orchestrator.ledger.run_folder import check_run_folder
 from orchestrator.ledger.tables import Ledger
+from orchestrator.ledger.weights import teacher_weights
 from orchestrator.planning.loader import load_sweep
-from orchestrator.planning.plan import bracket_trials, make_plan, teacher_weights
+from orchestrator.planning.plan import bracket_trials, make_plan
 from tests.orchestrator.sweeps import SMALL, run
 
 
@@ -39,7 +40,7 @@ def test_a_calibration_tells_every_terms_pull_and_leaves_the_teacher_for_the_swe
     assert (steps["search"] == STEPS).all()
     plan = make_plan(load_sweep(str(SMALL), [methods]))
     ledger = Ledger(tmp_path / "run")
-    examine(ledger, plan, fresh=False)  # the sweep itself may still go there
+    check_run_folder(ledger, plan, fresh=False)  # the sweep itself may still go there
     assert ledger.exists(teacher_weights(plan.teachers[0]))
 
 

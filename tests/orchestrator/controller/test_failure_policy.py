@@ -1,55 +1,56 @@
-"""When a cohort's workers died: who is to blame, and when to give up."""
+"""When a cohort's workers died: which trial is held responsible, and when to give up."""
 
 from __future__ import annotations
 
-from orchestrator.controller.cohort_channel import FailurePolicy, GivenUpError, WorkerPosition
+from orchestrator.controller.failure_policy import FailurePolicy
+from orchestrator.protocol import GivenUpError, WorkerPosition
 
 
-def test_deaths_at_ever_other_steps_blame_nobody_and_end_when_nothing_is_reached_any_more() -> None:
-    attempts = FailurePolicy(limit=3)
-    assert not attempts.begin().careful
+def test_deaths_at_ever_other_steps_convict_nobody_and_end_when_nothing_is_reached_any_more() -> None:
+    policy = FailurePolicy(limit=3)
+    assert not policy.start().careful
     for step in range(3):
-        attempts.at = WorkerPosition("a", step)
-        beginning = attempts.begin()
-        assert beginning.careful
-        assert not beginning.blamed
-        assert not beginning.given_up
-    attempts.last_error = "OSError: gone"
-    assert attempts.begin().given_up
-    assert isinstance(attempts.fatal, GivenUpError)
-    assert "died 4 times in a row" in str(attempts.fatal)
-    assert "OSError: gone" in str(attempts.fatal)
+        policy.position = WorkerPosition("a", step)
+        start = policy.start()
+        assert start.careful
+        assert not start.verdicts
+        assert not start.given_up
+    policy.last_error = "OSError: gone"
+    assert policy.start().given_up
+    assert isinstance(policy.fatal_error, GivenUpError)
+    assert "died 4 times in a row" in str(policy.fatal_error)
+    assert "OSError: gone" in str(policy.fatal_error)
 
 
 def test_a_checkpoint_that_stands_further_starts_the_count_anew_and_one_that_does_not_leaves_it() -> None:
-    attempts = FailurePolicy(limit=1)
-    attempts.begin()
+    policy = FailurePolicy(limit=1)
+    policy.start()
     for position in ((0, 10), (0, 20), (1, 0)):
-        attempts.begin()
-        assert not attempts.got_on(position)
-    attempts.begin()
-    assert attempts.got_on((0, 500))
-    assert attempts.begin().given_up
+        policy.start()
+        assert not policy.checkpointed(position)
+    policy.start()
+    assert policy.checkpointed((0, 500))
+    assert policy.start().given_up
 
 
-def test_two_deaths_at_the_same_step_of_a_trial_blame_it_and_the_others_get_new_attempts() -> None:
-    attempts = FailurePolicy(limit=2)
-    attempts.begin()
-    attempts.begin()  # the first death: nobody knew where it was
+def test_two_deaths_at_the_same_step_of_a_trial_convict_it_and_the_others_get_new_attempts() -> None:
+    policy = FailurePolicy(limit=2)
+    policy.start()
+    policy.start()  # the first death: nobody knew where it was
     for _ in range(2):
-        attempts.at = WorkerPosition("b", 7)
-        beginning = attempts.begin()
-    assert set(beginning.blamed) == {"b"}
-    assert beginning.blamed["b"].step == 7
-    assert not beginning.given_up
-    assert beginning.careful
+        policy.position = WorkerPosition("b", 7)
+        start = policy.start()
+    assert set(start.verdicts) == {"b"}
+    assert start.verdicts["b"].step == 7
+    assert not start.given_up
+    assert start.careful
 
 
-def test_a_hang_outside_of_any_trial_blames_none() -> None:
-    attempts = FailurePolicy(limit=2)
+def test_a_hang_outside_of_any_trial_convicts_none() -> None:
+    policy = FailurePolicy(limit=2)
     for _ in range(3):
-        attempts.begin()
-        attempts.count(WorkerPosition(None, 4), "no progress")
-        attempts.at = None
-    assert not attempts.blamed
-    assert attempts.begin().given_up
+        policy.start()
+        policy.count_death(WorkerPosition(None, 4), "no progress")
+        policy.position = None
+    assert not policy.verdicts
+    assert policy.start().given_up

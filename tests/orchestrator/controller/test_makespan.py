@@ -1,4 +1,4 @@
-"""When a cohort ends, and whether one more crew helps."""
+"""When a cohort ends, and whether one more worker_group helps."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.controller.makespan import MakespanEstimate, ProgressSample, outlook
+from orchestrator.controller.makespan import MakespanEstimate, ProgressSample, estimate_makespan
 
 
-def test_waves_go_to_whichever_crew_is_free_first() -> None:
+def test_waves_go_to_whichever_worker_group_is_free_first() -> None:
     assert MakespanEstimate((10.0,), 2, 30.0).seconds() == 70.0
     assert MakespanEstimate((10.0,), 2, 30.0).seconds(20.0) == 50.0  # one wave each
     assert MakespanEstimate((10.0, 25.0), 3, 30.0).seconds() == 70.0
@@ -25,10 +25,10 @@ def test_waves_go_to_whichever_crew_is_free_first() -> None:
         (4, 25.0, True),
     ],
 )
-def test_one_more_crew_is_worth_it_only_where_the_cohort_ends_sooner(
+def test_one_more_worker_group_is_worth_it_only_where_the_cohort_ends_sooner_with(
     unopened: int, start: float, sooner: bool
 ) -> None:
-    assert MakespanEstimate((10.0,), unopened, 30.0).ends_sooner(start) is sooner
+    assert MakespanEstimate((10.0,), unopened, 30.0).ends_sooner_with(start) is sooner
 
 
 @given(
@@ -37,7 +37,7 @@ def test_one_more_crew_is_worth_it_only_where_the_cohort_ends_sooner(
     wave=st.floats(0.1, 1e3),
     start=st.floats(0, 1e4),
 )
-def test_one_more_crew_never_makes_it_later(
+def test_one_more_worker_group_never_makes_it_later(
     rest: list[float], unopened: int, wave: float, start: float
 ) -> None:
     found = MakespanEstimate(tuple(rest), unopened, wave)
@@ -45,14 +45,14 @@ def test_one_more_crew_never_makes_it_later(
 
 
 def test_a_pace_leaves_out_what_came_before_training() -> None:
-    sight = ProgressSample(seconds=30.0, step=60, steps=100, since=20.0, before=10)
-    assert sight.whole == pytest.approx(20.0)
-    found = outlook([sight], [], unopened=3)
+    sample = ProgressSample(seconds=30.0, step=60, steps=100, first_seconds=20.0, first_step=10)
+    assert sample.wave_seconds == pytest.approx(20.0)
+    found = estimate_makespan([sample], [], unopened=3)
     assert found is not None
-    assert (found.rest, found.wave_seconds) == (pytest.approx((8.0,)), pytest.approx(20.0))
+    assert (found.remaining_seconds, found.wave_seconds) == (pytest.approx((8.0,)), pytest.approx(20.0))
 
 
 def test_a_wave_just_opened_is_taken_to_last_as_the_one_before() -> None:
-    fresh = ProgressSample(seconds=2.0, step=10, steps=100, since=2.0, before=10)
-    assert outlook([fresh], [], unopened=3) is None
-    assert outlook([fresh], [40.0, 20.0], unopened=3) == MakespanEstimate((18.0,), 3, 20.0)
+    fresh = ProgressSample(seconds=2.0, step=10, steps=100, first_seconds=2.0, first_step=10)
+    assert estimate_makespan([fresh], [], unopened=3) is None
+    assert estimate_makespan([fresh], [40.0, 20.0], unopened=3) == MakespanEstimate((18.0,), 3, 20.0)

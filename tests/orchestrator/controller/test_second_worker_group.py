@@ -11,7 +11,7 @@ from tests.orchestrator.sweeps import SMALL, Sweep, assert_equal_runs
 
 pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(1800)]
 
-LONG_WAVES = ("--set", "search.trials=8", "--set", "recipes.student.steps=400", "--set", "operation.round_steps=5",
+LONG_WAVES = ("--set", "search.trials=8", "--set", "recipes.student.steps=400", "--set", "operation.round_seconds=0.2",
               "--set", "compute.cpus_per_worker=1")  # fmt: skip
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.controller.trackers import Follower, TrackedTrial, check_trackers, numbers
+from orchestrator.console.exit_codes import USAGE
+from orchestrator.controller.trackers import TrackedTrial, TrackerThread, check_trackers, numbers
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.config import OperationConfig
 from orchestrator.protocol import Costs, Report
-from orchestrator.sweep import USAGE, Options, command
+from orchestrator.sweep import SweepOptions, command
 from tests.orchestrator.sweeps import run
 
 ONE_PAIR = (
@@ -106,11 +107,11 @@ class Recorder:
 
 def tell(callback: Recorder) -> list[str]:
     said: list[str] = []
-    follower = Follower("recorder", callback, None, said.append)
-    follower.start(TrackedTrial("t1", {**TAGS, "weight": 2.0}, TAGS))
-    follower.report("t1", REPORT)
-    follower.end("t1", failed=True)
-    follower.close()
+    tracker = TrackerThread("recorder", callback, None, said.append)
+    tracker.start(TrackedTrial("t1", {**TAGS, "weight": 2.0}, TAGS))
+    tracker.add_report("t1", REPORT)
+    tracker.end("t1", failed=True)
+    tracker.close()
     return said
 
 
@@ -161,7 +162,9 @@ def test_what_is_wrong_with_a_tracker_is_said_before_the_start(
     pytest.importorskip("wandb")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    options = Options(source="smoke", set=[f"operation.trackers=[{entry}]"], output=str(tmp_path / "run"))
+    options = SweepOptions(
+        source="smoke", set=[f"operation.trackers=[{entry}]"], output=str(tmp_path / "run")
+    )
     assert command(options) == USAGE
     err = capsys.readouterr().err
     assert re.search(said, err, re.DOTALL), err

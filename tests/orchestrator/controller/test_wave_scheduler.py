@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.controller.cohort_channel import WaveOrder
 from orchestrator.controller.wave_scheduler import RecordedTrial, WaveScheduler
 from orchestrator.planning.config import SweepConfig
 from orchestrator.planning.plan import make_plan
-from orchestrator.protocol import Report
+from orchestrator.protocol import Report, WaveOrder
+from tests import examples
 from tests.orchestrator.sweep_files import tiny_sweep
 
 CONFIG = tiny_sweep(search__trials=6, search__bracket=4, search__wave=8)
@@ -30,7 +30,7 @@ def score(trial_id: str, step: int) -> float:
 
 @dataclass
 class AtWork:
-    """A desk: its wave, who still trains, and where it stops next."""
+    """A group: its wave, who still trains, and where it stops next."""
 
     wave: WaveOrder
     alive: list[str]
@@ -38,62 +38,62 @@ class AtWork:
 
 
 def play(order: random.Random, cut_after: int | None = None, recorded: dict[str, RecordedTrial] | None = None,
-         fails: frozenset[str] = frozenset(), desks: int = 1, config: SweepConfig = CONFIG,
+         fails: frozenset[str] = frozenset(), groups: int = 1, config: SweepConfig = CONFIG,
          ) -> tuple[WaveScheduler, dict[str, RecordedTrial], set[str]]:  # fmt: skip
-    """A cohort in miniature: trains waves at so many desks, reports in a random order, obeys decisions.
+    """A cohort in miniature: trains waves at so many groups, reports in a random order, obeys decisions.
 
-    Returns the book, what a ledger would hold after `cut_after` ended trials, and who was handed out.
+    Returns the scheduler, what a ledger would hold after `cut_after` ended trials, and who was handed out.
     """
-    book = WaveScheduler(config, [COHORT], recorded or {})
+    scheduler = WaveScheduler(config, [COHORT], recorded or {})
     ledger: dict[str, RecordedTrial] = dict(recorded or {})
     handed: set[str] = set()
     ended = 0
 
     def end(report: Report) -> bool:
         nonlocal ended
-        book.take(report)
-        ledger[report.trial_id] = RecordedTrial(report.status, dict(book.trials[report.trial_id].scores))  # type: ignore[arg-type]
+        scheduler.add_report(report)
+        ledger[report.trial_id] = RecordedTrial(report.status, dict(scheduler.trials[report.trial_id].scores))  # type: ignore[arg-type]
         ended += 1
         return cut_after is not None and ended >= cut_after
 
     at_work: list[AtWork] = []
     while True:
-        while len(at_work) < desks and (wave := book.open_next(COHORT.cohort_id)) is not None:
+        while len(at_work) < groups and (wave := scheduler.open_next(COHORT.cohort_id)) is not None:
             alive = [t.trial_id for t in wave.trials]
             assert not handed & set(alive)
             handed |= set(alive)
             at_work.append(AtWork(wave, alive, [*wave.wave.rungs, STEPS]))
         if not at_work:
-            assert not book.unopened(COHORT.cohort_id)
-            return book, ledger, handed
-        desk = order.choice(at_work)
-        stop = desk.stops.pop(0)
-        order.shuffle(desk.alive)
-        for trial_id in list(desk.alive):
+            assert not scheduler.unopened(COHORT.cohort_id)
+            return scheduler, ledger, handed
+        group = order.choice(at_work)
+        stop = group.stops.pop(0)
+        order.shuffle(group.alive)
+        for trial_id in list(group.alive):
             if trial_id in fails:
-                desk.alive.remove(trial_id)
+                group.alive.remove(trial_id)
                 if end(Report(trial_id, stop - 1, status="failed")):
-                    return book, ledger, handed
+                    return scheduler, ledger, handed
                 continue
             last = stop == STEPS
             report = Report(trial_id, stop, status="ok" if last else None, tune_miou=score(trial_id, stop))
             if last:
                 if end(report):
-                    return book, ledger, handed
+                    return scheduler, ledger, handed
             else:
-                book.take(report)
-        for decision in book.decisions():
+                scheduler.add_report(report)
+        for decision in scheduler.decisions():
             (asked,) = (other for other in at_work if other.wave.index == decision.wave)
-            if asked is desk:  # of another desk only where all of a bracket are recorded
+            if asked is group:  # of another group only where all of a bracket are recorded
                 assert decision.rung >= stop
             for trial_id in set(decision.drop) & set(asked.alive):
                 asked.alive.remove(trial_id)
                 scored = score(trial_id, decision.rung)
                 if end(Report(trial_id, decision.rung, status="pruned", tune_miou=scored)):
-                    return book, ledger, handed
-        if not desk.stops:
-            assert not book.running(COHORT.cohort_id, desk.wave.index)
-            at_work.remove(desk)
+                    return scheduler, ledger, handed
+        if not group.stops:
+            assert not scheduler.is_running(COHORT.cohort_id, group.wave.index)
+            at_work.remove(group)
 
 
 def outcome(ledger: dict[str, RecordedTrial]) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -101,7 +101,7 @@ def outcome(ledger: dict[str, RecordedTrial]) -> dict[str, tuple[str, tuple[int,
 
 
 @given(seed=st.integers(0, 10**6))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_decisions_do_not_depend_on_who_reports_first(seed: int) -> None:
     _, expected, _ = play(random.Random(0))
     _, found, _ = play(random.Random(seed))
@@ -111,28 +111,28 @@ def test_decisions_do_not_depend_on_who_reports_first(seed: int) -> None:
 @pytest.mark.parametrize("sampler", ["sobol", "tpe"])
 @given(
     seed=st.integers(0, 10**6),
-    desks=st.integers(2, 4),
+    groups=st.integers(2, 4),
     doomed=st.sets(st.integers(0, 17)),
     cut=st.integers(1, 30),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_waves_trained_beside_each_other_end_as_one_after_the_other(
-    sampler: str, seed: int, desks: int, doomed: set[int], cut: int
+    sampler: str, seed: int, groups: int, doomed: set[int], cut: int
 ) -> None:
     """Whoever fails, and wherever the run is cut: neither who trains nor with which parameters changes."""
     config = tiny_sweep(search__trials=6, search__bracket=4, search__wave=8, search__sampler=sampler)
     whole, _, _ = play(random.Random(0), config=config)
     fails = frozenset(t for number, t in enumerate(whole.trials) if number in doomed)
     _, expected, _ = play(random.Random(0), fails=fails, config=config)
-    _, found, _ = play(random.Random(seed), fails=fails, desks=desks, config=config)
+    _, found, _ = play(random.Random(seed), fails=fails, groups=groups, config=config)
     assert outcome(found) == outcome(expected)
-    _, ledger, _ = play(random.Random(seed), cut, fails=fails, desks=desks, config=config)
-    _, resumed, _ = play(random.Random(seed + 1), recorded=ledger, fails=fails, desks=desks, config=config)
+    _, ledger, _ = play(random.Random(seed), cut, fails=fails, groups=groups, config=config)
+    _, resumed, _ = play(random.Random(seed + 1), recorded=ledger, fails=fails, groups=groups, config=config)
     assert outcome(resumed) == outcome(expected)
 
 
 @given(seed=st.integers(0, 10**6), cut=st.integers(1, 23))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_a_run_that_was_cut_anywhere_ends_as_one_that_was_not_and_trains_nothing_twice(
     seed: int, cut: int
 ) -> None:
@@ -145,14 +145,14 @@ def test_a_run_that_was_cut_anywhere_ends_as_one_that_was_not_and_trains_nothing
 
 def test_each_rung_keeps_the_better_half_of_each_study() -> None:
     _, ledger, _ = play(random.Random(0))
-    book, _, _ = play(random.Random(0))
-    searched = [trial_id for trial_id in ledger if book.trials[trial_id].trial.phase == "search"]
+    scheduler, _, _ = play(random.Random(0))
+    searched = [trial_id for trial_id in ledger if scheduler.trials[trial_id].trial.phase == "search"]
     # Brackets of 4 and 2 trials with two rungs leave 1 and 1; three studies.
     assert sum(ledger[trial_id].status == "ok" for trial_id in searched) == 3 * 2
     for study in PLAN.studies:
         members = [
             s
-            for s in book.trials.values()
+            for s in scheduler.trials.values()
             if s.trial.study_id == study.study_id and s.trial.bracket == 0 and s.trial.phase == "search"
         ]
         ranked = sorted(members, key=lambda s: -score(s.trial.trial_id, STOPS[0]))
@@ -169,9 +169,9 @@ def test_a_failed_trial_holds_nobody_up_and_its_place_is_not_filled() -> None:
 
 
 def test_the_final_runs_take_the_best_finished_parameters_of_each_study() -> None:
-    book, ledger, _ = play(random.Random(0))
+    scheduler, ledger, _ = play(random.Random(0))
     for study in PLAN.studies:
-        mine = [s for s in book.trials.values() if s.trial.study_id == study.study_id]
+        mine = [s for s in scheduler.trials.values() if s.trial.study_id == study.study_id]
         finished = [s for s in mine if s.trial.phase == "search" and s.status == "ok"]
         best = max(finished, key=lambda s: s.scores[STEPS])
         finals = [s for s in mine if s.trial.phase == "final"]
@@ -182,17 +182,19 @@ def test_the_final_runs_take_the_best_finished_parameters_of_each_study() -> Non
 
 def test_a_study_whose_every_trial_failed_has_no_final_run() -> None:
     study = PLAN.studies[1]
-    book, _, _ = play(random.Random(0))
+    scheduler, _, _ = play(random.Random(0))
     doomed = {
-        t for t, s in book.trials.items() if s.trial.study_id == study.study_id and s.trial.phase == "search"
+        t
+        for t, s in scheduler.trials.items()
+        if s.trial.study_id == study.study_id and s.trial.phase == "search"
     }
-    book, _, _ = play(random.Random(0), fails=frozenset(doomed))
-    finals = {s.trial.study_id for s in book.trials.values() if s.trial.phase == "final"}
+    scheduler, _, _ = play(random.Random(0), fails=frozenset(doomed))
+    finals = {s.trial.study_id for s in scheduler.trials.values() if s.trial.phase == "final"}
     assert finals == {other.study_id for other in PLAN.studies} - {study.study_id}
 
 
 @given(seed=st.integers(0, 10**6), cut=st.integers(1, 23), study=st.integers(0, 2))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_a_study_whose_first_trials_all_fail_is_stopped_wherever_the_run_is_cut(
     seed: int, cut: int, study: int
 ) -> None:
@@ -209,20 +211,20 @@ def test_a_study_whose_first_trials_all_fail_is_stopped_wherever_the_run_is_cut(
 
 
 def test_a_report_told_twice_counts_once() -> None:
-    book = WaveScheduler(CONFIG, [COHORT], {})
-    wave = book.open_next(COHORT.cohort_id)
+    scheduler = WaveScheduler(CONFIG, [COHORT], {})
+    wave = scheduler.open_next(COHORT.cohort_id)
     assert wave is not None
     report = Report(wave.trials[0].trial_id, STOPS[0], tune_miou=0.5)
-    assert book.take(report)
-    assert not book.take(report)
+    assert scheduler.add_report(report)
+    assert not scheduler.add_report(report)
 
 
 def test_who_walks_through_the_trials_while_a_wave_is_opened_sees_them_as_they_were() -> None:
     """A thread draws the progress while another opens waves."""
-    book = WaveScheduler(CONFIG, [COHORT], {})
-    assert book.open_next(COHORT.cohort_id) is not None
-    first = set(book.trials)
-    walk = iter(book.trials)
+    scheduler = WaveScheduler(CONFIG, [COHORT], {})
+    assert scheduler.open_next(COHORT.cohort_id) is not None
+    first = set(scheduler.trials)
+    walk = iter(scheduler.trials)
     seen = {next(walk)}
-    assert book.open_next(COHORT.cohort_id) is not None
-    assert seen | set(walk) == first < set(book.trials)
+    assert scheduler.open_next(COHORT.cohort_id) is not None
+    assert seen | set(walk) == first < set(scheduler.trials)

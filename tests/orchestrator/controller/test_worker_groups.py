@@ -1,4 +1,4 @@
-"""Which cohort the workers of a crew train: told to each of them, whenever it asks and however often it started."""
+"""Which cohort the workers of a worker group train: told to each of them, whenever it asks and however often it started."""
 
 from __future__ import annotations
 
@@ -8,76 +8,80 @@ from typing import Any
 
 import pytest
 
-from orchestrator.controller import condition as news
+from orchestrator.controller import condition
 from orchestrator.controller.assignments import Assignments
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(news, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(condition, "POLL_SECONDS", 0.05)
 
 
 def job(name: str) -> Any:
     return SimpleNamespace(name=name)
 
 
-def test_a_worker_that_is_done_with_a_cohort_is_not_given_it_again_before_the_first_of_them_says_it_is_over() -> (
+def test_a_worker_that_is_done_with_a_cohort_is_not_given_it_again_before_the_first_of_them_says_it_is_idle() -> (
     None
 ):
     async def scene() -> None:
-        office = Assignments()
+        assignments = Assignments()
         first = job("teacher")
-        await office.assign("crew", first)
-        assert await office.current("crew", None) is first
-        assert await office.current("crew", "teacher") is None  # a worker of higher rank, a moment early
-        assert not await office.is_over("crew")
-        await office.finish("crew")
-        assert await office.is_over("crew")
-        assert await office.current("crew", None) is None  # a worker that started again has nothing to repeat
+        await assignments.assign("group", first)
+        assert await assignments.current("group", None) is first
+        assert (
+            await assignments.current("group", "teacher") is None
+        )  # a worker of higher rank, a moment early
+        assert not await assignments.is_idle("group")
+        await assignments.finish("group")
+        assert await assignments.is_idle("group")
+        assert (
+            await assignments.current("group", None) is None
+        )  # a worker that started again has nothing to repeat
         second = job("students")
-        await office.assign("crew", second)
-        assert await office.current("crew", "teacher") is second
-        assert await office.current("crew", None) is second
+        await assignments.assign("group", second)
+        assert await assignments.current("group", "teacher") is second
+        assert await assignments.current("group", None) is second
 
     asyncio.run(scene())
 
 
-def test_news_reach_a_worker_that_waits_and_only_its_own_crew() -> None:
+def test_news_reach_a_worker_that_waits_and_only_its_own_group() -> None:
     async def scene() -> None:
-        office = Assignments()
-        waiting = asyncio.create_task(office.current("a", None))
-        other = asyncio.create_task(office.current("b", None))
+        assignments = Assignments()
+        waiting = asyncio.create_task(assignments.current("a", None))
+        other = asyncio.create_task(assignments.current("b", None))
         await asyncio.sleep(0)
         given = job("students")
-        await office.assign("a", given)
+        await assignments.assign("a", given)
         assert await waiting is given
         assert await other is None
 
     asyncio.run(scene())
 
 
-def test_a_crew_that_is_sent_home_finishes_its_cohort_first() -> None:
+def test_a_group_that_is_sent_home_finishes_its_cohort_first() -> None:
     async def scene() -> None:
-        office = Assignments()
+        assignments = Assignments()
         last = job("students")
-        await office.assign("crew", last)
-        await office.close("crew")
-        assert await office.current("crew", None) is last
-        await office.finish("crew")
-        assert await office.current("crew", "students") == "closed"
+        await assignments.assign("group", last)
+        await assignments.close("group")
+        assert await assignments.current("group", None) is last
+        await assignments.finish("group")
+        assert await assignments.current("group", "students") == "closed"
 
     asyncio.run(scene())
 
 
 def test_the_gallery_is_begun_once_however_often_its_worker_dies_and_tells_what_it_leaves_out() -> None:
     async def scene() -> None:
-        office = Assignments()
-        await office.assign("crew", job("gallery"))
-        assert await office.takes_up("crew")
-        assert not await office.takes_up("crew")  # the worker that was started in place of the first
-        assert await office.takes_up("another")
-        await office.finish("crew", ["a pair without weights"])
-        assert await office.is_over("crew")
-        assert await office.notes("crew") == ["a pair without weights"]
+        assignments = Assignments()
+        await assignments.assign("group", job("gallery"))
+        assert await assignments.claim_once("group")
+        assert not await assignments.claim_once("group")  # the worker that was started in place of the first
+        assert await assignments.claim_once("another")
+        await assignments.finish("group", ["a pair without weights"])
+        assert await assignments.is_idle("group")
+        assert await assignments.notes("group") == ["a pair without weights"]
 
     asyncio.run(scene())

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from orchestrator.ledger.arrow_rows import counts_table
+from orchestrator.ledger.row_builders import count_rows
 from orchestrator.ledger.tables import Ledger
 
 START = datetime.datetime(2026, 3, 1, tzinfo=datetime.UTC)
@@ -152,7 +152,7 @@ def _final(run: Run, pair: str, method: str, seed: int) -> tuple[dict[str, objec
     row["test_miou"] = float(np.mean(tp.sum(0) / (tp + fp + fn).sum(0)))
     known = ("road", "sky", "tree", "car", "sign")
     names = [*known, *(f"class {k}" for k in range(len(known), run.classes))][: run.classes]
-    table = counts_table(trial_id, "test", range(run.images), tp, fp, fn, names)
+    table = count_rows(trial_id, "test", range(run.images), tp, fp, fn, names)
     return row, table if run.with_counts else None
 
 

@@ -14,9 +14,9 @@ from scipy import sparse
 
 from orchestrator.leaderboard.board import build_boards
 from orchestrator.leaderboard.files import write_leaderboard
-from orchestrator.leaderboard.gallery_page import Drawing, Panel, Room, gallery_html
-from orchestrator.leaderboard.gallery_pictures import PairGallery, choose, exhibits_of
-from orchestrator.leaderboard.run_records import ImageCounts, RunRecords, gather
+from orchestrator.leaderboard.gallery_page import Drawing, PairSection, Panel, gallery_html
+from orchestrator.leaderboard.gallery_pictures import PairGallery, choose_pictures, pair_galleries
+from orchestrator.leaderboard.run_records import ImageCounts, RunRecords, read_run_records
 from tests.orchestrator.leaderboard.browser import CHROMIUM, DRIVER, MISSING, Browser
 from tests.orchestrator.leaderboard.synthetic import Run, write_run
 
@@ -32,7 +32,7 @@ def counts(*pictures: tuple[int, int], first: int = 0) -> ImageCounts:
 def test_best_median_and_worst_gain_are_shown_by_each_pictures_own_miou() -> None:
     alone = counts((5, 5), (5, 5), (5, 5), (5, 5), (5, 5))
     method = counts((6, 6), (10, 10), (5, 5), (2, 2), (7, 7))
-    best, median, worst = choose(method, alone)
+    best, median, worst = choose_pictures(method, alone)
     assert [(c.reason, c.picture) for c in (best, median, worst)] == [
         ("best gain", 1), ("median gain", 0), ("worst gain", 3),
     ]  # fmt: skip
@@ -42,15 +42,15 @@ def test_best_median_and_worst_gain_are_shown_by_each_pictures_own_miou() -> Non
 
 def test_of_equal_gains_the_first_is_shown_and_of_few_pictures_each_once() -> None:
     same = counts((5, 5), (5, 5), (5, 5), (5, 5))
-    assert [c.picture for c in choose(same, same)] == [0, 1]
-    assert [c.reason for c in choose(counts((6, 6)), counts((5, 5)))] == ["best gain"]
+    assert [c.picture for c in choose_pictures(same, same)] == [0, 1]
+    assert [c.reason for c in choose_pictures(counts((6, 6)), counts((5, 5)))] == ["best gain"]
 
 
 def test_a_picture_that_one_run_was_not_scored_on_or_that_has_no_class_is_left_out() -> None:
     nothing = ImageCounts(np.arange(2), 2, sparse.csr_array(np.array([[0.0] * 6, [5, 5, 5, 5, 5, 5]])))
-    assert [c.picture for c in choose(nothing, nothing)] == [1]
-    assert [c.picture for c in choose(counts((6, 6), (7, 7)), counts((5, 5), first=1))] == [1]
-    assert choose(counts((6, 6)), counts((5, 5), first=1)) == ()
+    assert [c.picture for c in choose_pictures(nothing, nothing)] == [1]
+    assert [c.picture for c in choose_pictures(counts((6, 6), (7, 7)), counts((5, 5), first=1))] == [1]
+    assert choose_pictures(counts((6, 6)), counts((5, 5), first=1)) == ()
 
 
 def run_with_weights(folder: Path, tune: dict[tuple[str, int], float], run: Run) -> RunRecords:
@@ -68,11 +68,11 @@ def run_with_weights(folder: Path, tune: dict[tuple[str, int], float], run: Run)
         if row["phase"] == "final" and row["status"] == "ok"
     ]
     ledger.append("trials", again, "again")
-    return gather([ledger])
+    return read_run_records([ledger])
 
 
-def exhibits(evidence: RunRecords) -> list[PairGallery]:
-    return [exhibit for board in build_boards(evidence) for exhibit in exhibits_of(board, evidence)]
+def galleries(records: RunRecords) -> list[PairGallery]:
+    return [gallery for board in build_boards(records) for gallery in pair_galleries(board, records)]
 
 
 def test_the_best_method_beside_the_student_alone_is_shown_by_its_best_tune_seed_that_both_have(
@@ -85,14 +85,14 @@ def test_the_best_method_beside_the_student_alone_is_shown_by_its_best_tune_seed
         failed=frozenset({("student", "big_to_small", 2)}),
     )
     tune = {("cwd", 1): 0.3, ("cwd", 2): 0.9, ("cwd", 3): 0.5, ("kd", 1): 1.0}
-    (exhibit,) = exhibits(run_with_weights(tmp_path, tune, run))
-    assert (exhibit.method.method, exhibit.method.seed) == ("cwd", 3)
-    assert (exhibit.alone.method, exhibit.alone.seed) == ("student", 3)
+    (gallery,) = galleries(run_with_weights(tmp_path, tune, run))
+    assert (gallery.method.method, gallery.method.seed) == ("cwd", 3)
+    assert (gallery.alone.method, gallery.alone.seed) == ("student", 3)
 
 
 def test_without_weights_or_without_a_method_there_is_nothing_to_show(tmp_path: Path) -> None:
-    assert exhibits(gather([write_run(tmp_path / "bare", Run())])) == []
-    assert exhibits(run_with_weights(tmp_path / "alone", {}, Run(gains={"student": 0.0}))) == []
+    assert galleries(read_run_records([write_run(tmp_path / "bare", Run())])) == []
+    assert galleries(run_with_weights(tmp_path / "alone", {}, Run(gains={"student": 0.0}))) == []
 
 
 def drawing(caption: str, side: int = 40) -> Drawing:
@@ -107,16 +107,18 @@ def drawing(caption: str, side: int = 40) -> Drawing:
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two pairs, one of them with names that are markup to whoever lets them."""
     folder = tmp_path_factory.mktemp("gallery")
-    rooms = []
-    for exhibit in exhibits(run_with_weights(folder, {}, Run())):
-        if not rooms:
-            pair = replace(exhibit.pair, pair=NASTY, teacher=NASTY, student=NASTY)
-            exhibit = replace(exhibit, pair=pair, method=replace(exhibit.method, method=NASTY))
+    sections = []
+    for gallery in galleries(run_with_weights(folder, {}, Run())):
+        if not sections:
+            pair = replace(gallery.pair, pair=NASTY, teacher=NASTY, student=NASTY)
+            gallery = replace(gallery, pair=pair, method=replace(gallery.method, method=NASTY))
         drawings = tuple(drawing(NASTY) for _ in range(6))
-        panels = tuple(Panel(chosen, NASTY, drawings, small=False) for chosen in exhibit.pictures)
-        rooms.append(Room(exhibit, panels, tuple((f"{NASTY} {k}", (k, 0, 9 * k)) for k in range(9))))
+        panels = tuple(Panel(chosen, NASTY, drawings, small=False) for chosen in gallery.pictures)
+        sections.append(
+            PairSection(gallery, panels, tuple((f"{NASTY} {k}", (k, 0, 9 * k)) for k in range(9)))
+        )
     path = folder / "gallery.html"
-    path.write_text(gallery_html(rooms, [f"the gallery leaves out {NASTY}"], f"python -m {NASTY}"))
+    path.write_text(gallery_html(sections, [f"the gallery leaves out {NASTY}"], f"python -m {NASTY}"))
     return path
 
 

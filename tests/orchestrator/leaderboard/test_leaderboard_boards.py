@@ -9,9 +9,9 @@ import pytest
 import scipy.stats
 
 from orchestrator.leaderboard.board import build_boards
-from orchestrator.leaderboard.entries import MEASURED_COLUMNS, Board, Row
+from orchestrator.leaderboard.entries import MEASURED_COLUMNS, Board, BoardRow
 from orchestrator.leaderboard.files import write_leaderboard
-from orchestrator.leaderboard.run_records import RunRecords, gather
+from orchestrator.leaderboard.run_records import RunRecords, read_run_records
 from orchestrator.leaderboard.texts import verdict
 from orchestrator.ledger.tables import Ledger
 from tests.orchestrator.leaderboard.synthetic import Run, write_run
@@ -20,11 +20,11 @@ FIVE = Run(gains={"student": 0.0, "kd": 0.01, "cwd": 0.08, "mgd": 0.05}, seeds=(
 
 
 def board_of(tmp_path: Path, run: Run, name: str = "run", **options: object) -> Board:
-    (board,) = build_boards(gather([write_run(tmp_path / name, run)]), **options)  # type: ignore[arg-type]
+    (board,) = build_boards(read_run_records([write_run(tmp_path / name, run)]), **options)  # type: ignore[arg-type]
     return board
 
 
-def row_of(board: Board, method: str) -> Row:
+def row_of(board: Board, method: str) -> BoardRow:
     return next(row for row in board.rows if row.method == method)
 
 
@@ -39,7 +39,7 @@ def scores_of(ledger: Ledger) -> pd.DataFrame:
 
 def test_means_gains_and_intervals_are_those_of_the_tables(tmp_path: Path) -> None:
     ledger = write_run(tmp_path, FIVE)
-    (board,) = build_boards(gather([ledger]))
+    (board,) = build_boards(read_run_records([ledger]))
     table = scores_of(ledger).pivot_table(index="seed", columns=["method", "pair"], values="miou")
     for method in ("kd", "cwd", "mgd"):
         difference = (table[method] - table["student"]).mean(axis=1)
@@ -89,12 +89,12 @@ def test_the_order_in_which_rows_were_written_changes_no_byte(tmp_path: Path) ->
 
 
 def test_new_names_for_methods_change_nothing_but_the_names(tmp_path: Path) -> None:
-    evidence = gather([write_run(tmp_path, FIVE)])
+    records = read_run_records([write_run(tmp_path, FIVE)])
     names = {"cwd": "zz", "mgd": "aa", "kd": "mm"}
     renamed = replace(
-        evidence, trials=tuple(replace(t, method=names.get(t.method, t.method)) for t in evidence.trials)
+        records, trials=tuple(replace(t, method=names.get(t.method, t.method)) for t in records.trials)
     )
-    (before,), (after,) = build_boards(evidence), build_boards(renamed)
+    (before,), (after,) = build_boards(records), build_boards(renamed)
     assert [asdict(replace(row, method=names.get(row.method, row.method))) for row in before.rows] == [
         asdict(row) for row in after.rows
     ]
@@ -176,7 +176,7 @@ def test_a_difference_within_the_noise_of_test_pictures_is_not_sure(tmp_path: Pa
     narrow = Ledger(tmp_path / "narrow")
     narrow.append("trials", trials, "trials")
     narrow.append("counts", pa.Table.from_pandas(pd.concat(frames), preserve_index=False), "counts")
-    (board,) = build_boards(gather([narrow]))
+    (board,) = build_boards(read_run_records([narrow]))
     row = row_of(board, "kd")
     assert row.p_better_than_student is not None
     assert row.p_better_than_student < 0.001
@@ -209,8 +209,8 @@ def test_a_pair_under_two_recipes_makes_two_boards_and_runs_of_one_recipe_share_
     one = write_run(tmp_path / "one", short)
     two = write_run(tmp_path / "two", short.but(gains={"student": 0.0, "cwd": 0.1}, name="two"))
     other = write_run(tmp_path / "other", short.but(recipe="r1", name="other"))
-    assert len(build_boards(gather([one, two]))) == 1
-    boards = build_boards(gather([one, two, other]))
+    assert len(build_boards(read_run_records([one, two]))) == 1
+    boards = build_boards(read_run_records([one, two, other]))
     assert [(board.rows[0].recipe, [row.method for row in board.rows]) for board in boards] == [
         ("r0-small r0-thin", ["cwd", "kd", "student"]),
         ("r1-small r1-thin", ["kd", "student"]),
@@ -220,7 +220,7 @@ def test_a_pair_under_two_recipes_makes_two_boards_and_runs_of_one_recipe_share_
 def test_data_sets_and_protocols_never_share_a_board(tmp_path: Path) -> None:
     runs = [Run(), Run(name="b", dataset="cityscapes"), Run(name="c", protocol="paper")]
     ledgers = [write_run(tmp_path / run.name, run) for run in runs]
-    boards = build_boards(gather(ledgers))
+    boards = build_boards(read_run_records(ledgers))
     assert [(b.dataset, b.protocol) for b in boards] == [
         ("cityscapes", "clean"),
         ("scenes", "clean"),
@@ -233,7 +233,7 @@ def test_unequal_budgets_are_told(tmp_path: Path) -> None:
     extra = ledger.read("trials").to_pylist()
     row = next(r for r in extra if r["method"] == "cwd" and r["phase"] == "search")
     ledger.append("trials", [{**row, "trial_id": "one-more", "params": {}}], "one-more")
-    (board,) = build_boards(gather([ledger]))
+    (board,) = build_boards(read_run_records([ledger]))
     told = f"Unequal search budgets on {row['pair']} (trials: methods): 5: cwd; 4: kd, student."
     assert told in board.notes
     assert (row_of(board, "cwd").trials_min, row_of(board, "cwd").trials_max) == (4, 5)
@@ -270,7 +270,7 @@ def test_a_later_final_run_of_the_same_place_counts_and_is_told(tmp_path: Path) 
     ledger.append(
         "trials", [{**row, "trial_id": "z", "finished_at": later, "test_miou": 0.9, "params": {}}], "z"
     )
-    (board,) = build_boards(gather([ledger]))
+    (board,) = build_boards(read_run_records([ledger]))
     assert board.cells[row["pair"], "kd"].miou.mean > 0.5  # type: ignore[union-attr]
     assert any("was followed by a later one" in note for note in board.notes)
 
@@ -285,7 +285,7 @@ def test_a_score_that_its_counts_contradict_is_told_and_the_counts_stand(tmp_pat
     schema = ledger.read("trials").schema
     false.append("trials", pa.Table.from_pandas(rows, schema=schema, preserve_index=False), "trials")
     false.append("counts", ledger.read("counts"), "counts")
-    (board,), (true,) = build_boards(gather([false])), build_boards(gather([ledger]))
+    (board,), (true,) = build_boards(read_run_records([false])), build_boards(read_run_records([ledger]))
     assert row_of(board, "kd").miou == row_of(true, "kd").miou
     assert any("the trial says 99.00" in note for note in board.notes)
 
@@ -313,7 +313,7 @@ def test_a_half_finished_run_makes_a_board_and_gives_a_reason_for_every_gap(
         part.append("trials", rows.slice(0, kept), "trials")
     part.append("counts", whole.read("counts"), "counts")
     written = write_leaderboard([part])
-    boards = build_boards(gather([part]))
+    boards = build_boards(read_run_records([part]))
     for board in boards:
         for pair in {p.pair for p in board.pairs}:
             for row in board.rows:
@@ -340,7 +340,7 @@ def test_an_attempt_that_succeeds_takes_the_place_of_one_that_failed(tmp_path: P
             again = {**row, "attempt": 2, "params": {}}
             failed.append("trials", [again], f"{row['trial_id']}-2")
     failed.append("counts", whole.read("counts"), "counts")
-    (board,), (expected,) = build_boards(gather([failed])), build_boards(gather([whole]))
+    (board,), (expected,) = build_boards(read_run_records([failed])), build_boards(read_run_records([whole]))
     assert row_of(board, "kd").failures == 0
     assert row_of(board, "kd").gain == row_of(expected, "kd").gain
 
@@ -356,12 +356,12 @@ def test_measured_columns_are_all_that_differs_between_a_fast_and_a_slow_machine
     relative = "train_cost_relative"
     for column in set(MEASURED_COLUMNS) - {relative}:
         assert not tables[0][column].equals(tables[1][column]), column
-    assert set(MEASURED_COLUMNS) <= {field.name for field in fields(Row)}
+    assert set(MEASURED_COLUMNS) <= {field.name for field in fields(BoardRow)}
 
 
 def test_evidence_of_two_ledgers_with_the_same_trials_is_that_of_one(tmp_path: Path) -> None:
     ledger = write_run(tmp_path, Run())
-    one, two = gather([ledger]), gather([ledger, Ledger(tmp_path)])
+    one, two = read_run_records([ledger]), read_run_records([ledger, Ledger(tmp_path)])
     assert isinstance(one, RunRecords)
     assert one.trials == two.trials
     assert build_boards(one)[0].rows == build_boards(two)[0].rows

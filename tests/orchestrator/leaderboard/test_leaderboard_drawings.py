@@ -12,7 +12,7 @@ from orchestrator.leaderboard.board import build_boards
 from orchestrator.leaderboard.charts import Curve, Mark, curves, forest_axis, scatter, ticks
 from orchestrator.leaderboard.label_placement import Dot, Label, place_labels
 from orchestrator.leaderboard.published import method_key, published_for
-from orchestrator.leaderboard.run_records import gather
+from orchestrator.leaderboard.run_records import read_run_records
 from orchestrator.leaderboard.text_tables import published_table
 from tests.orchestrator.leaderboard.synthetic import Run, write_run
 
@@ -98,7 +98,7 @@ def test_a_methods_name_is_known_in_other_spellings(ours: str, theirs: str) -> N
 def test_published_numbers_stand_beside_ours_of_the_same_method_and_pair(tmp_path: Path) -> None:
     pair = "deeplabv3-resnet101_to_deeplabv3-resnet18"
     run = Run(pairs=(pair,), dataset="cityscapes")
-    (board,) = build_boards(gather([write_run(tmp_path / "known", run)]))
+    (board,) = build_boards(read_run_records([write_run(tmp_path / "known", run)]))
     table = published_table(board)
     told = {
         row[1]: row for row in table.rows if row[6].startswith("winycg/CIRKD@2d8ad0f") and row[4] == "val"
@@ -112,6 +112,6 @@ def test_published_numbers_stand_beside_ours_of_the_same_method_and_pair(tmp_pat
     assert told["none (student alone)"][3].startswith(f"{100 * student.mean:.1f} [")
     assert told["SKD"][3] == "–"
     assert all(row[6] for row in table.rows)
-    (other,) = build_boards(gather([write_run(tmp_path / "other", run.but(dataset="scenes"))]))
+    (other,) = build_boards(read_run_records([write_run(tmp_path / "other", run.but(dataset="scenes"))]))
     assert published_table(other).rows == ()
     assert published_for("cityscapes", "deeplabv3-resnet101", "deeplabv3-convnext_tiny") == ()

@@ -149,6 +149,7 @@ def test_a_card_goes_when_another_student_takes_its_place(tmp_path: Path) -> Non
     assert not set(before) & set(after)
 
 
+@pytest.mark.slow
 def test_forty_methods_on_three_pairs_make_a_page_of_at_most_150_kilobytes(tmp_path: Path) -> None:
     gains = {"student": 0.0, **{f"method_{number:02d}": 0.002 * number for number in range(39)}}
     pairs = ("big_to_small", "wide_to_thin", "deep_to_flat")

@@ -166,6 +166,7 @@ def _pictures(generator: np.random.Generator, count: int) -> np.ndarray:
     return np.concatenate([tp, np.roll(missed, 1, axis=2), missed], axis=2)
 
 
+@pytest.mark.slow
 def test_the_interval_over_pictures_covers_the_gain_on_all_pictures_on_95_of_100_boards() -> None:
     generator = np.random.default_rng(2)
     all_pictures = _pictures(generator, 400_000).sum(axis=1)

@@ -9,7 +9,7 @@ import pytest
 from orchestrator.leaderboard.board import build_boards
 from orchestrator.leaderboard.entries import Board
 from orchestrator.leaderboard.planned import planned
-from orchestrator.leaderboard.run_records import gather
+from orchestrator.leaderboard.run_records import read_run_records
 from orchestrator.leaderboard.text_tables import costs_table
 from orchestrator.leaderboard.texts import protocol_line
 from tests.orchestrator.leaderboard.synthetic import Run, write_run
@@ -29,7 +29,7 @@ final: {seeds: [1, 2, 7]}
 
 
 def board_of(tmp_path: Path, run: Run) -> Board:
-    (board,) = build_boards(gather([write_run(tmp_path, run)]))
+    (board,) = build_boards(read_run_records([write_run(tmp_path, run)]))
     return board
 
 
@@ -98,6 +98,6 @@ def test_a_students_size_is_that_of_the_model_with_its_own_options(tmp_path: Pat
             ],
             "both",
         )  # fmt: skip
-        (board,) = build_boards(gather([ledger]))
+        (board,) = build_boards(read_run_records([ledger]))
         found.append(board.pairs[0].params)
     assert found == [32_000, None]

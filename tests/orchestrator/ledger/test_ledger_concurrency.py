@@ -27,6 +27,7 @@ def _compact_until(root: str, done: object) -> None:
         Ledger(root).compact("curves")
 
 
+@pytest.mark.slow
 def test_readers_beside_writers_and_two_compactors_see_every_finished_row_once(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     done = context.Event()
@@ -80,8 +81,8 @@ class _Paused(Ledger):
         self._pass("between listing and metadata")
         return files
 
-    def _live(self, table: str):  # type: ignore[no-untyped-def]
-        files = super()._live(table)
+    def _current_files(self, table: str):  # type: ignore[no-untyped-def]
+        files = super()._current_files(table)
         self._pass("between listing and reading")
         return files
 

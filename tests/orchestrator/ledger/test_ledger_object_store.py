@@ -40,6 +40,7 @@ def test_an_object_store_holds_tables_and_small_files_like_a_disk(object_store: 
     assert ledger.list() == []
 
 
+@pytest.mark.slow
 def test_readers_of_an_object_store_see_every_finished_row_once_beside_a_compactor(object_store: str) -> None:
     done = threading.Event()
 

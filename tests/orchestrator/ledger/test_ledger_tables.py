@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from distill.errors import UsageError
-from orchestrator.ledger.arrow_rows import counts_table
+from orchestrator.ledger.row_builders import count_rows
 from orchestrator.ledger.schema import SCHEMA_VERSION, TABLES, arrow_schema, markdown
 from orchestrator.ledger.tables import Ledger
 from tests import ROOT
@@ -269,24 +269,31 @@ def test_pandas_and_arrow_data_sets_read_a_compacted_folder_as_it_stands(
     assert pyarrow.dataset.dataset(folder).to_table().num_rows == 3
 
 
-def test_counts_leave_out_zero_rows_but_keep_every_image() -> None:
-    tp = np.array([[3, 0], [0, 0]])
+def test_counts_leave_out_zero_rows_but_keep_every_image_and_every_class() -> None:
+    tp = np.array([[3, 0], [0, 0], [5, 0]])
     zero = np.zeros_like(tp)
-    rows = counts_table("t", "test", [10, 11], tp, zero, zero, ["road", "sky"]).to_pylist()
+    rows = count_rows("t", "test", [10, 11, 12], tp, zero, zero, ["road", "sky"]).to_pylist()
     assert [(row["image"], row["class"], row["tp"], row["class_name"]) for row in rows] == [
         (10, 0, 3, "road"),
+        (10, 1, 0, "sky"),
         (11, 0, 0, "road"),
+        (12, 0, 5, "road"),
     ]
+    assert count_rows("t", "test", [], zero[:0], zero[:0], zero[:0]).num_rows == 0
     with pytest.raises(UsageError, match="must be"):
-        counts_table("t", "test", [10], tp, zero, zero)
+        count_rows("t", "test", [10], tp, zero, zero)
 
 
-def test_the_documentation_of_the_tables_is_the_schemas() -> None:
-    written = ROOT / "docs" / "tables.md"
-    assert written.read_text() == markdown(), "run: python -m orchestrator.schema > docs/tables.md"
+def test_every_table_and_column_is_documented() -> None:
+    page = (ROOT / "docs" / "tables.md").read_text(encoding="utf-8")
+    sections = {part.partition("\n")[0]: part for part in page.split("\n## ")}
     for table in TABLES.values():
         assert set(table.key) <= {column.name for column in table.columns}
         assert all(column.meaning for column in table.columns)
+        for column in table.columns:
+            row = f"| `{column.name}` | {column.type} | {column.unit} |"
+            assert row in sections[table.name], "run: python -m orchestrator.ledger.schema > docs/tables.md"
+    assert {*markdown().splitlines()} >= {f"## {name}" for name in TABLES}
 
 
 @settings(max_examples=10, deadline=None)

@@ -51,7 +51,7 @@ def test_trial_ids_are_unique_and_the_same_each_time() -> None:
 @pytest.mark.parametrize(
     ("change", "value"),
     [
-        ("operation__seats", 2),
+        ("operation__students_on_device", 2),
         ("operation__checkpoint_seconds", 1.0),
         ("operation__loader_workers", 1),
         ("budget__hours", 3.0),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.worker.main import CarriedTeacher
+from orchestrator.worker.carried_teacher import CarriedTeacher
 
 
 def test_a_teacher_is_taken_once_and_any_other_is_let_go() -> None:

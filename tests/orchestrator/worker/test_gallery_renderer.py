@@ -19,12 +19,12 @@ from distill.models import CheckpointMetadata, build_model, save_model
 from distill.recipe import SlidingWindow
 from orchestrator.leaderboard.board import build_boards
 from orchestrator.leaderboard.gallery_page import DIFFERENCES
-from orchestrator.leaderboard.gallery_pictures import PairGallery, exhibits_of
-from orchestrator.leaderboard.run_records import gather
+from orchestrator.leaderboard.gallery_pictures import PairGallery, pair_galleries
+from orchestrator.leaderboard.run_records import read_run_records
 from orchestrator.ledger.row_builders import count_rows
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.config import SweepConfig
-from orchestrator.worker.gallery_renderer import draw_room, predict_exhibit
+from orchestrator.worker.gallery_renderer import draw_section, predict_gallery
 from tests.distill.data.trees import write_folder_tree
 from tests.orchestrator.sweep_files import TINY_RECIPE
 
@@ -56,7 +56,8 @@ def scored(tmp_path: Path) -> tuple[Ledger, PairGallery, str]:
         save_model(Path(ledger.root) / path, model, CheckpointMetadata(dataset.classes))
         window = SlidingWindow(size=(32, 32), stride=(16, 16))
         found: Counts = evaluate(model, dataset, window=window)
-        ledger.append("counts", count_rows(trial, "test", dataset.classes, found), trial)
+        table = count_rows(trial, "test", found.image_index, found.tp, found.fp, found.fn, dataset.classes)
+        ledger.append("counts", table, trial)
         rows.append({
             "trial_id": trial, "attempt": 1, "study_id": trial, "phase": "teacher" if method == "teacher" else "final",
             "status": "ok", "dataset": "folder", "protocol": "clean", "pair": "pair", "teacher": "big", "student": "small",
@@ -64,23 +65,23 @@ def scored(tmp_path: Path) -> tuple[Ledger, PairGallery, str]:
             "provenance_id": "p", "checkpoint": path, "tune_miou": 0.5,
         })  # fmt: skip
     ledger.append("trials", rows, "trials")
-    evidence = gather([ledger])
-    (board,) = build_boards(evidence)
-    (exhibit,) = exhibits_of(board, evidence)
-    return ledger, exhibit, yaml.safe_dump(config.model_dump(mode="json"))
+    records = read_run_records([ledger])
+    (board,) = build_boards(records)
+    (gallery,) = pair_galleries(board, records)
+    return ledger, gallery, yaml.safe_dump(config.model_dump(mode="json"))
 
 
 def test_pictures_of_a_data_set_on_disk_are_drawn_as_they_were_scored(
     scored: tuple[Ledger, PairGallery, str],
 ) -> None:
-    predicted = predict_exhibit(*scored)
-    room = draw_room(predicted, longest=20)
-    assert [panel.chosen for panel in room.panels] == list(predicted.exhibit.pictures)
-    for panel, scene in zip(room.panels, predicted.scenes, strict=True):
+    predicted = predict_gallery(*scored)
+    section = draw_section(predicted, longest=20)
+    assert [panel.chosen for panel in section.panels] == list(predicted.gallery.pictures)
+    for panel, scene in zip(section.panels, predicted.scenes, strict=True):
         images = [Image.open(io.BytesIO(drawing.data)) for drawing in panel.drawings]
         assert all(max(image.size) <= 20 for image in images)
         assert panel.key == scene.sample.key
-    full = draw_room(predicted, longest=4096).panels[0].drawings
+    full = draw_section(predicted, longest=4096).panels[0].drawings
     scene = predicted.scenes[0]
     method, label = (np.asarray(Image.open(io.BytesIO(full[place].data))) for place in (4, 1))
     assert (method == scene.method_hw).all()
@@ -97,19 +98,19 @@ def test_pictures_of_a_data_set_on_disk_are_drawn_as_they_were_scored(
 def test_other_weights_than_those_that_were_scored_are_not_shown(
     scored: tuple[Ledger, PairGallery, str],
 ) -> None:
-    ledger, exhibit, config = scored
-    chosen = tuple(replace(picture, method_miou=picture.method_miou + 0.2) for picture in exhibit.pictures)
+    ledger, gallery, config = scored
+    chosen = tuple(replace(picture, method_miou=picture.method_miou + 0.2) for picture in gallery.pictures)
     with pytest.raises(UsageError, match="data or weights are not those that were scored"):
-        predict_exhibit(ledger, replace(exhibit, pictures=chosen), config)
+        predict_gallery(ledger, replace(gallery, pictures=chosen), config)
 
 
 def test_missing_data_and_a_config_of_another_version_are_named(
     scored: tuple[Ledger, PairGallery, str],
 ) -> None:
-    ledger, exhibit, config = scored
+    ledger, gallery, config = scored
     document = yaml.safe_load(config)
     document["data"]["mine"]["root"] = "/nowhere"
     with pytest.raises(UsageError, match="folder /nowhere does not exist"):
-        predict_exhibit(ledger, exhibit, yaml.safe_dump(document))
+        predict_gallery(ledger, gallery, yaml.safe_dump(document))
     with pytest.raises(UsageError, match="written by another version"):
-        predict_exhibit(ledger, exhibit, yaml.safe_dump({"unknown": 1}))
+        predict_gallery(ledger, gallery, yaml.safe_dump({"unknown": 1}))

@@ -11,22 +11,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.planning.config import ComputeConfig
-from orchestrator.worker.student_placement import evened_out
+from orchestrator.worker.student_placement import balancing_moves
 from tests.faults.harness import PATIENT, Toll, kill
 from tests.orchestrator.by_hand import losses_by_hand, losses_of
 from tests.orchestrator.sweeps import SMALL, Sweep, assert_equal_runs, counted, run, trials
 
-DIVIDED = ("--set", "compute.workers=2", "--set", "compute.divide=students")
+DIVIDED = ("--set", "compute.workers=2", "--set", "compute.parallelism=students")
 
 
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=8))
 def test_moves_lose_no_student_and_leave_no_worker_two_more_than_another(counts: list[int]) -> None:
     held = [[f"{rank}-{number}" for number in range(count)] for rank, count in enumerate(counts)]
     now = [set(trial_ids) for trial_ids in held]
-    moves = evened_out(held)
+    moves = balancing_moves(held)
     for move in moves:
-        now[move.giver].remove(move.trial_id)
-        now[move.taker].add(move.trial_id)
+        now[move.source].remove(move.trial_id)
+        now[move.target].add(move.trial_id)
     assert set().union(*now) == set().union(*held)
     assert max(map(len, now)) - min(map(len, now)) <= 1
     share = sum(counts) // len(counts)
@@ -35,12 +35,12 @@ def test_moves_lose_no_student_and_leave_no_worker_two_more_than_another(counts:
 
 def test_a_config_that_divides_batches_is_written_as_before_there_was_a_choice() -> None:
     """Plans and trial ids are hashes of what is written; those of earlier runs stand."""
-    assert "divide" not in ComputeConfig(workers=2).model_dump(mode="json")
-    assert ComputeConfig(divide="students").model_dump(mode="json")["divide"] == "students"
+    assert not {"divide", "parallelism"} & ComputeConfig(workers=2).hashed().keys()
+    assert ComputeConfig(parallelism="students").hashed()["divide"] == "students"  # its name then
 
 
 def test_a_teacher_has_all_workers_and_a_student_one() -> None:
-    compute = ComputeConfig(workers=4, divide="students")
+    compute = ComputeConfig(workers=4, parallelism="students")
     assert (compute.workers_of_a_student(taught=False), compute.workers_of_a_student(taught=True)) == (4, 1)
     assert ComputeConfig(workers=4).workers_of_a_student(taught=True) == 4
 
@@ -50,7 +50,7 @@ def taught_by_one_that_is_loaded(teacher: Path, source: Path) -> Path:
     [pair] = document["pairs"]
     pair["teacher"] = {"model": "segformer-test_vit", "checkpoint": str(teacher)}
     document["search"]["wave"] = 8
-    document["compute"] = {"workers": 2, "divide": "students"}
+    document["compute"] = {"workers": 2, "parallelism": "students"}
     source.write_text(yaml.safe_dump(document))
     return source
 

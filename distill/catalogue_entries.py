@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-CATALOGUE = Path(__file__).with_name("catalogue.json")
+CATALOGUE = Path(__file__).parent / "catalogue" / "catalogue.json"
 """The generated file: `python -m distill.catalogue` writes it, `load_catalogue` reads it."""
 
 METHODS = "heteroakd.methods"

@@ -13,9 +13,9 @@ from optuna.storages.journal import JournalFileBackend
 from rich.console import Console
 
 from distill.errors import UsageError
+from orchestrator.console.run_view import chart, run_view, trial_view
 from orchestrator.ledger.optuna_export import write_optuna_file
 from orchestrator.ledger.tables import Ledger
-from orchestrator.show import chart, run_view, trial_view
 
 
 def text_of(view: object) -> str:

@@ -12,8 +12,11 @@ from tests.orchestrator.sweeps import SMALL, Sweep, counted
 
 SAYS = """
 import sys
-from orchestrator.console.progress import PipeSafeConsole, ProgressView
-with ProgressView(PipeSafeConsole()) as view:
+from rich.console import Console
+from distill.command_line import protect_streams
+from orchestrator.console.progress import ProgressView
+protect_streams()
+with ProgressView(Console()) as view:
     view.say("first")
     sys.stdin.readline()
     for _ in range(2):
@@ -54,7 +57,7 @@ def break_down(self, view):
         raise RuntimeError("a bug in the view")
     watch(self, view)
 progress.ProgressView.watch = break_down
-sys.exit(sweep.command(sweep.Options(source=sys.argv[1], output=sys.argv[2])))
+sys.exit(sweep.command(sweep.SweepOptions(source=sys.argv[1], output=sys.argv[2])))
 """
 
 

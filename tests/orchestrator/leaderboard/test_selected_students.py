@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from distill.errors import UsageError
-from distill.export.__main__ import Options, export
+from distill.export.__main__ import ExportOptions, export
 from distill.export.source import read_source
 from distill.models import CheckpointMetadata, build_model, load_model, save_model
 from distill.segmenter import load_segmenter
@@ -84,7 +84,7 @@ def test_the_row_says_what_the_board_says(run: Path) -> None:
 
 
 def test_an_export_computes_what_the_run_kept_and_its_card_tells_the_row(run: Path, tmp_path: Path) -> None:
-    export(Options(str(run), "big_to_small", output=tmp_path, onnx=False))
+    export(ExportOptions(str(run), "big_to_small", output=tmp_path, onnx=False))
     kept, _ = load_model(run / "models" / f"{trial_of(run, 'cwd', 2)}.safetensors")
     model, metadata = load_model(tmp_path / "model.safetensors")
     images = torch.randn(1, 3, 50, 70)
@@ -104,8 +104,9 @@ def test_an_export_computes_what_the_run_kept_and_its_card_tells_the_row(run: Pa
     assert not (tmp_path / "model.onnx").exists()
 
 
+@pytest.mark.slow
 def test_the_cards_program_runs_as_it_stands(run: Path, tmp_path: Path) -> None:
-    export(Options(str(run), "big_to_small", output=tmp_path))
+    export(ExportOptions(str(run), "big_to_small", output=tmp_path))
     picture = np.random.default_rng(0).integers(0, 256, (41, 67, 3), dtype=np.uint8)
     Image.fromarray(picture).save(tmp_path / "picture.png")
     programs = [p.split("```")[0] for p in (tmp_path / "MODEL_CARD.md").read_text().split("```python\n")[1:]]
@@ -125,12 +126,14 @@ def _output(program: str, folder: Path) -> str:
 
 def test_a_single_model_file_is_exported_with_a_card_that_gives_no_score(run: Path, tmp_path: Path) -> None:
     file = run / "models" / f"{trial_of(run, 'kd', 1)}.safetensors"
-    export(Options(str(file), output=tmp_path / "out", onnx=False))
+    export(ExportOptions(str(file), output=tmp_path / "out", onnx=False))
     card = (tmp_path / "out" / "MODEL_CARD.md").read_text()
     assert "this card gives no score" in card
     assert "GFLOPs at 32×64" in card
     with pytest.raises(UsageError, match="must not be written over"):
-        export(Options(str(tmp_path / "out" / "model.safetensors"), output=tmp_path / "out", onnx=False))
+        export(
+            ExportOptions(str(tmp_path / "out" / "model.safetensors"), output=tmp_path / "out", onnx=False)
+        )
 
 
 @pytest.mark.parametrize(

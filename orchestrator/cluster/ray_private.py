@@ -1,0 +1,58 @@
+"""Every private or undocumented name of Ray that this project uses. Seen in Ray 2.60.0.
+
+Each has a canary test in `tests/orchestrator/cluster/test_ray_private.py`, which says what moved in a newer Ray. Import
+this module only after `session.prepare_environment`: Ray reads its environment when it is imported.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray._private.utils
+import ray._private.worker
+import ray.util
+from ray import _raylet
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+UNUSED_CALLBACKS = {"DatasetsCallback", "PlacementGroupCleanerCallback"}
+"""Callbacks of Ray Train that start a process each. Our workers read no Ray Data, and their placement group belongs to the
+driver's job, with which Ray removes it."""
+STARTUP_TIMEOUT = "timed out during startup"
+"""Part of the message of `ray.init` when Ray's own node is not up within 30 seconds."""
+
+
+class WorkerGroupTrainer(DataParallelTrainer):
+    """Ray's data-parallel trainer without the helper processes that a worker group never calls.
+
+    If a Ray names its callbacks otherwise, all of them are started, as by Ray's own trainers.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        callbacks = super()._create_default_callbacks()
+        return [callback for callback in callbacks if type(callback).__name__ not in UNUSED_CALLBACKS]
+
+
+def local_address_settings(address: str) -> dict[str, Any]:
+    """Argument of `ray.init` for the address that an embedded node advertises."""
+    return {"_node_ip_address": address}
+
+
+def cluster_asks_for_token() -> bool:
+    """Whether this process used a token to join; a cluster that asks for one refuses a process without."""
+    mode = _raylet.get_authentication_mode()  # type: ignore[attr-defined]
+    return bool(mode == _raylet.AuthenticationMode.TOKEN)  # type: ignore[attr-defined]
+
+
+def silence_raylet() -> None:
+    """Drop the messages of Ray's daemons, which Ray prints to standard output at every logging level."""
+    ray._private.worker.print_to_stdstream = lambda data, ignore_prefix: None
+
+
+def keep_signal_handlers() -> None:
+    """Keep this process's handler of SIGTERM, which `ray.init` would replace by one that exits with code 15."""
+    ray._private.utils.set_sigterm_handler = lambda sigterm_handler: None
+
+
+def node_address() -> str:
+    """Address of the node this process runs on, without a running driver."""
+    return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]

@@ -1,0 +1,16 @@
+"""What `--dry-run` prints."""
+
+from __future__ import annotations
+
+import json
+
+from orchestrator.console.exit_codes import DONE
+from orchestrator.planning.cost_estimate import estimate, render_estimate
+from orchestrator.planning.plan import Plan
+
+
+def show_plan(plan: Plan, *, as_json: bool) -> int:
+    """Print a plan's counts, cost and disk; returns the exit code."""
+    found = estimate(plan)
+    print(json.dumps(found, indent=1) if as_json else render_estimate(found))
+    return DONE

@@ -1,0 +1,27 @@
+"""Questions that several rooms ask about the rows of `trials`. Pure: rows in, rows out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+R = TypeVar("R", bound=Mapping[str, Any])
+
+
+def latest_attempts(trials: Iterable[R]) -> list[R]:
+    """The row with the highest `attempt` of each trial, sorted by trial id; the first of two equal attempts.
+
+    Each row needs `trial_id` and `attempt`.
+    """
+    latest: dict[str, R] = {}
+    for row in trials:
+        known = latest.get(row["trial_id"])
+        if known is None or row["attempt"] > known["attempt"]:
+            latest[row["trial_id"]] = row
+    return [latest[trial_id] for trial_id in sorted(latest)]
+
+
+def parameters_of(params: Iterable[tuple[str, str]] | None) -> dict[str, Any]:
+    """Hyper-parameters as Python values, from the column `params`: pairs of a name and JSON text."""
+    return {name: json.loads(value) for name, value in params or ()}

@@ -1,0 +1,118 @@
+"""The folder of a run: whether it may be used, and which plan it has."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from distill.errors import UsageError, reading
+from distill.redaction import redacted
+from orchestrator.ledger.folder_lock import LOCK_FILE
+from orchestrator.ledger.tables import Ledger
+from orchestrator.planning.plan import Plan
+
+DAMAGED = "damaged"
+"""Folder inside a run into which damaged files are moved."""
+CALIBRATION = "calibration"
+"""Folder inside a run where `--calibrate` writes."""
+
+PLAN_FILE = "plan.json"
+_TRACKERS = ("mlflow.db", "wandb", "tensorboard")
+_RUN_PATHS = (
+    "tables",
+    "checkpoints",
+    "models",
+    "teachers",
+    "logs",
+    "leaderboard",
+    "ray",
+    DAMAGED,
+    *_TRACKERS,
+    PLAN_FILE,
+)
+# A folder without a plan may already contain these: a calibration, and what trackers write when they are tested.
+_ALLOWED_WITHOUT_PLAN = (f"{CALIBRATION}/", "teachers/", *_TRACKERS)
+
+
+def check_run_folder(ledger: Ledger, plan: Plan, *, fresh: bool) -> None:
+    """Check that this plan may use the folder: it is empty, has the same plan, or `fresh` is set. Changes nothing.
+
+    Raises:
+        UsageError: the folder has another plan (the message lists the differences), or files that are not a run.
+    """
+    for path in _RUN_PATHS:  # raises for a link that leads out of the folder, before Ray follows it
+        ledger.exists(path)
+    if _is_repairable(ledger):
+        return
+    if not ledger.exists(PLAN_FILE):
+        if foreign := [
+            path for path in ledger.list() if path != LOCK_FILE and not path.startswith(_ALLOWED_WITHOUT_PLAN)
+        ]:
+            raise UsageError(
+                f"{ledger.place()} is not empty and holds no run (first file: {foreign[0]}); choose another --output"
+            )
+        return
+    stored = _read_json(ledger, PLAN_FILE, {"plan_hash": str, "config": dict})
+    if not fresh and stored["plan_hash"] != plan.plan_hash:
+        found = _differences(stored["config"], plan.config.decisive())
+        lines = [redacted(f"  {key}: there {old!r}, here {new!r}") for key, old, new in found]
+        raise UsageError(
+            f"{ledger.place()} holds another plan:\n"
+            + "\n".join(lines or ["  made by another version of this program"])
+            + "\nchoose another --output, or --fresh to delete what is there"
+        )
+
+
+def claim_run_folder(ledger: Ledger, plan: Plan, *, fresh: bool) -> None:
+    """Check the folder and write the plan into it; `fresh` first deletes the results of the earlier plan."""
+    check_run_folder(ledger, plan, fresh=fresh)
+    if fresh and (ledger.exists(PLAN_FILE) or _is_repairable(ledger)):  # only in the folder of a run
+        for path in _RUN_PATHS:
+            ledger.delete(path)
+    if not ledger.exists(PLAN_FILE):
+        write_plan(ledger, plan)
+
+
+def write_plan(ledger: Ledger, plan: Plan) -> None:
+    """Write the plan that the folder belongs to."""
+    content = {"plan_hash": plan.plan_hash, "config": plan.config.decisive()}
+    ledger.write_bytes(PLAN_FILE, redacted(json.dumps(content, indent=1, sort_keys=True)).encode())
+
+
+def _is_repairable(ledger: Ledger) -> bool:
+    """Whether the plan is missing or damaged, but there are tables that say which plan they are of (`repair_run`)."""
+    if not ledger.exists("tables/provenance"):
+        return False
+    try:
+        _read_json(ledger, PLAN_FILE, {"plan_hash": str, "config": dict})
+    except (FileNotFoundError, UsageError):
+        return True
+    return False
+
+
+def _read_json(ledger: Ledger, path: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Read a JSON file of the run that may be damaged or written by someone else.
+
+    Raises:
+        UsageError: the file is not a JSON object with these fields.
+        FileNotFoundError: there is no such file.
+    """
+    data = ledger.read_bytes(path)
+    with reading(ledger.place(path), "delete it if no command is at work in the folder"):
+        found: dict[str, Any] = json.loads(data)
+        wrong = [name for name, kind in fields.items() if not isinstance(found[name], kind)]
+    if wrong:
+        raise UsageError(
+            f"{ledger.place(path)} has a wrong {wrong[0]}, must be as a sweep wrote it; delete it"
+        )
+    return found
+
+
+def _differences(old: Any, new: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(Dotted key, old value, new value) for every value that differs."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted({*old, *new}):
+            yield from _differences(old.get(key), new.get(key), f"{place}.{key}" if place else key)
+    elif old != new:
+        yield place, old, new

@@ -1,0 +1,63 @@
+"""Settings that had another name: a sweep file with an old one is answered with the new one; recorded configs are read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from distill.errors import UsageError
+from distill.yaml_reader import parse_yaml
+from orchestrator.planning.config import SweepConfig
+
+RENAMED = {
+    "compute.divide": "compute.parallelism",
+    "operation.copies": "operation.remote_copies",
+    "operation.hang_seconds": "operation.step_timeout_seconds",
+    "operation.round_steps": "operation.round_seconds",
+    "operation.seats": "operation.students_on_device",
+}
+"""Old name -> new name. The values stay the same, except for `round_steps`, which is a time now."""
+_OTHER_UNIT = {"operation.round_steps"}
+
+
+def explain_renamed(key: str) -> str | None:
+    """Sentence for the old name of a setting, None for any other key."""
+    if key not in RENAMED:
+        return None
+    unit = ", in seconds" if key in _OTHER_UNIT else ""
+    return f"'{key}' is called '{RENAMED[key]}' now{unit}"
+
+
+def with_current_names(config: dict[str, Any]) -> dict[str, Any]:
+    """A config that an earlier version recorded, with the current names of its settings.
+
+    Args:
+        config: the plain values of a recorded config; not changed.
+    """
+    found = {
+        name: dict(section) if isinstance(section, dict) else section for name, section in config.items()
+    }
+    for old, new in RENAMED.items():
+        section, _, name = old.partition(".")
+        values = found.get(section)
+        if isinstance(values, dict) and name in values:
+            value = values.pop(name)
+            if old not in _OTHER_UNIT:
+                values[new.partition(".")[2]] = value
+    return found
+
+
+def read_recorded_config(text: str) -> SweepConfig:
+    """The config that a run recorded as YAML, also with the setting names of an earlier version.
+
+    Raises:
+        UsageError: this version of the program cannot read it.
+    """
+    document, _ = parse_yaml(text, "config")
+    try:
+        return SweepConfig.model_validate(
+            with_current_names(document) if isinstance(document, dict) else document
+        )
+    except ValidationError as error:
+        raise UsageError("its config was written by another version of this program") from error

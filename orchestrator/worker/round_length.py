@@ -1,0 +1,34 @@
+"""How many steps the workers train between two exchanges with the coordinator: as many as take a given time."""
+
+from __future__ import annotations
+
+import time
+
+_LARGEST_GROWTH = 4
+
+
+class RoundLength:
+    """Steps of a round, from the time that rank 0 measured for the last one. The first round of a wave is one step.
+
+    Args:
+        seconds: time between two exchanges.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.steps = 1
+        self._since = time.monotonic()
+
+    def reset(self) -> None:
+        """A wave begins: its steps may take any time."""
+        self.steps = 1
+        self._since = time.monotonic()
+
+    def next_steps(self, steps: int) -> int:
+        """Length of the next round, after one of so many steps; 0 steps for an exchange outside of training."""
+        now = time.monotonic()
+        took, self._since = now - self._since, now
+        if not steps:
+            return self.steps
+        fitting = int(self._seconds * steps / took) if took > 0 else _LARGEST_GROWTH * steps
+        return max(1, min(fitting, _LARGEST_GROWTH * steps))

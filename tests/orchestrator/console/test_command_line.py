@@ -1,0 +1,72 @@
+"""Every command survives a reader that leaves and an encoding that lacks characters."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+COMMANDS = {
+    "sweep": ["orchestrator.sweep", "--help"],
+    "dry run": ["orchestrator.sweep", "smoke", "--dry-run", "--json"],
+    "show": ["orchestrator.show", "--help"],
+    "gallery": ["orchestrator.gallery", "--help"],
+    "leaderboard": ["orchestrator.leaderboard", "--help"],
+    "data": ["distill.data", "--help"],
+    "export": ["distill.export", "--help"],
+    "predict": ["distill.predict", "--help"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_a_reader_that_takes_one_line_ends_a_command_quietly(command: list[str]) -> None:
+    """`python -m ... | head -1`: the pipe is closed before the rest is written."""
+    shell = f'"{sys.executable}" -m {" ".join(command)} | head -1; exit ${{PIPESTATUS[0]}}'
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}],
+)
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_an_encoding_without_some_characters_ends_no_command(
+    command: list[str], encoding: dict[str, str]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", *command], env=os.environ | encoding, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.isascii()
+    assert done.stderr == b""
+
+
+WAITS = """
+import sys, time
+from orchestrator import sweep
+def wait(options):
+    print("begun", flush=True)
+    time.sleep(60)
+sweep.sweep = wait
+sys.argv = ["sweep", "smoke"]
+sweep.main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_before_anything_is_trained_ends_the_command_as_an_interruption(number: int) -> None:
+    """Such a command is requeued; one that is plainly killed is not."""
+    with subprocess.Popen(
+        [sys.executable, "-c", WAITS], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as command:
+        assert command.stdout is not None
+        assert command.stderr is not None
+        assert command.stdout.readline() == "begun\n"
+        command.send_signal(number)
+        assert command.stderr.read() == "interrupted; the same command goes on from here\n"
+    assert command.returncode == 130
