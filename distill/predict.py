@@ -45,7 +45,7 @@ class PredictOptions:
 
 
 def main() -> None:
-    """The command; exits with one of the codes above."""
+    """Run the command and exit with one of the codes above."""
     run_command("python -m distill.predict", PredictOptions, command)
 
 

@@ -36,7 +36,7 @@ class ExportOptions:
 
 
 def main() -> None:
-    """The command; exit code 2 for a run, a choice or a model that cannot be used."""
+    """Run the command; exit code 2 if the run, the choice or the model cannot be used."""
     run_command("python -m distill.export", ExportOptions, print_export)
 
 
