@@ -18,14 +18,12 @@ class ReportQueue:
         self._unread: dict[str, None] = {}  # an ordered set
 
     def put(self, report: Report) -> None:
-        """Add a report; call it within `condition.change()`. Ignored if it was sent before or the trial has ended.
+        """Add a report; call it within `condition.change()`. Ignored if the trial has ended.
 
-        Workers that restart send the reports of their checkpoint again.
+        Workers that restart send the reports of their checkpoint again; the wave scheduler ignores what it knows.
         """
-        reports = self._reports.setdefault(report.trial_id, [])
-        is_new = all((other.step, other.status) != (report.step, report.status) for other in reports)
-        if is_new and not self.has_ended(report.trial_id):
-            reports.append(report)
+        if not self.has_ended(report.trial_id):
+            self._reports.setdefault(report.trial_id, []).append(report)
             self._unread[report.trial_id] = None
 
     def reports_of(self, trial_id: str) -> list[Report]:

@@ -71,12 +71,10 @@ def trial_row(
 
 
 def curve_rows(trial: Trial, reports: Sequence[Report]) -> list[dict[str, Any]]:
-    """The `curves` rows of a trial: one per step that has a report with a tune mIoU."""
-    rows = {}
-    for report in reports:
-        if report.tune_miou is None or report.step in rows:
-            continue
-        rows[report.step] = {
+    """The `curves` rows of a trial: one for each score. A report that prunes the trial repeats the score of its rung."""
+    scored = [report for report in reports if report.tune_miou is not None and report.status != "pruned"]
+    return [
+        {
             "trial_id": trial.trial_id,
             "step": report.step,
             "phase": trial.phase,
@@ -88,7 +86,8 @@ def curve_rows(trial: Trial, reports: Sequence[Report]) -> list[dict[str, Any]]:
             "student_seconds": report.costs.student_seconds,
             "shared_seconds": report.costs.shared_seconds,
         }
-    return [rows[step] for step in sorted(rows)]
+        for report in sorted(scored, key=lambda report: report.step)
+    ]
 
 
 def count_rows(

@@ -72,10 +72,10 @@ def test_a_process_that_has_seen_nothing_is_given_all_again() -> None:
     asyncio.run(scene())
 
 
-def test_what_is_told_twice_or_after_a_trials_end_is_no_news() -> None:
-    """A cohort that starts again posts again, and a channel may drop at a rung a trial that failed meanwhile."""
+def test_reports_after_a_trials_end_are_ignored() -> None:
+    """Workers that start again send reports again, and a channel may drop at a rung a trial that failed meanwhile."""
     first, last = Report("a", 10), Report("a", 20, status="failed")
-    queue = filled(first, first, last, last, Report("a", 10, status="pruned"), Report("a", 30))
+    queue = filled(first, last, last, Report("a", 10, status="pruned"), Report("a", 30))
     assert queue.reports_of("a") == [first, last]
 
 
