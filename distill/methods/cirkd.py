@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from distill.methods.config import MethodConfig
 from distill.methods.kd import WithKD, WithKDConfig
 from distill.methods.pixels import (
+    at_least_float32,
     grid,
     in_float32,
     keep_valid,
@@ -246,7 +247,7 @@ class CIRKD(WithKD):
         valid = valid_pixels(labels)
         student_maps, teacher_maps = (
             keep_valid(student_maps, valid),
-            keep_valid(resize(teacher_maps.float(), grid(student_maps)), valid),
+            keep_valid(resize(at_least_float32(teacher_maps), grid(student_maps)), valid),
         )
         if self.is_active("cirkd"):
             pooled, pooled_valid = max_pool_valid(student_maps, valid, self.config.pool)
@@ -260,7 +261,9 @@ class CIRKD(WithKD):
 
     def _memory_terms(self, student_maps: Tensor, teacher_maps: Tensor, labels: Tensor) -> dict[str, Tensor]:
         config = self.config
-        rows = _pixels(self.projector(for_layer(student_maps, self.projector)).float()).flatten(0, 1)
+        rows = _pixels(at_least_float32(self.projector(for_layer(student_maps, self.projector)))).flatten(
+            0, 1
+        )
         teacher_bnc = _pixels(teacher_maps)
         is_class = one_hot(labels, self.num_classes).flatten(2)
         terms = {}

@@ -20,6 +20,7 @@ from distill.errors import UsageError
 from distill.methods.config import MethodConfig
 from distill.methods.kd import pixel_kl
 from distill.methods.pixels import (
+    at_least_float32,
     cross_entropy,
     grid,
     in_float32,
@@ -311,7 +312,8 @@ class HeteroAKD(Method):
         device = next(self.teacher_projector.parameters()).device
         channels = tap_channels(self.teacher_info, self.config.tap)
         projector = LogitsProjector(channels, self.num_classes, self.config.final_relu).to(device)
-        features = ((tap_features(out, self.teacher_info, self.config.tap).float(), y) for out, y in batches)
+        info, tap = self.teacher_info, self.config.tap
+        features = ((at_least_float32(tap_features(output, info, tap)), labels) for output, labels in batches)
         return train_teacher_projector(projector, features).state_dict()
 
     def use_prepared(self, state: Mapping[str, Tensor]) -> None:
@@ -355,7 +357,7 @@ class HeteroAKD(Method):
         teacher_z = self.teacher_projector(
             tap_features(teacher_output, self.teacher_info, config.tap).detach()
         )
-        teacher_z = resize(teacher_z.float(), grid(student_z))
+        teacher_z = resize(at_least_float32(teacher_z), grid(student_z))
         labels = resize_labels(labels, grid(student_z))
         terms["hakd"] = hetero_akd(
             student_z,

@@ -20,22 +20,28 @@ from distill.data.sample import IGNORE_INDEX
 P = ParamSpec("P")
 
 
-def _float32(value: object) -> object:
-    if isinstance(value, Tensor) and value.is_floating_point() and value.dtype != torch.float64:
-        return value.float()
-    return value
+def at_least_float32(maps: Tensor) -> Tensor:
+    """Maps of half precision in float32; float32 and float64 stay as they are."""
+    return maps if maps.dtype == torch.float64 else maps.float()
+
+
+def _at_least_float32(value: object) -> object:
+    return at_least_float32(value) if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 def in_float32(formula: Callable[P, Tensor]) -> Callable[P, Tensor]:
-    """Decorator: compute a formula in float32 with autocast off; float64 stays float64 for gradient checks."""
+    """Decorator: compute a formula in at least float32, with autocast off.
+
+    float64 stays float64: gradients are checked in it, and two processors agree on a whole training in it.
+    """
 
     @functools.wraps(formula)
     def run(*args: P.args, **kwargs: P.kwargs) -> Tensor:
         device = next(value.device for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
         with torch.autocast(device.type, enabled=False):
             return formula(
-                *(_float32(value) for value in args),  # type: ignore[arg-type]
-                **{key: _float32(value) for key, value in kwargs.items()},  # type: ignore[arg-type]
+                *(_at_least_float32(value) for value in args),  # type: ignore[arg-type]
+                **{key: _at_least_float32(value) for key, value in kwargs.items()},  # type: ignore[arg-type]
             )
 
     return run
