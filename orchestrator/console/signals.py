@@ -20,7 +20,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StopSignals:
-    """What the signals do: end the command as Ctrl-C does, or, while a run is attached, ask it to stop with a checkpoint.
+    """Handlers of the signals: raise `KeyboardInterrupt`, or, while a run is attached, ask it to stop with a checkpoint.
 
     A second signal to an attached run ends the process at once.
     """
@@ -40,7 +40,7 @@ class StopSignals:
 
     @contextmanager
     def stopping(self, run: Run, say: Callable[[str], None]) -> Iterator[None]:
-        """Inside, the first signal asks the run to stop; `say` prints what happens."""
+        """Attach a run inside the block: the first signal asks it to stop, and `say` prints that."""
         self._run, self._say = run, say
         try:
             yield

@@ -1,7 +1,7 @@
 """The coordinator's side of one worker group: waves, reports, decisions. Logic of the coordinator, without Ray.
 
-A channel may lose everything: workers send the reports of their checkpoint again, and a report is identified by trial,
-step and status. Reports wait in the coordinator's `ReportQueue` until Tune polls them; only a rung waits for Tune.
+The state of a channel need not survive: workers that restart send the reports of their checkpoint again. A report is
+identified by trial, step and status, so a repeated one is ignored. Reports wait in the coordinator's `ReportQueue` until Tune polls them; only a rung waits for Tune.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ from orchestrator.protocol import CohortJob, CohortProgress, GivenUpError
 class CohortExecutor:
     """The cohorts of a phase, each in a thread of the driver while a worker group trains it.
 
-    Capacity may grow and shrink meanwhile. A cohort that loses its node waits until another cohort frees one; none
-    holds a part of what it needs, so none waits for ever. When there is capacity for more worker groups than there are
+    Capacity may grow and shrink meanwhile. A cohort that loses its node waits until another cohort frees one. A
+    placement group is reserved as a whole, so no two cohorts wait for each other. When there is capacity for more worker groups than there are
     cohorts, a cohort gets a second group, a third, as long as that ends the phase sooner.
 
     Args:

@@ -1,4 +1,4 @@
-"""Worker groups: the workers of one Ray Train run train one cohort after the other; the last one draws the gallery.
+"""Worker groups: the workers of one Ray Train run train one cohort after the other. An idle one draws the gallery at the end.
 
 Starting workers takes long compared with a small cohort: Ray's processes, torch, the device. So a group that has
 trained its cohort is kept while another one waits.
@@ -39,7 +39,7 @@ class WorkerGroupPool:
 
     @property
     def coordinator(self) -> CoordinatorClient:
-        """The coordinator. It is started when it is first needed: a sweep with nothing to train has no Ray."""
+        """The coordinator. The actor is started on first use, because a sweep with nothing to train starts no Ray."""
         with self._lock:
             self._coordinator = self._coordinator or CoordinatorClient()
             return self._coordinator
@@ -137,7 +137,7 @@ class WorkerGroupPool:
 
 
 def in_a_thread(name: str, work: Callable[[], None]) -> Future[None]:
-    """Do work in a thread of its own; the future has its exception."""
+    """Run `work` in a thread of its own; returns the future, which has its exception."""
     pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
     future = pool.submit(work)
     pool.shutdown(wait=False)

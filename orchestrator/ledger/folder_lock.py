@@ -2,8 +2,8 @@
 
 `lock.json` has the holder's host, process and a random token, and is renewed while the command runs. It is created, renewed
 and released in a critical section of its own, which checks the token. On a disk that section is a kernel lock (`flock`).
-Object stores have none that pyarrow offers, so there contenders announce themselves and enter only if they see no other
-one: listings of S3 and GCS are consistent, so of two contenders at least one sees the other. Age is measured by the clock
+pyarrow offers no lock in object stores. There each contender writes an object of its own, lists those of the others, and
+enters only if there is no other: listings of S3 and GCS are consistent, so of two contenders at least one sees the other. Age is measured by the clock
 of the store (modification times of two files in it), never by comparing the clocks of two machines.
 """
 
@@ -81,7 +81,7 @@ class FolderLock:
                 self._ledger.delete(LOCK_FILE)
 
     def check(self) -> None:
-        """Call before a write: a process that was paused longer than the lock lasts first renews it, or loses it."""
+        """Call before a write. If the lock was not renewed for a while, it is renewed first, or found to be lost."""
         inside = getattr(self._thread, "inside", False)  # the lock's own writes
         if not inside and _awake_and_asleep() - self._renewed_at > LOCK_SECONDS / 2:
             self.renew()
@@ -133,7 +133,7 @@ def hold_run_folder(ledger: Ledger, on_lost: Callable[[str], None] | None = None
     Args:
         ledger: the run.
         on_lost: what to do if another command takes the lock, after this process was paused for longer than the lock
-            lasts. By default the process ends at once: what it would write belongs to the other one now.
+            lasts. By default the process exits at once, because the folder now belongs to the other command.
 
     Raises:
         UsageError: another command holds the folder; names its process and host.
@@ -177,7 +177,7 @@ def holder_of(ledger: Ledger) -> dict[str, Any]:
 
 
 def this_process() -> dict[str, Any]:
-    """Host, process and boot of this process, which together name it once."""
+    """Host, process id and boot id, which together identify this process."""
     return {"host": socket.gethostname(), "pid": os.getpid(), "boot": _boot()}
 
 

@@ -1,4 +1,4 @@
-"""What a command does about a damaged run before it resumes it: sets damaged files aside and finds incomplete trials.
+"""Repair of a damaged run before it is resumed: moves damaged files away and finds incomplete trials.
 
 A trial counts as recorded only if its row, its curve and, for teachers and final runs, its counts are all there. One that
 lacks a part is trained again. Checking costs a listing of each table and the footers of its files.

@@ -20,12 +20,12 @@ class RoundLength:
         self._since = time.monotonic()
 
     def reset(self) -> None:
-        """A wave begins: its steps may take any time."""
+        """A wave begins: the time of its steps is unknown, so start with one step."""
         self.steps = 1
         self._since = time.monotonic()
 
     def next_steps(self, steps: int) -> int:
-        """Length of the next round, after one of so many steps; 0 steps for an exchange outside of training."""
+        """Length of the next round after a round of `steps` steps. 0 for an exchange outside of training, which keeps the length."""
         now = time.monotonic()
         took, self._since = now - self._since, now
         if not steps:
