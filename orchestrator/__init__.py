@@ -1,3 +1,3 @@
-"""What runs where, and what came of it: the only package that imports ray."""
+"""Plan, run and report a comparison of distillation methods on Ray. The only package that imports ray."""
 
 __version__ = "0.1.0"

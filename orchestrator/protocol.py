@@ -109,7 +109,7 @@ class CrashVerdict:
 
 @dataclass(frozen=True)
 class WorkerStart:
-    """What workers are told when they start, first or again."""
+    """The coordinator's answer to workers that start, for the first time or after a crash."""
 
     careful: bool
     """An earlier attempt died: announce every position before working on it."""
@@ -130,7 +130,7 @@ class CohortChannelClient(typing.Protocol):
     """Messages that the workers of one worker group send. The client of the coordinator implements them."""
 
     def start(self) -> WorkerStart:
-        """The workers start, first or again."""
+        """The workers start, for the first time or after a crash."""
 
     def next_wave(self, finished: int) -> WaveOrder | Literal["closed"] | None:
         """Next wave after wave `finished`; `closed` if none follows; None if there is no news yet."""

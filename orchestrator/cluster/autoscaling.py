@@ -18,7 +18,8 @@ POLL_SECONDS = 1.0
 def scale_up(now: ClusterResources, compute: ComputeConfig, operation: OperationConfig) -> ClusterResources:
     """Resources once the cluster has room for `operation.cohorts_at_once` cohorts (default 1) or the wait is over.
 
-    The request to the autoscaler is withdrawn afterwards: from then on the work itself keeps nodes from being idle.
+    The request to the autoscaler is withdrawn afterwards: from then on the running workers keep their nodes from being
+    removed as idle.
     """
     workers = compute.workers * (operation.cohorts_at_once or 1)
     worker = worker_resources(compute, operation)

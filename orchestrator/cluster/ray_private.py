@@ -1,6 +1,6 @@
 """Every private or undocumented name of Ray that this project uses. Seen in Ray 2.60.0.
 
-Each has a canary test in `tests/orchestrator/cluster/test_ray_private.py`, which says what moved in a newer Ray. Import
+Each has a canary test in `tests/orchestrator/cluster/test_ray_private.py`, which fails if a newer Ray has changed it. Import
 this module only after `session.prepare_environment`: Ray reads its environment when it is imported.
 """
 
@@ -24,7 +24,7 @@ STARTUP_TIMEOUT = "timed out during startup"
 class WorkerGroupTrainer(DataParallelTrainer):
     """Ray's data-parallel trainer without the helper processes that a worker group never calls.
 
-    If a Ray names its callbacks otherwise, all of them are started, as by Ray's own trainers.
+    If another version of Ray renames these callbacks, all of them are started, as in Ray's own trainers.
     """
 
     def _create_default_callbacks(self) -> list[Any]:

@@ -20,13 +20,15 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StopSignals:
-    """What the signals do: end the command as Ctrl-C does, or, while a run is attached, ask it to stop with a checkpoint.
+    """Handlers of the signals: raise `KeyboardInterrupt`, or, while a run is attached, ask it to stop with a checkpoint.
 
-    A second signal to an attached run ends the process at once.
+    After that, another SIGINT or SIGTERM ends the process at once. Another SIGHUP does not: the shell and the kernel may both
+    send one when a terminal is closed.
     """
 
     def __init__(self) -> None:
         self._run: Run | None = None
+        self._has_asked = False
         self._say: Callable[[str], None] = print
 
     def install(self) -> None:
@@ -40,8 +42,8 @@ class StopSignals:
 
     @contextmanager
     def stopping(self, run: Run, say: Callable[[str], None]) -> Iterator[None]:
-        """Inside, the first signal asks the run to stop; `say` prints what happens."""
-        self._run, self._say = run, say
+        """Attach a run inside the block: the first signal asks it to stop, and `say` prints that."""
+        self._run, self._say, self._has_asked = run, say, False
         try:
             yield
         finally:
@@ -50,8 +52,11 @@ class StopSignals:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._run is None:
             raise KeyboardInterrupt
-        if self._run.stopped.is_set():
+        if self._has_asked:
+            if number == signal.SIGHUP:
+                return
             os._exit(INTERRUPTED)
+        self._has_asked = True
         self._run.stop(INTERRUPT)
         self._say("leaving off at the next checkpoint; once more to end at once")
 

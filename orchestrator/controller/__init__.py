@@ -1,1 +1,1 @@
-"""The driver: decides what trains next, starts it, records what came of it. No torch."""
+"""The driver: decides what trains next, starts it, and records the results. Imports no torch."""

@@ -56,5 +56,5 @@ class Assignments:
         return self._notes[group]
 
     async def is_idle(self, group: str) -> bool:
-        """Driver: whether the group has no job; waits a while for that."""
+        """Driver: whether the group has no job; waits up to `condition.POLL_SECONDS` for that."""
         return bool(await self._condition.wait_for(lambda: group not in self._jobs or None))

@@ -19,8 +19,8 @@ from orchestrator.protocol import CohortJob, CohortProgress, GivenUpError
 class CohortExecutor:
     """The cohorts of a phase, each in a thread of the driver while a worker group trains it.
 
-    Capacity may grow and shrink meanwhile. A cohort that loses its node waits until another cohort frees one; none
-    holds a part of what it needs, so none waits for ever. When there is capacity for more worker groups than there are
+    Capacity may grow and shrink meanwhile. A cohort that loses its node waits until another cohort frees one. A
+    placement group is reserved as a whole, so no two cohorts wait for each other. When there is capacity for more worker groups than there are
     cohorts, a cohort gets a second group, a third, as long as that ends the phase sooner.
 
     Args:
@@ -103,14 +103,18 @@ class CohortExecutor:
         if run.stopped.is_set():
             dispatcher.add(name, None)
             return
-        client = self._groups.coordinator.open_channel(name, run.config.operation.max_failures)
+        try:
+            client = self._groups.coordinator.open_channel(name, run.config.operation.max_failures)
+        except BaseException:
+            dispatcher.add(name, None)
+            raise
         channel = ActiveChannel(name, cohort.cohort_id, client, number)
         dispatcher.add(name, channel)
-        # The stop may have come after the check above, before this channel was known.
-        if run.stopped.is_set() or dispatcher.stopping:
-            client.stop()
         error: str | None = None
         try:
+            # The stop may have come after the check above, before this channel was known.
+            if run.stopped.is_set() or dispatcher.stopping:
+                client.stop()
             self._groups.train(CohortJob(run.ledger.root, run.config, cohort, client, name), self._jobs_left)
             if not channel.has_trained:  # it was over before the first look at its progress
                 self._groups.note_first_training(name, time.monotonic() - channel.opened_channel_at)

@@ -1,4 +1,4 @@
-"""How callers of an asyncio actor wait for a change of its state."""
+"""Long polling in an asyncio actor: a call waits until the actor's state changes, or times out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Condition:
 
     @asynccontextmanager
     async def change(self) -> AsyncIterator[None]:
-        """Change the state inside; waiting callers look at it afterwards, never in between."""
+        """Change the state inside the block. Waiting calls check it after the block, never during it."""
         async with self._condition:
             yield
             self._condition.notify_all()

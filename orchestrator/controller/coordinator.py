@@ -102,7 +102,7 @@ class ChannelClient(_PartClient):
         return cast(CohortProgress, self._call("progress", timeout=timeout))
 
     def start(self) -> WorkerStart:
-        """Worker: the workers start, first or again."""
+        """Worker: the workers start, for the first time or after a crash."""
         return cast(WorkerStart, self._call("start"))
 
     def next_wave(self, finished: int) -> WaveOrder | Literal["closed"] | None:
@@ -134,15 +134,15 @@ class ChannelClient(_PartClient):
         self._call("report_hang", position, seconds, stack, timeout=timeout)
 
     def note_error(self, text: str) -> None:
-        """Worker: the error that ends it."""
+        """Worker: the error that ends its process."""
         self._call("note_error", text)
 
     def give_up(self, error: Exception) -> None:
-        """Worker: an error that a restart does not mend."""
+        """Worker: an error that a restart does not fix."""
         self._call("give_up", error)
 
     def fatal_error(self) -> Exception | None:
-        """Driver and worker: the error that a restart does not mend, or None."""
+        """Driver and worker: the error that a restart does not fix, or None."""
         return cast("Exception | None", self._call("fatal_error"))
 
 
@@ -162,7 +162,7 @@ class GroupAssignmentsClient(_PartClient):
         return cast("list[str] | None", self._call("notes", group))
 
     def is_idle(self, group: str) -> bool:
-        """Driver: whether the group has no job; waits a while for that."""
+        """Driver: whether the group has no job; waits up to `condition.POLL_SECONDS` for that."""
         return bool(self._call("is_idle", group))
 
     def current(self, group: str, done: str | None) -> Job | Literal["closed"] | None:
@@ -179,7 +179,7 @@ class GroupAssignmentsClient(_PartClient):
 
 
 class CoordinatorClient:
-    """The driver's client. To make one starts the actor, whose name is `name`."""
+    """The driver's client. The constructor starts the actor, under the name `name`."""
 
     def __init__(self) -> None:
         self.name = f"coordinator-{uuid.uuid4().hex[:8]}"

@@ -15,9 +15,9 @@ CONVICTING_DEATHS = 2
 class FailurePolicy:
     """Counts starts of the workers and decides what a death means.
 
-    Deaths without a new checkpoint in between are counted against `limit`. At first nothing tells which trial kills a
-    worker. After the first death workers announce each step, so that two more deaths at one step of one trial
-    convict it. Nodes that are taken away hit any step, so they convict no trial.
+    Deaths without a new checkpoint in between are counted against `limit`. At first it is unknown which trial crashes
+    a worker. After the first death workers announce each step, so that two more deaths at one step of one trial
+    convict it. Preempted nodes die at any step, so they convict no trial.
     """
 
     limit: int

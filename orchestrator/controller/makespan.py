@@ -57,7 +57,7 @@ def estimate_makespan(
 
     Args:
         samples: latest sample of each wave that is being trained.
-        finished: seconds that finished waves took; the last one counts, as search comes before final runs.
+        finished: seconds that finished waves took. Only the last one is used, because search waves come before final ones.
         unopened: waves that no group has begun.
 
     Returns:

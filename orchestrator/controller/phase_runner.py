@@ -43,7 +43,7 @@ def run_phase(
     watch: Callable[[PhaseView], None],
     later: int = 0,
 ) -> None:
-    """Train whatever of these cohorts is not recorded; returns when everything is recorded or the run must stop.
+    """Train the trials of these cohorts that are not recorded; returns when all are recorded or the run must stop.
 
     Args:
         groups: the worker groups that train them.
@@ -77,10 +77,12 @@ def run_phase(
             trackers=start_trackers(run.config.operation.trackers, run.ledger, run.config.name),
         )
     finally:
-        executor.stop()
-        executor.wait()
-        over.set()
-        wait([watcher])
+        try:
+            executor.stop()
+        finally:
+            executor.wait()
+            over.set()
+            wait([watcher])
         executor.close()
     watcher.result()
     watch(view)

@@ -15,13 +15,13 @@ class ReportPoller(Trainable):
     """Polls the coordinator for the trial that has the process. `reset_config` switches to another trial."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        """The process has started, for its first trial."""
+        """Called by Tune when the process starts, with its first trial."""
         self._coordinator: Any = ray.get_actor(config["coordinator"])
         self._seen: Counter[str] = Counter()
         self._trial_id = config["trial_id"]
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Switch to another trial."""
+        """Called by Tune to reuse the process for another trial."""
         self._trial_id = new_config["trial_id"]
         return True
 

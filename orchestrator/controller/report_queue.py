@@ -37,7 +37,8 @@ class ReportQueue:
     async def poll(self, trial_id: str, seen: int) -> PolledReport:
         """The report after the first `seen` ones of this trial; waits until it, or any trial's report, is there.
 
-        The answer may be empty. A poller that died had `seen` reports that are unread again for the next poller.
+        The answer is empty after `POLL_SECONDS` or if only other trials have reports. A new poller starts with `seen` = 0,
+        so it reads again what a poller that died had read.
         """
         await self.condition.wait_for(lambda: bool(self.reports_of(trial_id)[seen:] or self._unread) or None)
         rest = self.reports_of(trial_id)[seen:]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def check_teachers(plan: Plan, ledger: Ledger, *, fresh: bool) -> None:
     """Read every checkpoint that the config names, and check its classes and the sizes of images it takes.
 
-    A teacher that is in the run already is not read again: the run resumes without its source.
+    A teacher whose weights are already in the run is not read again, so its checkpoint is not needed to resume.
 
     Raises:
         UsageError: a checkpoint is missing, has another hash than demanded, or does not fit the data set.

@@ -49,7 +49,7 @@ class TrialMultiplexer:
         return None if trial_id is None else self._paused.get(trial_id)
 
     def resumed(self, trial_id: str) -> None:
-        """A paused trial has the process, as its poll or its error shows."""
+        """Called with the first poll or error of a trial after Tune gave it the process: it is no longer paused."""
         if self._paused.pop(trial_id, None) is not None:
             self._run(trial_id)
 
@@ -78,7 +78,7 @@ class TrialMultiplexer:
         self._release(next_trial_id)
 
     def end(self, next_trial_id: str | None) -> None:
-        """The running trial has ended."""
+        """The running trial has ended; `next_trial_id` gets the process, or the first waiting trial if it is None."""
         self._release(next_trial_id)
 
     def _release(self, next_trial_id: str | None) -> None:

@@ -1,4 +1,4 @@
-"""Worker groups: the workers of one Ray Train run train one cohort after the other; the last one draws the gallery.
+"""Worker groups: the workers of one Ray Train run train one cohort after the other. An idle one draws the gallery at the end.
 
 Starting workers takes long compared with a small cohort: Ray's processes, torch, the device. So a group that has
 trained its cohort is kept while another one waits.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from orchestrator.cluster.session import worker_resources
 from orchestrator.controller.coordinator import CoordinatorClient
@@ -39,7 +39,7 @@ class WorkerGroupPool:
 
     @property
     def coordinator(self) -> CoordinatorClient:
-        """The coordinator. It is started when it is first needed: a sweep with nothing to train has no Ray."""
+        """The coordinator. The actor is started on first use, because a sweep with nothing to train starts no Ray."""
         with self._lock:
             self._coordinator = self._coordinator or CoordinatorClient()
             return self._coordinator
@@ -77,12 +77,12 @@ class WorkerGroupPool:
         Raises:
             Exception: what ended the Ray Train run for good.
         """
-        assignments = self.coordinator.assignments
         with self._lock:
             if not self._idle:
                 return None
             group = self._idle.pop()
-            assignments.assign(group, job)
+        assignments = self.coordinator.assignments
+        assignments.assign(group, job)
         self._wait(group)
         return assignments.notes(group)
 
@@ -102,11 +102,14 @@ class WorkerGroupPool:
         """End all groups and wait until they have ended."""
         if self._coordinator is None:
             return
-        for group in self._runs:
-            self._coordinator.assignments.close(group)
+        try:
+            for group in self._runs:
+                self._coordinator.assignments.close(group)
+        finally:
+            wait(self._runs.values())
+            self._coordinator.close()
         for ended in self._runs.values():
             ended.result()
-        self._coordinator.close()
 
     def _run_group(self, group: str) -> None:
         """The Ray Train run of a group. Dead workers are restarted; the cohort channel knows when to give up."""
@@ -137,7 +140,7 @@ class WorkerGroupPool:
 
 
 def in_a_thread(name: str, work: Callable[[], None]) -> Future[None]:
-    """Do work in a thread of its own; the future has its exception."""
+    """Run `work` in a thread of its own; returns the future, which has its exception."""
     pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
     future = pool.submit(work)
     pool.shutdown(wait=False)

@@ -2,8 +2,8 @@
 
 `lock.json` has the holder's host, process and a random token, and is renewed while the command runs. It is created, renewed
 and released in a critical section of its own, which checks the token. On a disk that section is a kernel lock (`flock`).
-Object stores have none that pyarrow offers, so there contenders announce themselves and enter only if they see no other
-one: listings of S3 and GCS are consistent, so of two contenders at least one sees the other. Age is measured by the clock
+pyarrow offers no lock in object stores. There each contender writes an object of its own, lists those of the others, and
+enters only if there is no other: listings of S3 and GCS are consistent, so of two contenders at least one sees the other. Age is measured by the clock
 of the store (modification times of two files in it), never by comparing the clocks of two machines.
 """
 
@@ -27,7 +27,7 @@ from orchestrator.ledger.tables import Ledger
 LOCK_SECONDS = 60.0
 """A lock that was not renewed for this long, by the store's clock, is abandoned."""
 LOCK_FILE = "lock.json"
-_CONTENDERS = ".contenders"
+CONTENDERS = ".contenders"
 _ENTER_ATTEMPTS = 30
 _STALE_CONTENDER_SECONDS = 30.0
 _LOST_CODE = 2
@@ -81,7 +81,7 @@ class FolderLock:
                 self._ledger.delete(LOCK_FILE)
 
     def check(self) -> None:
-        """Call before a write: a process that was paused longer than the lock lasts first renews it, or loses it."""
+        """Call before a write. If the lock was not renewed for a while, it is renewed first, or found to be lost."""
         inside = getattr(self._thread, "inside", False)  # the lock's own writes
         if not inside and _awake_and_asleep() - self._renewed_at > LOCK_SECONDS / 2:
             self.renew()
@@ -95,7 +95,9 @@ class FolderLock:
     def _critical_section(self) -> Iterator[None]:
         self._thread.inside = True
         try:
-            with self._announced() if self._ledger.is_object_store else self._ledger.kernel_lock():
+            with contextlib.ExitStack() as section:
+                if not section.enter_context(self._ledger.kernel_lock()):
+                    section.enter_context(self._announced())
                 yield
         finally:
             self._thread.inside = False
@@ -103,17 +105,20 @@ class FolderLock:
     @contextlib.contextmanager
     def _announced(self) -> Iterator[None]:
         """The critical section in an object store: announce, list, enter if alone, else withdraw and try again."""
-        mine = f"{_CONTENDERS}/{self._token}-{uuid.uuid4().hex[:8]}"
+        mine = f"{CONTENDERS}/{self._token}-{uuid.uuid4().hex[:8]}"
         for _ in range(_ENTER_ATTEMPTS):
             self._ledger.write_bytes(mine, b"")
             now = self._ledger.modified(mine)
-            others = [path for path in self._ledger.list(_CONTENDERS) if path != mine]
-            ages = [
-                now - at
-                for path in others
-                if (at := self._ledger.modified(path)) is not None and now is not None
-            ]
-            if all(age > _STALE_CONTENDER_SECONDS for age in ages):
+            others = {path for path in self._ledger.list(CONTENDERS) if path != mine}
+            written = {path: self._ledger.modified(path) for path in others}
+            stale = {
+                path
+                for path, at in written.items()
+                if at is not None and now is not None and now - at > _STALE_CONTENDER_SECONDS
+            }
+            if others == stale:
+                for path in stale:
+                    self._ledger.delete(path)
                 try:
                     yield
                 finally:
@@ -133,7 +138,7 @@ def hold_run_folder(ledger: Ledger, on_lost: Callable[[str], None] | None = None
     Args:
         ledger: the run.
         on_lost: what to do if another command takes the lock, after this process was paused for longer than the lock
-            lasts. By default the process ends at once: what it would write belongs to the other one now.
+            lasts. By default the process exits at once, because the folder now belongs to the other command.
 
     Raises:
         UsageError: another command holds the folder; names its process and host.
@@ -155,8 +160,11 @@ def hold_run_folder(ledger: Ledger, on_lost: Callable[[str], None] | None = None
     finally:
         ledger.before_write = None
         released.set()
-        thread.join()
-        lock.release()
+        thread.join(LOCK_SECONDS)
+        with contextlib.suppress(
+            OSError, UsageError
+        ):  # the lock is then abandoned, and must hide no other error
+            lock.release()
 
 
 def refuse_if_held(ledger: Ledger) -> None:
@@ -177,7 +185,7 @@ def holder_of(ledger: Ledger) -> dict[str, Any]:
 
 
 def this_process() -> dict[str, Any]:
-    """Host, process and boot of this process, which together name it once."""
+    """Host, process id and boot id, which together identify this process."""
     return {"host": socket.gethostname(), "pid": os.getpid(), "boot": _boot()}
 
 
@@ -237,7 +245,7 @@ def _awake_and_asleep() -> float:
 def _boot() -> str:
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return file.read().strip()
+            return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return ""
 

@@ -1,4 +1,4 @@
-"""Questions that several rooms ask about the rows of `trials`. Pure: rows in, rows out."""
+"""Queries on the rows of `trials` that several packages use. Pure functions."""
 
 from __future__ import annotations
 

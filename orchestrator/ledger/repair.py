@@ -1,4 +1,4 @@
-"""What a command does about a damaged run before it resumes it: sets damaged files aside and finds incomplete trials.
+"""Repair of a damaged run before it is resumed: moves damaged files away and finds incomplete trials.
 
 A trial counts as recorded only if its row, its curve and, for teachers and final runs, its counts are all there. One that
 lacks a part is trained again. Checking costs a listing of each table and the footers of its files.
@@ -7,7 +7,7 @@ lacks a part is trained again. Checking costs a listing of each table and the fo
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from distill.errors import UsageError
 from orchestrator.ledger.queries import latest_attempts
@@ -24,30 +24,32 @@ def repair_run(ledger: Ledger, plan: Plan) -> list[str]:
     Raises:
         UsageError: the storage cannot be used.
     """
-    notes = set_aside_damaged(ledger, read=False)
+    notes = set_aside_damaged(ledger, ["provenance"], read=False)
+    notes += _repaired_plan(ledger, plan)
+    notes += set_aside_damaged(ledger, TABLES, read=False)
     try:
         for table in ("trials", "curves", "models", "provenance"):
             ledger.read(table)
     except UsageError:  # the footers are sound, the data of some file is not
-        notes += set_aside_damaged(ledger, read=True)
+        notes += set_aside_damaged(ledger, TABLES, read=True)
     for teacher in plan.teachers:
         path = teacher_weights(teacher)
         if ledger.exists(path) and not is_whole(ledger, path):
             notes.append(_set_aside(ledger, path, "it is cut short"))
-    notes += _repaired_plan(ledger, plan)
     return notes + list(_delete_unrecorded_teachers(ledger, plan))
 
 
-def set_aside_damaged(ledger: Ledger, *, read: bool) -> list[str]:
+def set_aside_damaged(ledger: Ledger, tables: Iterable[str] = TABLES, *, read: bool) -> list[str]:
     """Move damaged files of all tables into `damaged/`; returns a sentence for each.
 
     Args:
         ledger: the run.
+        tables: names of the tables.
         read: read every file, and not its footer alone.
     """
     return [
         _set_aside(ledger, f"tables/{table}/{file}", why)
-        for table in TABLES
+        for table in tables
         for file, why in ledger.damaged_files(table, read=read).items()
     ]
 

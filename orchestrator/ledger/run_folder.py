@@ -8,7 +8,7 @@ from typing import Any
 
 from distill.errors import UsageError, reading
 from distill.redaction import redacted
-from orchestrator.ledger.folder_lock import LOCK_FILE
+from orchestrator.ledger.folder_lock import CONTENDERS, LOCK_FILE
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.plan import Plan
 
@@ -32,7 +32,7 @@ _RUN_PATHS = (
     PLAN_FILE,
 )
 # A folder without a plan may already contain these: a calibration, and what trackers write when they are tested.
-_ALLOWED_WITHOUT_PLAN = (f"{CALIBRATION}/", "teachers/", *_TRACKERS)
+_ALLOWED_WITHOUT_PLAN = (f"{CALIBRATION}/", f"{CONTENDERS}/", "teachers/", *_TRACKERS)
 
 
 def check_run_folder(ledger: Ledger, plan: Plan, *, fresh: bool) -> None:

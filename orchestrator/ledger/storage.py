@@ -7,6 +7,7 @@ file is written by one PUT.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -25,6 +26,7 @@ from distill.uris import display_uri, is_uri, join_uri, open_filesystem
 
 # Give up after this many retries caused by concurrent changes.
 MAX_RETRIES = 100
+_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
 _REMEDY = Remedy("choose another --output", "What is recorded stays; the same command goes on")
 
 T = TypeVar("T")
@@ -126,8 +128,7 @@ class Storage:
 
     def write_bytes(self, path: str, data: bytes) -> None:
         """Write a file atomically: a reader sees the old contents or the new ones, never a part of them."""
-        if self.before_write is not None:
-            self.before_write()
+        self._check_before_write()
         self._retrying(path, lambda: self._write(self._path(path), data))
 
     def _write(self, target: str, data: bytes) -> None:
@@ -151,14 +152,20 @@ class Storage:
             raise
         _flush_folder(folder)
 
-    @property
-    def is_object_store(self) -> bool:
-        """Whether the run is in an object store, and not on a local or mounted disk."""
-        return not self._is_local
+    def _check_before_write(self) -> None:
+        check = self.before_write
+        if check is not None:
+            check()
 
     @contextlib.contextmanager
-    def kernel_lock(self) -> Iterator[None]:
-        """Hold an exclusive kernel lock on the run's folder, which must be on a disk; it is created if needed."""
+    def kernel_lock(self) -> Iterator[bool]:
+        """Hold an exclusive kernel lock on the run's folder, which is created if needed.
+
+        Yields False, without a lock, in an object store and on a file system that has no such locks.
+        """
+        if not self._is_local:
+            yield False
+            return
 
         def open_file() -> int:
             os.makedirs(self._opened[1], exist_ok=True)
@@ -166,8 +173,14 @@ class Storage:
 
         descriptor = self._retrying("", open_file)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                has_locks = True
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                has_locks = False
+            yield has_locks
         finally:
             os.close(descriptor)
 
@@ -190,6 +203,7 @@ class Storage:
 
     def delete(self, path: str) -> None:
         """Delete a file, or a folder with its contents. Does nothing if there is none."""
+        self._check_before_write()
         filesystem, target = self._opened[0], self._path(path)
 
         def remove() -> None:

@@ -155,18 +155,42 @@ class Ledger(Storage):
         schema = table_named(table)
         found: dict[str, str] = {}
         for file in self._retrying_compacted(table, lambda: self._listing(table)):
-            try:
-                with self._source(f"tables/{table}/{file}") as source, pq.ParquetFile(source) as parquet:
-                    why = _wrong_content(schema, file, parquet)
-                    if why is None and read:
-                        self._check_file(schema, file, parquet.read().replace_schema_metadata(), None)
-            except FileNotFoundError:  # compacted meanwhile
-                continue
-            except Exception as error:  # Arrow does not document what it raises for a damaged file
-                why = f"it cannot be read ({str(error).splitlines()[0]})"
+            why = self._damage(schema, file, read=read)
             if why is not None:
                 found[file] = why
         return dict(sorted(found.items()))
+
+    def _damage(self, schema: Table, file: str, *, read: bool) -> str | None:
+        """What is wrong with a file; None if nothing is, or if storage does not answer: that is no damage."""
+        path = f"tables/{schema.name}/{file}"
+        try:
+            data = self._retrying(path, lambda: self._footer_source(path, whole=read))
+        except FileNotFoundError:  # compacted meanwhile
+            return None
+        try:
+            with data, pq.ParquetFile(data) as parquet:
+                metadata = parquet.schema_arrow.metadata or {}
+                if _parse_version(metadata.get(_META_VERSION, b"0")) > SCHEMA_VERSION:
+                    return None  # reading it says to update the program
+                why = _wrong_content(schema, file, parquet)
+                rows = parquet.read().replace_schema_metadata() if why is None and read else None
+            if rows is not None:
+                self._check_file(schema, file, rows, None)
+        except (pa.ArrowInvalid, UsageError) as error:
+            return f"it cannot be read ({str(error).splitlines()[0]})"
+        except OSError as error:
+            # Arrow also raises OSError for damaged data; an error of the system has a number.
+            if error.errno is not None or isinstance(error, FileNotFoundError):
+                raise
+            return f"it cannot be read ({str(error).splitlines()[0]})"
+        return why
+
+    def _footer_source(self, path: str, *, whole: bool) -> pa.NativeFile:
+        """The file for random access. With `whole`, an object is read first, so that no later error is of the network."""
+        if whole and not self._is_local:
+            with self._opened[0].open_input_stream(self._path(path), compression=None) as stream:
+                return pa.BufferReader(stream.read())
+        return self._opened[0].open_input_file(self._path(path))
 
     # --- Finding and merging the files of a table
 

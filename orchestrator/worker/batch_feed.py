@@ -82,7 +82,7 @@ class BatchFeed:
         return 0.0 if self._teacher is None else self._teacher.take_saved_seconds()
 
     def close(self) -> None:
-        """Write what is still to be cached."""
+        """Finish the writes to the teacher-output cache."""
         if self._teacher is not None:
             self._teacher.close()
 
@@ -169,9 +169,9 @@ class SharedBatches:
 class BroadcastBatches:
     """The batches of a stream from step `start` up to `stop`: every worker gets each batch whole.
 
-    Every n-th batch is drawn by one worker, which also runs the teacher on it; all workers do this at the same time. Then
-    one after the other broadcasts its batch, and all students train a step in between. So students see what a single
-    worker would give them, to the bit.
+    Of n workers, each loads every n-th batch and runs the teacher on it, all at the same time. Then the workers broadcast
+    their batches in the order of ranks, and after each broadcast all students train one step. Each student gets exactly
+    the batches and teacher outputs that a single worker would give it.
     """
 
     def __init__(self, feed: BatchFeed, seed: int, start: int, stop: int) -> None:

@@ -1,8 +1,8 @@
 """The wave loop of a worker: train, score, prune, checkpoint, for all students of a cohort with one teacher pass a batch.
 
-Every worker runs `train_cohort`. Rank 0 talks to the coordinator and tells the others. With `compute.parallelism: batches`
+Every worker runs `train_cohort`. Rank 0 talks to the coordinator and broadcasts the answers. With `compute.parallelism: batches`
 all workers have every student and decide alike, because all see the same reduced losses; with `students` each worker decides
-about its own, and they meet for every batch and at rungs. A trial's numbers depend on its configuration and its stream
+about its own, and the workers run collectives for every batch and at rungs. A trial's numbers depend on its configuration and its stream
 alone: not on the other students, nor on when the run was interrupted.
 """
 
@@ -214,6 +214,7 @@ class CohortTrainer:
         step = start
         while step < stop and (needs := self.placement.needs(_at(step, group))) is not None:
             end = min(step + self.round.steps, stop)
+            self.round.begin()
             for number in range(step, end):
                 self.watchdog.move_to(None, number)
                 batch = batches.next(needs, timer)

@@ -75,7 +75,7 @@ class Workers:
         self.reduce: Reduce | None = None if self.is_alone else self._mean
 
     def alone_view(self) -> Workers:
-        """This worker as if there were no others, for students that it trains alone."""
+        """A view of this worker with world size 1, for students that it trains alone."""
         alone = copy.copy(self)
         alone.rank, alone.world_size = 0, 1
         alone.is_rank_0 = alone.is_alone = True
@@ -150,7 +150,8 @@ class Workers:
     def attempt(self, work: Callable[[], T]) -> T | Exception:
         """The result of something that may fail on any worker, or an exception on all of them.
 
-        The workers agree before they continue, so none waits for one that has turned back. A dead worker raises.
+        The workers gather their errors before they continue, so none waits in a collective that another one has left. If a
+        worker is dead, the gather raises.
         """
         value: T | None = None
         failure: Exception | None = None

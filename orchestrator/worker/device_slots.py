@@ -1,6 +1,6 @@
 """Which of a wave's students are on the device: all of them if they fit, otherwise some, while the others are on the host.
 
-Which students train together changes no result, so the device's memory may decide it. Memory is not planned but met: if
+Which students train together changes no result, so the device's memory may decide it. Memory use is not predicted: if
 a student cannot be built beside the others, it waits until they have trained as far as they can, and from then on no
 more are on the device at a time; a student whose step runs out of memory is trained again alone.
 """

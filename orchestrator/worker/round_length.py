@@ -19,15 +19,18 @@ class RoundLength:
         self.steps = 1
         self._since = time.monotonic()
 
+    def begin(self) -> None:
+        """The steps of a round begin: scores and checkpoints before it do not count."""
+        self._since = time.monotonic()
+
     def reset(self) -> None:
-        """A wave begins: its steps may take any time."""
+        """A wave begins: the time of its steps is unknown, so start with one step."""
         self.steps = 1
         self._since = time.monotonic()
 
     def next_steps(self, steps: int) -> int:
-        """Length of the next round, after one of so many steps; 0 steps for an exchange outside of training."""
-        now = time.monotonic()
-        took, self._since = now - self._since, now
+        """Length of the next round after a round of `steps` steps. 0 for an exchange outside of training, which keeps the length."""
+        took = time.monotonic() - self._since
         if not steps:
             return self.steps
         fitting = int(self._seconds * steps / took) if took > 0 else _LARGEST_GROWTH * steps

@@ -54,7 +54,7 @@ def workers_of_a_student(workers: Workers, compute: ComputeConfig, cohort: Cohor
 
 
 class ReplicatedStudents:
-    """Every worker has all students. All know the same about them, so nothing is exchanged.
+    """Every worker has all students. All have the same state, so no collective is needed.
 
     Attributes:
         workers: the workers that train a student together.
@@ -102,7 +102,7 @@ class ReplicatedStudents:
 
 
 class PartitionedStudents:
-    """Each student is on one worker. Workers meet for every batch, which one of them has, and at rungs.
+    """Each student is on one worker. Workers run collectives for every batch, which one of them broadcasts, and at rungs.
 
     Args:
         all_workers: all workers of the cohort.

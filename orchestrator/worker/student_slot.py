@@ -19,7 +19,7 @@ from orchestrator.protocol import Costs, CrashVerdict, Report
 
 @dataclass
 class LoadedTeacher:
-    """A teacher that was loaded, in the place of a student: it is scored like one and not trained."""
+    """A loaded teacher in the slot of a student: it is evaluated like a student and not trained."""
 
     scored_model: TeacherNetwork
 

@@ -94,6 +94,6 @@ class TeacherForward:
         return saved
 
     def close(self) -> None:
-        """Write what is still to be cached."""
+        """Finish the writes to the teacher-output cache."""
         if self._cache is not None:
             self._cache.close()

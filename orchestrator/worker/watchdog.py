@@ -20,7 +20,7 @@ class Watchdog:
     """Watches one worker from a thread of its own.
 
     If the worker stays at one position longer than the limit, the process reports that and exits, and Ray Train restarts it
-    from the checkpoint. A worker that holds Python's lock for as long is ended by `faulthandler`, which needs no lock.
+    from the checkpoint. A worker that holds the GIL for as long is ended by `faulthandler`, which does not need the GIL.
 
     Args:
         channel: the cohort's.
