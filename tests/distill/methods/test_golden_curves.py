@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from distill.models import Output
-from distill.training import Batch, Student
-from tests.distill.methods.golden_curves import CURVES, NAMES, STEPS, TOLERANCE, curve, student
+from distill.training import Batch, Student, teacher_output
+from tests.distill.methods.golden_curves import (
+    CURVES,
+    NAMES,
+    STEPS,
+    TOLERANCE,
+    batches,
+    curve,
+    student,
+    teacher,
+)
 
 
 def kept(name: str) -> list[float]:
@@ -65,3 +77,28 @@ def test_a_term_that_is_wrong_by_three_per_mille_shows(name: str, wrong: Callabl
     for term in right.losses.names:
         spoiled = spoil(student(name), term, wrong)
         assert not agree(curve(spoiled, steps), kept(name)[:steps]), f"{term} may be wrong unseen"
+
+
+class CastsFromFloat64(TorchDispatchMode):
+    """Records what float64 tensors are cast to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[torch.dtype] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten._to_copy.default and args[0].dtype == torch.float64:
+            self.found.add(result.dtype)
+        return result
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_step_leaves_float64(name: str) -> None:
+    """In float32 the processor's order of additions would decide whether a curve agrees with the one kept."""
+    trained = student(name)
+    images = batches()[0].images
+    with CastsFromFloat64() as casts:
+        teacher_output(teacher(), images, "fp32")
+        curve(trained, 2)
+    assert not casts.found & {torch.float32, torch.float16, torch.bfloat16}
