@@ -14,13 +14,18 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # threads decide the order of sums, and with it the last bits
 
 
+TAKE_SECONDS = ("next_20_losses", "onnx_export", "compiled_models")
+"""Parts of the names of tests that take seconds for each network: further networks are left to `make test-long`."""
+
+
 def pytest_collection_modifyitems(items: list) -> None:
     """Files that start Ray come first: they take longest, and two workers share them best at the start."""
     slow = {item.path for item in items if item.get_closest_marker("ray")}
     items.sort(key=lambda item: item.path not in slow)
     for item in items:
         if _is_a_further_network(item):
-            item.add_marker("slow")
+            takes_seconds = any(name in item.name for name in TAKE_SECONDS)
+            item.add_marker("long" if takes_seconds else "slow")
 
 
 def _is_a_further_network(item: pytest.Item) -> bool:

@@ -125,7 +125,7 @@ def test_a_damaged_file_is_named_with_the_remedy(ledger: Ledger, damage: str) ->
     whole = ledger.read_bytes("tables/trials/good.parquet")
     data = {"cut": whole[: len(whole) // 2], "text": b"not parquet at all", "empty": b""}[damage]
     ledger.write_bytes("tables/trials/bad.parquet", data)
-    with pytest.raises(UsageError, match=r"tables/trials/bad\.parquet cannot be read.*delete it"):
+    with pytest.raises(UsageError, match=r"tables/trials/bad\.parquet cannot be read.*moves it away"):
         ledger.read("trials")
 
 
