@@ -77,6 +77,9 @@ def read_configs(path: Path) -> tuple[dict[str, AnyDataConfig], RemoteCopiesConf
             "or a 'data' section of names, each with a config"
         )
     operation = content.get("operation")
+    if isinstance(operation, dict) and "copies" in operation:
+        line = _line(tree, ("operation", "copies"))
+        raise UsageError(f"{path}:{line}: 'operation.copies' is called 'operation.remote_copies' now")
     written = operation.get("remote_copies", {}) if isinstance(operation, dict) else {}
     with _placed(path, tree, ("operation", "remote_copies")):
         copies = RemoteCopiesConfig.model_validate(written)

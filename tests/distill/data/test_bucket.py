@@ -322,6 +322,9 @@ def test_the_check_keeps_copies_where_the_sweep_file_says(
         "operation.remote_copies.foldr: Extra inputs are not permitted; did you mean folder?"
         in capsys.readouterr().err
     )
+    file.write_text(yaml.safe_dump({**data, "operation": {"copies": {"folder": copies.folder}}}))
+    assert main(["check", str(file)]) == 2
+    assert "'operation.copies' is called 'operation.remote_copies' now" in capsys.readouterr().err
     file.write_text(yaml.safe_dump(data))
     assert main(["check", str(file)]) == 0
     assert list((home / ".cache/heteroakd/pictures").rglob("*.copy"))
