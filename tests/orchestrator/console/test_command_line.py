@@ -6,8 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
+
+from tests.orchestrator.sweeps import descendants
 
 COMMANDS = {
     "sweep": ["orchestrator.sweep", "--help"],
@@ -71,3 +75,32 @@ def test_a_signal_before_anything_is_trained_ends_the_command_as_an_interruption
         command.send_signal(number)
         assert command.stderr.read() == "interrupted; the same command goes on from here\n"
     assert command.returncode == 130
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(200)
+def test_a_sigterm_while_ray_starts_is_an_interruption_and_leaves_no_process(tmp_path: Path) -> None:
+    """Ray would replace the handler by one that exits with 15, which no queue takes for an interruption."""
+    command = subprocess.Popen(
+        [sys.executable, "-m", "orchestrator.sweep", "smoke", "--output", str(tmp_path / "run")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    while not (started := [pid for pid in descendants(command.pid) if b"gcs_server" in cmdline(pid)]):
+        assert command.poll() is None
+        time.sleep(0.05)
+    command.send_signal(signal.SIGTERM)
+    text, _ = command.communicate()
+    assert command.returncode == 130, text
+    assert text.endswith("interrupted; the same command goes on from here\n")
+    while any(b"gcs_server" in cmdline(pid) for pid in started):
+        time.sleep(0.05)
+    assert not (tmp_path / "run" / "lock.json").exists()
+
+
+def cmdline(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return b""
