@@ -106,7 +106,7 @@ def harm(kind: str, files: list[Path], choose: random.Random) -> None:
 
 @given(st.integers(0, 10**9), st.sampled_from(HARMS), st.integers(1, 3), st.booleans())
 @settings(
-    max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(24), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_whatever_becomes_of_a_runs_files_it_ends_as_the_undisturbed_one_or_refuses(
     whole: Path, tmp_path: Path, seed: int, kind: str, times: int, compacted: bool
