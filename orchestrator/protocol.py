@@ -122,6 +122,16 @@ class ChannelClosedError(Exception):
     """The phase of this cohort channel is over."""
 
 
+class CoordinatorLostError(Exception):
+    """The coordinator's process has died. Everything that is recorded stays."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Ray lost the coordinator of this sweep (its process died; is the head node out of memory?). What is recorded "
+            "stays; the same command goes on from here"
+        )
+
+
 class GivenUpError(Exception):
     """The workers of a cohort died again and again without progress."""
 

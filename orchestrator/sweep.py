@@ -5,6 +5,7 @@ python -m orchestrator.sweep [PRESET | FILE.yaml] [options]
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ class SweepOptions:
     """Compare distillation methods for semantic segmentation: teachers, search, final runs, leaderboard.
 
     The same command again resumes. Exit codes: 0 all planned work done, 1 a bug of ours, 2 bad usage, config or data,
-    3 finished but some trials failed, 4 stopped by a budget, 130 interrupted.
+    3 finished but some trials failed, 4 stopped by a budget, 5 a process of Ray was lost, 130 interrupted.
     """
 
     source: Annotated[str, tyro.conf.Positional] = "laptop"
@@ -75,7 +76,14 @@ def main() -> None:
 
 def command(options: SweepOptions) -> int:
     """Run a sweep; errors become an exit code and a message."""
-    return exit_code_of(lambda: sweep(options), "interrupted; the same command goes on from here")
+    from orchestrator.console.exit_codes import RAY_LOST
+    from orchestrator.protocol import CoordinatorLostError
+
+    try:
+        return exit_code_of(lambda: sweep(options), "interrupted; the same command goes on from here")
+    except CoordinatorLostError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        os._exit(RAY_LOST)  # threads may still wait for workers that ended with Ray
 
 
 def sweep(options: SweepOptions) -> int:

@@ -19,6 +19,7 @@ from orchestrator.controller.report_queue import ReportQueue
 from orchestrator.protocol import (
     ChannelClosedError,
     CohortProgress,
+    CoordinatorLostError,
     Job,
     PolledReport,
     Report,
@@ -63,6 +64,14 @@ class Coordinator:
         return await self._reports.poll(trial_id, seen)
 
 
+def _answer(reply: Any, timeout: float | None = None) -> Any:
+    """The answer to a message; raises `CoordinatorLostError` if the actor has died."""
+    try:
+        return ray.get(reply, timeout=timeout)
+    except ray.exceptions.ActorDiedError as error:
+        raise CoordinatorLostError from error
+
+
 class _PartClient:
     """Client of one part of the coordinator. It can be pickled and sent to other processes."""
 
@@ -71,7 +80,7 @@ class _PartClient:
         self._part = part
 
     def _call(self, method: str, *arguments: Any, timeout: float | None = None) -> Any:
-        return ray.get(self._actor.call.remote(self._part, method, arguments), timeout=timeout)
+        return _answer(self._actor.call.remote(self._part, method, arguments), timeout)
 
 
 class ChannelClient(_PartClient):
@@ -191,12 +200,12 @@ class CoordinatorClient:
 
     def open_channel(self, name: str, max_failures: int) -> ChannelClient:
         """A new cohort channel."""
-        ray.get(self._actor.open_channel.remote(name, max_failures))
+        _answer(self._actor.open_channel.remote(name, max_failures))
         return ChannelClient(self._actor, name)
 
     def close_channel(self, name: str) -> None:
         """Forget a channel; its phase is over."""
-        ray.get(self._actor.close_channel.remote(name))
+        _answer(self._actor.close_channel.remote(name))
 
     def close(self) -> None:
         """End the actor. A worker may still hold a client, which would keep the actor's process alive."""

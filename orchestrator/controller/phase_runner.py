@@ -18,7 +18,7 @@ from orchestrator.controller.wave_dispatcher import WaveDispatcher
 from orchestrator.controller.wave_scheduler import WaveScheduler
 from orchestrator.controller.worker_groups import WorkerGroupPool, in_a_thread
 from orchestrator.planning.plan import Cohort
-from orchestrator.protocol import CohortProgress, Report
+from orchestrator.protocol import CohortProgress, CoordinatorLostError, Report
 
 WATCH_SECONDS = 1.0
 ANSWER_SECONDS = 5.0  # for a channel's progress
@@ -76,6 +76,10 @@ def run_phase(
             run_name=run.config.name,
             trackers=start_trackers(run.config.operation.trackers, run.ledger, run.config.name),
         )
+    except Exception as error:
+        if groups.is_coordinator_lost():  # in Tune's words it is something else
+            raise CoordinatorLostError from error
+        raise
     finally:
         try:
             executor.stop()

@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from orchestrator.cluster.session import worker_resources
 from orchestrator.controller.coordinator import CoordinatorClient
 from orchestrator.controller.run_state import Run
-from orchestrator.protocol import CohortJob, GalleryJob
+from orchestrator.protocol import CohortJob, CoordinatorLostError, GalleryJob
 from orchestrator.worker.main import run_jobs
 
 
@@ -102,6 +102,8 @@ class WorkerGroupPool:
         """End all groups and wait until they have ended."""
         if self._coordinator is None:
             return
+        if self.is_coordinator_lost():
+            return  # workers are restarted for ever without it; they end with Ray
         try:
             for group in self._runs:
                 self._coordinator.assignments.close(group)
@@ -110,6 +112,16 @@ class WorkerGroupPool:
             self._coordinator.close()
         for ended in self._runs.values():
             ended.result()
+
+    def is_coordinator_lost(self) -> bool:
+        """Whether the coordinator was started and its process has died since."""
+        if self._coordinator is None:
+            return False
+        try:
+            self._coordinator.assignments.claim_once("alive")
+        except CoordinatorLostError:
+            return True
+        return False
 
     def _run_group(self, group: str) -> None:
         """The Ray Train run of a group. Dead workers are restarted; the cohort channel knows when to give up."""
