@@ -18,6 +18,27 @@ TAKE_SECONDS = ("next_20_losses", "onnx_export", "compiled_models")
 """Parts of the names of tests that take seconds for each network: further networks are left to `make test-long`."""
 
 
+SLOW_FILES = (
+    "test_leaderboard_page.py",
+    "test_gallery.py",
+    "test_fuzz_pictures.py",
+    "test_fuzz_tables.py",
+    "test_fuzz_weights.py",
+    "test_repair.py",
+)
+"""Files with a browser, or with hundreds of generated inputs."""
+SLOW_TESTS = (
+    "next_20_losses",
+    "an_encoding_without_some_characters",
+    "of_100_commands_that_start_at_once",
+    "wrong_by_three_per_mille",
+    "no_step_leaves_float64",
+    "test_estimated_cost_is_within_a_fifth",
+    "test_training_a_teachers_projector",
+)
+"""Parts of the names of other tests that `make check` leaves out."""
+
+
 def pytest_collection_modifyitems(items: list) -> None:
     """Files that start Ray come first: they take longest, and two workers share them best at the start."""
     slow = {item.path for item in items if item.get_closest_marker("ray")}
@@ -26,6 +47,8 @@ def pytest_collection_modifyitems(items: list) -> None:
         if _is_a_further_network(item):
             takes_seconds = any(name in item.name for name in TAKE_SECONDS)
             item.add_marker("long" if takes_seconds else "slow")
+        elif item.path.name in SLOW_FILES or any(name in item.nodeid for name in SLOW_TESTS):
+            item.add_marker("slow")
 
 
 def _is_a_further_network(item: pytest.Item) -> bool:
