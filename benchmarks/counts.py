@@ -40,7 +40,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
     print(
-        "| rows | files | rows a run | MB on disk | seconds to compact | seconds to read | peak memory (MiB) |"
+        "| rows | files | rows per run | MB on disk | seconds to compact | seconds to read | peak memory (MiB) |"
     )
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for form in ("all", "without zeros"):

@@ -1,4 +1,4 @@
-"""`docs/performance.md` out of what the benchmarks beside it wrote: `python benchmarks/performance.py`."""
+"""Writes `docs/performance.md` from the results of the benchmarks in this folder: `python benchmarks/performance.py`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OVERHEAD, START = 1.5, 1.5
 
 
 def write(page: Path, **reports: Path) -> None:
-    """Writes the page. A report that is not given is the one beside this file, if there is one."""
+    """Write the page. A report that is not given is read from this folder, if it is there."""
     found = {name: _read(reports.get(name, HERE / f"{name}.json")) for name in SECTIONS}
     page.write_text(performance_page(found), encoding="utf-8")
 
@@ -36,29 +36,29 @@ def performance_page(reports: Mapping[str, Mapping[str, Any] | None]) -> str:
         if report is not None:
             body += section(report, aims)
     verdicts = cells.table(
-        ("aim", "came out", "met"), ([text, f"{value:.2f}", "yes" if met else "no"] for text, value, met in aims)
+        ("target", "measured", "met"), ([text, f"{value:.2f}", "yes" if met else "no"] for text, value, met in aims)
     )  # fmt: skip
     return "\n".join([*_INTRODUCTION, *verdicts, "", *body]) + "\n"
 
 
 _INTRODUCTION = """# What a trial costs
 
-Everything on this page is written by commands, from what they measured:
+These commands measure everything on this page, and write it:
 
 ```sh
-python benchmarks/sweep.py        # the same sweep three ways; its docstring has the command of the longer one
-python benchmarks/dead_time.py    # before the first step, and between waves
+python benchmarks/sweep.py        # one sweep run in three ways; its docstring has the command of the longer one
+python benchmarks/dead_time.py    # time before the first step, and between waves
 python benchmarks/teacher.py      # a teacher's forward pass in several ways
-python benchmarks/stacked.py      # students stepped together beside one after the other
-python benchmarks/workers.py      # two workers beside one, which divide batches or students
-python benchmarks/overlap.py      # gradients that travel while the next student computes
-python benchmarks/scale.py        # book-keeping for many trials beside bare Ray Tune; --trials 10000 for the largest
-python benchmarks/many_nodes.py   # a plan larger than a cluster of 64 nodes that only say what they have
+python benchmarks/stacked.py      # students of one architecture in one pass, compared with one after the other
+python benchmarks/workers.py      # two workers compared with one
+python benchmarks/overlap.py      # all-reduce of gradients while the next student computes
+python benchmarks/scale.py        # overhead per trial compared with bare Ray Tune; --trials 10000 for the largest
+python benchmarks/many_nodes.py   # a plan larger than a cluster of 64 simulated nodes
 ```
 
-Figures are medians, with the smallest and the largest of the repeats in brackets. Ratios are taken within a repeat, whose
-sides follow each other, and then their median. A load average before the start that is not near 0 means that other work
-was running: such figures are worth little.
+Figures are medians, with the smallest and the largest of the repeats in brackets. A ratio is computed within each repeat,
+whose runs follow each other, and the median of these ratios is shown. If the load average before the start is not near 0,
+other work was running, and the figures are less reliable.
 
 """.splitlines()
 
@@ -66,14 +66,14 @@ was running: such figures are worth little.
 def _dead_time(found: Mapping[str, Any], aims: cells.Aims) -> list[str]:
     start, between = found["start"], found["between_waves"]
     aims.append(
-        ("from the command to the first training step, over what starting Ray, a TorchTrainer, torch and timm takes, at most 1.5",
+        ("time from the command to the first training step / time to start Ray, a TorchTrainer, torch and timm, at most 1.5",
          start["ratio"], start["ratio"] <= START)
     )  # fmt: skip
     lines = [
         "## Time in which nothing is trained",
         "",
-        f"{cells.machine(found['machine'])} From the command to the first trial's first step: {cells.interval(start['seconds'], 1)} s; Ray, one `TorchTrainer` of one worker, "
-        f"torch and timm there, and nothing else: {cells.interval(start['bare_seconds'], 1)} s.",
+        f"{cells.machine(found['machine'])} From the command to the first trial's first step: {cells.interval(start['seconds'], 1)} s. To start Ray and a `TorchTrainer` with one worker "
+        f"that imports torch and timm, and nothing else: {cells.interval(start['bare_seconds'], 1)} s.",
         "",
     ]
     if between is not None:
@@ -89,9 +89,10 @@ def _dead_time(found: Mapping[str, Any], aims: cells.Aims) -> list[str]:
             f"Between two waves of a cohort, median of {between['waves']} in a run of the preset `scenes`, 15 or 16 students each: {between['to_first_seat']:.2f} s "
             f"until the first student of the next wave is on the device, {waited:.2f} s until the last one is.",
             "",
-            "A worker group that began the next wave while halving leaves fewer students in the last one could save no more than that: it steps its students in "
-            "turn, and a wave has a stream and a teacher pass of its own, so both waves' steps take the same time together. If another worker group fits on "
-            "the cluster, waves of a cohort do train at the same time, as soon as that is measured to end the sweep sooner.",
+            "After halving, a wave has fewer students. A worker group could begin the next wave then, but it would save no more than the time above: it steps "
+            "its students one after the other, and each wave has its own stream and teacher pass, so the steps of two waves take as long together as one "
+            "after the other. If another worker group fits on the cluster, waves of a cohort do train at the same time, as soon as the measured progress "
+            "says that the sweep then ends sooner.",
             "",
         ]
     return lines
@@ -109,7 +110,7 @@ def _workers(found: Mapping[str, Any], aims: cells.Aims) -> list[str]:
     return [
         "## A second worker",
         "",
-        f"The sweep above, {found['steps']} steps, by one worker of one thread and by two, which divide what the table says. {cells.machine(found['machine'])}",
+        f"The sweep above, {found['steps']} steps, with one worker of one thread and with two. The table says what the two divide among them. {cells.machine(found['machine'])}",
         "",
         *cells.table(("pair", "workers", "seconds", "speed-up", "efficiency"), table),
         "",
@@ -123,10 +124,11 @@ def _overlap(found: Mapping[str, Any], aims: cells.Aims) -> list[str]:
         for row in found["rows"]
     ]  # fmt: skip
     return [
-        "## Gradients that travel",
+        "## All-reduce during the next student's step",
         "",
-        f"{found['workers']} workers of one thread each, gloo between them, {found['students']} students, {found['batch']} pictures of {found['size']}×{found['size']}, "
-        f"by turns for {found['repeats']} steps: each student's mean gradients awaited before the next one begins, and after it has computed its own, as a cohort does. "
+        f"{found['workers']} workers of one thread each with gloo, {found['students']} students, {found['batch']} pictures of {found['size']}×{found['size']}, "
+        f"{found['repeats']} steps of each way, alternating. In turn: the all-reduce of a student's gradients ends before the next student begins. Overlapped, as "
+        f"in a cohort: it ends after the next student has computed its own gradients. "
         f"The weights are the same to the bit. {cells.machine(found['machine'])}",
         "",
         *cells.table(
@@ -140,15 +142,15 @@ def _many_nodes(found: Mapping[str, Any], aims: cells.Aims) -> list[str]:
     return [
         "## A plan larger than the cluster",
         "",
-        f"{found['nodes']} nodes of 4 CPUs and a GPU each, all of them Ray daemons on one machine and none with what it says. {found['cohorts']} cohorts of one "
-        f"GPU, {found['trials']} trials, {found['wave']} of a cohort at once, placed as a sweep places them; a wave is answered after some seconds and not trained. {cells.machine(found['machine'])}",
+        f"{found['nodes']} nodes of 4 CPUs and a GPU each, all simulated by Ray daemons on one machine that has neither so many CPUs nor a GPU. {found['cohorts']} cohorts of one "
+        f"GPU, {found['trials']} trials, {found['wave']} of a cohort at a time, placed as in a sweep. Nothing is trained: each wave gets made-up scores after some seconds. {cells.machine(found['machine'])}",
         "",
-        f"All came to an end; no plan waited for itself. Beside the answers there are {found['nodes']} nodes' daemons to run and a process to start for every cohort, "
-        f"by {found['machine']['cpus']} cores: what that costs on a head with nodes elsewhere is not in these figures. They are of commit 145cebb, when every "
-        "trial had a process, too.",
+        f"All cohorts finished; there was no deadlock. The {found['machine']['cpus']} cores also run the daemons of {found['nodes']} nodes and start a process for every "
+        "cohort, so the figures do not show the cost on a head whose nodes are other machines. They were measured on commit 145cebb, when every trial still "
+        "had a process of its own.",
         "",
         *cells.table(
-            ("cohorts at once, at most", "nodes used", "seconds", "if nothing cost anything", "ms per trial",
+            ("cohorts at once, at most", "nodes used", "seconds", "seconds without any overhead", "ms per trial",
              "a node between two cohorts (s)", "driver's memory (MiB)"),
             [[str(found["cohorts_at_once"]), str(found["nodes_used"]), f"{found['seconds']:.0f}",
               f"{found['seconds_if_nothing_cost_anything']:.0f}", f"{found['ms_per_trial']:.0f}",
@@ -169,10 +171,10 @@ def _teacher(found: Mapping[str, Any], aims: cells.Aims) -> list[str]:
     return [
         "## A teacher's forward pass",
         "",
-        f"{found['batch']} pictures of {found['size']}×{found['size']}, by turns on {found['device']}, {cells.counted(found['threads'], 'thread')}, "
-        f"torch {found['torch']}. {cells.machine(found['machine'])} A sweep's teachers lie channels last on a CPU, whatever the recipe's `channels_last` says of the "
-        "students; bf16 is the recipe's choice (`precision`). Nothing is compiled: each worker would pay for it anew, for less than channels last gains. Inference mode "
-        "cannot be used at all, since its tensors may not be saved for the students' backward pass.",
+        f"{found['batch']} pictures of {found['size']}×{found['size']}, alternating on {found['device']}, {cells.counted(found['threads'], 'thread')}, "
+        f"torch {found['torch']}. {cells.machine(found['machine'])} In a sweep, teachers on a CPU are channels last; the recipe's `channels_last` is for the "
+        "students only. bf16 is a setting of the recipe (`precision`). Teachers are not compiled: each worker would have to compile, and gain less than with channels "
+        "last. Inference mode cannot be used, because its tensors cannot be saved for the students' backward pass.",
         "",
         *cells.table(
             ("teacher", "way", "ms", "faster than plain by", "logits apart, relative to the largest", "first pass (s)"), table
@@ -191,11 +193,11 @@ def _stacked(found: Mapping[str, Any], aims: cells.Aims) -> list[str]:
     return [
         "## Students stepped together",
         "",
-        "Students of one architecture can be stacked and stepped by one pass (`torch.func.vmap`, which makes grouped convolutions and batched "
-        f"products of them). Forward and backward of cross-entropy and KD, {found['batch']} pictures of {found['size']}×{found['size']}, by turns on "
+        "Students of one architecture can be stacked and trained in one pass (`torch.func.vmap`, which makes grouped convolutions and batched "
+        f"matrix products of their layers). Forward and backward of cross-entropy and KD, {found['batch']} pictures of {found['size']}×{found['size']}, alternating on "
         f"{found['device'].upper() if found['device'] == 'cpu' else found['device']}, {cells.counted(found['threads'], 'thread')}, torch {found['torch']}. "
-        f"{cells.machine(found['machine'])} It is not built into a cohort: a result would depend on its company, and where it is not faster "
-        "there is nothing to weigh against that.",
+        f"{cells.machine(found['machine'])} Cohorts do not use it, because a student's result would depend on the other students in "
+        "its wave, and for most models it is not faster.",
         "",
         *cells.table(
             ("model", "students", "in turn (ms)", "stacked (ms)", "stacked is faster by", "gradients apart, relative to the largest"),
@@ -248,9 +250,9 @@ def _scale(scale: Mapping[str, Any], aims: cells.Aims) -> list[str]:
     return [
         "## Many trials that take no time",
         "",
-        "The sweep's own book-keeping (searcher, scheduler, cohort channel, ledger, progress), with a cohort that answers every wave at once; "
-        "beside it Ray Tune with a function that returns at once, as many at a time, which records nothing. "
-        f"{machine['cpus']} {machine['machine']} cores, load average {machine['load_before']:g} before the start; Ray's start is left out.",
+        "Overhead of the sweep (searcher, scheduler, cohort channel, ledger, progress), with workers that answer every wave at once. "
+        "It is compared with Ray Tune alone, which runs as many trials at a time of a function that returns at once, and records nothing. "
+        f"{machine['cpus']} {machine['machine']} cores, load average {machine['load_before']:g} before the start. The start of Ray is not counted.",
         "",
         *cells.table(header, table),
         "",
@@ -311,7 +313,7 @@ SECTIONS: dict[str, Callable[[Mapping[str, Any], cells.Aims], list[str]]] = {
     "scale": _scale,
     "many_nodes": _many_nodes,
 }
-"""What stands on the page, by the name of its report, in order."""
+"""Sections of the page, by the name of their report, in order."""
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The sections of `docs/performance.md` that tell what `benchmarks/sweep.py` measured."""
+"""The sections of `docs/performance.md` with the results of `benchmarks/sweep.py`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ HEAVY, COUNTED, NOT_COUNTED, OF_BOUND, MEMORY = 4.0, 5.0, 3.5, 0.85, 1 / 3
 
 def sweep_section(sweep: Mapping[str, Any], aims: cells.Aims) -> list[str]:
     return [
-        "## The same sweep three ways",
+        "## One sweep run in three ways",
         "",
         *_measured(sweep),
         *_sides(sweep),
         *_ratios(sweep, aims),
-        "## Where our seconds go",
+        "## Where the time goes",
         "",
         *_parts(sweep),
         *_memory(sweep),
@@ -32,7 +32,7 @@ def long_section(sweep: Mapping[str, Any], aims: cells.Aims) -> list[str]:
         "## A longer sweep",
         "",
         *_measured(sweep),
-        f"The sides are those above; the stream that comes round has {sweep['views']} views of each picture.",
+        f"The variants are those above. In *views* the stream repeats after {sweep['views']} views of each picture.",
         "",
         *_table(sweep),
         *_ratios(sweep, aims),
@@ -53,26 +53,26 @@ def _measured(sweep: Mapping[str, Any]) -> list[str]:
 
 def _sides(sweep: Mapping[str, Any]) -> list[str]:
     return [
-        "* **plain**: the pattern of Ray's documentation, [benchmarks/plain_sweep.py](../benchmarks/plain_sweep.py): a Tune trial makes a `TorchTrainer` "
-        "with a loader and a teacher of its own; one CPU and one thread each, as many at once as there are cores.",
+        "* **plain**: the pattern of Ray's documentation, [benchmarks/plain_sweep.py](../benchmarks/plain_sweep.py): each Tune trial creates a `TorchTrainer` "
+        "with its own loader and teacher, with one CPU and one thread; as many trials run at a time as there are cores.",
         f"* **ours**: `python -m orchestrator.sweep`, {cells.counted(sweep['workers'], 'worker')} of {cells.counted(sweep['threads'], 'thread')}"
         + (", which divide the students (`compute.parallelism: students`)." if sweep["workers"] > 1 else "."),
-        "* **views** (of the longer sweep below): ours with a stream of few views of each picture that comes round (`augmentation.views`), and what the teacher says kept "
-        "from the first round on (`operation.teacher_outputs`), in a folder that is empty before.",
-        "* **again**: ours once more, on a machine that kept what the teacher said in an earlier run (`operation.teacher_outputs`).",
-        f"* **bound**: nothing but the students' steps, batches and teacher outputs in memory ([benchmarks/bound.py](../benchmarks/bound.py)): in one process "
+        "* **views** (of the longer sweep below): ours with a stream that repeats after a few views of each picture (`augmentation.views`), and with a cache of the teacher's "
+        "outputs (`operation.teacher_outputs`) that is empty at the start.",
+        "* **again**: ours once more, with the teacher's outputs that an earlier run has cached (`operation.teacher_outputs`).",
+        f"* **bound**: the students' steps and nothing else, with batches and teacher outputs in memory ([benchmarks/bound.py](../benchmarks/bound.py)): in one process "
         f"of {cells.counted(sweep['workers'] * sweep['threads'], 'thread')}, and divided among {sweep['workers']} processes of "
-        f"{cells.counted(sweep['threads'], 'thread')}. The faster of the two is the bound; a student's step below is that in one process.",
+        f"{cells.counted(sweep['threads'], 'thread')}. The faster of the two is the bound. Where this page gives the time of a student's step, it is that in one process.",
         "",
-        "Start-up counted: the whole command, which for ours scores the teacher and makes gallery and board too. Not counted: from the first "
-        "student's first step to the last one's scores (plain: the trials' own spans, over how many train at once).",
+        "With start-up counted, the time is that of the whole command; for ours it includes scoring the teacher, the gallery and the board. Otherwise it is the time "
+        "from the first student's first step to the last student's scores (for plain: the sum of the trials' own times, divided by how many train at a time).",
         "",
         *_table(sweep),
     ]
 
 
 def _table(sweep: Mapping[str, Any]) -> list[str]:
-    """What every side took."""
+    """Speed and memory of every variant."""
     lines, table = [], []
     for pair, sides in sweep["pairs"].items():
         lines.append(
@@ -90,12 +90,12 @@ def _table(sweep: Mapping[str, Any]) -> list[str]:
             named = (f"{pair}, {crowded['steps']} steps", f"plain, {crowded['at_once']} trials at once")
             table.append([*named, "", "", "", f"{crowded['peak_mib']:.0f}"])
     return [*lines, "", *cells.table(
-        ("pair", "side", "samples per second, start-up counted", "not counted", "seconds of the command", "peak memory (MiB)"), table
+        ("pair", "variant", "samples per second, start-up counted", "start-up not counted", "seconds of the command", "peak memory (MiB)"), table
     ), ""]  # fmt: skip
 
 
 def _ratios(sweep: Mapping[str, Any], aims: cells.Aims) -> list[str]:
-    """Ours, and the ways in which its teacher need not compute, beside plain and bound."""
+    """Ours, and its variants that read teacher outputs, compared with plain and bound."""
     table = []
     for pair, sides in sweep["pairs"].items():
         plain, bound, crowded = sides["plain"], sides["bound"], sweep["all_at_once"].get(pair)
@@ -136,11 +136,11 @@ def _ratios(sweep: Mapping[str, Any], aims: cells.Aims) -> list[str]:
             if crowded:
                 _at_most_a_third(aims, f"{name} / plain with {crowded['at_once']} trials at once", beside)
     header = (
-        "pair", "side", "/ plain, start-up counted", "not counted", "/ bound", "of that possible", "memory / plain's",
-        "/ plain's with all trials at once",
+        "pair", "variant", "speed / plain, start-up counted", "start-up not counted", "/ bound", "possible / bound", "memory / plain's",
+        "memory / plain's with all trials at once",
     )  # fmt: skip
     return [*cells.table(header, table), "",
-            "*Of that possible*: what one teacher pass and one batch per step leave of the bound if nothing else took time.", ""]  # fmt: skip
+            "*Possible / bound*: the speed that would be left if, beside the students' steps, only one teacher pass and one batch per step took time.", ""]  # fmt: skip
 
 
 def _at_most_a_third(aims: cells.Aims, beside: str, memory: Sequence[float]) -> None:
@@ -180,7 +180,7 @@ def _parts(sweep: Mapping[str, Any]) -> list[str]:
         ["for comparison, bound: students' steps", *(_bound_seconds(sweep, sides["bound"]) for sides in pairs.values())],
         ["plain: start-up per trial", *(cells.spread(sides["plain"], "start_seconds_per_trial") for sides in pairs.values())],
     ]  # fmt: skip
-    return [*cells.table(("seconds of ours", *pairs), table), ""]
+    return [*cells.table(("seconds of *ours*", *pairs), table), ""]
 
 
 def _bound_seconds(sweep: Mapping[str, Any], bound: cells.Rows) -> str:
@@ -188,16 +188,26 @@ def _bound_seconds(sweep: Mapping[str, Any], bound: cells.Rows) -> str:
 
 
 def _memory(sweep: Mapping[str, Any]) -> list[str]:
-    """Which processes hold the memory at the peak, in the first repeat of the last pair."""
+    """Memory of each process at the peak, in the first repeat of the last pair."""
     pair, sides = list(sweep["pairs"].items())[-1]
-    lines = ["## Where memory goes", "", f"Pair {pair}, at the peak of a repeat: processes by name.", ""]
+    lines = [
+        "## Where memory goes",
+        "",
+        f"Pair {pair}, at the peak of a repeat: processes by name.{_former_name(sides)}",
+        "",
+    ]
     table = [
         [side, name, str(count), str(mib)]
         for side in ("plain", "ours")
         for name, (count, mib) in sides[side][0]["processes"].items()
         if mib >= 20
     ]
-    return [*lines, *cells.table(("side", "processes", "how many", "MiB"), table), ""]
+    return [*lines, *cells.table(("variant", "processes", "how many", "MiB"), table), ""]
+
+
+def _former_name(sides: Mapping[str, cells.Rows]) -> str:
+    named = "ray::Office" in sides["ours"][0]["processes"]
+    return " `ray::Office` is the coordinator, under its name when this was measured." if named else ""
 
 
 def _curve(sweep: Mapping[str, Any]) -> list[str]:
@@ -211,11 +221,11 @@ def _curve(sweep: Mapping[str, Any]) -> list[str]:
         table.append([
             taught, f"{mine:.1f}", f"{mine / bound:.2f}", f"{found['seconds']:.1f}", f"{found['peak_mib']:.0f}",
         ])  # fmt: skip
-    header = ("taught students", "ours, samples per second", "over the bound of 8 trials", "seconds of the command", "peak memory (MiB)")  # fmt: skip
+    header = ("distilled students", "ours, samples per second", "/ bound of 8 trials", "seconds of the command", "peak memory (MiB)")  # fmt: skip
     return [
-        "## Seats",
+        "## Number of students",
         "",
-        f"Pair {curve['pair']}; beside the taught students sits the student alone, as in every sweep, and counts. Start-up is not counted in the rates. One run each.",
+        f"Pair {curve['pair']}; as in every sweep, the student alone is trained with the distilled students, and its samples count. The rates do not count start-up. One run each.",
         "",
         *cells.table(header, table),
         "",

@@ -53,7 +53,7 @@ def exit_code_of(body: Callable[[], int], interrupted: str = "interrupted") -> i
 
 
 def protect_streams() -> None:
-    """No output can fail from now on: what the encoding lacks is escaped, and a closed pipe takes what is left."""
+    """Make all later output safe: characters that the encoding lacks are escaped, and output to a closed pipe is dropped."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
@@ -62,7 +62,7 @@ def protect_streams() -> None:
 
 
 class QuietPipe:
-    """A text stream that ignores a reader's end, as in `... | head -1`: what follows goes to the null device."""
+    """A text stream that ignores a closed pipe, as in `... | head -1`: later output goes to the null device."""
 
     def __init__(self, stream: io.TextIOWrapper) -> None:
         self._stream = stream

@@ -104,7 +104,7 @@ class TeacherOutputCache:
         return computed
 
     def close(self) -> None:
-        """Waits until all entries are written."""
+        """Wait until all entries are written."""
         self._writer.shutdown(wait=True)
 
     def _timed(self, work: Callable[[], T | None], seen: list[float]) -> tuple[T | None, float | None]:

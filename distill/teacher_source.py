@@ -18,7 +18,7 @@ class _Source(BaseModel):
 
 
 class RunSource(_Source):
-    """A model file that a run of ours has left behind."""
+    """A model file that an earlier run of this program has written."""
 
     kind: Literal["run"] = "run"
     path: str = Field(description="model file (.safetensors) of an earlier run")

@@ -121,7 +121,7 @@ class DiskConfig(_Config):
 
     @property
     def scored_images(self) -> int:
-        """Images on which a final run is scored, tune and test together, about."""
+        """Approximate number of images on which a final run is scored, tune and test together."""
         raise NotImplementedError
 
 
@@ -148,7 +148,7 @@ class CityscapesConfig(CutConfig):
 
     @property
     def scored_images(self) -> int:
-        """Images on which a final run is scored, tune and test together, about."""
+        """Approximate number of images on which a final run is scored, tune and test together."""
         return 500 + round(2975 * self.tune_share)
 
 
@@ -167,7 +167,7 @@ class VocConfig(CutConfig):
 
     @property
     def scored_images(self) -> int:
-        """Images on which a final run is scored, tune and test together, about."""
+        """Approximate number of images on which a final run is scored, tune and test together."""
         return 1449 + round((10582 if self.train_labels.endswith("Aug") else 1464) * self.tune_share)
 
 
@@ -183,7 +183,7 @@ class Ade20kConfig(CutConfig):
 
     @property
     def scored_images(self) -> int:
-        """Images on which a final run is scored, tune and test together, about."""
+        """Approximate number of images on which a final run is scored, tune and test together."""
         return 2000 + round(20210 * self.tune_share)
 
 
@@ -199,7 +199,7 @@ class CamVidConfig(DiskConfig):
 
     @property
     def scored_images(self) -> int:
-        """Images on which a final run is scored, tune and test together, about."""
+        """Approximate number of images on which a final run is scored, tune and test together."""
         return 101 + 233
 
 
@@ -218,7 +218,7 @@ class CocoStuffConfig(CutConfig):
 
     @property
     def scored_images(self) -> int:
-        """Images on which a final run is scored, tune and test together, about."""
+        """Approximate number of images on which a final run is scored, tune and test together."""
         return 5000 + round(118287 * self.tune_share)
 
 
@@ -268,7 +268,7 @@ class FolderConfig(CutConfig):
 
     @property
     def scored_images(self) -> int:
-        """Images on which a final run is scored, tune and test together, about; read from the lists."""
+        """Images on which a final run is scored, tune and test together; read from the lists."""
         if self.tune is not None:
             return _lines(self.root / self.tune) + _lines(self.root / self.test)
         return _lines(self.root / self.test) + round(_lines(self.root / self.train) * self.tune_share)

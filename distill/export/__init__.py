@@ -1,1 +1,1 @@
-"""From a run to a model in the hand: safetensors, ONNX and a model card."""
+"""Exports a model of a run: safetensors, ONNX and a model card."""

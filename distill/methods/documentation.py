@@ -54,7 +54,7 @@ Your own method subclasses `Method`, has a `Card` and a `MethodConfig`, and is r
 
 _BALANCE = """## Weights relative to the task
 
-The same weight is far too small for one pair and far too large for another. `balanced.<term>_weight: c`, in a method's
+One weight can be far too small for one pair and far too large for another. `balanced.<term>_weight: c`, in a method's
 `config` or in its own `space`, means λ = c / ratio, where ratio is the norm of the raw term's gradient at the
 student's final logits over that of the task's loss (a term that does not pass through the logits is measured at the deepest
 feature it reads). It is measured over the first 20 steps of the training itself; at the first step the term has weight 0.
@@ -69,7 +69,7 @@ methods:
 `python -m orchestrator.sweep FILE --calibrate` trains the teachers and 20 steps of every study, and prints each term's ratio.
 
 Does that save trials? `python benchmarks/balance.py --trials {trials}` searched each method twice on the preset `laptop`'s pairs, {steps}
-steps and no pruning: in the space that ships, and in one where each weight is relative, 0.1 to 10 for every method. Tune mIoU
+steps and no pruning: in its default search space, and in one where each weight is relative, 0.1 to 10 for every method. Tune mIoU
 that the best of n trials is expected to have, in points, ± its standard error:
 
 """

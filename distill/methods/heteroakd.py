@@ -238,7 +238,8 @@ class HeteroAKDConfig(MethodConfig):
 class HeteroAKD(Method):
     """Terms `kd` (eq. 1), `hakd` (eq. 5) and `proj`, the cross-entropy of the projected logits.
 
-    Eq. 6 does not train the teacher's projector, because its output has no gradient; `proj` does.
+    Eq. 6 does not train the teacher's projector, because its output has no gradient; `proj` does. The authors released no
+    code: each option says whether two independent sources agree on it, one source states it, or it is our choice.
     """
 
     Config: ClassVar[type[MethodConfig]] = HeteroAKDConfig

@@ -19,7 +19,7 @@ class LogitsProjector(nn.Module):
     Args:
         channels: channels of the features.
         num_classes: K, channels of the result.
-        final_relu: False omits the ReLU. With it sg(Z) ≥ ½, so no class can have a low probability.
+        final_relu: False omits the ReLU. With the ReLU, sigmoid(Z) ≥ ½, so no class can have a low probability.
     """
 
     def __init__(self, channels: int, num_classes: int, final_relu: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""What a segmentation model returns, and the shapes that others need to know of it."""
+"""The output of a segmentation model, and the shapes of its maps, from which methods are built."""
 
 from __future__ import annotations
 

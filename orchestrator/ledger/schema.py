@@ -69,7 +69,7 @@ _TRIALS = Table(
         Column(
             "attempt",
             _INT,
-            "1 for the first attempt, plus 1 for each `--retry-failed`; only the highest one is used",
+            "1 for the first attempt, plus 1 each time the trial is trained again; only the highest one is used",
         ),
         Column("study_id", _TEXT, "the study (pair × method) that the trial belongs to"),
         Column(

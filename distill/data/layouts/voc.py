@@ -1,7 +1,7 @@
 """Pascal VOC 2012 (Everingham et al., IJCV 2010) with the labels of SBD (Hariharan et al., ICCV 2011), "VOC aug".
 
-Train is every label file in `SegmentationClassAug` that VOC's val list does not name: 10582 of 12031. So no list of train
-names is needed, which many copies lack. Val keeps VOC's own labels. The background counts as a class.
+Train is every label file in `SegmentationClassAug` that VOC's val list does not name: 10582 of 12031. Many copies
+lack a list of train names; none is needed. Val keeps VOC's own labels. The background counts as a class.
 """
 
 from __future__ import annotations
