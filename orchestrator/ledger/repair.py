@@ -6,12 +6,11 @@ lacks a part is trained again. Checking costs a listing of each table and the fo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 
 from distill.errors import UsageError
 from orchestrator.ledger.queries import latest_attempts
-from orchestrator.ledger.run_folder import DAMAGED, PLAN_FILE, write_plan
+from orchestrator.ledger.run_folder import DAMAGED, PLAN_FILE, fault_of_plan_file, write_plan
 from orchestrator.ledger.schema import TABLES
 from orchestrator.ledger.tables import Ledger
 from orchestrator.ledger.weights import is_whole, teacher_path, teacher_weights
@@ -106,17 +105,9 @@ def _set_aside(ledger: Ledger, path: str, why: str) -> str:
 
 def _repaired_plan(ledger: Ledger, plan: Plan) -> Iterator[str]:
     """Write `plan.json` again if it is lost or damaged and the tables are of this plan."""
-    if not ledger.exists("tables/provenance"):
+    why = fault_of_plan_file(ledger)
+    if why is None or not ledger.exists("tables/provenance"):
         return
-    try:
-        stored = json.loads(ledger.read_bytes(PLAN_FILE))
-        if isinstance(stored["plan_hash"], str) and isinstance(stored["config"], dict):
-            return
-        why = "is damaged"
-    except FileNotFoundError:
-        why = "is missing"
-    except (ValueError, KeyError, TypeError):
-        why = "is damaged"
     hashes = set(ledger.read("provenance", ["plan_hash"]).column("plan_hash").to_pylist())
     if hashes != {plan.plan_hash}:
         raise UsageError(

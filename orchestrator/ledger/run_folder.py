@@ -80,15 +80,23 @@ def write_plan(ledger: Ledger, plan: Plan) -> None:
     ledger.write_bytes(PLAN_FILE, redacted(json.dumps(content, indent=1, sort_keys=True)).encode())
 
 
+def fault_of_plan_file(ledger: Ledger) -> str | None:
+    """What is wrong with the plan file of a run: it `is missing`, it `is damaged`; None if nothing is."""
+    try:
+        stored = json.loads(ledger.read_bytes(PLAN_FILE))
+        is_sound = isinstance(stored["plan_hash"], str) and isinstance(stored["config"], dict)
+    except FileNotFoundError:
+        return "is missing"
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, UsageError):  # the storage cannot be used, which says nothing about the file
+            raise
+        return "is damaged"
+    return None if is_sound else "is damaged"
+
+
 def _is_repairable(ledger: Ledger) -> bool:
     """Whether the plan is missing or damaged, but there are tables that say which plan they are of (`repair_run`)."""
-    if not ledger.exists("tables/provenance"):
-        return False
-    try:
-        _read_json(ledger, PLAN_FILE, {"plan_hash": str, "config": dict})
-    except (FileNotFoundError, UsageError):
-        return True
-    return False
+    return ledger.exists("tables/provenance") and fault_of_plan_file(ledger) is not None
 
 
 def _read_json(ledger: Ledger, path: str, fields: Mapping[str, Any]) -> dict[str, Any]:
