@@ -293,7 +293,7 @@ def test_a_folder_or_picture_that_is_missing_is_named_with_what_lies_beside_it(
     with pytest.raises(UsageError, match=r"folder s3://runs/dta does not exist; s3://runs holds data"):
         build_dataset(mine(at(s3_server, "dta"), classes=["a", "b"]), "train", copies=copies)
     remove(s3_server, "masks/clip0/test0.png")
-    with pytest.raises(UsageError, match=r"first: s3://runs/data/masks/clip0/test0.png is missing"):
+    with pytest.raises(UsageError, match=r"'clip0/test0' in line 1: s3://runs/data/masks/clip0/test0.png is missing"):
         build_dataset(mine(address), "test", copies=copies)
 
 
