@@ -162,7 +162,15 @@ class SearchConfig(Section):
     evaluations: int = Field(
         default=1, ge=1, le=10_000, description="evaluations on tune in a training, including the last step"
     )
-    seed: Seed = Field(default=0, description="seed of the configurations and trainings of the search")
+    seed: Seed = Field(default=0, description="seed of the configurations that are drawn; no training uses it")
+    training_seeds: tuple[Seed, ...] = Field(
+        default=(0,),
+        min_length=1,
+        max_length=1_000,
+        exclude_if=lambda seeds: seeds == (0,),  # keeps the hashes of earlier runs
+        description="seeds of the search's trainings (initialisation and data order), one for each bracket in turn; "
+        "no final run may use one of them",
+    )
 
     @model_validator(mode="after")
     def _check_rungs_and_bracket(self) -> Self:

@@ -380,11 +380,12 @@ def _search_waves(search: SearchConfig, steps: int, studies: Sequence[Study]) ->
     evaluations = _evaluation_steps(search.evaluations, steps)
     index = 0
     for number, start in enumerate(range(0, search.trials, search.bracket)):
+        training_seed = search.training_seeds[number % len(search.training_seeds)]
         size = min(search.bracket, search.trials - start)
         per_wave = max(1, search.wave // size)
         for first in range(0, len(studies), per_wave):
             brackets = tuple(Bracket(study, number, size) for study in studies[first : first + per_wave])
-            yield Wave(index, "search", search.seed, brackets, steps, rungs, evaluations)
+            yield Wave(index, "search", training_seed, brackets, steps, rungs, evaluations)
             index += 1
 
 
