@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from distill.errors import unknown
+from orchestrator.planning.plan import PHASES
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -78,7 +79,7 @@ _TRIALS = Table(
             "the cohort (trials with one teacher and one stream of batches) that it was trained in",
         ),
         Column("wave", _INT, "number of the wave within the cohort"),
-        Column("phase", _TEXT, "the phase of the sweep", choices=("teacher", "search", "final")),
+        Column("phase", _TEXT, "the phase of the sweep", choices=PHASES),
         Column("status", _TEXT, "how it ended", choices=("ok", "pruned", "failed")),
         Column("run_name", _TEXT, "name of the run"),
         Column("dataset", _TEXT, "the data set"),
@@ -134,7 +135,7 @@ _CURVES = Table(
     (
         Column("trial_id", _TEXT, "the trial"),
         Column("step", _INT, "optimiser steps done at the report", "steps"),
-        Column("phase", _TEXT, "the trial's phase", choices=("teacher", "search", "final")),
+        Column("phase", _TEXT, "the trial's phase", choices=PHASES),
         Column(
             "tune_miou",
             _REAL,

@@ -12,9 +12,14 @@ from distill.relative_weights import PREFIX
 from distill.teacher_source import ClassMap, TeacherSource
 from orchestrator.planning.config import MethodSelection, PairConfig, SearchConfig, SweepConfig
 from orchestrator.planning.sampler import History, Params, sample_bracket
+from orchestrator.planning.selection import best_finalist, finalists, winner
 from search_spaces import Space, load_space, space_from
 
-Phase = Literal["teacher", "search", "final"]
+Phase = Literal["teacher", "search", "selection", "final"]
+PHASES: tuple[Phase, ...] = ("teacher", "search", "selection", "final")
+"""In the order of a sweep. `selection` trains each study's finalists again, with seeds that the search did not use."""
+KEPT_PHASES: tuple[Phase, ...] = ("teacher", "final")
+"""Phases whose models are scored on test and kept. All others see tune only."""
 RESULT_VERSION = 1
 """Part of every id. Raise it if a change of the code changes the results of a configuration."""
 
@@ -188,37 +193,36 @@ def teacher_cohort(plan: Plan, teacher: Teacher) -> Cohort:
 
 
 def bracket_trials(
-    config: SweepConfig, cohort: Cohort, wave: Wave, bracket: Bracket, history: History
+    config: SweepConfig, cohort: Cohort, wave: Wave, bracket: Bracket, history: Mapping[Phase, History]
 ) -> list[Trial]:
     """The trials of one bracket.
 
-    A final trial has the parameters of the best search trial. If no search trial of the study finished, there is none.
+    A trial of the selection has the parameters of a finalist, a final trial those of the study's choice. If no search trial
+    of the study finished, there is none.
 
     Args:
         config: settings of the sweep.
         cohort: cohort of the wave.
         wave: wave of the bracket.
         bracket: bracket of the trials.
-        history: results of the study's earlier search trials, for an adaptive sampler and for the final trials.
+        history: results of the study's earlier trials by phase. An adaptive sampler and the selection need those of the
+            search, a final trial those of both.
     """
     study = bracket.study
+    searched, selected = history.get("search", ()), history.get("selection", ())
     if wave.phase == "search":
         drawn = sample_bracket(
             config.search.sampler, study.space, seed=config.search.seed, index=bracket.index,
-            size=bracket.size, bracket=config.search.bracket, history=history,
+            size=bracket.size, bracket=config.search.bracket, history=searched,
         )  # fmt: skip
+    elif wave.phase == "selection":
+        drawn = finalists(searched, config.search.finalists)
     elif wave.phase == "final" and config.search.trials > 0:
-        best = winner(history)
+        best = best_finalist(selected) or winner(searched)
         drawn = [] if best is None else [best] * bracket.size
     else:
         drawn = [{}] * bracket.size
     return [_trial(config, cohort, wave, bracket, params) for params in drawn]
-
-
-def winner(history: History) -> Params | None:
-    """Parameters of the best finished trial, the earlier one if two are equal; None if no trial finished."""
-    finished = [scored for scored in history if scored.completed]
-    return max(finished, key=lambda scored: scored.scores[max(scored.scores)]).params if finished else None
 
 
 def _trial(config: SweepConfig, cohort: Cohort, wave: Wave, bracket: Bracket, params: Params) -> Trial:
@@ -343,23 +347,26 @@ def _study(config: SweepConfig, pair: PairConfig, method: MethodSelection, teach
 
 
 def _student_cohorts(config: SweepConfig, studies: Sequence[Study]) -> Iterator[Cohort]:
-    """Cohorts with their search waves, then one wave for each final seed with the best configuration of each study."""
+    """Cohorts with their waves: search, selection, and one for each final seed with the choice of each study."""
     for key, members in _cohorts_of(studies):
         recipe = members[0].recipe
-        searches = list(_search_waves(config.search, recipe.steps, members))
-        finals = [
-            Wave(
-                len(searches) + number,
-                "final",
-                seed,
-                tuple(Bracket(study, number, 1) for study in members),
-                recipe.steps,
-                rungs=(),
-                evaluations=(recipe.steps,),
+        waves = list(_search_waves(config.search, recipe.steps, members))
+        for phase, seed, number, size in _later_waves(config):
+            brackets = tuple(Bracket(study, number, size) for study in members)
+            waves.append(
+                Wave(len(waves), phase, seed, brackets, recipe.steps, rungs=(), evaluations=(recipe.steps,))
             )
-            for number, seed in enumerate(config.final.seeds)
-        ]
-        yield Cohort(f"students-{key}", members[0].data, members[0].teacher, recipe, (*searches, *finals))
+        yield Cohort(f"students-{key}", members[0].data, members[0].teacher, recipe, tuple(waves))
+
+
+def _later_waves(config: SweepConfig) -> Iterator[tuple[Phase, int, int, int]]:
+    """Phase, seed, number in the phase, and trials of each study, of the waves after the search."""
+    search = config.search
+    count = min(search.finalists, search.trials)
+    for number, seed in enumerate(search.finalist_seeds if count else ()):
+        yield "selection", seed, number, count
+    for number, seed in enumerate(config.final.seeds):
+        yield "final", seed, number, 1
 
 
 def _cohorts_of(studies: Sequence[Study]) -> list[tuple[str, list[Study]]]:
@@ -380,7 +387,7 @@ def _search_waves(search: SearchConfig, steps: int, studies: Sequence[Study]) ->
     evaluations = _evaluation_steps(search.evaluations, steps)
     index = 0
     for number, start in enumerate(range(0, search.trials, search.bracket)):
-        training_seed = search.training_seeds[number % len(search.training_seeds)]
+        training_seed = search.bracket_seeds[number % len(search.bracket_seeds)]
         size = min(search.bracket, search.trials - start)
         per_wave = max(1, search.wave // size)
         for first in range(0, len(studies), per_wave):
