@@ -17,11 +17,10 @@ from distill.teacher_source import brings_network
 from distill.validation_text import violated_rule
 from distill.yaml_reader import parse_yaml
 from orchestrator.planning.config import SweepConfig
-from orchestrator.planning.method_settings import check_method_name, check_settings, check_space
-from orchestrator.planning.plan import method_space
+from orchestrator.planning.method_settings import check_method_name, check_settings, check_space, method_space
 from orchestrator.planning.prices import price_of
 from orchestrator.planning.renamed import explain_renamed
-from orchestrator.planning.search_config import MOST_TRIALS
+from orchestrator.planning.search_config import MOST_TRIALS, REPEAT_OFFSET
 from search_spaces import library, preset_names, preset_path
 
 KeyPath = tuple[str | int, ...]
@@ -294,7 +293,13 @@ def _check_batch_sizes(config: SweepConfig, locations: _Locations) -> Iterator[s
 
 def _check_seeds(config: SweepConfig, locations: _Locations) -> Iterator[str]:
     """A final run with a seed that took part in the choice of its configuration would be scored too high."""
-    shared = sorted(set(config.search.selection_seeds) & set(config.final.seeds))
+    shared = set(config.search.selection_seeds) & set(config.final.seeds)
+    highest = max(*config.search.selection_seeds, *config.final.seeds, config.search.seed)
+    if config.search.repeats > 1 and highest >= REPEAT_OFFSET:
+        yield (
+            f"{locations.of('search', 'repeats')}: search.repeats is {config.search.repeats}, which needs seeds below "
+            f"{REPEAT_OFFSET}, as each repeat adds {REPEAT_OFFSET} to them; there is a seed {highest}"
+        )
     if shared and config.search.trials:
         yield (
             f"{locations.of('final', 'seeds')}: final.seeds are {list(config.final.seeds)}, must have none of the "
@@ -305,7 +310,8 @@ def _check_seeds(config: SweepConfig, locations: _Locations) -> Iterator[str]:
 def _check_trial_count(config: SweepConfig, locations: _Locations) -> Iterator[str]:
     search = config.search
     finalists = min(search.finalists, search.trials) * len(search.finalist_seeds)
-    trials = len(config.pairs) * len(config.methods) * (search.trials + finalists + len(config.final.seeds))
+    each = search.repeats * (search.trials + finalists + len(config.final.seeds))
+    trials = len(config.pairs) * len(config.methods) * each
     if trials > MOST_TRIALS:
         yield (
             f"{locations.of('search', 'trials')}: the sweep has {trials} trials, must have at most {MOST_TRIALS}; lower "

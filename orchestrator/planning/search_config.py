@@ -11,6 +11,9 @@ from orchestrator.planning.section import Section, Seed
 MOST_TRIALS = 100_000
 """Maximum number of trials in a sweep. A plan of this size still takes only seconds to make."""
 
+REPEAT_OFFSET = 10_000
+"""Added to every seed of a study's search, selection and final phase for each further search of it."""
+
 
 class SearchConfig(Section):
     """How each study is searched. All methods have the same search budget, so that their results can be compared."""
@@ -64,6 +67,16 @@ class SearchConfig(Section):
         max_length=1_000,
         exclude_if=lambda seeds: seeds == (101, 102),
         description="training seeds of the finalists",
+    )
+
+    repeats: int = Field(
+        default=1,
+        ge=1,
+        le=100,
+        exclude_if=lambda repeats: repeats == 1,  # keeps the hashes of earlier runs
+        description="independent searches of each study, with other configurations, other training seeds and other final "
+        f"seeds: {REPEAT_OFFSET:,} is added to each seed for each repeat. A claim about a method needs at least two; with one "
+        "it is a claim about one chosen configuration",
     )
 
     @property

@@ -111,7 +111,7 @@ def test_decisions_do_not_depend_on_who_reports_first(seed: int) -> None:
     assert outcome(found) == outcome(expected)
 
 
-@pytest.mark.parametrize(("sampler", "finalists"), [("sobol", 0), ("sobol", 2), ("tpe", 0)])
+@pytest.mark.parametrize(("sampler", "finalists"), [("sobol", 0), ("sobol", 2), ("tpe", 0), ("tpe", 2)])
 @given(
     seed=st.integers(0, 10**6),
     groups=st.integers(2, 4),

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from distill.errors import UsageError
 from orchestrator.planning.config import SweepConfig
-from orchestrator.planning.plan import Cohort, Trial, apply_params, bracket_trials, make_plan
+from orchestrator.planning.method_settings import apply_params
+from orchestrator.planning.plan import Cohort, Trial, bracket_trials, make_plan
 from tests.orchestrator.sweep_files import smoke, tiny_sweep
 
 
@@ -116,7 +117,10 @@ def test_brackets_and_finalists_train_with_seeds_of_their_own_and_the_drawn_conf
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("search.training_seeds=[0, 2]", r"final.seeds are \[1, 2\], must have none of .* \[0, 2, 101, 102\]"),
+        (
+            "search.training_seeds=[0, 2]",
+            r"final.seeds are \[1, 2\], must have none of .* \[0, 2, 101, 102\]",
+        ),
         ("search.training_seeds=[101]", r"have \[101\] twice"),
         ("search.finalist_seeds=[1, 9]", r"must have none of the selection's seeds \[0, 1, 9\]"),
     ],
@@ -139,7 +143,7 @@ def test_the_student_alone_searches_its_recipe_and_keeps_the_recipe_hash_of_the_
 def test_a_scaled_recipe_parameter_multiplies_the_recipes_own_value() -> None:
     config = tiny_sweep()
     study = next(s for s in make_plan(config).studies if s.method == "student")
-    _, recipe = apply_params(study, {"recipe.lr": 2.0})
+    _, recipe = apply_params({"recipe.lr": 2.0}, study.method_config, study.recipe, study.space)
     assert math.isclose(recipe.lr, 2 * config.recipes["student"].lr)
 
 
