@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from distill.recipe import Recipe, digest
 from distill.teacher_source import ClassMap, TeacherSource
-from orchestrator.planning.config import MethodSelection, PairConfig, SearchConfig, SweepConfig
+from orchestrator.planning.config import MethodSelection, PairConfig, SweepConfig
 from orchestrator.planning.method_settings import apply_params, method_space
 from orchestrator.planning.sampler import History, Params, sample_bracket
-from orchestrator.planning.search_config import REPEAT_OFFSET
+from orchestrator.planning.search_config import REPEAT_OFFSET, SearchConfig
 from orchestrator.planning.selection import best_finalist, finalists, winner
 from search_spaces import Space
 
@@ -309,9 +309,9 @@ def _study(
     recipe = config.recipes[pair.student.recipe]
     student = Model(pair.student.model, pair.student.options())
     space = method_space(method)
-    key = [pair.label, pair.data, method.title, method.name, method.config, teacher.teacher_id, student.name,
+    key: list[Any] = [pair.label, pair.data, method.title, method.name, method.config, teacher.teacher_id, student.name,
            dict(student.options), recipe.digest(), space.model_dump(mode="json")]  # fmt: skip
-    key += [repeat] if repeat else []  # keeps the ids of earlier runs
+    key += [repeat] if repeat else []  # the first search keeps the ids of earlier runs
     return Study(
         study_id=f"{pair.label}.{method.title}.{digest(key, 6)}",
         pair=pair.label,
