@@ -162,7 +162,7 @@ def _check_disk(
     pixels = _histogram(
         _decoded([sound.pair for sound in chosen], label_map, full, found), len(label_map.names)
     )
-    found.problems += orientation_problems(headers) + palette_problems(chosen)
+    found.problems += orientation_problems(headers) + palette_problems(headers)
     if not full:
         for pair, problem in undecodable(headers, scored, label_map):
             found.note(pair, problem)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from distill.data.layout import Pair
 
 T = TypeVar("T")
+
+_PER_PALETTE = 20
+_THREADS = 8  # each holds a decoded picture
 
 Colours = dict[int, bytes]
 """R, G, B of each palette index that a label map uses."""
@@ -119,13 +123,18 @@ def palette_problems(found: Sequence[PairHeaders]) -> list[str]:
 
     Programs that sort a palette by frequency keep the colours and change the indices, and the indices are the classes.
 
-    Args:
-        found: pairs whose label maps are compared; none is decoded if all have the same palette.
+    No label map is decoded if all have the same palette; otherwise up to `_PER_PALETTE` of each palette.
     """
     from distill.data.images import read_values
 
-    masks = [headers for headers in found if headers.labels.palette]
-    if len({headers.labels.palette for headers in masks}) < 2:
+    count: Counter[bytes] = Counter()
+    by_pair: dict[Pair, bytes] = {}
+    for headers in found:
+        palette = headers.labels.palette
+        if palette and count[palette] < _PER_PALETTE:
+            count[palette] += 1
+            by_pair[headers.pair] = palette
+    if len(count) < 2:
         return []
 
     def colours(pair: Pair) -> Colours:
@@ -136,7 +145,6 @@ def palette_problems(found: Sequence[PairHeaders]) -> list[str]:
         palette = by_pair[pair]
         return {index: palette[3 * index : 3 * index + 3] for index in used}
 
-    by_pair = {headers.pair: headers.labels.palette for headers in masks}
     known: dict[bytes, tuple[int, Pair]] = {}
     for pair, used in zip(by_pair, _mapped(colours, list(by_pair)), strict=True):
         for index, colour in used.items():
@@ -154,7 +162,7 @@ def palette_problems(found: Sequence[PairHeaders]) -> list[str]:
 
 def _mapped(function: Callable[[Pair], T], pairs: list[Pair]) -> Iterator[T]:
     """Results for all pairs in order, computed in threads: decoders release the interpreter's lock."""
-    pool = ThreadPoolExecutor(os.cpu_count())
+    pool = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1))
     try:
         yield from pool.map(function, prefetched((pair, (pair.image, pair.labels)) for pair in pairs))
     finally:
