@@ -85,7 +85,7 @@ def parse_header(file: IO[bytes]) -> Header:
     if start == _PNG_START:
         return _png(file)
     file.seek(0)
-    return _jpeg(file) if start.startswith(b"\xff\xd8\xff") else _other(file, start)
+    return _jpeg(file) if start.startswith(b"\xff\xd8\xff") else _other(file)
 
 
 def _png(file: IO[bytes]) -> Header:
@@ -214,11 +214,24 @@ def _jpeg_ends(file: IO[bytes], pixels_at: int) -> bool:
     return False
 
 
-def _other(file: IO[bytes], start: bytes) -> Header:
+def open_other(file: IO[bytes]) -> Image.Image:
+    """Open a file of one of `OTHER_FORMATS` by Pillow.
+
+    Raises:
+        NotAnImageError: it has none of these formats.
+    """
+    Image.init()  # older versions of Pillow lack a format, and raise KeyError if asked for it
     try:
-        picture = Image.open(file, formats=OTHER_FORMATS)
+        return Image.open(file, formats=[name for name in OTHER_FORMATS if name in Image.OPEN])
     except (UnidentifiedImageError, SyntaxError) as error:
-        raise NotAnImageError(f"not a PNG or JPEG image (it starts with {start!r})") from error
+        file.seek(0)
+        raise NotAnImageError(
+            f"not a PNG or JPEG image (it starts with {file.read(len(_PNG_START))!r})"
+        ) from error
+
+
+def _other(file: IO[bytes]) -> Header:
+    picture = open_other(file)
     bits = _DEEP_MODES.get(picture.mode, 8)
     if picture.format == "TIFF":
         # Pillow reads 16 bits per channel as 8 and reports them in this tag only

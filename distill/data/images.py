@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from distill.data.headers import OTHER_FORMATS, Header, NotAnImageError, parse_header
+from distill.data.headers import Header, NotAnImageError, open_other, parse_header
 from distill.data.roots import File
 from distill.errors import UsageError
 
@@ -74,7 +74,7 @@ def read_image(path: File) -> NDArray[np.uint8]:
         refuse_depth(path, header)
         if header.format in ("PNG", "JPEG"):
             return upright(_decode(path, data, header), header.orientation)
-        with Image.open(io.BytesIO(data), formats=OTHER_FORMATS) as picture:
+        with open_other(io.BytesIO(data)) as picture:
             pixels = np.array(ImageOps.exif_transpose(picture).convert("RGB"), np.uint8)
     return pixels
 
