@@ -10,6 +10,14 @@ from typing import TYPE_CHECKING
 from distill.data.bucket import prefetched
 from distill.data.config import AnyDataConfig, DiskConfig, ScenesConfig
 from distill.data.factory import build_dataset
+from distill.data.picture_check import (
+    PairHeaders,
+    orientation_notes,
+    orientation_problems,
+    palette_problems,
+    read_pair_headers,
+    undecodable,
+)
 from distill.data.remote_copies import RemoteCopiesConfig
 from distill.data.roots import File, is_remote
 from distill.errors import UsageError
@@ -23,7 +31,7 @@ if TYPE_CHECKING:
     from distill.data.splits import Splits
 
 SAMPLE = 200
-"""Number of label maps decoded in a quick check; of a bucket, only these pairs are downloaded."""
+"""Number of label maps decoded in a quick check, besides those of tune and test."""
 
 _SHOWN = 10
 
@@ -87,8 +95,8 @@ def check_dataset(
 
     Args:
         config: config of the data set.
-        full: decode every picture and label map. Otherwise read all headers and `SAMPLE` label maps, spread evenly
-            over the data set. Of a bucket, all names are checked, but only the files of `SAMPLE` pairs.
+        full: decode every picture and label map. Otherwise read all headers, and decode the pairs of tune and test and
+            `SAMPLE` label maps, spread evenly over the data set. Of a bucket, all names are checked, but no other files.
         skip_broken: accept what a run would skip: unreadable train pictures, up to the config's `broken_share`.
         copies: local copies of pictures in a bucket; None uses the defaults of `RemoteCopiesConfig`.
 
@@ -145,21 +153,29 @@ def _check_disk(
     if skip_broken and not found.problems:
         found.skippable = {pair.key for pair in splits.select("train", role="teacher")}
     sampled = is_remote(config.root) and not full
-    sizes, sound = _sound_headers([pairs[i] for i in _spread(len(pairs))] if sampled else pairs, found)
-    chosen = range(len(sound)) if full else _spread(len(sound))
+    scored = set() if found.problems else {*splits.select("tune"), *splits.select("test")}
+    spread = set(pairs if full else (pairs[index] for index in _spread(len(pairs))))
+    read = [pair for pair in pairs if pair in spread or pair in scored] if sampled else pairs
+    headers = _sound_headers(read, found)
+    chosen = [sound for sound in headers if sound.pair in spread]
     label_map = splits.layout.label_map
     pixels = _histogram(
-        _decoded([sound[index] for index in chosen], label_map, full, found), len(label_map.names)
+        _decoded([sound.pair for sound in chosen], label_map, full, found), len(label_map.names)
     )
+    found.problems += orientation_problems(headers) + palette_problems(headers)
+    if not full:
+        for pair, problem in undecodable(headers, scored, label_map):
+            found.note(pair, problem)
     if len(found.skipped) > int(config.broken_share * len(found.skippable)):
         found.problems += found.skipped
     if found.problems:
         raise _collected(config.root, found.problems)
     notes = [f"will be skipped: {problem}" for problem in found.skipped]
+    notes += orientation_notes(headers)
     notes += _extra_files(splits, pairs)
     if not full:
         notes.append(
-            f"no picture was decoded, and {len(chosen)} of {len(pairs) if sampled else len(sound)} label maps"
+            f"decoded were the pictures of tune and test, and {len(chosen)} of {len(pairs)} label maps"
             f"{', and no other file was fetched' if sampled else ''}; --full decodes everything"
         )
     images = {
@@ -169,7 +185,8 @@ def _check_disk(
         "test": len(splits.select("test")),
     }
     licence = splits.layout.licence
-    return _report(config.kind, licence, images, dict(sizes), label_map.names, len(chosen), pixels, notes)
+    sizes = dict(Counter(sound.image.size for sound in headers))
+    return _report(config.kind, licence, images, sizes, label_map.names, len(chosen), pixels, notes)
 
 
 def _listed(splits: Splits, found: _Found) -> list[Pair]:
@@ -185,40 +202,29 @@ def _listed(splits: Splits, found: _Found) -> list[Pair]:
     return pairs
 
 
-def _sound_headers(pairs: list[Pair], found: _Found) -> tuple[Counter[tuple[int, int]], list[Pair]]:
-    """Number of pictures by size, and the pairs whose headers and file ends are valid."""
-    from distill.data.disk import size_mismatch
-    from distill.data.images import read_header, refuse_colours
-
-    sizes: Counter[tuple[int, int]] = Counter()
-    sound: list[Pair] = []
+def _sound_headers(pairs: list[Pair], found: _Found) -> list[PairHeaders]:
+    """The pairs whose headers and file ends are valid."""
+    sound: list[PairHeaders] = []
     for pair in prefetched((pair, (pair.image, pair.labels)) for pair in pairs):
         try:
-            image, labels = read_header(pair.image), read_header(pair.labels)
-            refuse_colours(pair.labels, labels.mode)
-            if image[:2] != labels[:2]:
-                raise UsageError(size_mismatch(pair, image[:2], labels[:2]))
+            sound.append(read_pair_headers(pair))
         except UsageError as problem:
             found.note(pair, problem)
-        else:
-            sizes[image.height, image.width] += 1
-            sound.append(pair)
-    return sizes, sound
+    return sound
 
 
 def _decoded(
     pairs: list[Pair], label_map: LabelMap, full: bool, found: _Found
 ) -> Iterator[NDArray[np.uint8]]:
     """Label maps that can be decoded; a full check decodes the picture too."""
-    from distill.data.disk import read_pair
-    from distill.data.images import read_values
+    from distill.data.disk import read_labels, read_pair
 
     for pair in pairs:
         try:
             if full:
                 yield read_pair(pair, label_map).labels_hw
             else:
-                yield label_map.labels(read_values(pair.labels), pair.labels)
+                yield read_labels(pair.labels, label_map)
         except UsageError as problem:
             found.note(pair, problem)
 

@@ -237,16 +237,17 @@ def test_a_store_that_stumbles_is_asked_again(
         assert sum(proxy.faults.values()) > 0
 
 
-def test_a_quick_check_fetches_a_sample_and_a_full_one_fills_the_folder(
+def test_a_quick_check_fetches_what_is_scored_and_a_sample_and_a_full_one_fills_the_folder(
     s3_server: str, tmp_path: Path, copies: RemoteCopiesConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("distill.data.check.SAMPLE", 3)
     address = upload(s3_server, write_folder_tree(tmp_path / "tree"))
     report = check_dataset(mine(address), copies=copies)
     assert sum(report.images.values()) - report.images["train (teacher)"] == 11
-    assert sum(report.sizes.values()) == 3
+    scored = report.images["tune"] + report.images["test"]
+    assert sum(report.sizes.values()) == scored + 2  # the last of three in a row of eleven is a test picture
     assert any("3 of 11 label maps, and no other file was fetched" in note for note in report.notes)
-    assert len(kept(copies)) == 3 * 2
+    assert len(kept(copies)) == (scored + 2) * 2
     assert sum(check_dataset(mine(address), full=True, copies=copies).sizes.values()) == 11
     assert len(kept(copies)) == PICTURES
 
