@@ -15,7 +15,7 @@ from orchestrator.planning.sampler import History, Params, sample_bracket
 from search_spaces import Space, load_space, space_from
 
 Phase = Literal["teacher", "search", "final"]
-RESULT_VERSION = 1
+RESULT_VERSION = 2
 """Part of every id. Raise it if a change of the code changes the results of a configuration."""
 
 
