@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from distill.data.config import DiskConfig
 from distill.data.headers import Header
 from distill.data.images import read_header, read_image, read_values, upright
-from distill.data.labels import Colour, LabelMap
+from distill.data.labels import Colour, LabelError, LabelMap
 from distill.data.layout import Pair
 from distill.data.picture_cache import PictureCache
 from distill.data.remote_copies import RemoteCopiesConfig
@@ -91,13 +91,12 @@ def read_labels(path: File, label_map: LabelMap) -> NDArray[np.uint8]:
     values = read_values(path)
     try:
         return label_map.labels(values, path)
-    except UsageError as error:
+    except LabelError as error:
         header = read_header(path)
         if header.bits == 8 or header.palette:
             raise
-        raise UsageError(
-            f"{error} (it is a PNG of {header.bits} bits, in which white is {2**header.bits - 1} and not 255)"
-        ) from error
+        white = f"(a PNG of {header.bits} bits, in which white is {2**header.bits - 1} and not 255)"
+        raise LabelError(path, error.values, f"{error.rule} {white}") from error
 
 
 def is_mask_of_stored_pixels(image: Header, labels: tuple[int, ...]) -> bool:

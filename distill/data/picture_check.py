@@ -12,6 +12,9 @@ from distill.data.bucket import prefetched
 from distill.errors import UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from distill.data.headers import Header
     from distill.data.labels import LabelMap
     from distill.data.layout import Pair
@@ -96,26 +99,31 @@ def orientation_problems(found: Sequence[PairHeaders]) -> list[str]:
     ]
 
 
-def undecodable(
-    found: Sequence[PairHeaders], scored: Collection[Pair], label_map: LabelMap
-) -> Iterator[tuple[Pair, UsageError]]:
-    """The pairs that cannot be decoded, of those that are scored or have pictures of more than 8 bits.
+def counted_labels(
+    pairs: list[Pair], pictures: Collection[Pair], label_map: LabelMap
+) -> Iterator[tuple[Pair, NDArray[np.int64] | UsageError]]:
+    """Pixels per class, followed by the ignored ones, of each pair's label map; or the error that prevents it.
 
-    A broken file among them would end a run after hours of training; a broken train picture is skipped.
+    Args:
+        pairs: pairs whose label maps are decoded.
+        pictures: those of them whose pictures are decoded too.
+        label_map: meaning of the values in the label files.
     """
-    from distill.data.disk import read_pair
+    from distill.data.disk import read_labels, read_pair
+    from distill.data.split_shares import label_counts
 
-    def problem(pair: Pair) -> UsageError | None:
+    def counts(pair: Pair) -> NDArray[np.int64] | UsageError:
         try:
-            read_pair(pair, label_map)
+            labels_hw = (
+                read_pair(pair, label_map).labels_hw
+                if pair in pictures
+                else read_labels(pair.labels, label_map)
+            )
         except UsageError as error:
             return error
-        return None
+        return label_counts(labels_hw, len(label_map.names))
 
-    pairs = [headers.pair for headers in found if headers.pair in scored or headers.image.bits > 8]
-    for pair, error in zip(pairs, _mapped(problem, pairs), strict=True):
-        if error is not None:
-            yield pair, error
+    yield from zip(pairs, _mapped(counts, pairs), strict=True)
 
 
 def palette_problems(found: Sequence[PairHeaders]) -> list[str]:

@@ -23,7 +23,8 @@ def check_before_start(plan: Plan, ledger: Ledger, *, fresh: bool, address: str)
         UsageError: names what is wrong and the remedy.
     """
     for config in plan.config.data.values():
-        check_dataset(config, skip_broken=True, copies=plan.config.operation.remote_copies)
+        copies, protocol = plan.config.operation.remote_copies, plan.config.protocol
+        check_dataset(config, skip_broken=True, copies=copies, protocol=protocol)
     refuse_if_held(ledger)
     if address == LOCAL:  # `Preflight` checks the same on other nodes
         _check_folders(plan.config.operation.cache_folders)

@@ -97,7 +97,7 @@ class PairSummary:
     pictures: int
     class_names: tuple[str, ...]
     class_iou: Mapping[str, tuple[float, ...]]
-    """IoU by class, mean over seeds, by method and for `teacher`; nan for a class that does not occur."""
+    """IoU by class, mean over seeds, by method and for `teacher`; nan for a class that no test label has."""
 
 
 @dataclass(frozen=True)

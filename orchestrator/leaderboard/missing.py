@@ -11,6 +11,7 @@ from orchestrator.leaderboard.run_records import RunRecords, TrialRecord
 
 # Sums in another order differ by less than this; a larger difference means another evaluation.
 _SCORE_TOLERANCE = 1e-4
+_SHOWN_CLASSES = 10
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ def notes_of(records: RunRecords, group: Group, scores: Scores) -> tuple[str, ..
                 f"{run.method} on {run.pair}, seed {run.seed}: the trial says {100 * run.test_miou:.2f}, "
                 f"its counts give {100 * found.miou():.2f}, which stands here."
             )
+    notes += _class_notes(records, group)
     if len(pictures) > 1:
         notes.append(
             f"Runs were scored on {len(pictures)} different sets of pictures; those not on the most common "
@@ -117,6 +119,25 @@ def notes_of(records: RunRecords, group: Group, scores: Scores) -> tuple[str, ..
             f"{bare} of {len(scored)} final runs have no counts: no interval over pictures for them."
         )
     return tuple(notes)
+
+
+def _class_notes(records: RunRecords, group: Group) -> list[str]:
+    """A note on the classes that no test label has: mIoU is the mean over the others."""
+    found = [records.counts[run.trial_id] for run in group.finals.values() if run.trial_id in records.counts]
+    if not found:
+        return []
+    classes = max(counts.classes for counts in found)
+    scored = {label for counts in found for label in counts.labelled()}
+    absent = [label for label in range(classes) if label not in scored]
+    if not absent:
+        return []
+    names = records.class_names.get(group.dataset, {})
+    shown = [names.get(label, str(label)) for label in absent[:_SHOWN_CLASSES]]
+    more = f" and {len(absent) - _SHOWN_CLASSES} more" if absent[_SHOWN_CLASSES:] else ""
+    return [
+        f"{len(scored)} of {classes} classes are scored. No test label has {', '.join(shown)}{more}: a pixel predicted "
+        "as such a class is an error of its own class."
+    ]
 
 
 def _teacher_notes(records: RunRecords, group: Group, scores: Scores) -> list[str]:

@@ -74,12 +74,17 @@ class ImageCounts:
         return tp, fp, fn
 
     def miou(self) -> float:
-        """mIoU of the summed counts, over the classes that occur in labels or predictions."""
+        """mIoU of the summed counts, over the classes that occur in the labels."""
         return float(mean_iou(*self._summed()))
 
     def per_class(self) -> Reals:
-        """IoU of each class, [K]; nan for a class that does not occur."""
+        """IoU of each class, [K]; nan for a class that no label has."""
         return class_iou(*self._summed())
+
+    def labelled(self) -> tuple[int, ...]:
+        """The classes that occur in the labels: those that are scored."""
+        tp, _, fn = self._summed()
+        return tuple(int(label) for label in np.flatnonzero(tp + fn))
 
 
 @dataclass(frozen=True)

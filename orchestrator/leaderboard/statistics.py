@@ -73,9 +73,9 @@ def holm(probabilities: Reals) -> Reals:
 
 
 def mean_iou(tp: NDArray[Any], fp: NDArray[Any], fn: NDArray[Any]) -> Reals:
-    """mIoU from counts summed over images, [..., K] → [...]: the mean over the classes that occur.
+    """mIoU from counts summed over images, [..., K] → [...]: the mean over the classes that labels have.
 
-    nan if no class occurs.
+    nan if no label is valid.
     """
     iou = class_iou(tp, fp, fn)
     present = ~np.isnan(iou)
@@ -84,11 +84,14 @@ def mean_iou(tp: NDArray[Any], fp: NDArray[Any], fn: NDArray[Any]) -> Reals:
 
 
 def class_iou(tp: NDArray[Any], fp: NDArray[Any], fn: NDArray[Any]) -> Reals:
-    """IoU of each class from summed counts; nan for a class in neither predictions nor labels."""
+    """IoU of each class from summed counts; nan for a class that no label has, whatever was predicted.
+
+    So all methods have the same classes in their mean.
+    """
     tp, fp, fn = (np.asarray(counts, np.float64) for counts in (tp, fp, fn))
-    union = tp + fp + fn
+    labelled = tp + fn
     with np.errstate(invalid="ignore"):
-        return np.asarray(np.where(union > 0, tp / union, np.nan))
+        return np.asarray(np.where(labelled > 0, tp / (labelled + fp), np.nan))
 
 
 def image_draws(images: int, key: str, draws: int = DRAWS) -> Integers:

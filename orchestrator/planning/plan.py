@@ -21,7 +21,7 @@ PHASES: tuple[Phase, ...] = ("teacher", "search", "selection", "final")
 """In the order of a sweep. `selection` trains each study's finalists again, with seeds that the search did not use."""
 KEPT_PHASES: tuple[Phase, ...] = ("teacher", "final")
 """Phases whose models are scored on test and kept. All others see tune only."""
-RESULT_VERSION = 1
+RESULT_VERSION = 2
 """Part of every id. Raise it if a change of the code changes the results of a configuration."""
 
 

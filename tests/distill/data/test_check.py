@@ -30,15 +30,15 @@ def test_a_good_tree_is_counted(root: Path) -> None:
     assert report.images["train (teacher)"] + report.images["tune"] == 9
     assert report.images["test"] == 5
     assert report.sizes == {(64, 128): 14}
-    assert report.decoded == 14
-    assert sum(report.pixels) + report.ignored == 14 * 64 * 128
+    assert sum(report.decoded.values()) == 14
+    assert sum(map(sum, report.pixels.values())) == 14 * 64 * 128
     assert any("terrain" in note for note in report.notes)
 
 
 def test_generated_scenes_are_counted() -> None:
     report = check_dataset(ScenesConfig(size=32, train=5, teacher_train=7, tune=3, test=2))
     assert list(report.images.values()) == [5, 7, 3, 2]
-    assert sum(report.pixels) == 7 * 32 * 32
+    assert sum(report.pixels["train"]) == 7 * 32 * 32
 
 
 @pytest.mark.parametrize("kind", ["leftImg8bit", "gtFine"])

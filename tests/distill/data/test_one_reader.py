@@ -220,7 +220,9 @@ def test_pictures_of_16_bits_are_scaled_by_their_full_range_or_refused(tmp_path:
     root = write_tree(
         tmp_path / "data", dict.fromkeys("abcd", path.read_bytes()), dict.fromkeys("abcd", blank(20, 30))
     )
-    with pytest.raises(UsageError, match=r"4 problems(.|\n)*a.png has 16 bits"):  # of train pictures too
+    with pytest.raises(
+        UsageError, match=r"a.png has 16 bits .*3 other files have such a problem"
+    ):  # of train pictures too
         check_dataset(folder(root))
     Image.fromarray(np.ones((20, 30), np.float32)).save(path, "TIFF")
     with pytest.raises(BrokenFileError, match=r"is a TIFF image with 32 bits per channel, must have 8"):
@@ -243,7 +245,8 @@ def test_a_wrong_value_of_a_label_map_with_few_bits_is_the_one_in_the_file(tmp_p
     root = write_tree(tmp_path, dict.fromkeys("abc", blank(9, 9)), dict.fromkeys("abc", one))
     config = folder(root, classes={0: "rest", 255: "top"}, ignored=[])
     with pytest.raises(
-        UsageError, match=r"holds label 1, must be .*PNG of 1 bits, in which white is 1 and not 255"
+        UsageError,
+        match=r"3 label maps hold label 1, must be .*a PNG of 1 bits, in which white is 1 and not 255",
     ):
         check_dataset(config)
 
@@ -269,9 +272,9 @@ def test_palettes_whose_order_differs_are_refused_and_unused_or_equal_colours_ar
     same = {key: palette_mask([0, 1, 2, 3], values) for key in "ab"}
     images = dict.fromkeys("abc", blank(3, 3))
     sound = write_tree(tmp_path / "unused", images, {**same, "c": palette_mask([0, 1, 2, 9], values)})
-    assert sum(check_dataset(folder(sound)).pixels) == 3 * 9
+    assert sum(map(sum, check_dataset(folder(sound)).pixels.values())) == 3 * 9
     twice = write_tree(tmp_path / "equal", images, {**same, "c": palette_mask([5, 6, 6, 7], values)})
-    assert sum(check_dataset(folder(twice)).pixels) == 3 * 9
+    assert sum(map(sum, check_dataset(folder(twice)).pixels.values())) == 3 * 9
     wrong = write_tree(tmp_path / "other", images, {**same, "c": palette_mask([2, 0, 1, 3], values)})
     with pytest.raises(
         UsageError, match=r"the colour .* is value \d in .*a.png and value \d in .*c.png, must be"

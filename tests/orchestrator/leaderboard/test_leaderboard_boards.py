@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import scipy.stats
 
@@ -190,6 +191,30 @@ def test_runs_without_counts_are_ranked_by_seeds_alone_and_say_so(tmp_path: Path
     assert row_of(board, "cwd").gain_image_low is None
     assert row_of(board, "cwd").rank_low == 1
     assert any("have no counts" in note for note in board.notes)
+
+
+def test_stray_pixels_of_a_class_that_test_lacks_change_no_score_and_the_board_names_the_class(
+    tmp_path: Path,
+) -> None:
+    """The student predicts 5 pixels as `sign`, the methods none: all are averaged over the same four classes."""
+    four = Run(classes=4)
+    plain, stray = write_run(tmp_path / "plain", four), Ledger(tmp_path / "stray" / "run")
+    for table in ("trials", "models", "provenance"):
+        stray.append(table, plain.read(table), table)
+    rows = plain.read("counts").to_pandas()
+    extra = rows[(rows["class"] == 0) & (rows["image"] == 0)].assign(
+        **{"class": 4, "class_name": "sign", "tp": 0, "fn": 0, "fp": 0}
+    )
+    students = plain.read("trials").to_pandas().query("method == 'student'")["trial_id"]
+    extra.loc[extra["trial_id"].isin(students), "fp"] = 5
+    schema = plain.read("counts").schema
+    stray.append(
+        "counts", pa.Table.from_pandas(pd.concat([rows, extra]), schema, preserve_index=False), "counts"
+    )
+    (before,), (after,) = (build_boards(read_run_records([ledger])) for ledger in (plain, stray))
+    assert [row.miou for row in after.rows] == [row.miou for row in before.rows]
+    assert not any("classes are scored" in note for note in before.notes)
+    assert "4 of 5 classes are scored. No test label has sign" in " ".join(after.notes)
 
 
 def test_a_run_off_the_protocol_is_marked_and_not_ranked(tmp_path: Path) -> None:
