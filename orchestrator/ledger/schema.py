@@ -92,6 +92,11 @@ _TRIALS = Table(
         Column("method", _TEXT, "the distillation method; `student` is the student alone"),
         Column("method_family", _TEXT, "family of the method, from its card"),
         Column("seed", _INT, "seed of initialisation and data order"),
+        Column(
+            "repeat",
+            _INT,
+            "number of the search of its study, from 0; null in tables of versions that searched each study once",
+        ),
         Column("stream_seed", _INT, "seed of the cohort's stream of batches"),
         Column("recipe_hash", _TEXT, "hash of the recipe; only rows of one recipe hash are ranked together"),
         Column("params", _PARAMS, "every hyper-parameter, each value as JSON"),
