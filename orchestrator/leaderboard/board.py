@@ -115,7 +115,7 @@ def _row(
         gain_image_low=over_images[0] if over_images else None,
         gain_image_high=over_images[1] if over_images else None,
         p_differs_from_student=against.probability if against else None,
-        surely=against.sure if against else "",
+        surely=(against.sure or None) if against else None,
         teacher_gap_closed=closed.mean if closed else None,
         teacher_gap_closed_low=closed.low if closed else None,
         teacher_gap_closed_high=closed.high if closed else None,

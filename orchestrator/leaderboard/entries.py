@@ -27,7 +27,7 @@ class BoardRow:
 
     `gain` is the difference to the student alone with an equal search, paired by pair and seed. `gain_image_*` is its
     bootstrap interval over test images. `p_differs_from_student` is two-sided and adjusted over all comparisons of the
-    board. `surely` is `better` or `worse` than the student alone, or empty. All other intervals are over `seeds`, or
+    board. `surely` is `better` or `worse` than the student alone, or None. All other intervals are over `seeds`, or
     over `searches` if there are several. `train_seconds_alone` is the time of one final run that is trained alone: the
     student's own time plus the teacher's forward, if the method needs one. None means unknown.
     """
@@ -49,7 +49,7 @@ class BoardRow:
     gain_image_low: float | None
     gain_image_high: float | None
     p_differs_from_student: float | None
-    surely: str
+    surely: str | None
     teacher_gap_closed: float | None
     teacher_gap_closed_low: float | None
     teacher_gap_closed_high: float | None

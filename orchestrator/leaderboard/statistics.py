@@ -110,15 +110,14 @@ def ratio_interval(
 
 
 def power(difference: float, deviation: float, count: int, significance: float = SIGNIFICANCE) -> float:
-    """Probability that the two-sided paired t test finds a true mean difference with `count` pairs.
+    """Probability that the two-sided paired t test finds a true mean difference with `count` pairs, with its sign.
 
     `deviation` is the standard deviation of the paired differences; they are taken as normal, so that the statistic
-    has the noncentral t distribution.
+    has the noncentral t distribution. Finding it with the wrong sign does not count.
     """
     critical = special.stdtrit(count - 1, 1 - significance / 2)
     shift = difference / deviation * math.sqrt(count)
-    below, above = (special.nctdtr(count - 1, shift, limit) for limit in (-critical, critical))
-    return float(1 - above + below)
+    return 1 - float(special.nctdtr(count - 1, shift, critical))
 
 
 def detectable_difference(deviation: float, count: int, wanted: float = POWER) -> float:

@@ -162,7 +162,7 @@ def _cost(board: Board, row: BoardRow) -> Line:
     over_pictures = NOTHING if is_baseline else ends(row.gain_image_low, row.gain_image_high)
     return [
         (f"{row.method} {row.marks}".strip(), None, ""),
-        (SURELY[row.surely] + probability(row.p_differs_from_student), row.p_differs_from_student, ""),
+        (SURELY[row.surely or ""] + probability(row.p_differs_from_student), row.p_differs_from_student, ""),
         (over_pictures, row.gain_image_low, ""),
         (str(row.seeds), row.seeds, ""),
         (trials, row.trials_max, ""),
