@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -136,23 +137,24 @@ def compare(scores: Scores, teachers: Mapping[str, float] | None = None) -> Comp
 
 def _differences(scores: Scores, ranked: Sequence[str]) -> Iterator[tuple[tuple[str, str], Difference]]:
     """The difference of every two ranked methods that share a seed, in one order."""
+    # Most couples share their seeds, so each method's means are computed once per set of seeds.
+    means = functools.cache(lambda method, seeds: scores.per_replicate(method, seeds))
+    resampled = functools.cache(lambda method, seeds: scores.per_draw(method, seeds))
     couples, estimates, over_images, raw = [], [], [], []
     for one, other in itertools.combinations(ranked, 2):
-        seeds = scores.complete_seeds(one, other)
-        values = (
-            scores.per_replicate(one, seeds) - scores.per_replicate(other, seeds) if seeds else np.zeros(0)
-        )
-        estimate = Estimate.of(values)
-        if estimate is None:
+        seeds = tuple(scores.complete_seeds(one, other))
+        if not seeds:
             continue
-        low, high = percentile_interval(scores.per_draw(one, seeds) - scores.per_draw(other, seeds))
+        values = means(one, seeds) - means(other, seeds)
+        drawn = resampled(one, seeds) - resampled(other, seeds)
         couples.append((one, other))
-        estimates.append(estimate)
-        over_images.append(None if math.isnan(low) else (low, high))
+        estimates.append(Estimate.of(values))
+        over_images.append(None if np.isnan(drawn).any() else percentile_interval(drawn))
         raw.append(float(t_probability(values)))
     adjusted = holm(np.array(raw), _weights(couples, raw, scores.baseline))
     for couple, estimate, images, p in zip(couples, estimates, over_images, adjusted, strict=True):
-        yield couple, Difference(estimate, images, None if math.isnan(p) else float(p))
+        if estimate is not None:
+            yield couple, Difference(estimate, images, None if math.isnan(p) else float(p))
 
 
 def _weights(couples: Sequence[tuple[str, str]], raw: Sequence[float], baseline: str | None) -> Reals:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -62,7 +63,7 @@ class Scores:
         """Position of a method on the first axis."""
         return self.methods.index(method)
 
-    @property
+    @functools.cached_property
     def ranked_pairs(self) -> list[int]:
         """Positions of the pairs on which the student alone has a score; without it there is no gain."""
         if self.baseline is None:
@@ -78,7 +79,7 @@ class Scores:
         scored = ~np.isnan(self.miou[[self.index(m) for m in methods]][:, pairs])
         return [int(s) for s in np.flatnonzero(scored.all(axis=(0, 1)))]
 
-    @property
+    @functools.cached_property
     def searches(self) -> int:
         """Number of searches of each study that have a final run."""
         return len(set(self.repeats))
