@@ -10,6 +10,7 @@ import numpy as np
 from orchestrator.leaderboard.comparison import Comparison, Standing, compare
 from orchestrator.leaderboard.entries import (
     FAILED,
+    NEVER_FOUND,
     OFF_PROTOCOL,
     UNCOMMITTED,
     Board,
@@ -67,7 +68,7 @@ def _board(records: RunRecords, group: Group, spaces: Spaces | None) -> Board:
         gpu_hours=math.fsum(trial.gpu_seconds or 0.0 for trial in (*group.trials, *group.teachers)) / 3600,
         hours_unit=_hours_unit(group),
         missing=missing_entries(group, scores),
-        notes=notes_of(records, group, scores),
+        notes=(*notes_of(records, group, scores), *_unfound_notes(pairs)),
         commands=tuple(
             dict.fromkeys(records.provenance[i].command for ids in provenance.values() for i in ids)
         ),
@@ -218,6 +219,24 @@ def _pair_summary(records: RunRecords, group: Group, scores: Scores, pair: str) 
         class_names=tuple(names.get(k, str(k)) for k in range(classes)),
         class_iou=per_class,
     )
+
+
+def _unfound_notes(pairs: Sequence[PairSummary]) -> list[str]:
+    """A note for each pair with classes that no method finds."""
+    notes = []
+    for pair in pairs:
+        iou = {method: np.array(values) for method, values in pair.class_iou.items()}
+        students = [values for method, values in iou.items() if method != "teacher"]
+        if not students:
+            continue
+        best = np.max(np.stack(students), axis=0)  # nan for a class that does not occur
+        unfound = [name for name, value in zip(pair.class_names, best, strict=True) if value < NEVER_FOUND]
+        if unfound:
+            notes.append(
+                f"On {pair.pair} no method finds {', '.join(unfound)}: IoU below {100 * NEVER_FOUND:.0f} for all. Such "
+                "classes lower every mIoU alike and make gains look smaller."
+            )
+    return notes
 
 
 def _model(records: RunRecords, name: str, options: Mapping[str, object], classes: int) -> ModelRecord | None:

@@ -11,6 +11,8 @@ from orchestrator.leaderboard.planned import Spaces
 from orchestrator.leaderboard.scores import Estimate
 
 FAILED, OFF_PROTOCOL, UNCOMMITTED = "‡", "†", "✎"
+NEVER_FOUND = 0.01
+"""IoU below which a class is practically never found."""
 MEASURED_COLUMNS = (
     "latency_ms",
     "train_seconds_alone",

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.leaderboard.comparison import BETTER, WORSE
-from orchestrator.leaderboard.entries import FAILED, Board, BoardRow, Cell, PairSummary
+from orchestrator.leaderboard.entries import FAILED, NEVER_FOUND, Board, BoardRow, Cell, PairSummary
 from orchestrator.leaderboard.number_formats import (
     NOTHING,
     ends,
@@ -36,8 +36,6 @@ _VERSIONS = ("python", "torch", "timm", "ray")
 # With fewer finished trials than this, values are more than a tenth of their range apart on average: a best one near an
 # end is then no advice to widen the range.
 _ENOUGH_TRIALS = 10
-# IoU below which a class is marked as practically never found.
-_NEVER_FOUND = 0.01
 _UNFOUND = "∅"
 _FIGURES = re.compile(rf"[▲▼]? ?([-+−<]?[\d\[.][-−+±\d.,–\[\] %×/n()a{FAILED}{_UNFOUND}]*|< [\d.]+)?")
 SURELY = {BETTER: "▲ ", WORSE: "▼ ", "": ""}
@@ -251,12 +249,12 @@ def class_table(board: Board, pair: PairSummary) -> TextTable:
         for k, name in enumerate(pair.class_names)
     )
     if any(_UNFOUND in text for row in rows for text in row[1:]):
-        note = f"{_UNFOUND} IoU below {100 * _NEVER_FOUND:.0f}: the class is practically never found. {note}".strip()
+        note = f"{_UNFOUND} IoU below {100 * NEVER_FOUND:.0f}: the class is practically never found. {note}".strip()
     return TextTable(("class", *columns), rows if columns else (), note=note)
 
 
 def _iou(value: float) -> str:
-    return f"{points(value)} {_UNFOUND}" if value < _NEVER_FOUND else points(value)
+    return f"{points(value)} {_UNFOUND}" if value < NEVER_FOUND else points(value)
 
 
 def missing_table(board: Board) -> TextTable:

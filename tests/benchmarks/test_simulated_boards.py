@@ -11,7 +11,7 @@ import pytest
 
 from tests import ROOT
 
-BOARDS = 300
+BOARDS = 200
 
 
 def at_most(rate: float) -> float:
