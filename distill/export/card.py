@@ -56,8 +56,8 @@ def _use(source: Source, graph: Graph | None) -> Iterator[str]:
         "that either has; 100 points are a perfect map. It was measured on the test split of the data set named below, "
         + ("in sliding windows" if metadata.window else "on whole pictures")
         + ", at the pictures' own size. FLOPs are of one picture, a multiply-accumulate is two; latency is the median "
-        "of one picture at a time on the device named. An interval describes the variation of the mean over seeds, "
-        "not the variation of the scores over pictures."
+        "of one picture at a time on the device named. An interval describes the variation of the mean over seeds or "
+        "searches, not the variation of the scores over pictures."
     )
     yield from ("", "## Intended use", "")
     yield (
