@@ -110,10 +110,11 @@ def _window(options: PredictOptions) -> SlidingWindow | None:
 def _one(segmenter: Segmenter, task: Task, window: SlidingWindow | None, *, overlay: bool) -> None:
     import torch
 
-    from distill.data.pictures import read_picture, write_mask, write_overlay
+    from distill.data.images import read_image
+    from distill.data.pictures import write_mask, write_overlay
     from distill.errors import UsageError
 
-    image = read_picture(task.picture)
+    image = read_image(task.picture)
     try:
         labels = segmenter.labels(image, window)
     except torch.OutOfMemoryError as error:

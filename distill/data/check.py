@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from distill.data.bucket import prefetched
 from distill.data.config import AnyDataConfig, DiskConfig, ScenesConfig
 from distill.data.factory import build_dataset
+from distill.data.picture_check import (
+    PairHeaders,
+    counted_labels,
+    orientation_notes,
+    orientation_problems,
+    palette_problems,
+    read_pair_headers,
+)
 from distill.data.remote_copies import RemoteCopiesConfig
 from distill.data.roots import is_remote
 from distill.data.sample import Protocol
 from distill.errors import UsageError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from distill.data.check_problems import Problems
     from distill.data.labels import LabelMap
     from distill.data.layout import Pair
@@ -27,7 +31,7 @@ if TYPE_CHECKING:
     from distill.data.splits import Splits
 
 SAMPLE = 200
-"""Number of label maps decoded in a quick check; of a bucket, only these pairs are downloaded."""
+"""Number of label maps of train that a quick check decodes, besides all of tune and test."""
 
 _SHOWN = 10
 _TEACHER = "train (teacher)"
@@ -94,8 +98,8 @@ def check_dataset(
 
     Args:
         config: config of the data set.
-        full: decode every picture and label map. Otherwise read all headers and `SAMPLE` label maps, spread evenly
-            over the data set. Of a bucket, all names are checked, but only the files of `SAMPLE` pairs.
+        full: decode every picture and label map. Otherwise read all headers, and decode the pairs of tune and test and
+            `SAMPLE` label maps of train, spread evenly. Of a bucket, all names are checked, but no other files.
         skip_broken: accept what a run would skip: unreadable train pictures, up to the config's `broken_share`.
         copies: local copies of pictures in a bucket; None uses the defaults of `RemoteCopiesConfig`.
         protocol: protocol whose splits are checked; in `paper` the tune split is the test split.
@@ -113,7 +117,7 @@ def _check_scenes(config: ScenesConfig, full: bool) -> DatasetReport:
 
     dataset = build_dataset(config, "train", role="teacher")
     chosen = range(0, len(dataset), 1 if full else -(-len(dataset) // SAMPLE))
-    pixels = sum(label_counts(dataset[index].labels_hw, len(dataset.classes)) for index in chosen)
+    counts = [label_counts(dataset[index].labels_hw, len(dataset.classes)) for index in chosen]
     images = {
         "train (student)": len(build_dataset(config, "train")),
         "train (teacher)": len(dataset),
@@ -121,7 +125,7 @@ def _check_scenes(config: ScenesConfig, full: bool) -> DatasetReport:
         "test": config.test,
     }
     sizes = {config.size: len(dataset)}
-    counted = {"train": tuple(int(count) for count in pixels)}
+    counted = {"train": tuple(sum(map(int, of_class)) for of_class in zip(*counts, strict=True))}
     return DatasetReport(
         config.kind, None, images, sizes, dataset.classes, {"train": len(chosen)}, counted, ()
     )
@@ -136,7 +140,7 @@ def _check_disk(
 ) -> DatasetReport:
     from distill.data.check_problems import Problems
     from distill.data.duplicates import repeated_files
-    from distill.data.split_shares import SplitShares, spread_over
+    from distill.data.split_shares import SplitShares, spread
     from distill.data.splits import Splits
 
     splits, found = Splits(config, copies), Problems()
@@ -144,36 +148,42 @@ def _check_disk(
     roles = _roles(splits, protocol, found)
     if skip_broken:
         found.skippable = {pair.key for pair in roles.get(_TEACHER, ())}
-    scored = {name: roles[role] for name, role in _COLUMNS.items() if role in roles} or {"train": pairs}
+    listed = {name: roles[role] for name, role in _COLUMNS.items() if role in roles} or {"train": pairs}
     sampled = is_remote(config.root) and not full
-    sizes, sound = _sound_headers(spread_over(scored, SAMPLE) if sampled else pairs, found)
-    kept = set(sound)
-    scored = {name: [pair for pair in listed if pair in kept] for name, listed in scored.items()}
-    chosen = [*chain(*scored.values())] if full else spread_over(scored, SAMPLE)
-    label_map = splits.layout.label_map
-    shares = SplitShares(scored, label_map.names)
-    for pair, labels_hw in _decoded(chosen, label_map, full, found):
-        shares.add(pair.image, labels_hw)
+    scored = {pair for name in ("tune", "test") for pair in listed.get(name, ())}
+    used = {pair for of_split in listed.values() for pair in of_split}
+    chosen = used if full else {*spread(listed["train"], SAMPLE), *scored}
+    headers = _sound_headers([pair for pair in pairs if pair in chosen] if sampled else pairs, found)
+    deep = {sound.pair for sound in headers if sound.image.bits > 8 and sound.pair in used}
+    label_map, kept = splits.layout.label_map, {sound.pair for sound in headers}
+    by_split = {name: [pair for pair in of_split if pair in kept] for name, of_split in listed.items()}
+    shares = SplitShares(by_split, label_map.names)
+    # a broken picture of tune or test would end a run after hours; the scale of 16 bits shows in the pixels only
+    to_decode = chosen | deep
+    decoded = [sound.pair for sound in headers if sound.pair in to_decode]
+    _count_labels(decoded, chosen if full else scored | deep, label_map, shares, found)
+    for problem in orientation_problems(headers) + palette_problems(headers):
+        found.add(UsageError(problem))
     if len(found.skipped) > int(config.broken_share * len(found.skippable)):
-        for problem in found.skipped:
-            found.add(problem)
+        for broken in found.skipped:
+            found.add(broken)
     if not found:
-        _refuse_unlabelled(roles, shares, set(chosen), label_map, found)
+        _refuse_unlabelled(roles, shares, set(decoded), label_map, found)
     if found:
         raise found.error(config.root)
     notes = [f"will be skipped: {problem}" for problem in found.skipped]
-    notes += shares.notes() + _extra_files(splits, pairs)
-    notes += [] if sampled else repeated_files(scored)
+    notes += orientation_notes(headers) + shares.notes() + _extra_files(splits, pairs)
+    notes += [] if sampled else repeated_files(by_split)
     if not full:
         notes.append(
-            f"no picture was decoded, and {sum(shares.decoded.values())} of {len(pairs)} label maps"
+            f"decoded were the pictures of tune and test, and {sum(shares.decoded.values())} of {len(pairs)} label maps"
             f"{', and no other file was fetched' if sampled else ''}; --full decodes everything"
         )
     return DatasetReport(
         config.kind,
         splits.layout.licence,
-        {name: len(listed) for name, listed in roles.items()},
-        dict(sizes),
+        {name: len(of_role) for name, of_role in roles.items()},
+        dict(Counter(sound.image.size for sound in headers)),
         label_map.names,
         shares.decoded,
         {name: tuple(int(count) for count in counts) for name, counts in shares.pixels.items()},
@@ -209,14 +219,10 @@ def _refuse_unlabelled(
     for role, pairs in roles.items():
         if any(pair.image in shares.valid for pair in pairs):
             continue
-        for pair, labels_hw in _decoded(
-            [pair for pair in pairs if pair not in decoded], label_map, False, found
-        ):
-            decoded.add(pair)
-            shares.add(pair.image, labels_hw)
-            if pair.image in shares.valid:
-                break
-        else:
+        rest = [pair for pair in pairs if pair not in decoded]
+        decoded |= {*rest}
+        _count_labels(rest, (), label_map, shares, found)
+        if not any(pair.image in shares.valid for pair in pairs):
             values = ", ".join(map(str, sorted(label_map.ignored)))
             found.add(
                 UsageError(
@@ -240,44 +246,30 @@ def _listed(splits: Splits, found: Problems) -> list[Pair]:
     return pairs
 
 
-def _sound_headers(pairs: list[Pair], found: Problems) -> tuple[Counter[tuple[int, int]], list[Pair]]:
-    """Number of pictures by size, and the pairs whose headers and file ends are valid."""
-    from distill.data.disk import size_mismatch
-    from distill.data.images import read_header, refuse_colours
-
-    sizes: Counter[tuple[int, int]] = Counter()
-    sound: list[Pair] = []
+def _sound_headers(pairs: Iterable[Pair], found: Problems) -> list[PairHeaders]:
+    """The pairs whose headers and file ends are valid."""
+    sound: list[PairHeaders] = []
     for pair in prefetched((pair, (pair.image, pair.labels)) for pair in pairs):
         try:
-            image, labels = read_header(pair.image), read_header(pair.labels)
-            refuse_colours(pair.labels, labels.mode)
-            if image[:2] != labels[:2]:
-                raise UsageError(size_mismatch(pair, image[:2], labels[:2]))
+            sound.append(read_pair_headers(pair))
         except UsageError as problem:
             found.note(pair, problem)
+    return sound
+
+
+def _count_labels(
+    pairs: list[Pair],
+    pictures: Collection[Pair],
+    label_map: LabelMap,
+    shares: SplitShares,
+    found: Problems,
+) -> None:
+    """Decode label maps, and some pictures with them, and count the labels."""
+    for pair, counts in counted_labels(pairs, pictures, label_map):
+        if isinstance(counts, UsageError):
+            found.note(pair, counts)
         else:
-            sizes[image.height, image.width] += 1
-            sound.append(pair)
-    return sizes, sound
-
-
-def _decoded(
-    pairs: list[Pair], label_map: LabelMap, full: bool, found: Problems
-) -> Iterator[tuple[Pair, NDArray[np.uint8]]]:
-    """Pairs whose label maps can be decoded, with the labels; a full check decodes the picture too."""
-    from distill.data.disk import read_pair
-    from distill.data.images import read_values
-
-    for pair in pairs:
-        try:
-            if full:
-                labels_hw = read_pair(pair, label_map).labels_hw
-            else:
-                labels_hw = label_map.labels(read_values(pair.labels), pair.labels)
-        except UsageError as problem:
-            found.note(pair, problem)
-        else:
-            yield pair, labels_hw
+            shares.add(pair.image, counts)
 
 
 def _in_two_splits(splits: Splits) -> list[str]:

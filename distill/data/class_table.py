@@ -86,7 +86,7 @@ def _byte(place: str, column: str, cell: str) -> int:
     try:
         value = float(cell)
     except ValueError:
-        value = -1
+        value = -1.0
     if not value.is_integer() or not 0 <= value <= _LARGEST:
         raise ValueError(f"{place}: {column} is '{cell}', must be a whole number from 0 to {_LARGEST}")
     return int(value)

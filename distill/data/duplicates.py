@@ -69,4 +69,4 @@ def _middle(file: File) -> bytes:
 
 def _digest(file: File) -> bytes:
     with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").digest()
+        return hashlib.sha256(stream.read()).digest()

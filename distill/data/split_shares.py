@@ -40,9 +40,8 @@ class SplitShares:
         self._sizes = {name: len(pairs) for name, pairs in splits.items()}
         self._split_of = {pair.image: name for name, pairs in splits.items() for pair in pairs}
 
-    def add(self, image: File, labels_hw: NDArray[np.uint8]) -> None:
-        """Count the label map of a picture."""
-        counts = label_counts(labels_hw, len(self._classes))
+    def add(self, image: File, counts: NDArray[np.int64]) -> None:
+        """Add the `label_counts` of a picture."""
         split = self._split_of[image]
         self.pixels[split] += counts
         self.decoded[split] += 1
@@ -75,12 +74,3 @@ def spread(pairs: Sequence[Pair], count: int) -> list[Pair]:
     return (
         [pairs[place] for place in sorted({k * len(pairs) // count for k in range(count)})] if pairs else []
     )
-
-
-def spread_over(splits: Mapping[str, Sequence[Pair]], count: int) -> list[Pair]:
-    """At most `count` pairs of all splits, as many of each as there are, spread evenly in each."""
-    chosen: dict[str, list[Pair]] = {}
-    for done, name in enumerate(sorted(splits, key=lambda name: len(splits[name]))):
-        left = count - sum(map(len, chosen.values()))
-        chosen[name] = spread(splits[name], max(1, left // (len(splits) - done)))
-    return [pair for name in splits for pair in chosen[name]]

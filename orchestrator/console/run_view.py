@@ -15,8 +15,9 @@ from rich.text import Text
 from distill.errors import UsageError, printable, unknown
 from orchestrator.ledger.queries import latest_attempts
 from orchestrator.ledger.tables import Ledger
+from orchestrator.planning.plan import PHASES
 
-_PHASES, _STATES = ("teacher", "search", "final"), ("ok", "pruned", "failed")
+_STATES = ("ok", "pruned", "failed")
 _NOTHING = "–"
 _LOG_LINES = 20
 
@@ -122,7 +123,7 @@ def _block(eighths: float) -> str:
 def _counts(trials: Sequence[Row]) -> Table:
     table = Table("phase", *_STATES, title="Trials", title_justify="left")
     counted = Counter((row["phase"], row["status"]) for row in trials)
-    for phase in _PHASES:
+    for phase in PHASES:
         if any(counted[phase, state] for state in _STATES):
             table.add_row(phase, *(str(counted[phase, state]) for state in _STATES))
     return table

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from orchestrator.leaderboard.comparison import Scores, final_score, pair_miou
 from orchestrator.leaderboard.groups import Group
 from orchestrator.leaderboard.run_records import RunRecords, TrialRecord
+from orchestrator.leaderboard.scores import Scores, final_score, pair_miou
 
 # Sums in another order differ by less than this; a larger difference means another evaluation.
 _SCORE_TOLERANCE = 1e-4
@@ -90,6 +90,7 @@ def notes_of(records: RunRecords, group: Group, scores: Scores) -> tuple[str, ..
         )
     notes += _teacher_notes(records, group, scores)
     notes += _budget_notes(group)
+    notes += _repeat_notes(group)
     for run in group.superseded:
         notes.append(
             f"{run.method} on {run.pair}, seed {run.seed}: final run {run.trial_id} was followed by a "
@@ -168,6 +169,26 @@ def _budget_notes(group: Group) -> list[str]:
                 f"{count}: {', '.join(budgets[count])}" for count in sorted(budgets, reverse=True)
             )
             notes.append(f"Unequal search budgets on {pair} (trials: methods): {listed}.")
+    return notes
+
+
+def _repeat_notes(group: Group) -> list[str]:
+    """A note if a final seed was used by several searches of a study, or if the methods have unequal searches."""
+    notes = []
+    used: dict[int, set[int]] = {}
+    searches: dict[str, set[int]] = {method: set() for method in group.methods}
+    for (method, _, seed), run in group.finals.items():
+        used.setdefault(seed, set()).add(run.repeat)
+        searches[method].add(run.repeat)
+    shared = [str(seed) for seed, repeats in used.items() if len(repeats) > 1]
+    if shared:
+        notes.append(
+            f"Final seeds {', '.join(shared)} were used after several searches of a study. Each search needs final "
+            "seeds of its own; here a seed counts for one search only, so the intervals are wrong."
+        )
+    if len({len(found) for found in searches.values() if found}) > 1:
+        counts = ", ".join(f"{method} {len(found)}" for method, found in searches.items() if found)
+        notes.append(f"The methods have unequal numbers of searches with a final run: {counts}.")
     return notes
 
 

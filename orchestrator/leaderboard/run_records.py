@@ -39,6 +39,7 @@ class TrialRecord:
     method: str
     method_family: str
     seed: int
+    repeat: int
     recipe_hash: str
     params: Mapping[str, Any]
     steps_planned: int | None
@@ -164,7 +165,9 @@ def _trial_rows(ledger: Ledger) -> list[dict[str, Any]]:
 
 
 def _trial(row: Mapping[str, Any]) -> TrialRecord:
-    record: TrialRecord = _record(TrialRecord, {**row, "params": parameters_of(row["params"])})
+    """A row as a record; a table of an older version has no `repeat`, as it searched each study once."""
+    changed = {"params": parameters_of(row["params"]), "repeat": row["repeat"] or 0}
+    record: TrialRecord = _record(TrialRecord, {**row, **changed})
     return record
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from distill.errors import UsageError
 from orchestrator.ledger.queries import latest_attempts, parameters_of
 from orchestrator.ledger.tables import Ledger
-from orchestrator.planning.plan import method_space
+from orchestrator.planning.method_settings import method_space
 from orchestrator.planning.renamed import read_recorded_config
 from orchestrator.planning.sampler import optuna_distribution
 from search_spaces import Domain

@@ -44,6 +44,7 @@ def trial_row(
         "method_family": family,
         "seed": trial.seed,
         "stream_seed": trial.seed,
+        "repeat": trial.repeat,
         "recipe_hash": trial.recipe_hash,
         "params": dict(trial.params),
         "steps_planned": trial.recipe.steps,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from distill.errors import unknown
+from orchestrator.planning.plan import PHASES
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -78,7 +79,7 @@ _TRIALS = Table(
             "the cohort (trials with one teacher and one stream of batches) that it was trained in",
         ),
         Column("wave", _INT, "number of the wave within the cohort"),
-        Column("phase", _TEXT, "the phase of the sweep", choices=("teacher", "search", "final")),
+        Column("phase", _TEXT, "the phase of the sweep", choices=PHASES),
         Column("status", _TEXT, "how it ended", choices=("ok", "pruned", "failed")),
         Column("run_name", _TEXT, "name of the run"),
         Column("dataset", _TEXT, "the data set"),
@@ -92,6 +93,11 @@ _TRIALS = Table(
         Column("method", _TEXT, "the distillation method; `student` is the student alone"),
         Column("method_family", _TEXT, "family of the method, from its card"),
         Column("seed", _INT, "seed of initialisation and data order"),
+        Column(
+            "repeat",
+            _INT,
+            "number of the search of its study, from 0; null in tables of versions that searched each study once",
+        ),
         Column("stream_seed", _INT, "seed of the cohort's stream of batches"),
         Column("recipe_hash", _TEXT, "hash of the recipe; only rows of one recipe hash are ranked together"),
         Column("params", _PARAMS, "every hyper-parameter, each value as JSON"),
@@ -134,7 +140,7 @@ _CURVES = Table(
     (
         Column("trial_id", _TEXT, "the trial"),
         Column("step", _INT, "optimiser steps done at the report", "steps"),
-        Column("phase", _TEXT, "the trial's phase", choices=("teacher", "search", "final")),
+        Column("phase", _TEXT, "the trial's phase", choices=PHASES),
         Column(
             "tune_miou",
             _REAL,

@@ -16,11 +16,11 @@ from distill.errors import UsageError, nearest, reading, unknown
 from distill.teacher_source import brings_network
 from distill.validation_text import violated_rule, violation
 from distill.yaml_reader import parse_yaml
-from orchestrator.planning.config import MOST_TRIALS, SweepConfig
-from orchestrator.planning.method_settings import check_method_name, check_settings, check_space
-from orchestrator.planning.plan import method_space
+from orchestrator.planning.config import SweepConfig
+from orchestrator.planning.method_settings import check_method_name, check_settings, check_space, method_space
 from orchestrator.planning.prices import price_of
 from orchestrator.planning.renamed import explain_renamed
+from orchestrator.planning.search_config import MOST_TRIALS, REPEAT_OFFSET
 from search_spaces import library, preset_names, preset_path
 
 KeyPath = tuple[str | int, ...]
@@ -242,6 +242,7 @@ def _cross_checks(config: SweepConfig, locations: _Locations) -> Iterator[str]:
     yield from _check_pairs(config, locations)
     yield from _check_batch_sizes(config, locations)
     yield from _check_trial_count(config, locations)
+    yield from _check_seeds(config, locations)
     yield from _check_methods(config, locations)
     yield from _check_gpu_fraction(config, locations)
     try:
@@ -285,8 +286,27 @@ def _check_batch_sizes(config: SweepConfig, locations: _Locations) -> Iterator[s
             )
 
 
+def _check_seeds(config: SweepConfig, locations: _Locations) -> Iterator[str]:
+    """A final run with a seed that took part in the choice of its configuration would be scored too high."""
+    shared = set(config.search.selection_seeds) & set(config.final.seeds)
+    highest = max(*config.search.selection_seeds, *config.final.seeds, config.search.seed)
+    if config.search.repeats > 1 and highest >= REPEAT_OFFSET:
+        yield (
+            f"{locations.of('search', 'repeats')}: search.repeats is {config.search.repeats}, which needs seeds below "
+            f"{REPEAT_OFFSET}, as each repeat adds {REPEAT_OFFSET} to them; there is a seed {highest}"
+        )
+    if shared and config.search.trials:
+        yield (
+            f"{locations.of('final', 'seeds')}: final.seeds are {list(config.final.seeds)}, must have none of the "
+            f"selection's seeds {list(config.search.selection_seeds)} (search.training_seeds and search.finalist_seeds)"
+        )
+
+
 def _check_trial_count(config: SweepConfig, locations: _Locations) -> Iterator[str]:
-    trials = len(config.pairs) * len(config.methods) * (config.search.trials + len(config.final.seeds))
+    search = config.search
+    finalists = min(search.finalists, search.trials) * len(search.finalist_seeds)
+    each = search.repeats * (search.trials + finalists + len(config.final.seeds))
+    trials = len(config.pairs) * len(config.methods) * each
     if trials > MOST_TRIALS:
         yield (
             f"{locations.of('search', 'trials')}: the sweep has {trials} trials, must have at most {MOST_TRIALS}; lower "

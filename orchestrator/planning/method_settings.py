@@ -1,4 +1,4 @@
-"""Checks of methods, their settings and their search spaces against the catalogue. Does not import torch."""
+"""Methods of a sweep, their settings and search spaces, checked against the catalogue. Does not import torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from distill.errors import UsageError, unknown
 from distill.recipe import Recipe
 from distill.relative_weights import PREFIX, split_balanced, weight_name
 from distill.validation_text import violated_schema_rule
-from search_spaces import Space
+from orchestrator.planning.config import MethodSelection
+from orchestrator.planning.sampler import Params
+from search_spaces import Space, load_space, space_from
 
 
 def method_family(name: str) -> str:
@@ -24,6 +26,36 @@ def needs_teacher(name: str) -> bool:
     """Whether a method uses the teacher's output."""
     methods = load_catalogue().methods
     return any("teacher" in methods[part].card["needs"] for part in name.split("+"))
+
+
+def method_space(choice: MethodSelection) -> Space:
+    """Search space of a study, from the sweep file or from search_spaces/methods, without the settings that are fixed."""
+    methods = load_catalogue().methods
+    installed = {name: entry.space for name, entry in methods.items() if entry.space is not None}
+    space = (
+        load_space(choice.name, installed) if choice.space is None else space_from(choice.name, choice.space)
+    )
+    fixed = {name.removeprefix(PREFIX) for name in choice.config}
+    free = {n: domain for n, domain in space.parameters.items() if n.removeprefix(PREFIX) not in fixed}
+    return space.model_copy(update={"parameters": free})
+
+
+def apply_params(
+    params: Params, method_config: Mapping[str, Any], recipe: Recipe, space: Space
+) -> tuple[dict[str, Any], Recipe]:
+    """Settings of the method and recipe of a trial. A `recipe.*` parameter replaces or scales the recipe's value."""
+    settings = dict(method_config)
+    changes: dict[str, Any] = {}
+    for name, value in params.items():
+        field = name.removeprefix("recipe.")
+        if field == name:
+            settings[name] = value
+            continue
+        domain = space.parameters.get(name)
+        if domain is not None and domain.scale_log_uniform is not None:
+            value = float(f"{getattr(recipe, field) * float(value):.6g}")
+        changes[field] = value
+    return settings, Recipe.model_validate({**recipe.model_dump(), **changes})
 
 
 def check_settings(name: str, settings: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ from distill.training import Student
 from orchestrator.ledger.row_builders import count_rows
 from orchestrator.ledger.tables import Ledger
 from orchestrator.ledger.weights import save_student_model, trial_weights
-from orchestrator.planning.plan import Trial
+from orchestrator.planning.plan import KEPT_PHASES, Trial
 from orchestrator.protocol import CohortJob
 from orchestrator.worker.data_parallel import Workers
 from orchestrator.worker.student_slot import LoadedTeacher
@@ -69,7 +69,7 @@ class Evaluator:
         Raises:
             UsageError: the data cannot be read.
         """
-        keeps = last and trial.phase != "search"
+        keeps = last and trial.phase in KEPT_PHASES
         shares = self._workers.attempt(
             lambda: {
                 split: self._share(student, self._tune if split == "tune" else self._test)

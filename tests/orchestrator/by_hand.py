@@ -76,7 +76,7 @@ def _planned(plan: Plan, cohort: Cohort, wave: Wave, rows: pd.DataFrame) -> list
         for bracket in wave.brackets
         for trial in bracket_trials(
             plan.config, cohort, wave, bracket,
-            histories.get(bracket.study.study_id, []) if wave.phase == "final" else [],
+            {"search": histories.get(bracket.study.study_id, [])} if wave.phase == "final" else {},
         )
     ]  # fmt: skip
 

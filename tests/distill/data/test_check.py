@@ -65,13 +65,17 @@ def test_a_picture_cut_short_is_found_by_its_end(root: Path) -> None:
         check_dataset(CityscapesConfig(root=root))
 
 
-def test_a_picture_broken_in_the_middle_is_found_by_a_full_check(root: Path) -> None:
-    broken = one(root, "leftImg8bit")
+@pytest.mark.parametrize("folder", ["train", "val"])
+def test_a_picture_broken_in_the_middle_is_found_if_it_is_scored_and_by_a_full_check(
+    root: Path, folder: str
+) -> None:
+    broken = one(root, "leftImg8bit", folder)
     content = broken.read_bytes()
     broken.write_bytes(content[:60] + b"\xff" * (len(content) - 80) + content[-20:])
-    check_dataset(CityscapesConfig(root=root))
+    if folder == "train":
+        check_dataset(CityscapesConfig(root=root, tune_cities=("ulm",)))
     with pytest.raises(UsageError, match=f"{broken.name} is not an image"):
-        check_dataset(CityscapesConfig(root=root), full=True)
+        check_dataset(CityscapesConfig(root=root), full=folder == "train")
 
 
 def test_a_label_outside_the_map_is_named_with_the_allowed_values(root: Path) -> None:

@@ -241,15 +241,6 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
         build_dataset(folder(root), "train")
 
 
-def test_a_picture_with_a_camera_s_orientation_is_not_turned(tmp_path: Path) -> None:
-    root = write_folder_tree(tmp_path, size=(40, 56))
-    path = root / "images/clip0/test0.jpg"
-    turned = Image.Exif()
-    turned[0x0112] = 6
-    Image.open(path).save(path, exif=turned)
-    assert build_dataset(folder(root), "test")[0].image_hw3.shape == (40, 56, 3)
-
-
 def test_coloured_and_16_bit_masks_are_refused_from_their_headers(tmp_path: Path) -> None:
     root = write_folder_tree(tmp_path)
     mask = root / "masks/clip0/test0.png"
@@ -257,7 +248,7 @@ def test_coloured_and_16_bit_masks_are_refused_from_their_headers(tmp_path: Path
     with pytest.raises(UsageError, match=r"test0.png has 3 channels, must be a grey label map"):
         check_dataset(folder(root))
     cv2.imwrite(str(mask), np.zeros((40, 56), np.uint16))
-    with pytest.raises(UsageError, match=r"test0.png holds values of mode I;16, must hold 8 bits"):
+    with pytest.raises(UsageError, match=r"test0.png holds 16 bits per pixel, must hold 8 bits"):
         check_dataset(folder(root))
 
 

@@ -68,7 +68,7 @@ def test_one_seed_is_told_as_no_interval_in_every_file(tmp_path: Path) -> None:
     assert "(n/a)" in page
     assert "needs at least two seeds" in page
     csv = pd.read_csv(tmp_path / "leaderboard" / "leaderboard.csv")
-    assert csv[["miou_low", "gain_low", "gain_high", "p_better_than_student"]].isna().all(axis=None)
+    assert csv[["miou_low", "gain_low", "gain_high", "p_differs_from_student"]].isna().all(axis=None)
     assert csv["gain"].notna().all()
 
 
