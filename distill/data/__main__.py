@@ -17,7 +17,7 @@ from distill.data.check import check_dataset
 from distill.data.config import AnyDataConfig, DataConfig
 from distill.data.remote_copies import RemoteCopiesConfig
 from distill.errors import UsageError, nearest
-from distill.validation_text import violated_rule
+from distill.validation_text import violated_rule, violation
 from distill.yaml_reader import parse_yaml
 
 KINDS: dict[Any, type[AnyDataConfig]] = {
@@ -109,9 +109,9 @@ def _placed(path: Path, tree: Any, place: tuple[Any, ...]) -> Iterator[None]:
             kind = KINDS.get(problem["loc"][0], RemoteCopiesConfig) if problem["loc"] else RemoteCopiesConfig
             close = nearest(str(keys[-1]), kind.model_fields) if problem["type"] == "extra_forbidden" else []
             hint = f"; did you mean {close[0]}?" if close else ""
-            message = violated_rule(problem)
             where = ".".join(str(key) for key in keys) or "the file"
-            messages.append(f"{path}:{_line(tree, keys)}: {where}: {message}{hint}")
+            message = f"{where}: {violated_rule(problem)}" if close else violation(problem, where, kind)
+            messages.append(f"{path}:{_line(tree, keys)}: {message}{hint}")
         raise UsageError("\n  ".join(messages)) from error
 
 

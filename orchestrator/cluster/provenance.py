@@ -13,10 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from distill.recipe import digest
 from distill.redaction import redacted
+from distill.yaml_reader import to_yaml
 from orchestrator.cluster.node_probe import versions_of
 from orchestrator.ledger.schema import SCHEMA_VERSION
 from orchestrator.planning.plan import Plan
@@ -43,7 +42,7 @@ def provenance_row(plan: Plan, arguments: list[str], teacher_sha256: Mapping[str
     row: dict[str, Any] = {
         "commit": commit,
         "dirty": dirty,
-        "config_yaml": redacted(yaml.safe_dump(plan.config.model_dump(mode="json"), sort_keys=False)),
+        "config_yaml": redacted(to_yaml(plan.config.model_dump(mode="json"))),
         "config_hash": digest(plan.config.model_dump(mode="json")),
         "plan_hash": plan.plan_hash,
         "versions": {"python": platform.python_version(), **versions_of(LIBRARIES)},

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from distill.catalogue.reader import check_model_name
 from distill.errors import UsageError, nearest, reading, unknown
 from distill.teacher_source import brings_network
-from distill.validation_text import violated_rule
+from distill.validation_text import violated_rule, violation
 from distill.yaml_reader import parse_yaml
 from orchestrator.planning.config import SweepConfig
 from orchestrator.planning.method_settings import check_method_name, check_settings, check_space, method_space
@@ -26,7 +26,7 @@ from search_spaces import library, preset_names, preset_path
 KeyPath = tuple[str | int, ...]
 """Keys and list positions from the top of a document to a value."""
 
-_MOST_ERRORS, _MOST_CHARACTERS = 50, 200
+_MOST_ERRORS = 50
 
 
 def load_sweep(source: str, overrides: Sequence[str] = ()) -> SweepConfig:
@@ -64,6 +64,7 @@ class _Locations:
     def __init__(self, path: Path, tree: yaml.Node | None) -> None:
         self._path = path
         self._found: dict[KeyPath, str] = {}
+        self._options: dict[KeyPath, str] = {}
         if tree is not None:
             self._add_nodes(tree, ())
 
@@ -83,14 +84,16 @@ class _Locations:
         self._found = {known: at for known, at in self._found.items() if known[: len(key_path)] != key_path}
         for length in range(1, len(key_path)):
             self._found.setdefault(key_path[:length], f"--set {override}")
-        self._found[key_path] = f"--set {override}"
+        self._found[key_path] = self._options[key_path] = f"--set {override}"
 
     def of(self, *key_path: str | int) -> str:
-        """Location of a key, or of the nearest section above it that has one."""
-        for length in range(len(key_path), 0, -1):
-            if key_path[:length] in self._found:
-                return self._found[key_path[:length]]
-        return str(self._path)
+        """Location of a key, or of the nearest section above it that has one, with the `--set` options below it."""
+        lengths = range(len(key_path), 0, -1)
+        place = next(
+            (self._found[key_path[:n]] for n in lengths if key_path[:n] in self._found), str(self._path)
+        )
+        below = (option for path, option in self._options.items() if path[: len(key_path)] == key_path)
+        return " with ".join(dict.fromkeys((place, *below)))
 
 
 def _combined(errors: Iterable[str]) -> UsageError:
@@ -98,11 +101,6 @@ def _combined(errors: Iterable[str]) -> UsageError:
     lines = list(dict.fromkeys(errors))
     more = [f"… and {len(lines) - _MOST_ERRORS} more errors"] if len(lines) > _MOST_ERRORS else []
     return UsageError("\n".join([*lines[:_MOST_ERRORS], *more]))
-
-
-def _shortened(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}…"
 
 
 def _find_file(source: str) -> Path:
@@ -187,10 +185,7 @@ def _describe(error: ValidationError, document: Any, locations: _Locations) -> I
         elif found["type"] == "missing":
             message = f"'{key}' is missing"
         else:
-            value = found.get("input")
-            is_section = isinstance(value, (dict, list, BaseModel))
-            message = f"{key}: " if is_section else f"{key} is {_shortened(value)}, "
-            message += violated_rule(found)
+            message = violation(found, key, SweepConfig)
         yield f"{locations.of(*key_path)}: {message}"
 
 

@@ -146,7 +146,7 @@ def test_bad_data_ends_the_command_with_2_and_the_other_sets_are_still_checked(
         ("kind: scenes\nclases: 4\n", "config.yaml:2: clases: .*did you mean classes"),
         (
             "data:\n  a:\n    kind: scenes\n    context: 3\n",
-            "config.yaml:4: data.a.context: must be at most 1",
+            "config.yaml:4: data.a.context is 3, must be at most 1",
         ),
         ("data:\n  a:\n    kind: scene\n", "config.yaml:2: data.a: .*'scenes'"),
         ("search: 4\n", "holds no data config"),
