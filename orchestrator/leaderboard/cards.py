@@ -75,7 +75,7 @@ def claim(board: Board, cell: Cell) -> str:
         )
     if cell.p is None:
         return f"Nothing says that it is surely better than the student alone: that needs at least two {noise(board)}."
-    found = f"{cell.method} on {cell.pair}, gain {estimated_gain(cell.gain)} points, adjusted p {probability(cell.p)}"
+    found = f"{cell.method} on {cell.pair}, gain {estimated_gain(cell.gain)} points, adjusted p {probability(cell.p)} on this pair"
     if cell.surely == BETTER:
         return f"Surely better than the student alone: {found}."
     if cell.surely == WORSE:

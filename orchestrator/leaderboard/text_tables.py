@@ -188,7 +188,7 @@ def cells_table(board: Board) -> TextTable:
                 NOTHING
                 if is_baseline or cell.gap_closed is None
                 else share(cell.gap_closed.mean, cell.gap_closed.low, cell.gap_closed.high),
-                SURELY[cell.surely] + probability(cell.p),
+                probability(cell.p),
                 f"{cell.seeds}{scored}",
                 str(cell.trials),
                 str(cell.failures),
@@ -196,7 +196,7 @@ def cells_table(board: Board) -> TextTable:
             tones = ("", "", "", _tone_of(cell.gain), "", "", "", "", "")
             lines.append([(text, None, tone) for text, tone in zip(texts, tones, strict=True)])
             methods.append(row.method)
-    header = ("pair", "method", "mIoU", "gain", "gap closed", "p", "seeds", "trials", "failures")
+    header = ("pair", "method", "mIoU", "gain", "gap closed", "p on this pair", "seeds", "trials", "failures")
     return _table(header, lines, methods)
 
 
