@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -246,7 +247,13 @@ def _build(plan: BackbonePlan, state: dict[str, Tensor] | None) -> nn.Module:
     options = _timm_options(plan)
     if state is not None:
         options["pretrained_cfg_overlay"] = {"state_dict": state, "custom_load": False}
-    network: nn.Module = timm.create_model(plan.timm_name, pretrained=state is not None, **options)
+    logger = logging.getLogger("timm.models._builder")  # it warns of a classifier's tensors in the file
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        network: nn.Module = timm.create_model(plan.timm_name, pretrained=state is not None, **options)
+    finally:
+        logger.setLevel(level)
     return network
 
 

@@ -199,7 +199,7 @@ _FEATURES_ENDS = (
 TIMM = Vocabulary("timm", r"", _same)
 
 VOCABULARIES = (
-    Vocabulary("this program's", r"^[a-z]+_\w+\.", _ours),
+    Vocabulary("this program's", r"^[a-z]+_\d+\.", _ours),
     Vocabulary("transformers' SegFormer", MIX_TRANSFORMER, lambda state, wanted: mit_encoder(state)),
     Vocabulary(
         "lukemelas' EfficientNet",
