@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--camvid", type=Path, help="CamVid's root, for probe")
     parser.add_argument(
-        "--pictures", type=int, default=60, help="pictures to fit and to test the classifier on"
+        "--pictures", type=int, default=16, help="pictures to fit and to test the classifier on"
     )
     parser.add_argument("--report", type=Path, default=Path("benchmarks/imagenet_weights.json"))
     options = parser.parse_args()

@@ -152,12 +152,12 @@ def test_a_sweep_with_a_teacher_of_each_kind_on_pictures_of_180_by_240_ends_with
     content = {
         "name": "kinds",
         "data": {"mine": {"kind": "folder", "root": str(root), "classes": "classes.csv"}},
-        "recipes": {"short": {"steps": 2, "batch_size": 2, "augmentation": {"crop": 64, "scale": [0.5, 1.0]}}},
+        "recipes": {"short": {"steps": 2, "lr": 0.01, "batch_size": 2, "augmentation": {"crop": 64, "scale": [0.5, 1.0]}}},
         "pairs": [
             {"name": name.replace("-", "_"), "teacher": {"model": name, "checkpoint": source}, "student": student, "data": "mine"}
             for name, source in sources.items()
         ],
-        "methods": ["kd"],
+        "methods": ["student", "kd"],
         "search": {"trials": 0},
         "final": {"seeds": [1]},
     }  # fmt: skip
