@@ -24,7 +24,7 @@ from orchestrator.sweep import SweepOptions, command
 from tests.distill.data.trees import write_folder_tree
 from tests.distill.models.foreign_models import Plain, dpt, export, segformer, upernet
 from tests.orchestrator.sweep_files import tiny_sweep
-from tests.orchestrator.sweeps import run
+from tests.orchestrator.sweeps import Sweep, run
 
 pytestmark = pytest.mark.timeout(300)
 SCENES = {"kind": "scenes", "size": 32, "classes": 4, "train": 16, "teacher_train": 64, "tune": 8, "test": 16}
@@ -128,7 +128,7 @@ def test_a_sweep_with_a_teacher_of_each_kind_on_pictures_of_180_by_240_ends_with
     import torchvision
 
     classes = 9
-    root = write_folder_tree(tmp_path / "pictures", size=(180, 240))
+    root = write_folder_tree(tmp_path / "pictures", train=6, test=1, size=(180, 240))
     sources: dict[str, Any] = {}
     for make in (segformer, upernet, dpt):
         make(classes).save_pretrained(tmp_path / make.__name__)  # type: ignore[operator]
@@ -162,7 +162,8 @@ def test_a_sweep_with_a_teacher_of_each_kind_on_pictures_of_180_by_240_ends_with
         "final": {"seeds": [1]},
     }  # fmt: skip
     content["pairs"][-1]["teacher"]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()  # type: ignore[index]
-    sweep = run(write(tmp_path, content), tmp_path / "run")
+    sweep = Sweep(write(tmp_path, content), tmp_path / "run")
+    sweep.finish(800)
     assert sweep.process.returncode == DONE, sweep.text()
     rows = pd.read_parquet(tmp_path / "run" / "tables" / "trials")
     taught = rows[(rows.phase == "final") & (rows.method == "kd")]
