@@ -33,11 +33,25 @@ class TransformersSource(_Source):
 
 
 class TorchvisionSource(_Source):
-    """A checkpoint of torchvision's DeepLabV3 or FCN on ResNet-50 or ResNet-101."""
+    """A checkpoint of torchvision's DeepLabV3 or FCN on ResNet-50 or ResNet-101, or of VainF's DeepLabV3 on them."""
 
     kind: Literal["torchvision"]
-    path: str = Field(description="a state dict (.pth or .safetensors)")
+    path: str = Field(description="a state dict (.pth or .safetensors), alone or in a training checkpoint")
+    key: str | None = Field(
+        default=None,
+        description="key of the weights, if the file has several sets, such as model and model_ema",
+    )
+    output_stride: Literal[8, 16] | None = Field(
+        default=None, description="for VainF's DeepLabV3, the output stride that it was trained with"
+    )
     classes: tuple[str, ...] | None = Field(default=None, description="names of its classes, in order")
+
+
+class BackboneFile(_Source):
+    """A file of backbone weights that has several sets of them."""
+
+    path: str = Field(description="file of backbone weights")
+    key: str | None = Field(default=None, description="key of the weights, such as model_ema")
 
 
 class Taps(_Source):

@@ -249,10 +249,13 @@ def _run_phases(run: Run, groups: WorkerGroupPool, view: ProgressView, *, later:
     """Teachers, then students; `later` worker groups are kept for what follows."""
     from orchestrator.cluster.provenance import arguments_of_this_command, provenance_row
     from orchestrator.controller.phase_runner import run_phase
+    from orchestrator.controller.pretrained import pretrained_weights
     from orchestrator.controller.teachers import missing_teachers, prepare_teachers, teacher_hashes
 
+    weights = pretrained_weights(run.config)
+
     def record_provenance() -> None:
-        row = provenance_row(run.plan, arguments_of_this_command(), teacher_hashes(run))
+        row = provenance_row(run.plan, arguments_of_this_command(), teacher_hashes(run), weights)
         run.ledger.append("provenance", [row], row["provenance_id"])
         run.provenance_id = row["provenance_id"]
 

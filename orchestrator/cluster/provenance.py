@@ -36,7 +36,12 @@ LIBRARIES = (
 )
 
 
-def provenance_row(plan: Plan, arguments: list[str], teacher_sha256: Mapping[str, str]) -> dict[str, Any]:
+def provenance_row(
+    plan: Plan,
+    arguments: list[str],
+    teacher_sha256: Mapping[str, str],
+    pretrained_weights: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
     """The `provenance` row of this command. Its id is a hash of all values but the time."""
     commit, dirty = commit_of_this_code()
     row: dict[str, Any] = {
@@ -48,6 +53,7 @@ def provenance_row(plan: Plan, arguments: list[str], teacher_sha256: Mapping[str
         "versions": {"python": platform.python_version(), **versions_of(LIBRARIES)},
         "hardware": {"machine": platform.machine(), "system": platform.system(), "cpus": os.cpu_count()},
         "teacher_sha256": dict(teacher_sha256),
+        "pretrained_weights": dict(pretrained_weights),
         "command": redacted(shlex.join(["python", "-m", "orchestrator.sweep", *arguments])),
         "schema_version": SCHEMA_VERSION,
     }

@@ -8,6 +8,7 @@ from distill.data.check import check_dataset
 from distill.errors import UsageError
 from orchestrator.cluster.node_probe import unwritable
 from orchestrator.cluster.session import LOCAL
+from orchestrator.controller.pretrained import check_pretrained
 from orchestrator.controller.teachers import check_teachers
 from orchestrator.controller.trackers import check_trackers
 from orchestrator.ledger.folder_lock import refuse_if_held
@@ -17,7 +18,7 @@ from orchestrator.planning.plan import Plan
 
 
 def check_before_start(plan: Plan, ledger: Ledger, *, fresh: bool, address: str) -> None:
-    """Check data, run folder, cache folders, trackers and teachers.
+    """Check data, run folder, cache folders, trackers, pretrained weights and teachers.
 
     Raises:
         UsageError: names what is wrong and the remedy.
@@ -30,6 +31,7 @@ def check_before_start(plan: Plan, ledger: Ledger, *, fresh: bool, address: str)
         _check_folders(plan.config.operation.cache_folders)
     check_run_folder(ledger, plan, fresh=fresh)
     check_trackers(plan.config.operation.trackers, ledger)
+    check_pretrained(plan.config, on_other_nodes=address != LOCAL)
     check_teachers(plan, ledger, fresh=fresh)
 
 

@@ -207,6 +207,12 @@ _PROVENANCE = Table(
         Column("versions", _TEXTS, "library → version"),
         Column("hardware", _JSON, "machine, accelerators, memory"),
         Column("teacher_sha256", _TEXTS, "teacher → sha256 of its checkpoint"),
+        Column(
+            "pretrained_weights",
+            _JSON,
+            "`PAIR.teacher` or `PAIR.student` → file of its backbone's weights: path, sha256, key in the file, vocabulary of "
+            "its names, number of tensors loaded and of others; only the path if the driver cannot read the file",
+        ),
         Column("command", _TEXT, "the command that reproduces the rows"),
         Column("created_at", _TIME, "start of the run", "UTC"),
         Column("schema_version", _INT, "version of these tables"),

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from distill.data.config import DataConfig
 from distill.data.remote_copies import RemoteCopiesConfig
 from distill.recipe import Recipe
-from distill.teacher_source import ProgramSource, RunSource, TeacherSource, WrittenClassMap
+from distill.teacher_source import BackboneFile, ProgramSource, RunSource, TeacherSource, WrittenClassMap
 from orchestrator.planning.search_config import FinalConfig, SearchConfig
 from orchestrator.planning.section import Section, Seed
 
@@ -26,9 +26,17 @@ class ModelConfig(Section):
     backbone_args: dict[str, Any] = Field(
         default_factory=dict, description="passed to timm, for variants of a backbone"
     )
-    pretrained: bool | str = Field(
-        default=False, description="timm's weights (true), or a file of backbone weights"
+    pretrained: bool | str | BackboneFile = Field(
+        default=False,
+        description="timm's weights (true), or a file of backbone weights: its path, or {path, key} if it has several sets",
     )
+
+    @property
+    def weights_file(self) -> BackboneFile | None:
+        """The file of backbone weights; None if there is none."""
+        if isinstance(self.pretrained, str):
+            return BackboneFile(path=self.pretrained)
+        return None if isinstance(self.pretrained, bool) else self.pretrained
 
     def options(self) -> dict[str, Any]:
         """Keyword arguments of `build_model`, without the name and the number of classes."""
