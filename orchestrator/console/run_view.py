@@ -184,8 +184,9 @@ def _facts(trial: Row) -> Table:
         "ended": f"{_moment(trial['finished_at'])} on {trial['device']}, {trial['world_size']} worker(s)",
         "weights": trial["checkpoint"] or _NOTHING,
     }
+    searched = {name for name, _ in trial["searched"] or ()}
     for name, value in trial["params"] or ():
-        facts[f"· {name}"] = value
+        facts[f"· {name}"] = f"{value}, searched" if name in searched else value
     for name, fact in facts.items():
         table.add_row(Text(printable(name)), Text(printable(str(fact))))
     return table

@@ -155,7 +155,8 @@ def _cell(
             teacher = _teacher_miou(records, group, pair)
             if student is not None and teacher is not None:
                 closed = share_of_gap(gain.mean, teacher - student.mean)
-    params = max(runs, key=lambda run: run.time_key).params if runs else {}
+    newest = max(runs, key=lambda run: run.time_key, default=None)
+    params, drawn = (newest.params, newest.drawn) if newest else ({}, {})
     failed = [trial for trial in (*searched, *runs) if trial.status == "failed"]
     return Cell(
         pair=pair,
@@ -168,7 +169,8 @@ def _cell(
         trials=len(searched),
         failures=len(failed),
         params=dict(sorted(params.items())),
-        on_edge=_on_edge(params, space),
+        drawn=dict(sorted(drawn.items())),
+        on_edge=_on_edge(drawn, space),
         tuning=tuple(
             sorted(t.tune_miou for t in searched if t.tune_miou is not None and t.status != "failed")
         ),

@@ -64,7 +64,10 @@ class BoardRow:
 
 @dataclass(frozen=True)
 class Cell:
-    """One method on one pair. `tuning` has the tune mIoU of its search trials; of pruned ones the last value."""
+    """One method on one pair. `tuning` has the tune mIoU of its search trials; of pruned ones the last value.
+
+    `params` has the values used by the newest final run, `drawn` what the search drew for those that it searched.
+    """
 
     pair: str
     method: str
@@ -76,6 +79,7 @@ class Cell:
     trials: int
     failures: int
     params: Mapping[str, object]
+    drawn: Mapping[str, object]
     on_edge: Mapping[str, str]
     tuning: tuple[float, ...]
 

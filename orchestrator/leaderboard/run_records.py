@@ -22,7 +22,10 @@ _BEGINNING = datetime.datetime.min.replace(tzinfo=datetime.UTC)
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """The latest attempt of a trial. The fields are columns of `trials`; `run` is the index of its ledger."""
+    """The latest attempt of a trial. The fields are columns of `trials`; `run` is the index of its ledger.
+
+    `searched` is None in a row of an earlier version, whose `params` has the searched values only.
+    """
 
     run: int
     trial_id: str
@@ -41,6 +44,7 @@ class TrialRecord:
     seed: int
     recipe_hash: str
     params: Mapping[str, Any]
+    searched: Mapping[str, Any] | None
     steps_planned: int | None
     steps_done: int | None
     tune_miou: float | None
@@ -54,6 +58,11 @@ class TrialRecord:
     finished_at: datetime.datetime | None
     provenance_id: str
     checkpoint: str
+
+    @property
+    def drawn(self) -> Mapping[str, Any]:
+        """What the search drew for each searched setting; None at the defaults."""
+        return self.params if self.searched is None else self.searched
 
     @property
     def time_key(self) -> tuple[datetime.datetime, str]:
@@ -159,7 +168,9 @@ def _trial_rows(ledger: Ledger) -> list[dict[str, Any]]:
 
 
 def _trial(row: Mapping[str, Any]) -> TrialRecord:
-    record: TrialRecord = _record(TrialRecord, {**row, "params": parameters_of(row["params"])})
+    searched = None if row["searched"] is None else parameters_of(row["searched"])
+    values = {**row, "params": parameters_of(row["params"]), "searched": searched}
+    record: TrialRecord = _record(TrialRecord, values)
     return record
 
 

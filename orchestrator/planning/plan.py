@@ -77,6 +77,7 @@ class Trial:
     recipe_hash: str
     seed: int
     bracket: int
+    searched: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -255,6 +256,7 @@ def _trial(config: SweepConfig, cohort: Cohort, wave: Wave, bracket: Bracket, pa
         recipe_hash=study_recipe_hash(config, study),
         seed=wave.stream_seed,
         bracket=bracket.index,
+        searched=tuple(study.space.parameters) if config.search.trials > 0 else (),
     )
 
 
