@@ -18,6 +18,7 @@ import yaml
 from distill.recipe import digest
 from distill.redaction import redacted
 from orchestrator.cluster.node_probe import versions_of
+from orchestrator.ledger.queries import resuming_command
 from orchestrator.ledger.schema import SCHEMA_VERSION
 from orchestrator.planning.plan import Plan
 
@@ -49,7 +50,7 @@ def provenance_row(plan: Plan, arguments: list[str], teacher_sha256: Mapping[str
         "versions": {"python": platform.python_version(), **versions_of(LIBRARIES)},
         "hardware": {"machine": platform.machine(), "system": platform.system(), "cpus": os.cpu_count()},
         "teacher_sha256": dict(teacher_sha256),
-        "command": redacted(shlex.join(["python", "-m", "orchestrator.sweep", *arguments])),
+        "command": redacted(resuming_command(shlex.join(["python", "-m", "orchestrator.sweep", *arguments]))),
         "schema_version": SCHEMA_VERSION,
     }
     return {"provenance_id": digest(row), **row, "created_at": datetime.now(UTC)}

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from distill.errors import UsageError, printable, unknown
-from orchestrator.ledger.queries import latest_attempts
+from orchestrator.ledger.queries import latest_attempts, resuming_command
 from orchestrator.ledger.tables import Ledger
 
 _PHASES, _STATES = ("teacher", "search", "final"), ("ok", "pruned", "failed")
@@ -30,7 +30,11 @@ def run_view(ledger: Ledger) -> RenderableType:
     parts: list[RenderableType] = [Text(ledger.place(), style="bold")]
     for row in provenance[-1:]:
         commit = f"{(row['commit'] or 'unknown')[:12]}{' with uncommitted changes' if row['dirty'] else ''}"
-        parts.append(Text(f"{row['command'] or ''}\ncommit {commit} · begun {_moment(row['created_at'])}"))
+        parts.append(
+            Text(
+                f"{resuming_command(row['command'] or '')}\ncommit {commit} · begun {_moment(row['created_at'])}"
+            )
+        )
     if not trials:
         return Group(*parts, Text("No trial has ended yet."))
     return Group(*parts, _counts(trials), *_studies(trials), *_failures(trials))
@@ -59,7 +63,7 @@ def trial_view(ledger: Ledger, name: str) -> RenderableType:
                 if row["commit"]
                 else ""
             )
-            parts += [Text(f"\nReproduce{code}", style="bold"), Text(row["command"])]
+            parts += [Text(f"\nReproduce{code}", style="bold"), Text(resuming_command(row["command"]))]
     return Group(*parts)
 
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from scipy import sparse
 
 from orchestrator.leaderboard.statistics import Integers, Reals, class_iou, mean_iou
-from orchestrator.ledger.queries import latest_attempts, parameters_of
+from orchestrator.ledger.queries import latest_attempts, parameters_of, resuming_command
 from orchestrator.ledger.tables import Ledger
 
 _BEGINNING = datetime.datetime.min.replace(tzinfo=datetime.UTC)
@@ -145,6 +145,7 @@ def read_run_records(ledgers: Sequence[Ledger]) -> RunRecords:
             models.setdefault((row["name"], row["options"], row["num_classes"], row["device"]), record)
         for row in ledger.read("provenance").to_pylist():
             row["dirty"] = bool(row["dirty"])
+            row["command"] = resuming_command(row["command"] or "")
             row["versions"] = dict(row["versions"] or ())
             row["teacher_sha256"] = dict(row["teacher_sha256"] or ())
             row["hardware"] = json.loads(row["hardware"] or "{}")
