@@ -79,10 +79,18 @@ class ClusterResources:
             needs = " and ".join(f"{amount:g} {kind}s" for kind, amount in each.items())
             raise UsageError(
                 f"compute.workers is {compute.workers}, each with {needs}: the cluster has room for {workers} such "
-                f"workers ({self.cpus:g} CPUs and {self.gpus:g} GPUs on {len(self.nodes)} nodes); lower compute.workers or "
-                "compute.cpus_per_worker, or join a larger cluster"
+                f"workers ({self.cpus:g} CPUs and {self.gpus:g} GPUs on {len(self.nodes)} nodes); {self._remedy(compute, each)}, "
+                "or join a larger cluster"
             )
         return min(fit, operation.cohorts_at_once or fit)
+
+    def _remedy(self, compute: ComputeConfig, each: Mapping[str, float]) -> str:
+        """The settings that help if not one cohort fits."""
+        if "GPU" in each and not self.gpus:
+            return "set compute.device to cpu"
+        if max((cpus for cpus, _ in self.nodes), default=0.0) < each["CPU"]:
+            return "lower compute.cpus_per_worker"
+        return "lower compute.workers" + (" or compute.cpus_per_worker" if each["CPU"] > 1 else "")
 
 
 def _workers_on_gpus(gpus: float, each: float) -> int:

@@ -8,6 +8,7 @@ from distill.data.check import check_dataset
 from distill.errors import UsageError
 from orchestrator.cluster.node_probe import unwritable
 from orchestrator.cluster.session import LOCAL
+from orchestrator.controller.model_checks import check_models
 from orchestrator.controller.teachers import check_teachers
 from orchestrator.controller.trackers import check_trackers
 from orchestrator.ledger.folder_lock import refuse_if_held
@@ -17,13 +18,14 @@ from orchestrator.planning.plan import Plan
 
 
 def check_before_start(plan: Plan, ledger: Ledger, *, fresh: bool, address: str) -> None:
-    """Check data, run folder, cache folders, trackers and teachers.
+    """Check data, models, run folder, cache folders, trackers and teachers.
 
     Raises:
         UsageError: names what is wrong and the remedy.
     """
     for config in plan.config.data.values():
         check_dataset(config, skip_broken=True, copies=plan.config.operation.remote_copies)
+    check_models(plan.config)
     refuse_if_held(ledger)
     if address == LOCAL:  # `Preflight` checks the same on other nodes
         _check_folders(plan.config.operation.cache_folders)
