@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import UsageError
+from orchestrator.cluster.session_folder import short_session_folder
 from orchestrator.planning.config import ComputeConfig, OperationConfig
 
 _ENVIRONMENT = {
@@ -159,9 +160,13 @@ def ray_session(address: str, operation: OperationConfig, *, verbose: bool) -> I
     else:
         settings["runtime_env"] = {"env_vars": {key: os.environ[key] for key in _WORKERS_READ}}
     ray_private.keep_signal_handlers()
+    folder = contextlib.ExitStack()
     try:
+        if address == LOCAL:
+            folder.enter_context(short_session_folder())
         _start(ray, address, settings)
     except (ConnectionError, ValueError, OSError) as error:
+        folder.close()
         if address == LOCAL:
             raise
         raise UsageError(
@@ -175,6 +180,7 @@ def ray_session(address: str, operation: OperationConfig, *, verbose: bool) -> I
         yield cluster_resources(ray)
     finally:
         ray.shutdown()
+        folder.close()
 
 
 def _start(ray: Any, address: str, settings: Mapping[str, Any]) -> None:
