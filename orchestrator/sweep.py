@@ -51,7 +51,7 @@ class SweepOptions:
     price_per_hour: str | None = None
     """What a worker hour costs: a number, or a name in search_spaces/prices.yaml (budget.price)."""
     dry_run: bool = False
-    """Show what would run and what it would cost, and do nothing."""
+    """Show what would run and what it would cost, check all that can be checked without training, and write nothing."""
     calibrate: bool = False
     """Train the teachers and a few steps of every study, and show how hard each loss term pulls compared with the task's."""
     json: bool = False
@@ -107,7 +107,13 @@ def sweep(options: SweepOptions) -> int:
         plan = calibration_plan(plan.config, ledger.root)
         ledger = ledger.below(CALIBRATION)
     if options.dry_run:
-        return show_plan(plan, as_json=options.json)
+        code = show_plan(plan, as_json=options.json)
+        prepare_environment(options.address)
+        from orchestrator.controller.dry_run import look_ahead
+
+        for note in look_ahead(plan, ledger, fresh=options.fresh, address=options.address):
+            print(f"not looked at: {note}", file=sys.stderr)
+        return code
     prepare_environment(options.address)
     if is_job(options.address):
         return submit(options)

@@ -17,6 +17,7 @@ from distill.recipe import digest
 from distill.redaction import redacted
 from distill.yaml_reader import to_yaml
 from orchestrator.cluster.node_probe import versions_of
+from orchestrator.ledger.queries import resuming_command
 from orchestrator.ledger.schema import SCHEMA_VERSION
 from orchestrator.planning.plan import Plan
 
@@ -54,7 +55,7 @@ def provenance_row(
         "hardware": {"machine": platform.machine(), "system": platform.system(), "cpus": os.cpu_count()},
         "teacher_sha256": dict(teacher_sha256),
         "pretrained_weights": dict(pretrained_weights),
-        "command": redacted(shlex.join(["python", "-m", "orchestrator.sweep", *arguments])),
+        "command": redacted(resuming_command(shlex.join(["python", "-m", "orchestrator.sweep", *arguments]))),
         "schema_version": SCHEMA_VERSION,
     }
     return {"provenance_id": digest(row), **row, "created_at": datetime.now(UTC)}

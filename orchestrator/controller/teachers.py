@@ -31,7 +31,12 @@ def check_teachers(plan: Plan, ledger: Ledger, *, fresh: bool) -> None:
     """
     for teacher in plan.teachers:
         if teacher.checkpoint is not None and (fresh or not ledger.exists(teacher_weights(teacher))):
-            _read(plan, teacher)
+            check_teacher(plan, teacher)
+
+
+def check_teacher(plan: Plan, teacher: Teacher) -> None:
+    """Read the checkpoint of one teacher; raises as `check_teachers` does."""
+    _read(plan, teacher)
 
 
 def anything_left(run: Run) -> bool:

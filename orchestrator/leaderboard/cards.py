@@ -132,17 +132,20 @@ def _choice(board: Board, *, is_best: bool) -> Iterator[str]:
 
 def _training(records: RunRecords, trial: TrialRecord, *, is_alone: bool) -> Iterator[str]:
     """Recipe, hyper-parameters, code and command."""
+    recipe = "" if trial.searched is None else ", then of the recipe"
     yield from (
         "",
         "## Training",
         "",
-        f"Recipe {code_span(trial.recipe_hash)}; hyper-parameters of the method:",
+        f"Recipe {code_span(trial.recipe_hash)}. Settings of the method{recipe}, as used:",
         "",
     )
     yield from (
         [
-            f"- {code_span(name)}: {code_span(json.dumps(value))}"
-            for name, value in sorted(trial.params.items())
+            f"- {code_span(name)}: {code_span(json.dumps(value))}{', searched' if name in trial.drawn else ''}"
+            for name, value in sorted(
+                trial.params.items(), key=lambda item: (item[0].startswith("recipe."), item)
+            )
         ]
         or ["none."]
     )
