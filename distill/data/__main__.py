@@ -17,6 +17,7 @@ from distill.data.check import check_dataset
 from distill.data.config import AnyDataConfig, DataConfig
 from distill.data.remote_copies import RemoteCopiesConfig
 from distill.errors import UsageError, nearest
+from distill.setting_paths import paths_in
 from distill.validation_text import violated_rule, violation
 from distill.yaml_reader import parse_yaml
 
@@ -81,6 +82,7 @@ def read_configs(path: Path) -> tuple[dict[str, AnyDataConfig], RemoteCopiesConf
         line = _line(tree, ("operation", "copies"))
         raise UsageError(f"{path}:{line}: 'operation.copies' is called 'operation.remote_copies' now")
     written = operation.get("remote_copies", {}) if isinstance(operation, dict) else {}
+    _make_absolute(written, RemoteCopiesConfig, path, tree, ("operation", "remote_copies"))
     with _placed(path, tree, ("operation", "remote_copies")):
         copies = RemoteCopiesConfig.model_validate(written)
     if isinstance(section.get("kind"), str):
@@ -91,9 +93,21 @@ def read_configs(path: Path) -> tuple[dict[str, AnyDataConfig], RemoteCopiesConf
 
 
 def _validated(value: object, path: Path, tree: Any, place: tuple[Any, ...]) -> AnyDataConfig:
+    _make_absolute(value, DataConfig, path, tree, place)
     with _placed(path, tree, place):
         config: AnyDataConfig = TypeAdapter(DataConfig).validate_python(value)
     return config
+
+
+def _make_absolute(value: object, model: Any, path: Path, tree: Any, place: tuple[Any, ...]) -> None:
+    """Make the paths in a config absolute, as a sweep does; an error names file, line and key."""
+    for found in paths_in(value, model, place):
+        try:
+            found.make_absolute(path.parent.resolve())
+        except UsageError as error:
+            raise UsageError(
+                f"{path}:{_line(tree, found.keys)}: {'.'.join(map(str, found.keys))} {error}"
+            ) from None
 
 
 @contextmanager

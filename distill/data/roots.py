@@ -13,6 +13,7 @@ from pydantic import PlainSerializer, PlainValidator
 from distill.data.bucket import BucketPath
 from distill.data.remote_copies import RemoteCopiesConfig
 from distill.errors import UsageError, nearest
+from distill.setting_paths import PathSetting
 from distill.uris import is_uri
 from distill.validation_text import written as as_text
 
@@ -46,7 +47,10 @@ def written_root(root: File) -> str:
 
 
 Root = Annotated[
-    File, PlainValidator(as_root), PlainSerializer(written_root, return_type=str, when_used="json")
+    File,
+    PlainValidator(as_root),
+    PlainSerializer(written_root, return_type=str, when_used="json"),
+    PathSetting(),
 ]
 """Field type of a data set's root in a config."""
 

@@ -17,6 +17,7 @@ from distill.recipe import digest
 from distill.redaction import redacted
 from distill.yaml_reader import to_yaml
 from orchestrator.cluster.node_probe import versions_of
+from orchestrator.ledger.queries import resuming_command
 from orchestrator.ledger.schema import SCHEMA_VERSION
 from orchestrator.planning.plan import Plan
 
@@ -36,7 +37,12 @@ LIBRARIES = (
 )
 
 
-def provenance_row(plan: Plan, arguments: list[str], teacher_sha256: Mapping[str, str]) -> dict[str, Any]:
+def provenance_row(
+    plan: Plan,
+    arguments: list[str],
+    teacher_sha256: Mapping[str, str],
+    pretrained_weights: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
     """The `provenance` row of this command. Its id is a hash of all values but the time."""
     commit, dirty = commit_of_this_code()
     row: dict[str, Any] = {
@@ -48,7 +54,8 @@ def provenance_row(plan: Plan, arguments: list[str], teacher_sha256: Mapping[str
         "versions": {"python": platform.python_version(), **versions_of(LIBRARIES)},
         "hardware": {"machine": platform.machine(), "system": platform.system(), "cpus": os.cpu_count()},
         "teacher_sha256": dict(teacher_sha256),
-        "command": redacted(shlex.join(["python", "-m", "orchestrator.sweep", *arguments])),
+        "pretrained_weights": dict(pretrained_weights),
+        "command": redacted(resuming_command(shlex.join(["python", "-m", "orchestrator.sweep", *arguments]))),
         "schema_version": SCHEMA_VERSION,
     }
     return {"provenance_id": digest(row), **row, "created_at": datetime.now(UTC)}

@@ -163,7 +163,8 @@ def _cell(
     if pair in scores.pairs and method in scores.methods:
         miou = pair_miou(scores, method, pair)
         imputed = int(scores.imputed[scores.index(method), scores.pairs.index(pair)].sum())
-    params = max(runs, key=lambda run: run.time_key).params if runs else {}
+    newest = max(runs, key=lambda run: run.time_key, default=None)
+    params, drawn = (newest.params, newest.drawn) if newest else ({}, {})
     failed = [trial for trial in (*searched, *runs) if trial.status == "failed"]
     return Cell(
         pair=pair,
@@ -178,7 +179,8 @@ def _cell(
         trials=len(searched),
         failures=len(failed),
         params=dict(sorted(params.items())),
-        on_edge=_on_edge(params, space),
+        drawn=dict(sorted(drawn.items())),
+        on_edge=_on_edge(drawn, space),
         tuning=tuple(sorted(t.tune_miou for t in searched if t.tune_miou is not None and t.status == "ok")),
         pruned=sum(trial.status == "pruned" for trial in searched),
     )

@@ -75,7 +75,7 @@ def claim(board: Board, cell: Cell) -> str:
         )
     if cell.p is None:
         return f"Nothing says that it is surely better than the student alone: that needs at least two {noise(board)}."
-    found = f"{cell.method} on {cell.pair}, gain {estimated_gain(cell.gain)} points, adjusted p {probability(cell.p)}"
+    found = f"{cell.method} on {cell.pair}, gain {estimated_gain(cell.gain)} points, adjusted p {probability(cell.p)} on this pair"
     if cell.surely == BETTER:
         return f"Surely better than the student alone: {found}."
     if cell.surely == WORSE:
@@ -132,17 +132,20 @@ def _choice(board: Board, *, is_best: bool) -> Iterator[str]:
 
 def _training(records: RunRecords, trial: TrialRecord, *, is_alone: bool) -> Iterator[str]:
     """Recipe, hyper-parameters, code and command."""
+    recipe = "" if trial.searched is None else ", then of the recipe"
     yield from (
         "",
         "## Training",
         "",
-        f"Recipe {code_span(trial.recipe_hash)}; hyper-parameters of the method:",
+        f"Recipe {code_span(trial.recipe_hash)}. Settings of the method{recipe}, as used:",
         "",
     )
     yield from (
         [
-            f"- {code_span(name)}: {code_span(json.dumps(value))}"
-            for name, value in sorted(trial.params.items())
+            f"- {code_span(name)}: {code_span(json.dumps(value))}{', searched' if name in trial.drawn else ''}"
+            for name, value in sorted(
+                trial.params.items(), key=lambda item: (item[0].startswith("recipe."), item)
+            )
         ]
         or ["none."]
     )

@@ -76,7 +76,8 @@ class Cell:
     """One method on one pair.
 
     `p` and `surely` compare it with the student alone, on this pair only. `tuning` has the tune mIoU of the search
-    trials that finished; `pruned` is the number of those that did not.
+    trials that finished; `pruned` is the number of those that did not. `params` has the values used by the newest final run,
+    `drawn` what the search drew for those that it searched.
     """
 
     pair: str
@@ -91,6 +92,7 @@ class Cell:
     trials: int
     failures: int
     params: Mapping[str, object]
+    drawn: Mapping[str, object]
     on_edge: Mapping[str, str]
     tuning: tuple[float, ...]
     pruned: int

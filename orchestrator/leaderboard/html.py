@@ -195,7 +195,7 @@ def _data(board: Board, records: RunRecords, bytes_of_trials: int) -> dict[str, 
         and recipes.get(trial.pair) == trial.recipe_hash
     ]
     mine.sort(key=lambda t: (t.phase != "final", -(t.tune_miou or 0.0), t.trial_id))
-    names = sorted({name for trial in mine for name in trial.params})
+    names = sorted({name for trial in mine for name in trial.drawn})
     return {
         "methods": methods,
         "pairs": pairs,
@@ -206,7 +206,7 @@ def _data(board: Board, records: RunRecords, bytes_of_trials: int) -> dict[str, 
 
 
 def _trial(trial: TrialRecord, methods: list[str], pairs: list[str], names: list[str]) -> list[Any]:
-    params = {names.index(name): value for name, value in trial.params.items()}
+    params = {names.index(name): trial.params[name] for name in trial.drawn if name in trial.params}
     return [
         trial.trial_id,
         methods.index(trial.method),

@@ -40,7 +40,14 @@ def leaderboard_markdown(boards: Sequence[Board], command: Sequence[str]) -> str
         lines += ["", *_board(board, several=len(boards) > 1)]
     if boards:
         lines += ["", "## How to read this", "", *(f"- {fact}" for fact in HOW_TO_READ)]
-    lines += ["", "## Reproduce", "", "This page:", "", *code_block(shlex.join(command), "sh")]
+    lines += [
+        "",
+        "## Reproduce",
+        "",
+        "This page, typed in its folder:",
+        "",
+        *code_block(shlex.join(command), "sh"),
+    ]
     for run_command in dict.fromkeys(command for board in boards for command in board.commands if command):
         lines += ["", "The runs behind it:", "", *code_block(run_command, "sh")]
     return "\n".join(lines) + "\n"

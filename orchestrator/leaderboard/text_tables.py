@@ -188,7 +188,7 @@ def cells_table(board: Board) -> TextTable:
                 NOTHING
                 if is_baseline or cell.gap_closed is None
                 else share(cell.gap_closed.mean, cell.gap_closed.low, cell.gap_closed.high),
-                SURELY[cell.surely] + probability(cell.p),
+                probability(cell.p),
                 f"{cell.seeds}{scored}",
                 str(cell.trials),
                 str(cell.failures),
@@ -196,18 +196,27 @@ def cells_table(board: Board) -> TextTable:
             tones = ("", "", "", _tone_of(cell.gain), "", "", "", "", "")
             lines.append([(text, None, tone) for text, tone in zip(texts, tones, strict=True)])
             methods.append(row.method)
-    header = ("pair", "method", "mIoU", "gain", "gap closed", "p", "seeds", "trials", "failures")
+    header = ("pair", "method", "mIoU", "gain", "gap closed", "p on this pair", "seeds", "trials", "failures")
     return _table(header, lines, methods)
 
 
 def parameters_table(board: Board) -> TextTable:
-    """Hyper-parameters of the final runs, one column per pair; a value at an end of its search space is flagged."""
+    """Settings of the final runs, one column per pair; a value at an end of its search space is flagged.
+
+    All settings of a method are listed. The recipe is the same for all methods but for what one of them searches, so only
+    that is listed of it.
+    """
     rows, methods = [], []
+    of_recipe = {name for cell in board.cells.values() for name in cell.drawn}
     for row in board.rows:
         cells = [board.cells[pair.pair, row.method] for pair in board.pairs]
         for name in sorted({name for cell in cells for name in cell.params}):
+            if name.startswith("recipe.") and name not in of_recipe:
+                continue
             bounds = board.spaces.get(row.method, {}).get(name)
             searched = f"{bounds[0]:g} to {bounds[1]:g}{' (log)' if bounds[2] else ''}" if bounds else NOTHING
+            if bounds is None and any(name in cell.drawn for cell in cells):
+                searched = "choices"
             rows.append((row.method, name, searched, *(_setting(cell, name) for cell in cells)))
             methods.append(row.method)
     values = [f"on {letter(k)}" for k in range(len(board.pairs))] if len(board.pairs) > 1 else ["value"]
@@ -218,10 +227,10 @@ def parameters_table(board: Board) -> TextTable:
 def _setting(cell: Cell, name: str) -> str:
     if name not in cell.params:
         return "default" if cell.seeds else NOTHING
-    value = cell.params[name]
-    text = (
-        value if isinstance(value, str) else f"{value:.4g}" if isinstance(value, float) else json.dumps(value)
-    )
+    value, drawn = cell.params[name], cell.drawn.get(name)
+    text = _value(value)
+    if drawn is not None and drawn != value:
+        text += f" ({_value(drawn)} × the recipe's)"
     if name not in cell.on_edge:
         return text
     finished = len(cell.tuning)
@@ -231,6 +240,12 @@ def _setting(cell: Cell, name: str) -> str:
         else f"; {finished} finished trials are too few to advise"
     )
     return f"{text} (at the {cell.on_edge[name]} end{advice})"
+
+
+def _value(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:.4g}" if isinstance(value, float) else json.dumps(value)
 
 
 def class_table(board: Board, pair: PairSummary) -> TextTable:

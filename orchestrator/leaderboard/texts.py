@@ -13,7 +13,8 @@ HOW_TO_READ = (
     "Surely better (▲) and surely worse (▼) mean both: the paired two-sided t test gives an adjusted p < 0.05, and "
     "the interval over test pictures is on the same side of zero.",
     "All comparisons of a board are adjusted together by Holm's method, half of the 5 % for those with the student "
-    "alone and half for all others: at most 5 of 100 boards make any false claim.",
+    "alone and half for all others: at most 5 of 100 boards make any false claim. The p on one pair, and the claim on a "
+    "model card, are adjusted in the same way over the comparisons on that pair only.",
     "A gain is the mean difference to the student alone with the same pair and seed, so with the same "
     "data order and initialisation; the student had the same search over its own recipe.",
     "Two kinds of noise, two intervals. Over seeds (paired t interval): how far other seeds would move the gain on "

@@ -9,7 +9,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from distill.data.config import DataConfig
 from distill.data.remote_copies import RemoteCopiesConfig
 from distill.recipe import Recipe
-from distill.teacher_source import ProgramSource, RunSource, TeacherSource, WrittenClassMap
+from distill.setting_paths import NodePath, PathSetting, SettingPath
+from distill.teacher_source import BackboneFile, ProgramSource, RunSource, TeacherSource, WrittenClassMap
 from orchestrator.planning.search_config import FinalConfig, SearchConfig
 from orchestrator.planning.section import Section, Seed
 
@@ -26,9 +27,17 @@ class ModelConfig(Section):
     backbone_args: dict[str, Any] = Field(
         default_factory=dict, description="passed to timm, for variants of a backbone"
     )
-    pretrained: bool | str = Field(
-        default=False, description="timm's weights (true), or a file of backbone weights"
+    pretrained: bool | SettingPath | BackboneFile = Field(
+        default=False,
+        description="timm's weights (true), or a file of backbone weights: its path, or {path, key} if it has several sets",
     )
+
+    @property
+    def weights_file(self) -> BackboneFile | None:
+        """The file of backbone weights; None if there is none."""
+        if isinstance(self.pretrained, str):
+            return BackboneFile(path=self.pretrained)
+        return None if isinstance(self.pretrained, bool) else self.pretrained
 
     def options(self) -> dict[str, Any]:
         """Keyword arguments of `build_model`, without the name and the number of classes."""
@@ -153,7 +162,7 @@ class ComputeConfig(Section):
 class DiskCacheConfig(Section):
     """A disk cache on each node, shared by its processes. It changes no result."""
 
-    folder: str = Field(
+    folder: NodePath = Field(
         min_length=1, description="folder local to each node: in memory (/dev/shm/...) or on a fast disk"
     )
     gigabytes: float = Field(gt=0, le=1e6, description="maximum size; what does not fit is computed again")
@@ -163,7 +172,7 @@ class MlflowTracker(Section):
     """MLflow."""
 
     kind: Literal["mlflow"] = "mlflow"
-    uri: str | None = Field(
+    uri: Annotated[str, PathSetting(names="databricks(-uc)?|uc")] | None = Field(
         default=None, description="by default MLFLOW_TRACKING_URI, or else mlflow.db in the run folder"
     )
     experiment: str | None = Field(default=None, description="by default the name of the run")
@@ -178,14 +187,14 @@ class WandbTracker(Section):
     mode: Literal["online", "offline"] = Field(
         default="online", description="offline writes files that `wandb sync` sends later"
     )
-    folder: str | None = Field(default=None, description="by default wandb/ in the run folder")
+    folder: SettingPath | None = Field(default=None, description="by default wandb/ in the run folder")
 
 
 class TensorBoardTracker(Section):
     """TensorBoard event files."""
 
     kind: Literal["tensorboard"] = "tensorboard"
-    folder: str | None = Field(default=None, description="by default tensorboard/ in the run folder")
+    folder: SettingPath | None = Field(default=None, description="by default tensorboard/ in the run folder")
 
 
 def _tracker_shorthand(value: Any) -> Any:
@@ -270,7 +279,9 @@ class OperationConfig(Section):
     trackers: tuple[TrackerConfig, ...] = Field(
         default=(), description="experiment trackers: mlflow, wandb or tensorboard, by name or with options"
     )
-    teachers: str | None = Field(default=None, description="folder of trained teachers that runs share")
+    teachers: SettingPath | None = Field(
+        default=None, description="folder of trained teachers that runs share"
+    )
 
     @property
     def cache_folders(self) -> dict[str, str]:

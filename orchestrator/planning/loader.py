@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from distill.catalogue.reader import check_model_name
 from distill.errors import UsageError, nearest, reading, unknown
+from distill.setting_paths import KeyPath, paths_in
 from distill.teacher_source import brings_network
 from distill.validation_text import violated_rule, violation
 from distill.yaml_reader import parse_yaml
@@ -23,10 +25,7 @@ from orchestrator.planning.renamed import explain_renamed
 from orchestrator.planning.search_config import MOST_TRIALS, REPEAT_OFFSET
 from search_spaces import library, preset_names, preset_path
 
-KeyPath = tuple[str | int, ...]
-"""Keys and list positions from the top of a document to a value."""
-
-_MOST_ERRORS = 50
+_MOST_ERRORS, _MOST_CHARACTERS = 50, 200
 
 
 def load_sweep(source: str, overrides: Sequence[str] = ()) -> SweepConfig:
@@ -39,15 +38,7 @@ def load_sweep(source: str, overrides: Sequence[str] = ()) -> SweepConfig:
     Raises:
         UsageError: the file is not valid. There is one line for each error, with file and line of the key.
     """
-    path = _find_file(source)
-    document, tree = _parse(path)
-    locations = _Locations(path, tree)
-    # Before the overrides, because an override may change one field of a library entry. After them, because an override
-    # may name a library entry.
-    _expand_library_names(document, locations)
-    for override in overrides:
-        locations.add_override(_apply_override(document, override), override)
-    _expand_library_names(document, locations)
+    document, locations, _ = _read_with_overrides(source, overrides)
     try:
         config = SweepConfig.model_validate(document)
     except ValidationError as error:
@@ -56,6 +47,17 @@ def load_sweep(source: str, overrides: Sequence[str] = ()) -> SweepConfig:
     if errors:
         raise _combined(errors)
     return config
+
+
+def with_absolute_paths(source: str, overrides: Sequence[str]) -> tuple[str, list[str]]:
+    """The text of a sweep file and its overrides, with all paths absolute: they mean the same in any folder.
+
+    Raises:
+        UsageError: see `load_sweep`.
+    """
+    document, _ = _read(source)
+    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    return text, _read_with_overrides(source, overrides)[2]
 
 
 class _Locations:
@@ -123,6 +125,58 @@ def _parse(path: Path) -> tuple[dict[str, Any], yaml.Node | None]:
             f"{path}: is of type {type(document).__name__}, must be a mapping with the keys of a sweep file"
         )
     return document, tree
+
+
+def _read(source: str) -> tuple[dict[str, Any], _Locations]:
+    """The document of a sweep file with absolute paths, and the locations of its keys."""
+    path = _find_file(source)
+    document, tree = _parse(path)
+    locations = _Locations(path, tree)
+    errors = []
+    for found in paths_in(document, SweepConfig):
+        try:
+            found.make_absolute(path.parent.resolve())
+        except UsageError as error:
+            errors.append(f"{locations.of(*found.keys)}: {'.'.join(map(str, found.keys))} {error}")
+    if errors:
+        raise _combined(errors)
+    return document, locations
+
+
+def _read_with_overrides(
+    source: str, overrides: Sequence[str]
+) -> tuple[dict[str, Any], _Locations, list[str]]:
+    """The whole document, the locations of its keys, and the overrides with absolute paths."""
+    document, locations = _read(source)
+    absolute = []
+    # Before the overrides, because an override may change one field of a library entry. After them, because an override
+    # may name a library entry.
+    _expand_library_names(document, locations)
+    for override in overrides:
+        key_path = _apply_override(document, override)
+        locations.add_override(key_path, override)
+        absolute.append(_with_working_folder(document, key_path, override))
+    _expand_library_names(document, locations)
+    return document, locations, absolute
+
+
+def _with_working_folder(document: dict[str, Any], key_path: KeyPath, override: str) -> str:
+    """The override with absolute paths, also in the document: they start from the working folder, as in any command."""
+    keys = tuple(map(str, key_path))
+    paths = [
+        found for found in paths_in(document, SweepConfig) if tuple(map(str, found.keys[: len(keys)])) == keys
+    ]
+    if not paths:
+        return override
+    for found in paths:
+        try:
+            found.make_absolute(Path.cwd())
+        except UsageError as error:
+            raise UsageError(f"--set {override}: {'.'.join(map(str, found.keys))} {error}") from None
+    value: Any = document
+    for key in key_path:
+        value = value[key if isinstance(value, list) else str(key)]
+    return f"{override.partition('=')[0]}={json.dumps(value)}"
 
 
 def _apply_override(document: dict[str, Any], override: str) -> KeyPath:

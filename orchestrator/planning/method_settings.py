@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jsonschema
@@ -101,6 +101,41 @@ def default_weights(name: str) -> dict[str, float | None]:
         for setting, (schema, _) in _settings(name).items()
         if setting.endswith("_weight")
     }
+
+
+def used_settings(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Every setting with which a method is built: the given ones, and the defaults of the others.
+
+    A weight relative to the task loss keeps its own name, because its value is known in the training only.
+    """
+    schemas = {setting: schema for setting, (schema, _) in _settings(name).items()}
+    found = {
+        setting: schema["combined_default"]
+        if "+" in name and "combined_default" in schema
+        else schema.get("default")
+        for setting, schema in schemas.items()
+        if PREFIX + setting not in given
+    } | {setting: value for setting, value in given.items() if value is not None}
+    for setting, schema in schemas.items():
+        part = setting[: setting.rfind(".") + 1]
+        for other, defaults in schema.get("default_by", {}).items():
+            if setting in found and given.get(setting) is None:
+                found[setting] = defaults[found[part + other]]
+    return found
+
+
+def used_values(method: str, given: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """Every setting of a method, and every setting of a recipe as `recipe.NAME`, with the value used."""
+    flat = _flat("recipe", recipe.model_dump(mode="json", exclude_none=True))
+    return {**used_settings(method, given), **dict(flat)}
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flat(f"{name}.{key}", inner)
+    else:
+        yield name, value
 
 
 def check_method_name(name: str) -> None:

@@ -85,6 +85,7 @@ class Trial:
     seed: int
     bracket: int
     repeat: int = 0
+    searched: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -264,6 +265,7 @@ def _trial(config: SweepConfig, cohort: Cohort, wave: Wave, bracket: Bracket, pa
         seed=wave.stream_seed,
         bracket=bracket.index,
         repeat=study.repeat,
+        searched=tuple(study.space.parameters) if config.search.trials > 0 else (),
     )
 
 
