@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -39,7 +38,7 @@ class LimitedDevice:
 
 
 @pytest.fixture
-def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[LimitedDevice]:
+def device(monkeypatch: pytest.MonkeyPatch) -> LimitedDevice:
     limited = LimitedDevice()
     forward = SegmentationModel.forward
 
@@ -49,7 +48,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[LimitedDevice]:
         return output
 
     monkeypatch.setattr(SegmentationModel, "forward", counted)
-    yield limited
+    return limited
 
 
 def student(width: int = 32, **changes: object) -> Student:
