@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import gc
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
+
+from distill.device_errors import is_out_of_memory, release_frames
+
+T = TypeVar("T")
 
 
 def free_memory(device: torch.device) -> None:
@@ -15,6 +20,18 @@ def free_memory(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+def tried_again(device: torch.device, work: Callable[[], T]) -> T:
+    """The result of `work`, which is called again after it ran out of memory: what torch kept may have been in the way."""
+    try:
+        return work()
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        release_frames(error)
+    free_memory(device)
+    return work()
 
 
 def copy_to_host(state: Any) -> Any:

@@ -97,7 +97,7 @@ class Logits(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         source = torch.Generator().manual_seed(0)
         size = len(images), self.classes, images.shape[2] // 4, images.shape[3] // 4
-        found = torch.randint(0, 4, size, generator=source).float()
+        found = torch.randint(0, 4, size, generator=source, dtype=torch.float32)
         found[0, 2, :1, :1] = torch.nan
         return found
 
