@@ -121,8 +121,9 @@ class StudentSlot:
         reports = [Report(**{**report, "costs": Costs(**report["costs"])}) for report in entry["reports"]]
         plain = {key: entry[key] for key in ("step", "started_at", "accumulate", "remark")}
         costs = Costs(**entry["costs"])
-        later = {key: entry.get(key) for key in ("most_together", "averaged_at")}  # not in older checkpoints
-        return cls(trial, costs=costs, reports=reports, host_state=entry["student"], **plain, **later)
+        slot = cls(trial, costs=costs, reports=reports, host_state=entry["student"], **plain)
+        slot.most_together, slot.averaged_at = entry.get("most_together"), entry.get("averaged_at")  # not in older ones
+        return slot
 
 
 class CrashVerdictError(RuntimeError):
