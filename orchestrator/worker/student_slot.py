@@ -122,7 +122,10 @@ class StudentSlot:
         plain = {key: entry[key] for key in ("step", "started_at", "accumulate", "remark")}
         costs = Costs(**entry["costs"])
         slot = cls(trial, costs=costs, reports=reports, host_state=entry["student"], **plain)
-        slot.most_together, slot.averaged_at = entry.get("most_together"), entry.get("averaged_at")  # not in older ones
+        slot.most_together, slot.averaged_at = (
+            entry.get("most_together"),
+            entry.get("averaged_at"),
+        )  # not in older ones
         return slot
 
 
