@@ -8,7 +8,6 @@ many others, down to none.
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -146,5 +145,4 @@ class DeviceSlots:
         for slot in slots:
             slot.move_to_host()
         if slots:
-            gc.collect()  # a student is in cycles
             self._workers.free_memory()
