@@ -44,7 +44,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
 	@# As pip would, on all cores, without what is hardly ever imported; some files are templates.
-	$(BIN)/python -m compileall -q -j 0 -x '/tests?/|/transformers/models/|/ray/rllib/|/cfnlint/' $(VENV)/lib >/dev/null || true
+	$(BIN)/python -m compileall -q -j 0 -x '/tests?/|/transformers/models/|/ray/rllib/|/(cfnlint|moto|wandb|pip|setuptools|pygments|selenium|trio|virtualenv|sqlalchemy|onnxscript|databricks|coreweave_evaluations|google/cloud|graphql|aws_xray_sdk|pyasn1_modules|tensorboard)/' $(VENV)/lib >/dev/null || true
 	touch $@
 
 # Writes the exact versions that are installed now; run it in a fresh .venv after changing a range.

@@ -59,7 +59,7 @@ def main() -> None:
 def compare(trials: pd.DataFrame) -> list[dict[str, Any]]:
     """A row per pair, method and space; the default trial, which both spaces share, is left out."""
     searched = trials[(trials.phase == "search") & (trials.status == "ok") & (trials.method != "student")]
-    searched = searched[searched.params.map(lambda params: len(params) > 0)]
+    searched = searched[searched.searched.map(lambda drawn: any(text != "null" for _, text in drawn))]
     scores = {key: group.tune_miou.to_numpy() for key, group in searched.groupby(["pair", "method"])}
     rows = []
     for pair in sorted({pair for pair, _ in scores}):

@@ -35,7 +35,7 @@ def planned_trials(file: str) -> list[Trial]:
         for cohort in plan.students
         for wave in cohort.waves
         for bracket in wave.brackets
-        for trial in bracket_trials(plan.config, cohort, wave, bracket, [])
+        for trial in bracket_trials(plan.config, cohort, wave, bracket, {})
     ]
 
 

@@ -134,7 +134,7 @@ def begun_run(plan: Any, root: Path) -> Any:
 
     run = Run(Ledger(root), plan)
     claim_run_folder(run.ledger, plan, fresh=False)
-    row = provenance_row(plan, [], {})
+    row = provenance_row(plan, [], {}, {})
     run.ledger.append("provenance", [row], row["provenance_id"])
     run.provenance_id = row["provenance_id"]
     return run

@@ -52,10 +52,10 @@ class TaskMetrics:
     """Scores of one evaluation, from 0 to 1.
 
     Attributes:
-        miou: mean IoU over the classes that occur in labels or predictions.
-        miou_all_classes: mean IoU over all K classes, with 0 for absent ones.
+        miou: mean IoU over the classes that occur in the labels.
+        miou_all_classes: mean IoU over all K classes, with 0 for the others.
         pixel_accuracy: share of valid pixels that are predicted correctly.
-        class_iou: IoU per class, nan for absent ones.
+        class_iou: IoU per class, nan for a class that no label has.
     """
 
     miou: float
@@ -67,19 +67,21 @@ class TaskMetrics:
 def iou_from_counts(
     tp: NDArray[np.int64], fp: NDArray[np.int64], fn: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """IoU per class, `tp / (tp + fp + fn)`; nan if the class is absent from labels and predictions.
+    """IoU per class, `tp / (tp + fp + fn)`; nan if no label has the class.
 
-    The last axis is the class; counts are summed over all other axes.
+    So the scored classes depend on the labels alone, and all models are averaged over the same ones. A pixel predicted
+    as a class that no label has is still an error of its own class. The last axis is the class; counts are summed over
+    all other axes.
     """
     hit, wrong, missed = (
         np.asarray(part).reshape(-1, np.shape(part)[-1]).sum(axis=0) for part in (tp, fp, fn)
     )
-    union = hit + wrong + missed
-    return np.where(union > 0, hit / np.maximum(union, 1), np.nan)
+    labelled = hit + missed
+    return np.where(labelled > 0, hit / np.maximum(labelled + wrong, 1), np.nan)
 
 
 def miou(tp: NDArray[np.int64], fp: NDArray[np.int64], fn: NDArray[np.int64]) -> float:
-    """Mean IoU over the classes present in labels or predictions, from 0 to 1; nan if there is none."""
+    """Mean IoU over the classes that occur in the labels, from 0 to 1; nan if there is none."""
     iou = iou_from_counts(tp, fp, fn)
     present = iou[~np.isnan(iou)]
     return float(present.mean()) if len(present) else float("nan")

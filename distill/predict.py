@@ -108,11 +108,12 @@ def _window(options: PredictOptions) -> SlidingWindow | None:
 
 
 def _one(segmenter: Segmenter, task: Task, window: SlidingWindow | None, *, overlay: bool) -> None:
-    from distill.data.pictures import read_picture, write_mask, write_overlay
+    from distill.data.images import read_image
+    from distill.data.pictures import write_mask, write_overlay
     from distill.device_errors import is_out_of_memory
     from distill.errors import UsageError
 
-    image = read_picture(task.picture)
+    image = read_image(task.picture)
     try:
         labels = segmenter.labels(image, window)
     except (RuntimeError, MemoryError) as error:

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from distill.setting_paths import PathSetting, SettingPath
+
 TapName = int | str
 """An output of a program by position or key, or (torch.export only) the path of a module inside it."""
 
@@ -21,23 +23,41 @@ class RunSource(_Source):
     """A model file that an earlier run of this program has written."""
 
     kind: Literal["run"] = "run"
-    path: str = Field(description="model file (.safetensors) of an earlier run")
+    path: SettingPath = Field(description="model file (.safetensors) of an earlier run")
 
 
 class TransformersSource(_Source):
     """A SegFormer, UPerNet or DPT of `transformers`; a SegFormer becomes our `segformer-mit_bN`."""
 
     kind: Literal["transformers"]
-    path: str = Field(description="a folder that `save_pretrained` wrote, or a name on the Hugging Face hub")
+    path: Annotated[str, PathSetting(names=r"[\w.-]+(/[\w.-]+)?")] = Field(
+        description="a folder that `save_pretrained` wrote, or a name on the Hugging Face hub"
+    )
     revision: str | None = Field(default=None, description="commit on the hub; the newest by default")
 
 
 class TorchvisionSource(_Source):
-    """A checkpoint of torchvision's DeepLabV3 or FCN on ResNet-50 or ResNet-101."""
+    """A checkpoint of torchvision's DeepLabV3 or FCN on ResNet-50 or ResNet-101, or of VainF's DeepLabV3 on them."""
 
     kind: Literal["torchvision"]
-    path: str = Field(description="a state dict (.pth or .safetensors)")
+    path: SettingPath = Field(
+        description="a state dict (.pth or .safetensors), alone or in a training checkpoint"
+    )
+    key: str | None = Field(
+        default=None,
+        description="key of the weights, if the file has several sets, such as model and model_ema",
+    )
+    output_stride: Literal[8, 16] | None = Field(
+        default=None, description="for VainF's DeepLabV3, the output stride that it was trained with"
+    )
     classes: tuple[str, ...] | None = Field(default=None, description="names of its classes, in order")
+
+
+class BackboneFile(_Source):
+    """A file of backbone weights that has several sets of them."""
+
+    path: SettingPath = Field(description="file of backbone weights")
+    key: str | None = Field(default=None, description="key of the weights, such as model_ema")
 
 
 class Taps(_Source):
@@ -56,7 +76,7 @@ class ProgramSource(_Source):
     """A TorchScript or torch.export file: a program, which runs as it is. Its sha256 must be given."""
 
     kind: Literal["torchscript", "export"]
-    path: str = Field(description="file written by `torch.jit.save` or `torch.export.save`")
+    path: SettingPath = Field(description="file written by `torch.jit.save` or `torch.export.save`")
     taps: Taps
     family: Literal["cnn", "transformer"] = Field(description="how it mixes positions, for the board")
     classes: tuple[str, ...] | int = Field(description="names of its classes, in order; or how many it has")
@@ -76,6 +96,7 @@ TeacherSource = Annotated[
     RunSource | TransformersSource | TorchvisionSource | ProgramSource,
     Field(discriminator="kind"),
     BeforeValidator(_path_alone),
+    PathSetting(),
 ]
 """Any source; a plain string is the path of a `RunSource`."""
 

@@ -7,6 +7,7 @@ expand to too many values, so other modules need not check for them.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Hashable
 from typing import Any
 
@@ -65,13 +66,33 @@ def _decoded(data: bytes, place: str) -> str:
         ) from None
 
 
-class _Loader(yaml.SafeLoader):
-    """A safe loader that reads dates as text, because names may look like dates."""
+_EXPONENT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")
+"""Numbers such as 1e-3, which are text in YAML 1.1 and numbers in YAML 1.2 and for people."""
+_OCTAL = re.compile(r"[-+]?0[0-9_]+$")
 
-    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML defines this attribute
-        first: [(tag, pattern) for tag, pattern in found if tag != f"{_TAG}timestamp"]
-        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+
+def _resolvers() -> dict[Any, list[tuple[str, re.Pattern[str]]]]:
+    """Patterns of plain values by first character. Dates are text, because names may look like dates."""
+    found = {
+        first: [(tag, pattern) for tag, pattern in known if tag != f"{_TAG}timestamp"]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+    for first in "-+.0123456789":
+        found.setdefault(first, []).append((f"{_TAG}float", _EXPONENT))
+    return found
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers = _resolvers()  # PyYAML defines this attribute
+
+
+class _Dumper(yaml.SafeDumper):
+    yaml_implicit_resolvers = _resolvers()
+
+
+def to_yaml(document: Any) -> str:
+    """The YAML that `parse_yaml` reads as the same document; keys keep their order."""
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False)
 
 
 class _Walk:
@@ -133,11 +154,27 @@ class _Walk:
             if node.tag in (f"{_TAG}bool", f"{_TAG}null"):
                 self._constructed(node)
             return
+        if node.style is None and (_OCTAL.match(text) or ":" in text):
+            self._refuse_old_number(node, text)
         value = self._constructed(node)
         if abs(value) > LARGEST_INTEGER if isinstance(value, int) else not math.isfinite(value):
             raise self._fault(
                 node,
                 f"{text[:40]} is no number that can be used, must be finite and below 2**63; give another",
+            )
+
+    def _refuse_old_number(self, node: yaml.Node, text: str) -> None:
+        """Raise UsageError for a number that YAML reads to base 8 or 60, unless that makes no difference."""
+        value = self._constructed(node)
+        if ":" in text:
+            raise self._fault(
+                node, f"{text[:40]} is {value} in YAML, to base 60; write {value}, or '{text[:40]}' for text"
+            )
+        plain = int(text.replace("_", ""))
+        if value != plain:
+            raise self._fault(
+                node,
+                f"{text[:40]} is {value} in YAML, to base 8; write {plain} or {value}, or '{text[:40]}' for text",
             )
 
     def _constructed(self, node: yaml.Node) -> Any:

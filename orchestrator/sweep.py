@@ -51,7 +51,7 @@ class SweepOptions:
     price_per_hour: str | None = None
     """What a worker hour costs: a number, or a name in search_spaces/prices.yaml (budget.price)."""
     dry_run: bool = False
-    """Show what would run and what it would cost, and do nothing."""
+    """Show what would run and what it would cost, check all that can be checked without training, and write nothing."""
     calibrate: bool = False
     """Train the teachers and a few steps of every study, and show how hard each loss term pulls compared with the task's."""
     json: bool = False
@@ -107,7 +107,13 @@ def sweep(options: SweepOptions) -> int:
         plan = calibration_plan(plan.config, ledger.root)
         ledger = ledger.below(CALIBRATION)
     if options.dry_run:
-        return show_plan(plan, as_json=options.json)
+        code = show_plan(plan, as_json=options.json)
+        prepare_environment(options.address)
+        from orchestrator.controller.dry_run import look_ahead
+
+        for note in look_ahead(plan, ledger, fresh=options.fresh, address=options.address):
+            print(f"not looked at: {note}", file=sys.stderr)
+        return code
     prepare_environment(options.address)
     if is_job(options.address):
         return submit(options)
@@ -249,10 +255,13 @@ def _run_phases(run: Run, groups: WorkerGroupPool, view: ProgressView, *, later:
     """Teachers, then students; `later` worker groups are kept for what follows."""
     from orchestrator.cluster.provenance import arguments_of_this_command, provenance_row
     from orchestrator.controller.phase_runner import run_phase
+    from orchestrator.controller.pretrained import pretrained_weights
     from orchestrator.controller.teachers import missing_teachers, prepare_teachers, teacher_hashes
 
+    weights = pretrained_weights(run.config)
+
     def record_provenance() -> None:
-        row = provenance_row(run.plan, arguments_of_this_command(), teacher_hashes(run))
+        row = provenance_row(run.plan, arguments_of_this_command(), teacher_hashes(run), weights)
         run.ledger.append("provenance", [row], row["provenance_id"])
         run.provenance_id = row["provenance_id"]
 

@@ -64,6 +64,15 @@ class Domain(BaseModel):
                 return float(pair[0]), float(pair[1])
         return None
 
+    def holds(self, value: Value) -> bool:
+        """Whether a value is in the domain."""
+        bounds = self.bounds()
+        if bounds is None:
+            return value in (self.choice or ())
+        return (
+            isinstance(value, int | float) and not isinstance(value, bool) and bounds[0] <= value <= bounds[1]
+        )
+
     def at(self, unit: float) -> Value:
         """Value at position `unit` in [0, 1) of the domain, with six significant digits."""
         if self.choice is not None:

@@ -14,7 +14,7 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # threads decide the order of sums, and with it the last bits
 
 
-TAKE_SECONDS = ("next_20_losses", "onnx_export", "compiled_models")
+TAKE_SECONDS = ("next_losses", "onnx_export", "compiled_models")
 """Parts of the names of tests that take seconds for each network: further networks are left to `make test-long`."""
 
 
@@ -28,7 +28,7 @@ SLOW_FILES = (
 )
 """Files with a browser, or with hundreds of generated inputs."""
 SLOW_TESTS = (
-    "next_20_losses",
+    "next_losses",
     "an_encoding_without_some_characters",
     "of_100_commands_that_start_at_once",
     "wrong_by_three_per_mille",

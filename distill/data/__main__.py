@@ -17,7 +17,8 @@ from distill.data.check import check_dataset
 from distill.data.config import AnyDataConfig, DataConfig
 from distill.data.remote_copies import RemoteCopiesConfig
 from distill.errors import UsageError, nearest
-from distill.validation_text import violated_rule
+from distill.setting_paths import paths_in
+from distill.validation_text import violated_rule, violation
 from distill.yaml_reader import parse_yaml
 
 KINDS: dict[Any, type[AnyDataConfig]] = {
@@ -81,6 +82,7 @@ def read_configs(path: Path) -> tuple[dict[str, AnyDataConfig], RemoteCopiesConf
         line = _line(tree, ("operation", "copies"))
         raise UsageError(f"{path}:{line}: 'operation.copies' is called 'operation.remote_copies' now")
     written = operation.get("remote_copies", {}) if isinstance(operation, dict) else {}
+    _make_absolute(written, RemoteCopiesConfig, path, tree, ("operation", "remote_copies"))
     with _placed(path, tree, ("operation", "remote_copies")):
         copies = RemoteCopiesConfig.model_validate(written)
     if isinstance(section.get("kind"), str):
@@ -91,9 +93,21 @@ def read_configs(path: Path) -> tuple[dict[str, AnyDataConfig], RemoteCopiesConf
 
 
 def _validated(value: object, path: Path, tree: Any, place: tuple[Any, ...]) -> AnyDataConfig:
+    _make_absolute(value, DataConfig, path, tree, place)
     with _placed(path, tree, place):
         config: AnyDataConfig = TypeAdapter(DataConfig).validate_python(value)
     return config
+
+
+def _make_absolute(value: object, model: Any, path: Path, tree: Any, place: tuple[Any, ...]) -> None:
+    """Make the paths in a config absolute, as a sweep does; an error names file, line and key."""
+    for found in paths_in(value, model, place):
+        try:
+            found.make_absolute(path.parent.resolve())
+        except UsageError as error:
+            raise UsageError(
+                f"{path}:{_line(tree, found.keys)}: {'.'.join(map(str, found.keys))} {error}"
+            ) from None
 
 
 @contextmanager
@@ -109,9 +123,9 @@ def _placed(path: Path, tree: Any, place: tuple[Any, ...]) -> Iterator[None]:
             kind = KINDS.get(problem["loc"][0], RemoteCopiesConfig) if problem["loc"] else RemoteCopiesConfig
             close = nearest(str(keys[-1]), kind.model_fields) if problem["type"] == "extra_forbidden" else []
             hint = f"; did you mean {close[0]}?" if close else ""
-            message = violated_rule(problem)
             where = ".".join(str(key) for key in keys) or "the file"
-            messages.append(f"{path}:{_line(tree, keys)}: {where}: {message}{hint}")
+            message = f"{where}: {violated_rule(problem)}" if close else violation(problem, where, kind)
+            messages.append(f"{path}:{_line(tree, keys)}: {message}{hint}")
         raise UsageError("\n  ".join(messages)) from error
 
 

@@ -201,9 +201,9 @@ class BucketPath:
         for name, known in self._bucket.files(self._path):
             yield name, self._other(posixpath.join(self._path, name), known)
 
-    def read_text(self, encoding: str) -> str:
-        """A small file's text, downloaded once per process."""
-        return self._bucket.read_once(self._path).decode(encoding)
+    def read_bytes(self) -> bytes:
+        """A small file's bytes, downloaded once per process."""
+        return self._bucket.read_once(self._path)
 
     def stat(self) -> FileStat:
         """Size and modification time as in the listing; raises FileNotFoundError if the file does not exist."""

@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from distill.data.bucket import prefetched
 from distill.data.config import AnyDataConfig, DiskConfig, ScenesConfig
 from distill.data.factory import build_dataset
+from distill.data.picture_check import (
+    PairHeaders,
+    counted_labels,
+    orientation_notes,
+    orientation_problems,
+    palette_problems,
+    read_pair_headers,
+)
 from distill.data.remote_copies import RemoteCopiesConfig
-from distill.data.roots import File, is_remote
+from distill.data.roots import is_remote
+from distill.data.sample import Protocol
 from distill.errors import UsageError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from distill.data.check_problems import Problems
     from distill.data.labels import LabelMap
     from distill.data.layout import Pair
+    from distill.data.split_shares import SplitShares
     from distill.data.splits import Splits
 
 SAMPLE = 200
-"""Number of label maps decoded in a quick check; of a bucket, only these pairs are downloaded."""
+"""Number of label maps of train that a quick check decodes, besides all of tune and test."""
 
 _SHOWN = 10
+_TEACHER = "train (teacher)"
+_COLUMNS = {"train": _TEACHER, "tune": "tune", "test": "test"}
+"""Splits whose labels are counted, and the role that has all their pictures."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +46,12 @@ class DatasetReport:
     Attributes:
         name: the data set's kind.
         licence: name and page of the licence; None for generated scenes.
-        images: number of pictures by split and role in the clean protocol: `train (student)`, `train (teacher)`,
-            `tune`, `test`.
+        images: number of pictures by split and role: `train (student)`, `train (teacher)`, `tune`, `test`. In the
+            protocol `paper` there is no tune split of its own.
         sizes: number of pictures by (height, width).
         classes: class names.
-        decoded: number of decoded label maps; all in a full check.
-        pixels: pixels per class in them.
-        ignored: ignored pixels in them.
+        decoded: number of decoded label maps by split; all in a full check.
+        pixels: pixels per class in them, followed by the ignored ones, by split.
         notes: remarks about allowed but unusual findings.
     """
 
@@ -50,27 +60,27 @@ class DatasetReport:
     images: dict[str, int]
     sizes: dict[tuple[int, int], int]
     classes: tuple[str, ...]
-    decoded: int
-    pixels: tuple[int, ...]
-    ignored: int
+    decoded: dict[str, int]
+    pixels: dict[str, tuple[int, ...]]
     notes: tuple[str, ...]
 
     def describe(self) -> str:
         """The report as text for a terminal."""
-        total = max(1, sum(self.pixels) + self.ignored)
         names = (*self.classes, "ignored")
         width = max(len(name) for name in names)
+        splits = [split for split, count in self.decoded.items() if count]
         lines = ["pictures  " + " · ".join(f"{count} {name}" for name, count in self.images.items())]
         sizes = sorted(self.sizes.items())
         more = f" and {len(sizes) - _SHOWN} other sizes" if sizes[_SHOWN:] else ""
         lines.append(
             "sizes     " + ", ".join(f"{count} of {h}×{w}" for (h, w), count in sizes[:_SHOWN]) + more
         )
-        lines.append(f"labels    share of the pixels of {self.decoded} label maps")
-        lines += [
-            f"  {name:<{width}}  {100 * count / total:6.2f} %"
-            for name, count in zip(names, (*self.pixels, self.ignored), strict=True)
-        ]
+        maps = " · ".join(f"{self.decoded[split]} of {split}" for split in splits)
+        lines.append(f"labels    share of the pixels of the label maps that were decoded: {maps}")
+        lines.append(f"  {'':<{width}}" + "".join(f"  {split:>8}" for split in splits))
+        for label, name in enumerate(names):
+            shares = (100 * self.pixels[split][label] / max(1, sum(self.pixels[split])) for split in splits)
+            lines.append(f"  {name:<{width}}" + "".join(f"  {share:6.2f} %" for share in shares))
         if self.licence is not None:
             lines.append(f"licence   {self.licence}")
         return "\n".join(lines + [f"note      {note}" for note in self.notes])
@@ -82,28 +92,32 @@ def check_dataset(
     full: bool = False,
     skip_broken: bool = False,
     copies: RemoteCopiesConfig | None = None,
+    protocol: Protocol = "clean",
 ) -> DatasetReport:
     """Check folders, pairs, image headers, sizes and label values, and count pictures and pixels.
 
     Args:
         config: config of the data set.
-        full: decode every picture and label map. Otherwise read all headers and `SAMPLE` label maps, spread evenly
-            over the data set. Of a bucket, all names are checked, but only the files of `SAMPLE` pairs.
+        full: decode every picture and label map. Otherwise read all headers, and decode the pairs of tune and test and
+            `SAMPLE` label maps of train, spread evenly. Of a bucket, all names are checked, but no other files.
         skip_broken: accept what a run would skip: unreadable train pictures, up to the config's `broken_share`.
         copies: local copies of pictures in a bucket; None uses the defaults of `RemoteCopiesConfig`.
+        protocol: protocol whose splits are checked; in `paper` the tune split is the test split.
 
     Raises:
         UsageError: something is missing or wrong; the message names up to ten files with value, rule and remedy.
     """
     if isinstance(config, ScenesConfig):
         return _check_scenes(config, full)
-    return _check_disk(config, full, skip_broken, copies)
+    return _check_disk(config, full, skip_broken, copies, protocol)
 
 
 def _check_scenes(config: ScenesConfig, full: bool) -> DatasetReport:
+    from distill.data.split_shares import label_counts
+
     dataset = build_dataset(config, "train", role="teacher")
-    chosen = range(len(dataset)) if full else _spread(len(dataset))
-    pixels = _histogram((dataset[index].labels_hw for index in chosen), len(dataset.classes))
+    chosen = range(0, len(dataset), 1 if full else -(-len(dataset) // SAMPLE))
+    counts = [label_counts(dataset[index].labels_hw, len(dataset.classes)) for index in chosen]
     images = {
         "train (student)": len(build_dataset(config, "train")),
         "train (teacher)": len(dataset),
@@ -111,116 +125,151 @@ def _check_scenes(config: ScenesConfig, full: bool) -> DatasetReport:
         "test": config.test,
     }
     sizes = {config.size: len(dataset)}
-    return _report(config.kind, None, images, sizes, dataset.classes, len(chosen), pixels, [])
-
-
-@dataclass
-class _Found:
-    """Problems found by a check.
-
-    Attributes:
-        skippable: keys of the pictures that a run may skip: those only trained on.
-        problems: problems that make the check fail.
-        skipped: problems of skippable pictures.
-    """
-
-    skippable: set[str] = field(default_factory=set)
-    problems: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-
-    def note(self, pair: Pair, problem: UsageError) -> None:
-        from distill.data.images import BrokenFileError
-
-        skip = pair.key in self.skippable and isinstance(problem, BrokenFileError)
-        (self.skipped if skip else self.problems).append(str(problem))
+    counted = {"train": tuple(sum(map(int, of_class)) for of_class in zip(*counts, strict=True))}
+    return DatasetReport(
+        config.kind, None, images, sizes, dataset.classes, {"train": len(chosen)}, counted, ()
+    )
 
 
 def _check_disk(
-    config: DiskConfig, full: bool, skip_broken: bool, copies: RemoteCopiesConfig | None
+    config: DiskConfig,
+    full: bool,
+    skip_broken: bool,
+    copies: RemoteCopiesConfig | None,
+    protocol: Protocol,
 ) -> DatasetReport:
+    from distill.data.check_problems import Problems
+    from distill.data.duplicates import repeated_files
+    from distill.data.split_shares import SplitShares, spread
     from distill.data.splits import Splits
 
-    splits, found = Splits(config, copies), _Found()
+    splits, found = Splits(config, copies), Problems()
     pairs = _listed(splits, found)
-    if skip_broken and not found.problems:
-        found.skippable = {pair.key for pair in splits.select("train", role="teacher")}
+    roles = _roles(splits, protocol, found)
+    if skip_broken:
+        found.skippable = {pair.key for pair in roles.get(_TEACHER, ())}
+    listed = {name: roles[role] for name, role in _COLUMNS.items() if role in roles} or {"train": pairs}
     sampled = is_remote(config.root) and not full
-    sizes, sound = _sound_headers([pairs[i] for i in _spread(len(pairs))] if sampled else pairs, found)
-    chosen = range(len(sound)) if full else _spread(len(sound))
-    label_map = splits.layout.label_map
-    pixels = _histogram(
-        _decoded([sound[index] for index in chosen], label_map, full, found), len(label_map.names)
-    )
+    scored = {pair for name in ("tune", "test") for pair in listed.get(name, ())}
+    used = {pair for of_split in listed.values() for pair in of_split}
+    chosen = used if full else {*spread(listed["train"], SAMPLE), *scored}
+    headers = _sound_headers([pair for pair in pairs if pair in chosen] if sampled else pairs, found)
+    deep = {sound.pair for sound in headers if sound.image.bits > 8 and sound.pair in used}
+    label_map, kept = splits.layout.label_map, {sound.pair for sound in headers}
+    by_split = {name: [pair for pair in of_split if pair in kept] for name, of_split in listed.items()}
+    shares = SplitShares(by_split, label_map.names)
+    # a broken picture of tune or test would end a run after hours; the scale of 16 bits shows in the pixels only
+    to_decode = chosen | deep
+    decoded = [sound.pair for sound in headers if sound.pair in to_decode]
+    _count_labels(decoded, chosen if full else scored | deep, label_map, shares, found)
+    for problem in orientation_problems(headers) + palette_problems(headers):
+        found.add(UsageError(problem))
     if len(found.skipped) > int(config.broken_share * len(found.skippable)):
-        found.problems += found.skipped
-    if found.problems:
-        raise _collected(config.root, found.problems)
+        for broken in found.skipped:
+            found.add(broken)
+    if not found:
+        _refuse_unlabelled(roles, shares, set(decoded), label_map, found)
+    if found:
+        raise found.error(config.root)
     notes = [f"will be skipped: {problem}" for problem in found.skipped]
-    notes += _extra_files(splits, pairs)
+    notes += orientation_notes(headers) + shares.notes() + _extra_files(splits, pairs)
+    notes += [] if sampled else repeated_files(by_split)
     if not full:
         notes.append(
-            f"no picture was decoded, and {len(chosen)} of {len(pairs) if sampled else len(sound)} label maps"
+            f"decoded were the pictures of tune and test, and {sum(shares.decoded.values())} of {len(pairs)} label maps"
             f"{', and no other file was fetched' if sampled else ''}; --full decodes everything"
         )
-    images = {
-        "train (student)": len(splits.select("train")),
-        "train (teacher)": len(splits.select("train", role="teacher")),
-        "tune": len(splits.select("tune")),
-        "test": len(splits.select("test")),
-    }
-    licence = splits.layout.licence
-    return _report(config.kind, licence, images, dict(sizes), label_map.names, len(chosen), pixels, notes)
+    return DatasetReport(
+        config.kind,
+        splits.layout.licence,
+        {name: len(of_role) for name, of_role in roles.items()},
+        dict(Counter(sound.image.size for sound in headers)),
+        label_map.names,
+        shares.decoded,
+        {name: tuple(int(count) for count in counts) for name, counts in shares.pixels.items()},
+        tuple(notes),
+    )
 
 
-def _listed(splits: Splits, found: _Found) -> list[Pair]:
+def _roles(splits: Splits, protocol: Protocol, found: Problems) -> dict[str, list[Pair]]:
+    """Pairs by split and role; empty if they cannot be listed."""
+    if found:
+        return {}
+    try:
+        roles = {
+            "train (student)": splits.select("train", protocol=protocol),
+            _TEACHER: splits.select("train", protocol=protocol, role="teacher"),
+        }
+        if protocol == "clean":
+            roles["tune"] = splits.select("tune")
+        return {**roles, "test": splits.select("test")}
+    except UsageError as problem:
+        found.add(problem)
+        return {}
+
+
+def _refuse_unlabelled(
+    roles: dict[str, list[Pair]],
+    shares: SplitShares,
+    decoded: set[Pair],
+    label_map: LabelMap,
+    found: Problems,
+) -> None:
+    """Add a problem for each split and role without a valid pixel; decode more label maps only to find one."""
+    for role, pairs in roles.items():
+        if any(pair.image in shares.valid for pair in pairs):
+            continue
+        rest = [pair for pair in pairs if pair not in decoded]
+        decoded |= {*rest}
+        _count_labels(rest, (), label_map, shares, found)
+        if not any(pair.image in shares.valid for pair in pairs):
+            values = ", ".join(map(str, sorted(label_map.ignored)))
+            found.add(
+                UsageError(
+                    f"the {len(pairs)} label maps of {role} have only ignored pixels (values {values}), must have a "
+                    "pixel of a class; check the label maps and `ignored`, or choose other pictures"
+                )
+            )
+
+
+def _listed(splits: Splits, found: Problems) -> list[Pair]:
     """All pairs of all published splits that can be listed."""
     pairs: list[Pair] = []
     for published in ("train", "tune", "test"):
         try:
             pairs += getattr(splits, published)
         except UsageError as problem:
-            found.problems.append(str(problem))
-    if not found.problems:
-        found.problems += _in_two_splits(splits)
+            found.add(problem)
+    if not found:
+        for message in _in_two_splits(splits):
+            found.add(UsageError(message))
     return pairs
 
 
-def _sound_headers(pairs: list[Pair], found: _Found) -> tuple[Counter[tuple[int, int]], list[Pair]]:
-    """Number of pictures by size, and the pairs whose headers and file ends are valid."""
-    from distill.data.disk import size_mismatch
-    from distill.data.images import read_header, refuse_colours
-
-    sizes: Counter[tuple[int, int]] = Counter()
-    sound: list[Pair] = []
+def _sound_headers(pairs: Iterable[Pair], found: Problems) -> list[PairHeaders]:
+    """The pairs whose headers and file ends are valid."""
+    sound: list[PairHeaders] = []
     for pair in prefetched((pair, (pair.image, pair.labels)) for pair in pairs):
         try:
-            image, labels = read_header(pair.image), read_header(pair.labels)
-            refuse_colours(pair.labels, labels.mode)
-            if image[:2] != labels[:2]:
-                raise UsageError(size_mismatch(pair, image[:2], labels[:2]))
+            sound.append(read_pair_headers(pair))
         except UsageError as problem:
             found.note(pair, problem)
+    return sound
+
+
+def _count_labels(
+    pairs: list[Pair],
+    pictures: Collection[Pair],
+    label_map: LabelMap,
+    shares: SplitShares,
+    found: Problems,
+) -> None:
+    """Decode label maps, and some pictures with them, and count the labels."""
+    for pair, counts in counted_labels(pairs, pictures, label_map):
+        if isinstance(counts, UsageError):
+            found.note(pair, counts)
         else:
-            sizes[image.height, image.width] += 1
-            sound.append(pair)
-    return sizes, sound
-
-
-def _decoded(
-    pairs: list[Pair], label_map: LabelMap, full: bool, found: _Found
-) -> Iterator[NDArray[np.uint8]]:
-    """Label maps that can be decoded; a full check decodes the picture too."""
-    from distill.data.disk import read_pair
-    from distill.data.images import read_values
-
-    for pair in pairs:
-        try:
-            if full:
-                yield read_pair(pair, label_map).labels_hw
-            else:
-                yield label_map.labels(read_values(pair.labels), pair.labels)
-        except UsageError as problem:
-            found.note(pair, problem)
+            shares.add(pair.image, counts)
 
 
 def _in_two_splits(splits: Splits) -> list[str]:
@@ -249,45 +298,3 @@ def _extra_files(splits: Splits, pairs: list[Pair]) -> list[str]:
     if not spare_images and not spare_labels:
         return []
     return [f"{spare_images} pictures and {spare_labels} label maps are in no split"]
-
-
-def _report(
-    name: str,
-    licence: str | None,
-    images: dict[str, int],
-    sizes: dict[tuple[int, int], int],
-    classes: tuple[str, ...],
-    decoded: int,
-    pixels: NDArray[np.int64],
-    notes: list[str],
-) -> DatasetReport:
-    absent = [label for label, count in zip(classes, pixels, strict=False) if not count]
-    if absent:
-        shown = ", ".join(absent[:_SHOWN]) + (f" and {len(absent) - _SHOWN} more" if absent[_SHOWN:] else "")
-        notes.append(f"no pixel of {shown} in the decoded label maps")
-    counts = tuple(int(count) for count in pixels)
-    return DatasetReport(
-        name, licence, images, sizes, classes, decoded, counts[:-1], counts[-1], tuple(notes)
-    )
-
-
-def _spread(length: int) -> list[int]:
-    return sorted({index * length // SAMPLE for index in range(SAMPLE)}) if length else []
-
-
-def _histogram(label_maps: Iterable[NDArray[np.uint8]], classes: int) -> NDArray[np.int64]:
-    """Pixels per class, followed by the number of all other pixels."""
-    import numpy as np
-
-    counts = np.zeros(256, np.int64)
-    for labels_hw in label_maps:
-        counts += np.bincount(labels_hw.ravel(), minlength=256)
-    return np.append(counts[:classes], counts[classes:].sum())
-
-
-def _collected(root: File, found: list[str]) -> UsageError:
-    problems = list(dict.fromkeys(found))
-    if len(problems) == 1:
-        return UsageError(problems[0])
-    more = f"\n  … and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-    return UsageError(f"{len(problems)} problems under {root}:\n  " + "\n  ".join(problems[:_SHOWN]) + more)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from distill.data.class_table import read_class_table
 from distill.data.roots import File, Root, as_root
+from distill.data.text_files import read_text
 from distill.errors import UsageError, is_plain
 
 SCENE_CLASSES = (
@@ -251,6 +251,16 @@ class FolderConfig(CutConfig):
         description="names in the order of the values 0, 1, …; or {value: name}; or a CSV file below root "
         "with the columns value, name and, if you like, red, green, blue"
     )
+    image_suffix: str | None = Field(
+        None,
+        exclude_if=lambda suffix: suffix is None,  # keeps plan hashes from before this setting existed
+        description="end of the pictures' names, such as _rgb.png; by default .jpg, .jpeg and .png",
+    )
+    mask_suffix: str = Field(
+        ".png",
+        exclude_if=lambda suffix: suffix == ".png",
+        description="end of the masks' names, such as _mask.png; what is before it is the picture's name",
+    )
     ignored: tuple[Level, ...] = Field(
         (255,), max_length=256, description="values in the masks that count neither in a loss nor in a score"
     )
@@ -301,6 +311,14 @@ class FolderConfig(CutConfig):
             raise ValueError(f"value {both[0]} is a class and ignored, must be one of them; change `ignored`")
         return self
 
+    @field_validator("image_suffix", "mask_suffix")
+    @classmethod
+    def _is_image(cls, suffix: str | None, info: ValidationInfo) -> str | None:
+        kinds = (".png",) if info.field_name == "mask_suffix" else (".jpg", ".jpeg", ".png")
+        if suffix is not None and not suffix.lower().endswith(kinds):
+            raise ValueError(f"must end in {' or '.join(kinds)}")
+        return suffix
+
     @field_validator("group")
     @classmethod
     def _group_compiles(cls, group: str | None) -> str | None:
@@ -311,37 +329,11 @@ class FolderConfig(CutConfig):
         return group
 
 
-def read_class_table(path: File) -> list[dict[str, Any]]:
-    """Rows of a CSV file with the columns value, name and optionally red, green, blue.
-
-    Raises:
-        ValueError: the file cannot be read or lacks a value; pydantic adds the setting's name.
-    """
-    try:
-        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline="")))
-    except UsageError:
-        raise
-    except (OSError, ValueError, csv.Error) as error:
-        raise ValueError(
-            f"class table {path} cannot be read: {getattr(error, 'strerror', None) or error}; it must be a CSV file with the columns "
-            "value and name, or list the classes here"
-        ) from None
-    table = []
-    for number, row in enumerate(rows, 2):
-        if not row.get("value") or not row.get("name"):
-            raise ValueError(
-                f"{path}:{number}: must have a value and a name (columns value,name,red,green,blue)"
-            )
-        colour = [row[channel] for channel in ("red", "green", "blue") if row.get(channel)]
-        table.append({"value": row["value"], "name": row["name"], "colour": colour or None})
-    return table
-
-
 def _lines(path: File) -> int:
     """Number of names in a list, for estimates; 0 if it cannot be read, which the check of data reports."""
     try:
-        return sum(1 for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
-    except (OSError, ValueError):
+        return sum(1 for line in read_text(path, "a list").splitlines() if line.strip())
+    except UsageError:
         return 0
 
 

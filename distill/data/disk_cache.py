@@ -44,11 +44,11 @@ class DiskCache:
         return self.folder / name[:2] / f"{name}{self._suffix}"
 
     def put(self, name: str, pieces: Sequence[bytes | memoryview]) -> bool:
-        """Write a file; returns False if the cache or the disk is full or not writable."""
+        """Write a file, in place of one of the same name; returns False if the cache or the disk is full or not writable."""
         path = self.path(name)
         part = self.folder / f"{os.getpid()}-{uuid.uuid4().hex}.part"
         try:
-            if not self._reserve(part, sum(len(piece) for piece in pieces)):
+            if not self._reserve(path, part, sum(len(piece) for piece in pieces)):
                 return False
             path.parent.mkdir(exist_ok=True)
             with part.open("r+b", buffering=0) as file:
@@ -74,10 +74,14 @@ class DiskCache:
             fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
             yield
 
-    def _reserve(self, part: Path, size: int) -> bool:
-        """Whether `size` more bytes fit; if so, reserve them by a file of that size."""
+    def _reserve(self, path: Path, part: Path, size: int) -> bool:
+        """Whether `size` bytes fit in place of those at `path`; if so, reserve them by a file of that size."""
         with self._locked() as total:
             held = total.read() if self._opened else self._count()
+            with contextlib.suppress(FileNotFoundError):
+                replaced = path.stat().st_size
+                path.unlink()
+                held -= replaced
             if held + size > self.limit_bytes and self._evicts and size <= self.limit_bytes:
                 held = self._evict(size)
             fits = held + size <= self.limit_bytes

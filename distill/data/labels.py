@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from distill.errors import UsageError
 Colour = tuple[int, int, int]
 
 _WRONG = IGNORE_INDEX - 1
+_SHOWN = 10
 
 
 class LabelClass(NamedTuple):
@@ -26,6 +27,21 @@ class LabelClass(NamedTuple):
     value: int
     name: str
     colour: Colour
+
+
+class LabelError(UsageError):
+    """A label file with values that are neither a class nor ignored."""
+
+    def __init__(self, path: File, values: Iterable[int], rule: str) -> None:
+        self.path, self.values, self.rule = path, frozenset(values), rule
+        super().__init__(label_problem(f"{path} holds", self.values, rule))
+
+
+def label_problem(subject: str, values: Collection[int], rule: str) -> str:
+    """`FILE holds label 77, must be …`; of many values the first ones and their number."""
+    shown = ", ".join(map(str, sorted(values)[:_SHOWN]))
+    more = f" and {len(values) - _SHOWN} others" if len(values) > _SHOWN else ""
+    return f"{subject} label{'' if len(values) == 1 else 's'} {shown}{more}, {rule}"
 
 
 @dataclass(frozen=True)
@@ -60,12 +76,12 @@ class LabelMap:
         return tuple(label.colour for label in self.classes)
 
     def labels(self, values_hw: NDArray[np.uint8], path: File) -> NDArray[np.uint8]:
-        """Labels `H×W` of the values in a file; raises UsageError naming the file and an invalid value."""
+        """Labels `H×W` of the values in a file; raises LabelError naming the file and the invalid values."""
         labels_hw: NDArray[np.uint8] = np.asarray(cv2.LUT(values_hw, self._table), np.uint8)
         if (labels_hw == _WRONG).any():
-            value = int(values_hw[labels_hw == _WRONG].max())
+            values = np.unique(values_hw[labels_hw == _WRONG]).tolist()
             allowed = _ranges({*self.ignored, *(label.value for label in self.classes)})
-            raise UsageError(f"{path} holds label {value}, must be {allowed}; {self.advice}")
+            raise LabelError(path, values, f"must be {allowed}; {self.advice}")
         return labels_hw
 
     def digest_bytes(self) -> bytes:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from distill.data.labels import LabelMap
-from distill.data.roots import File, files_below
+from distill.data.name_lists import key_of, read_keys
+from distill.data.near_files import unpaired
+from distill.data.roots import File, files_below, similar_sibling
 from distill.errors import UsageError
 
 _SHOWN = 8
@@ -18,13 +20,15 @@ _SHOWN = 8
 class Source:
     """Where the pictures and label files of one published split are, relative to the root.
 
-    A picture and its label file have the same key: the path below their folder without the suffix.
+    A picture and its label file have the same key: the path below their folder without the suffix (`key_of`).
 
     Attributes:
         images: folder of the pictures.
         labels: folder of the label files.
         image_suffixes: suffixes of the pictures.
         label_suffix: suffix of the label files.
+        image_setting: setting of the config for `image_suffixes`, for messages; empty if there is none.
+        label_setting: the same for `label_suffix`.
         listed: file with the keys of this split, one per line; None uses all.
         unlisted: file with the keys of another split; this split has all other label files.
     """
@@ -33,6 +37,8 @@ class Source:
     labels: str
     image_suffixes: tuple[str, ...] = (".jpg",)
     label_suffix: str = ".png"
+    image_setting: str = ""
+    label_setting: str = ""
     listed: str | None = None
     unlisted: str | None = None
 
@@ -80,17 +86,19 @@ def find_pairs(root: File, layout: Layout, source: Source) -> list[Pair]:
     Raises:
         UsageError: a folder or list is missing, there are no pictures, or a picture and label file do not pair up.
     """
-    images = _files(root, source.images, source.image_suffixes, layout)
-    labels = _files(root, source.labels, (source.label_suffix,), layout)
+    images = _files(root, source.images, source.image_suffixes, layout, source.image_setting)
+    labels = _files(root, source.labels, (source.label_suffix,), layout, source.label_setting)
+    lines: dict[str, int] = {}
     if source.listed is not None:
-        keys = set(read_keys(root / source.listed, source.image_suffixes))
+        lines = read_keys(root, source, source.listed, images, labels)
+        keys = set(lines)
     elif source.unlisted is not None:
-        keys = labels.keys() - set(read_keys(root / source.unlisted, source.image_suffixes))
+        keys = labels.keys() - read_keys(root, source, source.unlisted, images, labels).keys()
     else:
         keys = images.keys() | labels.keys()
     unlabelled, unseen = sorted(keys - labels.keys()), sorted(keys - images.keys())
     if unlabelled or unseen:
-        raise UsageError(_unpaired(root, source, unlabelled, unseen))
+        raise UsageError(unpaired(root, source, unlabelled, unseen, lines))
     if not keys:
         named = (
             f"{root / source.listed} names none"
@@ -106,41 +114,17 @@ def count_files(root: File, folder: str, suffixes: tuple[str, ...]) -> int:
     return sum(1 for _ in files_below(root / folder, suffixes))
 
 
-def read_keys(path: File, suffixes: tuple[str, ...]) -> list[str]:
-    """Keys in a list: one name per line, with or without the picture's suffix.
-
-    Raises:
-        UsageError: the file cannot be read, or names a picture twice.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UsageError:
-        raise
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"list {path} cannot be read: {getattr(error, 'strerror', None) or error}; it must be UTF-8 text with a "
-            "picture's name a line"
-        ) from error
-    keys: dict[str, int] = {}
-    for number, line in enumerate(lines, 1):
-        key = _without_suffix(line.strip(), suffixes)
-        if key in keys:
-            raise UsageError(
-                f"{path}:{number}: '{key}' is already in line {keys[key]}, must occur once; remove one"
-            )
-        if key:
-            keys[key] = number
-    return list(keys)
-
-
-def _files(root: File, folder: str, suffixes: tuple[str, ...], layout: Layout) -> dict[str, File]:
+def _files(
+    root: File, folder: str, suffixes: tuple[str, ...], layout: Layout, setting: str
+) -> dict[str, File]:
     """Files below a folder by key."""
     found: dict[str, File] = {}
     for name, file in files_below(root / folder, suffixes):
-        key = _without_suffix(name, suffixes)
+        key = key_of(name, suffixes)
         if key in found:
+            choose = f", or set {setting} to one suffix" if setting else ""
             raise UsageError(
-                f"{file} and {found[key]} have the same name without suffix, must differ; rename or remove one"
+                f"{file} and {found[key]} have the same name without suffix, must differ; rename or remove one{choose}"
             )
         found[key] = file
     if not found:
@@ -153,11 +137,14 @@ def _refuse_missing(root: File, folder: str, layout: Layout) -> None:
     parts = PurePosixPath(folder).parts
     for level in (root, *(root / "/".join(parts[:n]) for n in range(1, len(parts) + 1))):
         if not level.is_dir():
-            raise UsageError(f"folder {level} does not exist; {_neighbours(level.parent)}. {_remedy(layout)}")
+            found = (
+                "is a file; unpack it" if _is_file(level) else f"does not exist; {_neighbours(level.parent)}"
+            )
+            raise UsageError(f"folder {level} {found}.{similar_sibling(level)} {_remedy(layout)}")
 
 
-def _without_suffix(name: str, suffixes: tuple[str, ...]) -> str:
-    return next((name.removesuffix(suffix) for suffix in suffixes if name.endswith(suffix)), name)
+def _is_file(path: File) -> bool:
+    return isinstance(path, Path) and path.is_file()
 
 
 def _neighbours(parent: File) -> str:
@@ -169,16 +156,3 @@ def _neighbours(parent: File) -> str:
 
 def _remedy(layout: Layout) -> str:
     return f"Expected {layout.title} as {layout.expected}"
-
-
-def _unpaired(root: File, source: Source, unlabelled: list[str], unseen: list[str]) -> str:
-    split = source.listed or PurePosixPath(source.images).name
-    parts = []
-    for keys, have, lack, folder, suffix in (
-        (unlabelled, "pictures", "label map", source.labels, source.label_suffix),
-        (unseen, "label maps", "picture", source.images, source.image_suffixes[0]),
-    ):
-        if keys:
-            first = root / folder / f"{keys[0]}{suffix}"
-            parts.append(f"{len(keys)} {have} of {split} have no {lack} (first: {first} is missing)")
-    return "; ".join(parts) + ". Unpack the archives or upload them again, or remove what has no partner."

@@ -17,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.data.disk_cache import DiskCache
+from distill.data.images import READER
 from distill.data.labels import LabelMap
 from distill.data.layout import Pair
 from distill.data.sample import Sample
 
 _HEADER = struct.Struct("<8sQQ40x")  # 64 bytes, so that pixels start on a cache line
-_MAGIC = b"pixels-1"
+_MAGIC = b"pixels-%d" % READER  # what an older reader decoded is decoded again
 
 
 class PictureCache:

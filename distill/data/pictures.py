@@ -1,4 +1,4 @@
-"""Finds and reads unlabelled pictures for prediction, and writes masks and overlays."""
+"""Finds unlabelled pictures for prediction, and writes masks and overlays."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from distill.data.images import BrokenFileError
 from distill.data.labels import Colour
 from distill.data.roots import File, as_root, files_below
 from distill.errors import UsageError
@@ -24,7 +23,6 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 """Suffixes of the pictures that are searched for in a folder."""
 
 MASK, OVERLAY, CLASS_TABLE = ".mask.png", ".overlay.jpg", "classes.csv"
-_EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "La", "RGBa")
 _OPACITY = 0.55
 
 
@@ -118,29 +116,6 @@ def place_outputs(pictures: Sequence[File], output: Path) -> list[Task]:
 
 def _place(picture: File) -> PurePath:
     return picture if isinstance(picture, Path) else PurePosixPath(f"/{picture}")
-
-
-def read_picture(path: File) -> NDArray[np.uint8]:
-    """Read an RGB picture `H×W×3`, rotated by its EXIF orientation.
-
-    Raises:
-        BrokenFileError: the file cannot be read or decoded, or has more than 8 bits per channel.
-        UsageError: it is in a bucket that cannot be read.
-    """
-    try:
-        with path.open("rb") as stored, Image.open(stored) as file:
-            if file.mode not in _EIGHT_BIT:
-                raise BrokenFileError(
-                    f"{path} holds values of mode {file.mode}, must hold 8 bits per channel"
-                )
-            return np.array(ImageOps.exif_transpose(file).convert("RGB"), np.uint8)
-    except UsageError:
-        raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = getattr(error, "strerror", None) or error
-        if isinstance(error, UnidentifiedImageError):  # the error's own text names the local copy
-            reason = "it is no image of a known kind"
-        raise BrokenFileError(f"{path} cannot be read: {reason}") from error
 
 
 def write_mask(path: Path, labels_hw: NDArray[np.uint8], palette: Sequence[Colour]) -> None:

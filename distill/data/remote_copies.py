@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from distill.data.disk_cache import DiskCache
 from distill.errors import UsageError
+from distill.setting_paths import NodePath
 
 
 class RemoteCopiesConfig(BaseModel):
@@ -22,7 +23,7 @@ class RemoteCopiesConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    folder: str = Field(
+    folder: NodePath = Field(
         "~/.cache/heteroakd/pictures",
         min_length=1,
         description="a local folder on each machine's disk; ~ is the home folder of the user who trains",

@@ -12,6 +12,8 @@ from pydantic import PlainSerializer, PlainValidator
 
 from distill.data.bucket import BucketPath
 from distill.data.remote_copies import RemoteCopiesConfig
+from distill.errors import UsageError, nearest
+from distill.setting_paths import PathSetting
 from distill.uris import is_uri
 
 File = Path | BucketPath
@@ -19,7 +21,7 @@ File = Path | BucketPath
 
 
 def as_root(written: object) -> File:
-    """Parse the root of a data set: a path, or an address such as s3://bucket/folder.
+    """Parse the root of a data set: a path, in which `~` is the home folder, or an address such as s3://bucket/folder.
 
     Raises:
         ValueError: it is neither; pydantic adds the setting's name.
@@ -29,7 +31,10 @@ def as_root(written: object) -> File:
     if not isinstance(written, str) or not written:
         raise ValueError(f"is {written!r}, must be a folder, or an address such as s3://bucket/folder")
     if not is_uri(written):
-        return Path(written)
+        try:
+            return Path(written).expanduser()
+        except RuntimeError:  # ~NAME of an unknown person
+            raise ValueError(f"is {written!r}, must be a folder; write it without ~") from None
     if written.startswith("file://"):
         return Path(urllib.parse.unquote(urllib.parse.urlsplit(written).path))
     return BucketPath(written)
@@ -41,9 +46,16 @@ def written_root(root: File) -> str:
 
 
 Root = Annotated[
-    File, PlainValidator(as_root), PlainSerializer(written_root, return_type=str, when_used="json")
+    File,
+    PlainValidator(as_root),
+    PlainSerializer(written_root, return_type=str, when_used="json"),
+    PathSetting(),
 ]
 """Field type of a data set's root in a config."""
+
+
+_LITTER = {"@eaDir", "__MACOSX"}
+"""Folders of thumbnails and of attributes, which Synology and macOS write."""
 
 
 def with_copies(root: File, copies: RemoteCopiesConfig | None) -> File:
@@ -56,14 +68,51 @@ def is_remote(root: File) -> bool:
     return isinstance(root, BucketPath)
 
 
+def similar_sibling(path: File) -> str:
+    """` Did you mean NAME?` for a missing file or folder with a similar name beside it; empty if there is none."""
+    if not path.parent.is_dir():
+        return ""
+    found = sorted(child.name for child in path.parent.iterdir())
+    same = [name for name in found if name.casefold() == path.name.casefold()]
+    close = same or nearest(path.name, found, 1)
+    return f" Did you mean '{close[0]}'?" if close else ""
+
+
 def files_below(folder: File, suffixes: tuple[str, ...]) -> Iterator[tuple[str, File]]:
-    """Files with these suffixes below a folder, with their relative paths; none if it does not exist."""
-    if isinstance(folder, BucketPath):
-        yield from ((name, file) for name, file in folder.files() if name.endswith(suffixes))
+    """Files with these suffixes below a folder, with their relative paths; none if it does not exist.
+
+    Upper and lower case of a suffix are the same. What systems write beside pictures is left out: files `._NAME`
+    (macOS), hidden folders and thumbnails. A link to a folder that contains the link is not followed.
+
+    Raises:
+        UsageError: a folder may not be read.
+    """
+    endings = tuple(suffix.lower() for suffix in suffixes)
+    found = folder.files() if isinstance(folder, BucketPath) else _walk(folder, "", frozenset())
+    for name, file in found:
+        if name.lower().endswith(endings) and not _is_litter(name):
+            yield name, file
+
+
+def _walk(folder: Path, below: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, Path]]:
+    """All files below a folder that is none of the folders `above`, given as (device, inode)."""
+    try:
+        known = folder.stat()
+        place = (known.st_dev, known.st_ino)
+        entries = [] if place in above else sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except FileNotFoundError:
         return
-    for parent, _, names in os.walk(folder, followlinks=True):
-        place = Path(parent)
-        below = "" if place == folder else f"{place.relative_to(folder).as_posix()}/"
-        for name in names:
-            if name.endswith(suffixes):
-                yield below + name, place / name
+    except OSError as error:
+        raise UsageError(
+            f"folder {folder} cannot be read: {error.strerror}; give a folder that you may read"
+        ) from error
+    for entry in entries:
+        if entry.is_dir():
+            yield from _walk(folder / entry.name, f"{below}{entry.name}/", above | {place})
+        elif entry.is_file() or entry.is_symlink():  # no pipe; a link to nothing is reported when it is read
+            yield below + entry.name, folder / entry.name
+
+
+def _is_litter(name: str) -> bool:
+    *folders, file = name.split("/")
+    return file.startswith("._") or any(part.startswith(".") or part in _LITTER for part in folders)

@@ -91,6 +91,8 @@ def export(options: ExportOptions) -> list[str]:
     (output / CARD).write_text(model_card(source, files, graph), encoding="utf-8")
     named = f"{row['method']} on {row['pair']}, seed {row['seed']}" if row else source.name
     lines = [f"{named}: {', '.join(file.name for file in files)} and {CARD} in {output}"]
+    if row.get("claim"):  # boards of older versions have none
+        lines.append(row["claim"])
     for check in graph.checks if graph else ():
         count, height, width = check.size
         lines.append(

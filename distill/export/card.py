@@ -56,8 +56,8 @@ def _use(source: Source, graph: Graph | None) -> Iterator[str]:
         "that either has; 100 points are a perfect map. It was measured on the test split of the data set named below, "
         + ("in sliding windows" if metadata.window else "on whole pictures")
         + ", at the pictures' own size. FLOPs are of one picture, a multiply-accumulate is two; latency is the median "
-        "of one picture at a time on the device named. An interval describes the variation of the mean over seeds, "
-        "not the variation of the scores over pictures."
+        "of one picture at a time on the device named. An interval describes the variation of the mean over seeds or "
+        "searches, not the variation of the scores over pictures."
     )
     yield from ("", "## Intended use", "")
     yield (
@@ -68,13 +68,11 @@ def _use(source: Source, graph: Graph | None) -> Iterator[str]:
     yield from ("```sh", "python -m distill.predict model.safetensors PICTURES", "```", "", "In Python:", "")
     yield from (
         "```python",
-        "import numpy",
-        "from PIL import Image",
+        "from pathlib import Path",
+        "from distill.data.images import read_image",
         "from distill.segmenter import load_segmenter",
         "",
-    )
-    yield 'picture = numpy.asarray(Image.open("picture.png").convert("RGB"))'
-    yield from (
+        'picture = read_image(Path("picture.png"))  # as in training: RGB, upright by its EXIF orientation',
         'classes = load_segmenter("model.safetensors").labels(picture)  # H×W, a class per pixel',
         "```",
         "",
@@ -95,8 +93,9 @@ def _use(source: Source, graph: Graph | None) -> Iterator[str]:
 
 def _graph_use(graph: Graph) -> Iterator[str]:
     yield from ("Without the project, by onnxruntime alone:", "", "```python", "import numpy, onnxruntime")
-    yield from ("from PIL import Image", "", 'session = onnxruntime.InferenceSession("model.onnx")')
-    yield 'picture = numpy.asarray(Image.open("picture.png").convert("RGB"))[None]'
+    yield from ("from PIL import Image, ImageOps", "", 'session = onnxruntime.InferenceSession("model.onnx")')
+    yield 'upright = ImageOps.exif_transpose(Image.open("picture.png"))'
+    yield 'picture = numpy.asarray(upright.convert("RGB"))[None]'
     yield from ('(classes,) = session.run(["classes"], {"image": picture})  # 1×H×W, uint8', "```", "")
     taken = _SIZES.get(graph.sizes, f"of {graph.sizes} pixels (`distill.predict --window` cuts larger ones)")
     yield (

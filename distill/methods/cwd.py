@@ -65,6 +65,7 @@ class CWDConfig(WithKDConfig):
         ge=0,
         le=1e5,
         description="weight λ of the channel-wise term; left out: 3 on logits, 50 on features",
+        json_schema_extra={"default_by": {"where": dict(_DEFAULT_WEIGHT)}},
     )
     temperature: float = Field(4.0, gt=0, le=100, description="temperature T of the softmax over space")
     tap: Tap = Field("fused", description="which features, where `where` is features")

@@ -48,6 +48,11 @@ _PRESETS: dict[str, dict[str, object]] = {
 }
 
 
+def _by_preset(setting: str) -> dict[str, Any]:
+    """Extra of a setting's schema: its default for each preset."""
+    return {"default_by": {"preset": {name: values[setting] for name, values in _PRESETS.items()}}}
+
+
 def class_uncertainty(logits: Tensor, labels: Tensor) -> Tensor:
     """H(Z): binary cross-entropy of every class against the label, per pixel and class (part of eq. 3).
 
@@ -199,7 +204,11 @@ class HeteroAKDConfig(MethodConfig):
         description="which features are projected: the last stage (one source), another stage, the "
         "stage of stride 8, or what the classifier sees",
     )
-    final_relu: bool = Field(True, description="ReLU at the end of the projectors (two sources agree)")
+    final_relu: bool = Field(
+        True,
+        description="ReLU at the end of the projectors (two sources agree)",
+        json_schema_extra=_by_preset("final_relu"),
+    )
     mixing: bool = Field(
         True,
         description="mix both logits by their reliability, KMM (two sources agree); false: the teacher's",
@@ -211,12 +220,15 @@ class HeteroAKDConfig(MethodConfig):
         "hakd_weight does not carry over between axes",
     )
     scale_by_classes: bool = Field(
-        False, description="K·W in place of W, so that a uniform W is plain cross-entropy (our choice)"
+        False,
+        description="K·W in place of W, so that a uniform W is plain cross-entropy (our choice)",
+        json_schema_extra=_by_preset("scale_by_classes"),
     )
     weight_per: WeightPer = Field(
         "class",
         description="a weight per class of a pixel (one source), or one per pixel, which does not "
         "bias the minimiser towards the classes the student is worst at (our choice)",
+        json_schema_extra=_by_preset("weight_per"),
     )
     proj_supervision: Literal["both", "student", "none"] = Field(
         "both", description="whose projected logits get cross-entropy to the labels (our choice)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from distill.device_errors import device_condition
-from distill.errors import UsageError, reading, unknown
+from distill.errors import UsageError, unknown
 from distill.models.families import Family, any_size_arguments, family_of
-from distill.models.mit import is_from_transformers, mit_encoder
+from distill.models.pretrained import LoadedWeights, WeightsPath, load_backbone, read_pretrained
+from distill.models.weight_files import WeightFile
 
 # timm takes two seconds to import, so it is imported inside the functions that need it.
 
@@ -60,12 +62,18 @@ class BackbonePlan:
 
 
 class Backbone(nn.Module):
-    """A timm network returning its four stages, each B×C×h×w."""
+    """A timm network returning its four stages, each B×C×h×w.
 
-    def __init__(self, plan: BackbonePlan, network: nn.Module) -> None:
+    Attributes:
+        plan: shapes, and timm's arguments.
+        loaded: origin of its weights, if they are from a file.
+    """
+
+    def __init__(self, plan: BackbonePlan, network: nn.Module, loaded: LoadedWeights | None = None) -> None:
         super().__init__()
         self.plan = plan
         self.network = network
+        self.loaded = loaded
 
     def forward(self, images_b3hw: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The four stages.
@@ -186,47 +194,85 @@ def can_dilate(name: str, backbone_args: dict[str, Any] | None, output_stride: i
     return True
 
 
-def create_backbone(plan: BackbonePlan, pretrained: bool | Path) -> Backbone:
+def create_backbone(plan: BackbonePlan, pretrained: bool | WeightsPath) -> Backbone:
     """Build a planned backbone with weights from the hub (True), from a local file, or random ones (False).
 
-    A file is read by safetensors or by `torch.load(weights_only=True)`; timm translates its keys. timm has no weights
-    for MiT, so those come from SegFormer's authors; a local file may have transformers' names.
+    Layouts and names of a file are those of `distill.models.weight_layouts`, and those that timm translates. timm has
+    no weights for MiT, so those come from SegFormer's authors.
 
     Raises:
-        UsageError: the file is missing or its tensors do not fit, or the hub has no weights or cannot be reached.
+        UsageError: the file is missing or lacks a tensor, or the hub has no weights or cannot be reached.
     """
+    if isinstance(pretrained, WeightsPath):
+        return _from_file(plan, read_pretrained(pretrained))
+    if not pretrained:
+        return Backbone(plan, _build(plan, None))
+    if plan.name in VARIANTS:
+        return _from_file(plan, _mit_from_hub(plan.name))
     import timm
 
-    options: dict[str, Any] = {**plan.arguments, "features_only": True, "out_indices": plan.out_indices}
-    if plan.output_stride is not None:
-        options["output_stride"] = plan.output_stride
-    state: dict[str, Tensor] = {}
-    if isinstance(pretrained, Path):
-        state = _read_weights(pretrained)
-    elif pretrained and plan.name in VARIANTS:
-        state = _mit_from_hub(plan.name)
-    elif pretrained and not timm.is_model_pretrained(plan.timm_name):
+    if not timm.is_model_pretrained(plan.timm_name):
         raise UsageError(
             f"timm has no weights for backbone '{plan.name}': use pretrained=False, or a checkpoint's path"
         )
-    known: dict[str, Tensor] = {}
     try:
-        if state:
-            known = mit_encoder(state) if is_from_transformers(state) else dict(state)
-            options["pretrained_cfg_overlay"] = {"state_dict": dict(known), "custom_load": False}
-        network = timm.create_model(plan.timm_name, pretrained=bool(pretrained), **options)
-    except (
-        Exception
-    ) as error:  # timm's key translation raises arbitrary errors for tensors of another network
-        if not pretrained or isinstance(error, UsageError):
-            raise
-        source = pretrained if isinstance(pretrained, Path) else "the hub"
+        return Backbone(plan, timm.create_model(plan.timm_name, pretrained=True, **_timm_options(plan)))
+    except Exception as error:  # timm raises any error for what it downloads
         raise UsageError(
-            f"weights of backbone '{plan.name}' could not be loaded from {source}: {error}"
+            f"weights of backbone '{plan.name}' could not be loaded from the hub: {error}"
         ) from error
-    if isinstance(pretrained, Path):
-        _check_loaded(network, known, pretrained, plan.name)
-    return Backbone(plan, network)
+
+
+def check_weights(
+    name: str, weights: WeightsPath, backbone_args: dict[str, Any] | None = None
+) -> LoadedWeights:
+    """Check that a file has every tensor of a backbone, and return what was found. Builds the backbone once, on the CPU.
+
+    Raises:
+        UsageError: as in `create_backbone`.
+    """
+    loaded = create_backbone(plan_backbone(name, backbone_args, None), weights).loaded
+    assert loaded is not None  # it is built from a file
+    return loaded
+
+
+def _from_file(plan: BackbonePlan, file: WeightFile) -> Backbone:
+    shapes = _shapes_of_whole(plan.timm_name, json.dumps(plan.arguments, sort_keys=True))
+    network, loaded = load_backbone(plan.name, file, shapes, lambda state: _build(plan, state))
+    return Backbone(plan, network, loaded)
+
+
+def _build(plan: BackbonePlan, state: dict[str, Tensor] | None) -> nn.Module:
+    import timm
+
+    options = _timm_options(plan)
+    if state is not None:
+        options["pretrained_cfg_overlay"] = {"state_dict": state, "custom_load": False}
+    logger = logging.getLogger("timm.models._builder")  # it warns of a classifier's tensors in the file
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        network: nn.Module = timm.create_model(plan.timm_name, pretrained=state is not None, **options)
+    finally:
+        logger.setLevel(level)
+    return network
+
+
+def _timm_options(plan: BackbonePlan) -> dict[str, Any]:
+    options: dict[str, Any] = {**plan.arguments, "features_only": True, "out_indices": plan.out_indices}
+    if plan.output_stride is not None:
+        options["output_stride"] = plan.output_stride
+    return options
+
+
+@lru_cache(maxsize=64)
+def _shapes_of_whole(timm_name: str, arguments_json: str) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors of timm's whole network, classifier and all, by name; built on the meta device."""
+    import timm
+
+    with torch.device("meta"):
+        network = timm.create_model(timm_name, **_tuples(json.loads(arguments_json)))
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
 def _resolve(name: str) -> tuple[str, str, dict[str, Any]]:
@@ -288,50 +334,15 @@ def _tuples(value: Any) -> Any:
     return value
 
 
-def _mit_from_hub(name: str) -> dict[str, Tensor]:
+def _mit_from_hub(name: str) -> WeightFile:
     """ImageNet weights of `mit_bN` by the authors of SegFormer."""
     from timm.models import load_state_dict_from_hf
 
     source = f"nvidia/{name.replace('_', '-')}"
     try:
-        return cast("dict[str, Tensor]", load_state_dict_from_hf(source, weights_only=True))
+        state = load_state_dict_from_hf(source, weights_only=True)
     except (OSError, RuntimeError, ValueError) as error:
         raise UsageError(
             f"weights of backbone '{name}' could not be loaded from the hub ({source}): {error}"
         ) from error
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    from timm.models import load_state_dict
-
-    if not path.is_file():
-        raise UsageError(
-            f"pretrained weights '{path}' are not a file: give the path of a .safetensors or .pth file"
-        )
-    with reading(f"pretrained weights '{path}' as plain tensors", "save them as safetensors"):
-        state = load_state_dict(str(path), weights_only=True)
-        if (
-            not isinstance(state, dict)
-            or not state
-            or not all(isinstance(value, Tensor) for value in state.values())
-        ):
-            raise UsageError(f"pretrained weights '{path}' are no state dict: it must map names to tensors")
-    return cast("dict[str, Tensor]", state)
-
-
-def _check_loaded(network: nn.Module, state: dict[str, Tensor], path: Path, name: str) -> None:
-    """Check that at least half of the weights come from the file: timm loads features non-strictly."""
-    known = {_fingerprint(tensor) for tensor in state.values() if isinstance(tensor, Tensor)}
-    # Norms and biases of a new network are ones and zeros, as in many files, so they are not compared.
-    parameters = [parameter for parameter in network.parameters() if parameter.ndim > 1]
-    found = sum(_fingerprint(parameter) in known for parameter in parameters)
-    if found < 0.5 * len(parameters):
-        raise UsageError(
-            f"pretrained weights '{path}' do not fit backbone '{name}': {found} of its {len(parameters)} "
-            "weights are in the file; give a checkpoint of this architecture"
-        )
-
-
-def _fingerprint(tensor: Tensor) -> tuple[int, float, float]:
-    values = tensor.detach().flatten().double()
-    return tensor.numel(), float(values.sum()), float(values.square().sum())
+    return WeightFile(Path(source), "", "", state)

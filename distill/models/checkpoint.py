@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from distill.errors import UsageError, reading
 from distill.models.model import ModelOptions, SegmentationModel, build_model
+from distill.models.weight_files import refuse_non_finite
 
 _FORMAT = "distill-segmentation-1"
 
@@ -141,7 +142,7 @@ def filled(build: Callable[[], Network], tensors: Mapping[str, Tensor], place: s
     state dict is built a second time, with memory.
 
     Raises:
-        UsageError: the network cannot be built, or the tensors are not the ones it needs.
+        UsageError: the network cannot be built, the tensors are not the ones it needs, or one has nan or inf.
     """
     with reading(place, "its description must be one that this program can build; write it again"):
         with torch.device("meta"):
@@ -157,6 +158,7 @@ def filled(build: Callable[[], Network], tensors: Mapping[str, Tensor], place: s
                 f"differ, first {name}: {found.get(name, 'none')}, must be {wanted.get(name, 'left out')}; take the "
                 "file of this model"
             )
+        refuse_non_finite(tensors, place)
         if _holds_more(network, needed):
             network = build()
             network.load_state_dict(dict(tensors))

@@ -23,7 +23,8 @@ _NAMES = (
     (r"\.mlp\.dense([12])\.", r".mlp.fc\1."),
     (r"\.mlp\.dwconv\.dwconv\.", r".mlp.dwconv."),
 )
-_PREFIX = re.compile(r"^(?:segformer\.)?encoder\.(?=patch_embeddings|layer_norm|block)")
+MIX_TRANSFORMER = r"^(?:segformer\.)?encoder\.(?=patch_embeddings|layer_norm|block\.\d)"
+"""Start of the names that transformers gives to this encoder's tensors."""
 
 
 def rename(key: str, names: tuple[tuple[str, str], ...]) -> str:
@@ -33,11 +34,6 @@ def rename(key: str, names: tuple[tuple[str, str], ...]) -> str:
     return key
 
 
-def is_from_transformers(state: Mapping[str, Tensor]) -> bool:
-    """Whether a state dict contains an encoder with transformers' names."""
-    return any(_PREFIX.match(key) for key in state)
-
-
 def mit_encoder(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The encoder's tensors with the names of timm's `pvt_v2`; other tensors of the state are dropped.
 
@@ -45,8 +41,8 @@ def mit_encoder(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     renamed = {}
     for key, tensor in state.items():
-        if _PREFIX.match(key):
-            renamed[rename(_PREFIX.sub("", key), _NAMES)] = tensor
+        if re.match(MIX_TRANSFORMER, key):
+            renamed[rename(re.sub(MIX_TRANSFORMER, "", key), _NAMES)] = tensor
     for key in [key for key in renamed if ".attention.self.key." in key]:
         value = renamed.pop(key.replace(".key.", ".value."))
         renamed[key.replace(".attention.self.key.", ".attn.kv.")] = torch.cat([renamed.pop(key), value])

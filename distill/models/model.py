@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, get_args
@@ -15,6 +15,7 @@ from distill.models.backbones import Backbone, BackbonePlan, can_dilate, create_
 from distill.models.heads import HeadCard, HeadInputs, head_card, list_heads
 from distill.models.norms import Norm, replace_batch_norm
 from distill.models.output import ModelInfo, Output
+from distill.models.pretrained import weights_path
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class SegmentationModel(nn.Module):
 def build_model(
     name: str,
     num_classes: int,
-    pretrained: bool | str | Path = False,
+    pretrained: bool | str | Path | Mapping[str, str | None] = False,
     *,
     output_stride: int | None = None,
     head_channels: int | None = None,
@@ -77,8 +78,8 @@ def build_model(
     Args:
         name: a head (`list_heads()`), a dash, and a backbone: `mit_b0` to `mit_b5` or any timm name.
         num_classes: number of classes K, at least 2.
-        pretrained: False for random weights, True for timm's hub weights, or the path of a local
-            checkpoint of the backbone. Heads are always initialised at random.
+        pretrained: False for random weights, True for timm's hub weights, or a local checkpoint of the backbone: its
+            path, or `{"path": …, "key": …}` if it has several sets of weights. Heads are always initialised at random.
         output_stride: 8 or 16 dilates the backbone's last stages; None is the head's default (DeepLabV3
             dilates to 8 where the backbone can).
         head_channels: width of the head; None is the head's default for this backbone.
@@ -95,8 +96,7 @@ def build_model(
     _check_options(options)
     card, plan = plan_model(options)
     width = head_channels or card.default_channels(plan.name, plan.channels[-1])
-    weights = pretrained if isinstance(pretrained, bool) else Path(pretrained)
-    backbone = create_backbone(plan, weights)
+    backbone = create_backbone(plan, weights_path(pretrained))
     head = card.build(HeadInputs(plan.channels, plan.strides, num_classes, width, dropout))
     info = ModelInfo(
         name=name,

@@ -23,6 +23,7 @@ from typing import Any
 from distill.errors import UsageError
 from distill.recipe import digest
 from orchestrator.cluster.provenance import COMMIT_FILE, commit_of_this_code
+from orchestrator.planning.loader import with_absolute_paths
 
 _PACKAGES = ("orchestrator", "distill", "search_spaces")
 _LOCK = ("constraints.txt", "pyproject.toml")
@@ -43,13 +44,15 @@ def submit(options: Any) -> int:
         UsageError: the cluster cannot be reached, or `--output` is not a location that the cluster shares.
     """
     output = _shared_output(options.output)
+    text, overrides = with_absolute_paths(options.source, options.set)
+    options = dataclasses.replace(options, set=overrides)
     client = _client(options.address)
     arguments = list(arguments_of(options))
     command_hash = digest([options.source, output, arguments])
     job = _running_job(client, command_hash)
     if job is None:
         with tempfile.TemporaryDirectory(prefix="job-") as folder:
-            source = stage(Path(folder), options.source)
+            source = stage(Path(folder), options.source, text)
             job = _submit_when_ready(
                 client,
                 entrypoint=shlex.join(
@@ -80,8 +83,14 @@ def _submit_when_ready(client: Any, **job: Any) -> str:
             time.sleep(1)
 
 
-def stage(folder: Path, source: str) -> str:
-    """Copy what the job needs into `folder`; returns the preset or the file name for the job's command."""
+def stage(folder: Path, source: str, text: str) -> str:
+    """Put what the job needs into `folder`; returns the preset or the file name for the job's command.
+
+    Args:
+        folder: an empty folder.
+        source: the preset or the sweep file.
+        text: the content of the sweep file for the job.
+    """
     root = Path(__file__).resolve().parents[2]
     for name in _PACKAGES:
         shutil.copytree(root / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -92,7 +101,7 @@ def stage(folder: Path, source: str) -> str:
     (folder / COMMIT_FILE).write_text(json.dumps({"commit": commit, "dirty": dirty}), encoding="utf-8")
     if not source.endswith((".yaml", ".yml")):
         return source
-    shutil.copy(source, folder / Path(source).name)
+    (folder / Path(source).name).write_text(text, encoding="utf-8")
     return Path(source).name
 
 

@@ -102,8 +102,8 @@ def _weights(config: SweepConfig) -> Iterator[str]:
     """Files of pretrained weights, which each worker reads."""
     for pair in config.pairs:
         for model in (pair.teacher, pair.student):
-            if isinstance(model.pretrained, str):
-                yield model.pretrained
+            if model.weights_file is not None:
+                yield model.weights_file.path
 
 
 def _problems(task: Any) -> list[str]:

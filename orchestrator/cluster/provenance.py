@@ -13,11 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from distill.recipe import digest
 from distill.redaction import redacted
+from distill.yaml_reader import to_yaml
 from orchestrator.cluster.node_probe import versions_of
+from orchestrator.ledger.queries import resuming_command
 from orchestrator.ledger.schema import SCHEMA_VERSION
 from orchestrator.planning.plan import Plan
 
@@ -37,19 +37,25 @@ LIBRARIES = (
 )
 
 
-def provenance_row(plan: Plan, arguments: list[str], teacher_sha256: Mapping[str, str]) -> dict[str, Any]:
+def provenance_row(
+    plan: Plan,
+    arguments: list[str],
+    teacher_sha256: Mapping[str, str],
+    pretrained_weights: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
     """The `provenance` row of this command. Its id is a hash of all values but the time."""
     commit, dirty = commit_of_this_code()
     row: dict[str, Any] = {
         "commit": commit,
         "dirty": dirty,
-        "config_yaml": redacted(yaml.safe_dump(plan.config.model_dump(mode="json"), sort_keys=False)),
+        "config_yaml": redacted(to_yaml(plan.config.model_dump(mode="json"))),
         "config_hash": digest(plan.config.model_dump(mode="json")),
         "plan_hash": plan.plan_hash,
         "versions": {"python": platform.python_version(), **versions_of(LIBRARIES)},
         "hardware": {"machine": platform.machine(), "system": platform.system(), "cpus": os.cpu_count()},
         "teacher_sha256": dict(teacher_sha256),
-        "command": redacted(shlex.join(["python", "-m", "orchestrator.sweep", *arguments])),
+        "pretrained_weights": dict(pretrained_weights),
+        "command": redacted(resuming_command(shlex.join(["python", "-m", "orchestrator.sweep", *arguments]))),
         "schema_version": SCHEMA_VERSION,
     }
     return {"provenance_id": digest(row), **row, "created_at": datetime.now(UTC)}

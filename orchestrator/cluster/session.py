@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import UsageError
+from orchestrator.cluster.session_folder import short_session_folder
 from orchestrator.planning.config import ComputeConfig, OperationConfig
 
 _ENVIRONMENT = {
@@ -79,10 +80,18 @@ class ClusterResources:
             needs = " and ".join(f"{amount:g} {kind}s" for kind, amount in each.items())
             raise UsageError(
                 f"compute.workers is {compute.workers}, each with {needs}: the cluster has room for {workers} such "
-                f"workers ({self.cpus:g} CPUs and {self.gpus:g} GPUs on {len(self.nodes)} nodes); lower compute.workers or "
-                "compute.cpus_per_worker, or join a larger cluster"
+                f"workers ({self.cpus:g} CPUs and {self.gpus:g} GPUs on {len(self.nodes)} nodes); {self._remedy(compute, each)}, "
+                "or join a larger cluster"
             )
         return min(fit, operation.cohorts_at_once or fit)
+
+    def _remedy(self, compute: ComputeConfig, each: Mapping[str, float]) -> str:
+        """The settings that help if not one cohort fits."""
+        if "GPU" in each and not self.gpus:
+            return "set compute.device to cpu"
+        if max((cpus for cpus, _ in self.nodes), default=0.0) < each["CPU"]:
+            return "lower compute.cpus_per_worker"
+        return "lower compute.workers" + (" or compute.cpus_per_worker" if each["CPU"] > 1 else "")
 
 
 def _workers_on_gpus(gpus: float, each: float) -> int:
@@ -151,9 +160,13 @@ def ray_session(address: str, operation: OperationConfig, *, verbose: bool) -> I
     else:
         settings["runtime_env"] = {"env_vars": {key: os.environ[key] for key in _WORKERS_READ}}
     ray_private.keep_signal_handlers()
+    folder = contextlib.ExitStack()
     try:
+        if address == LOCAL:
+            folder.enter_context(short_session_folder())
         _start(ray, address, settings)
     except (ConnectionError, ValueError, OSError) as error:
+        folder.close()
         if address == LOCAL:
             raise
         raise UsageError(
@@ -167,6 +180,7 @@ def ray_session(address: str, operation: OperationConfig, *, verbose: bool) -> I
         yield cluster_resources(ray)
     finally:
         ray.shutdown()
+        folder.close()
 
 
 def _start(ray: Any, address: str, settings: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from orchestrator.controller.phase_runner import PhaseView
 from orchestrator.controller.wave_scheduler import TrialState
+from orchestrator.planning.plan import PHASES
 
 LINE_SECONDS = 60.0
 
@@ -78,7 +79,7 @@ def _share(view: PhaseView) -> float:
 def _line(view: PhaseView, elapsed: float) -> str:
     states = list(view.scheduler.trials.values())
     parts = []
-    for phase in ("teacher", "search", "final"):
+    for phase in PHASES:
         tally = Counter(
             "running" if s.status is None else str(s.status) for s in states if s.trial.phase == phase
         )

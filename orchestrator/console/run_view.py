@@ -13,10 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from distill.errors import UsageError, printable, unknown
-from orchestrator.ledger.queries import latest_attempts
+from orchestrator.ledger.queries import latest_attempts, resuming_command
 from orchestrator.ledger.tables import Ledger
+from orchestrator.planning.plan import PHASES
 
-_PHASES, _STATES = ("teacher", "search", "final"), ("ok", "pruned", "failed")
+_STATES = ("ok", "pruned", "failed")
 _NOTHING = "–"
 _LOG_LINES = 20
 
@@ -30,7 +31,11 @@ def run_view(ledger: Ledger) -> RenderableType:
     parts: list[RenderableType] = [Text(ledger.place(), style="bold")]
     for row in provenance[-1:]:
         commit = f"{(row['commit'] or 'unknown')[:12]}{' with uncommitted changes' if row['dirty'] else ''}"
-        parts.append(Text(f"{row['command'] or ''}\ncommit {commit} · begun {_moment(row['created_at'])}"))
+        parts.append(
+            Text(
+                f"{resuming_command(row['command'] or '')}\ncommit {commit} · begun {_moment(row['created_at'])}"
+            )
+        )
     if not trials:
         return Group(*parts, Text("No trial has ended yet."))
     return Group(*parts, _counts(trials), *_studies(trials), *_failures(trials))
@@ -59,7 +64,7 @@ def trial_view(ledger: Ledger, name: str) -> RenderableType:
                 if row["commit"]
                 else ""
             )
-            parts += [Text(f"\nReproduce{code}", style="bold"), Text(row["command"])]
+            parts += [Text(f"\nReproduce{code}", style="bold"), Text(resuming_command(row["command"]))]
     return Group(*parts)
 
 
@@ -122,7 +127,7 @@ def _block(eighths: float) -> str:
 def _counts(trials: Sequence[Row]) -> Table:
     table = Table("phase", *_STATES, title="Trials", title_justify="left")
     counted = Counter((row["phase"], row["status"]) for row in trials)
-    for phase in _PHASES:
+    for phase in PHASES:
         if any(counted[phase, state] for state in _STATES):
             table.add_row(phase, *(str(counted[phase, state]) for state in _STATES))
     return table
@@ -184,8 +189,9 @@ def _facts(trial: Row) -> Table:
         "ended": f"{_moment(trial['finished_at'])} on {trial['device']}, {trial['world_size']} worker(s)",
         "weights": trial["checkpoint"] or _NOTHING,
     }
+    searched = {name for name, _ in trial["searched"] or ()}
     for name, value in trial["params"] or ():
-        facts[f"· {name}"] = value
+        facts[f"· {name}"] = f"{value}, searched" if name in searched else value
     for name, fact in facts.items():
         table.add_row(Text(printable(name)), Text(printable(str(fact))))
     return table

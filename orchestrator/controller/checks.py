@@ -8,6 +8,8 @@ from distill.data.check import check_dataset
 from distill.errors import UsageError
 from orchestrator.cluster.node_probe import unwritable
 from orchestrator.cluster.session import LOCAL
+from orchestrator.controller.model_checks import check_models
+from orchestrator.controller.pretrained import check_pretrained
 from orchestrator.controller.teachers import check_teachers
 from orchestrator.controller.trackers import check_trackers
 from orchestrator.ledger.folder_lock import refuse_if_held
@@ -17,18 +19,21 @@ from orchestrator.planning.plan import Plan
 
 
 def check_before_start(plan: Plan, ledger: Ledger, *, fresh: bool, address: str) -> None:
-    """Check data, run folder, cache folders, trackers and teachers.
+    """Check data, models, run folder, cache folders, trackers, pretrained weights and teachers.
 
     Raises:
         UsageError: names what is wrong and the remedy.
     """
     for config in plan.config.data.values():
-        check_dataset(config, skip_broken=True, copies=plan.config.operation.remote_copies)
+        copies, protocol = plan.config.operation.remote_copies, plan.config.protocol
+        check_dataset(config, skip_broken=True, copies=copies, protocol=protocol)
+    check_models(plan.config)
     refuse_if_held(ledger)
     if address == LOCAL:  # `Preflight` checks the same on other nodes
         _check_folders(plan.config.operation.cache_folders)
     check_run_folder(ledger, plan, fresh=fresh)
     check_trackers(plan.config.operation.trackers, ledger)
+    check_pretrained(plan.config, on_other_nodes=address != LOCAL)
     check_teachers(plan, ledger, fresh=fresh)
 
 

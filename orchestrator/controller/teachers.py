@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from orchestrator.ledger.weights import teacher_weights
 from orchestrator.planning.plan import Cohort, Plan, Teacher, teacher_cohort
 
 if TYPE_CHECKING:
+    from distill.data import SegmentationDataset
     from distill.models.teachers import ReadTeacher
 
 
@@ -29,7 +31,12 @@ def check_teachers(plan: Plan, ledger: Ledger, *, fresh: bool) -> None:
     """
     for teacher in plan.teachers:
         if teacher.checkpoint is not None and (fresh or not ledger.exists(teacher_weights(teacher))):
-            _read(plan, teacher)
+            check_teacher(plan, teacher)
+
+
+def check_teacher(plan: Plan, teacher: Teacher) -> None:
+    """Read the checkpoint of one teacher; raises as `check_teachers` does."""
+    _read(plan, teacher)
 
 
 def anything_left(run: Run) -> bool:
@@ -81,7 +88,7 @@ def teacher_hashes(run: Run) -> dict[str, str]:
 def _read(plan: Plan, teacher: Teacher) -> ReadTeacher:
     """The teacher from its checkpoint, checked on images of the sizes that it will get."""
     from distill.data import build_dataset
-    from distill.models.teachers import read_teacher
+    from distill.models.teachers import read_teacher, representative_sizes
 
     assert teacher.checkpoint is not None  # callers ask for loaded teachers only
     config = plan.config
@@ -89,8 +96,8 @@ def _read(plan: Plan, teacher: Teacher) -> ReadTeacher:
         config.data[teacher.data], "test", protocol=config.protocol, copies=config.operation.remote_copies
     )
     taught = [study for study in plan.studies if study.teacher.teacher_id == teacher.teacher_id]
-    height, width = test[0].image_hw3.shape[:2]
-    sizes = dict.fromkeys([*(study.recipe.augmentation.crop for study in taught), (height, width)])
+    crops = [study.recipe.augmentation.crop for study in taught]
+    sizes = dict.fromkeys([*crops, *representative_sizes(_picture_sizes(test))])
     return read_teacher(
         teacher.model.name,
         teacher.checkpoint,
@@ -99,6 +106,26 @@ def _read(plan: Plan, teacher: Teacher) -> ReadTeacher:
         sizes=list(sizes),
         sha256=teacher.sha256,
     )
+
+
+def _picture_sizes(dataset: SegmentationDataset) -> set[tuple[int, int]]:
+    """Heights and widths of a split's pictures, from their headers; of a bucket, those of `SAMPLE` pictures."""
+    from distill.data.bucket import prefetched
+    from distill.data.check import SAMPLE
+    from distill.data.disk import DiskDataset
+    from distill.data.images import BrokenFileError, read_header
+    from distill.data.roots import is_remote
+
+    if not isinstance(dataset, DiskDataset):
+        height, width = dataset[0].image_hw3.shape[:2]
+        return {(height, width)}
+    step = max(1, len(dataset) // SAMPLE) if is_remote(dataset.pairs[0].image) else 1
+    sizes = set()
+    for pair in prefetched((pair, (pair.image,)) for pair in dataset.pairs[::step]):
+        with suppress(BrokenFileError):  # the check of the data set reports it
+            header = read_header(pair.image)
+            sizes.add((header.height, header.width))
+    return sizes
 
 
 def _file_of(read: ReadTeacher) -> bytes:

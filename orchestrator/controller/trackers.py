@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 from distill.errors import UsageError
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.config import MlflowTracker, TensorBoardTracker, TrackerConfig, WandbTracker
+from orchestrator.planning.method_settings import used_values
 from orchestrator.planning.plan import Trial
 from orchestrator.protocol import Report
 
@@ -168,7 +169,8 @@ def tracked_trial(trial: Trial, run_name: str) -> TrackedTrial:
         "method": trial.title,
         "phase": trial.phase,
     }
-    return TrackedTrial(trial.trial_id, {**tags, "seed": trial.seed, **dict(trial.params)}, tags)
+    used = used_values(trial.method, trial.method_config, trial.recipe)
+    return TrackedTrial(trial.trial_id, {**tags, "seed": trial.seed, **used}, tags)
 
 
 def numbers(report: Report) -> dict[str, Any]:

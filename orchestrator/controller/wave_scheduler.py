@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from orchestrator.planning.config import SweepConfig
-from orchestrator.planning.plan import Bracket, Cohort, Trial, Wave, bracket_trials
+from orchestrator.planning.plan import Bracket, Cohort, Phase, Trial, Wave, bracket_trials
 from orchestrator.planning.sampler import Scored
 from orchestrator.protocol import Report, Status, WaveOrder
 
@@ -122,9 +122,9 @@ class WaveScheduler:
         """Whether this bracket's trials depend on trials of the same study that have not ended."""
         earlier = self._earlier(bracket, wave.index)
         running = any(state.status is None for state in earlier)
-        if wave.phase == "final":
-            searching = any(s.status is None for s in earlier if s.trial.phase == "search")
-            return searching or (running and _may_become_hopeless(earlier))
+        if wave.phase in ("selection", "final"):
+            needed = [s for s in earlier if s.trial.phase != wave.phase]
+            return any(s.status is None for s in needed) or (running and _may_become_hopeless(earlier))
         return running and (self._config.search.sampler != "sobol" or _may_become_hopeless(earlier))
 
     def _earlier(self, bracket: Bracket, wave: int) -> list[TrialState]:
@@ -134,7 +134,7 @@ class WaveScheduler:
     def _bracket_trials(self, cohort: Cohort, wave: int, bracket: Bracket) -> list[Trial]:
         if is_hopeless([state.status for state in self._earlier(bracket, wave)]):
             return []
-        history = list(self._history(bracket))
+        history = self._history(bracket)
         drawn = bracket_trials(self._config, cohort, cohort.waves[wave], bracket, history)
         trials: dict[str, Trial] = {trial.trial_id: trial for trial in drawn}
         opened: dict[str, TrialState] = {}
@@ -147,12 +147,15 @@ class WaveScheduler:
         self.trials = {**self.trials, **opened}
         return list(trials.values())
 
-    def _history(self, bracket: Bracket) -> Iterator[Scored]:
-        """The study's search trials so far, in the order of the plan."""
+    def _history(self, bracket: Bracket) -> Mapping[Phase, list[Scored]]:
+        """The study's trials so far by phase, in the order of the plan."""
+        found: dict[Phase, list[Scored]] = {}
         for state in self.trials.values():
             trial = state.trial
-            if trial.study_id == bracket.study.study_id and trial.phase == "search":
-                yield Scored(trial.params, state.scores, completed=state.status == "ok")
+            if trial.study_id == bracket.study.study_id:
+                scored = Scored(trial.params, state.scores, completed=state.status == "ok")
+                found.setdefault(trial.phase, []).append(scored)
+        return found
 
     def add_report(self, report: Report) -> bool:
         """Take a report into account; returns False if it was known. A poller that died may deliver one again."""

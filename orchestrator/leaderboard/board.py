@@ -7,17 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from orchestrator.leaderboard.comparison import (
-    Scores,
-    Standing,
-    compare,
-    final_score,
-    pair_gain,
-    pair_miou,
-    score_table,
-)
+from orchestrator.leaderboard.comparison import Comparison, Standing, compare
 from orchestrator.leaderboard.entries import (
     FAILED,
+    NEVER_FOUND,
     OFF_PROTOCOL,
     UNCOMMITTED,
     Board,
@@ -29,7 +22,7 @@ from orchestrator.leaderboard.groups import Group, groups_of
 from orchestrator.leaderboard.missing import missing_entries, notes_of
 from orchestrator.leaderboard.planned import Bounds, Spaces
 from orchestrator.leaderboard.run_records import ModelRecord, RunRecords, TrialRecord
-from orchestrator.leaderboard.statistics import share_of_gap
+from orchestrator.leaderboard.scores import Estimate, Scores, final_score, pair_miou, score_table
 
 # A parameter value this close to an end of its range, as a share of the range, is flagged.
 EDGE = 0.05
@@ -42,10 +35,13 @@ def build_boards(records: RunRecords, spaces: Spaces | None = None) -> tuple[Boa
 
 def _board(records: RunRecords, group: Group, spaces: Spaces | None) -> Board:
     scores = score_table(group.finals, group.baseline, records.counts)
-    comparison = compare(scores)
+    reached = {pair: _teacher_miou(records, group, pair) for pair in scores.pairs}
+    teachers = {pair: miou for pair, miou in reached.items() if miou is not None}
+    comparison = compare(scores, teachers)
+    on_pair = {pair: compare(scores.on(pair), teachers) for pair in scores.pairs}
     spaces = spaces or group.spaces
     cells = {
-        (pair, method): _cell(records, group, scores, pair, method, spaces.get(method, {}))
+        (pair, method): _cell(records, group, scores, on_pair.get(pair), pair, method, spaces.get(method, {}))
         for pair in group.pairs
         for method in group.methods
     }
@@ -67,11 +63,12 @@ def _board(records: RunRecords, group: Group, spaces: Spaces | None) -> Board:
         comparison=comparison,
         baseline=scores.baseline,
         seeds=scores.seeds,
+        searches=scores.searches,
         trials=(min(trials), max(trials)),
         gpu_hours=math.fsum(trial.gpu_seconds or 0.0 for trial in (*group.trials, *group.teachers)) / 3600,
         hours_unit=_hours_unit(group),
         missing=missing_entries(group, scores),
-        notes=notes_of(records, group, scores),
+        notes=(*notes_of(records, group, scores), *_unfound_notes(pairs)),
         commands=tuple(
             dict.fromkeys(records.provenance[i].command for ids in provenance.values() for i in ids)
         ),
@@ -91,21 +88,16 @@ def _row(
     standing: Standing | None,
 ) -> BoardRow:
     mine = {pair: cells[pair, method] for pair in group.pairs}
-    ranked = [pairs[group.pairs.index(scores.pairs[p])] for p in scores.ranked_pairs]
-    gaps = [_gap(pair) for pair in ranked]
-    gain = standing.gain if standing else None
+    gain = _gain(scores, standing)
+    against = standing.gain if standing else None
     runs = [run for key, run in group.finals.items() if key[0] == method]
     finished = [run for run in runs if run.status == "ok"]
     trials = [cell.trials for cell in mine.values()]
     spent = [t.gpu_seconds for t in group.trials if t.method == method and t.gpu_seconds is not None]
     memory = [run.peak_memory_bytes for run in finished if run.peak_memory_bytes is not None]
-    over_images = standing.gain_over_images if standing else None
+    over_images = against.over_images if against else None
     rank = standing.rank if standing and group.protocol == "clean" else (None, None)
-    closed = (
-        share_of_gap(gain.mean, math.fsum(g for g in gaps if g is not None) / len(gaps))
-        if gain and gaps and None not in gaps
-        else None
-    )
+    closed = standing.gap_closed if standing else None
     return BoardRow(
         dataset=group.dataset,
         protocol=group.protocol,
@@ -123,11 +115,15 @@ def _row(
         gain_high=gain.high if gain else None,
         gain_image_low=over_images[0] if over_images else None,
         gain_image_high=over_images[1] if over_images else None,
-        p_better_than_student=standing.better_than_student if standing else None,
-        teacher_gap_closed=None if closed is None or math.isnan(closed) else closed,
+        p_differs_from_student=against.probability if against else None,
+        surely=(against.sure or None) if against else None,
+        teacher_gap_closed=closed.mean if closed else None,
+        teacher_gap_closed_low=closed.low if closed else None,
+        teacher_gap_closed_high=closed.high if closed else None,
         gain_per_pair={pair: cell.gain.mean if cell.gain else None for pair, cell in mine.items()},
         pairs=sum(cell.seeds > 0 for cell in mine.values()),
         seeds=standing.seeds if standing else 0,
+        searches=scores.searches,
         trials_min=min(trials, default=0),
         trials_max=max(trials, default=0),
         failures=sum(cell.failures for cell in mine.values()),
@@ -141,37 +137,52 @@ def _row(
     )
 
 
+def _gain(scores: Scores, standing: Standing | None) -> Estimate | None:
+    """The gain over the student alone; that of the student itself is 0."""
+    if standing is None:
+        return None
+    if standing.method == scores.baseline:
+        return Estimate(0.0)
+    return standing.gain.estimate if standing.gain else None
+
+
 def _cell(
-    records: RunRecords, group: Group, scores: Scores, pair: str, method: str, space: Mapping[str, Bounds]
+    records: RunRecords,
+    group: Group,
+    scores: Scores,
+    comparison: Comparison | None,
+    pair: str,
+    method: str,
+    space: Mapping[str, Bounds],
 ) -> Cell:
     searched = [t for t in group.trials if (t.pair, t.method, t.phase) == (pair, method, "search")]
     runs = [run for key, run in group.finals.items() if key[:2] == (method, pair)]
-    gain, miou, closed, imputed = None, None, None, 0
+    standing = next((s for s in comparison.standings if s.method == method), None) if comparison else None
+    against = standing.gain if standing else None
+    miou, imputed = None, 0
     if pair in scores.pairs and method in scores.methods:
-        gain, miou = pair_gain(scores, method, pair), pair_miou(scores, method, pair)
+        miou = pair_miou(scores, method, pair)
         imputed = int(scores.imputed[scores.index(method), scores.pairs.index(pair)].sum())
-        if scores.baseline is not None and gain is not None:
-            student = pair_miou(scores, scores.baseline, pair)
-            teacher = _teacher_miou(records, group, pair)
-            if student is not None and teacher is not None:
-                closed = share_of_gap(gain.mean, teacher - student.mean)
-    params = max(runs, key=lambda run: run.time_key).params if runs else {}
+    newest = max(runs, key=lambda run: run.time_key, default=None)
+    params, drawn = (newest.params, newest.drawn) if newest else ({}, {})
     failed = [trial for trial in (*searched, *runs) if trial.status == "failed"]
     return Cell(
         pair=pair,
         method=method,
         miou=miou,
-        gain=gain,
-        gap_closed=None if closed is None or math.isnan(closed) else closed,
+        gain=_gain(scores, standing),
+        p=against.probability if against else None,
+        surely=against.sure if against else "",
+        gap_closed=standing.gap_closed if standing else None,
         seeds=sum(final_score(run, records.counts) is not None for run in runs),
         scored_as_student=imputed,
         trials=len(searched),
         failures=len(failed),
         params=dict(sorted(params.items())),
-        on_edge=_on_edge(params, space),
-        tuning=tuple(
-            sorted(t.tune_miou for t in searched if t.tune_miou is not None and t.status != "failed")
-        ),
+        drawn=dict(sorted(drawn.items())),
+        on_edge=_on_edge(drawn, space),
+        tuning=tuple(sorted(t.tune_miou for t in searched if t.tune_miou is not None and t.status == "ok")),
+        pruned=sum(trial.status == "pruned" for trial in searched),
     )
 
 
@@ -212,6 +223,24 @@ def _pair_summary(records: RunRecords, group: Group, scores: Scores, pair: str) 
     )
 
 
+def _unfound_notes(pairs: Sequence[PairSummary]) -> list[str]:
+    """A note for each pair with classes that no method finds."""
+    notes = []
+    for pair in pairs:
+        iou = {method: np.array(values) for method, values in pair.class_iou.items()}
+        students = [values for method, values in iou.items() if method != "teacher"]
+        if not students:
+            continue
+        best = np.max(np.stack(students), axis=0)  # nan for a class that does not occur
+        unfound = [name for name, value in zip(pair.class_names, best, strict=True) if value < NEVER_FOUND]
+        if unfound:
+            notes.append(
+                f"On {pair.pair} no method finds {', '.join(unfound)}: IoU below {100 * NEVER_FOUND:.0f} for all. Such "
+                "classes lower every mIoU alike and make gains look smaller."
+            )
+    return notes
+
+
 def _model(records: RunRecords, name: str, options: Mapping[str, object], classes: int) -> ModelRecord | None:
     """The measured model of that name and those options; None if several models match and differ in size."""
     named = [model for model in records.models if model.name == name]
@@ -229,12 +258,6 @@ def _model(records: RunRecords, name: str, options: Mapping[str, object], classe
 def _teacher_miou(records: RunRecords, group: Group, pair: str) -> float | None:
     teacher = group.teacher_of(pair)
     return None if teacher is None else final_score(teacher, records.counts)
-
-
-def _gap(pair: PairSummary) -> float | None:
-    if pair.teacher_miou is None or pair.student_miou is None:
-        return None
-    return pair.teacher_miou - pair.student_miou.mean
 
 
 def _marks(records: RunRecords, group: Group, runs: Sequence[TrialRecord], cells: Sequence[Cell]) -> str:

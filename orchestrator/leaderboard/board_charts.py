@@ -16,10 +16,10 @@ from orchestrator.leaderboard.charts import (
     forest_line,
     scatter,
 )
-from orchestrator.leaderboard.comparison import Estimate
+from orchestrator.leaderboard.comparison_tables import best_of, best_of_note
 from orchestrator.leaderboard.entries import Board, BoardRow
 from orchestrator.leaderboard.number_formats import estimated_gain, gain, letter, measure, points
-from orchestrator.leaderboard.text_tables import best_of
+from orchestrator.leaderboard.scores import Estimate
 
 # Number of methods in the forest plots of single pairs; on a longer board these show the best and the student alone.
 _FOREST_LINES = 15
@@ -150,8 +150,9 @@ def against_hours(board: Board) -> Markup | None:
             row.method,
             row.family,
             100 * row.gain,
-            _points(row.gain_low),
-            _points(row.gain_high),
+            # The gain of the student itself is 0 without noise, so that the front can begin with it.
+            0.0 if row.method == board.baseline else _points(row.gain_low),
+            0.0 if row.method == board.baseline else _points(row.gain_high),
             row.gpu_hours,
         )
         for row in board.rows
@@ -165,14 +166,15 @@ def against_hours(board: Board) -> Markup | None:
 
 
 def search_curves(board: Board) -> tuple[Markup | None, str]:
-    """Chart of the expected best of n trials, and a sentence about the methods that it leaves out."""
+    """Chart of the expected best of n trials, None if it is not given, and why methods are left out."""
     found = best_of(board)
     families = {row.method: row.family for row in board.rows}
     if max((len(values) for values in found.values()), default=0) < 2:
-        return None, ""
+        return None, best_of_note(board)
     shown = [*list(found)[:_CURVES], *(m for m in list(found)[_CURVES:] if m == board.baseline)]
     lines = [Curve(m, families[m], tuple(100 * value for value in found[m])) for m in shown]
     note = f"Drawn: {len(shown)} of {len(found)} methods. " if len(shown) < len(found) else ""
+    note = f"{best_of_note(board)} {note}".strip()
     return curves(lines, "Expected best tune mIoU of n search trials", "search trials n"), note
 
 

@@ -7,11 +7,20 @@ from collections.abc import Iterator
 
 import yaml
 
-from orchestrator.leaderboard.comparison import final_score
+from orchestrator.leaderboard.comparison import BETTER, WORSE
 from orchestrator.leaderboard.entries import Board, Cell, PairSummary
 from orchestrator.leaderboard.markdown import code_block, code_span, escaped
-from orchestrator.leaderboard.number_formats import NOTHING, estimate, estimated_gain, measure, points
+from orchestrator.leaderboard.number_formats import (
+    NOTHING,
+    estimate,
+    estimated_gain,
+    measure,
+    points,
+    probability,
+)
 from orchestrator.leaderboard.run_records import RunRecords, TrialRecord
+from orchestrator.leaderboard.scores import final_score
+from orchestrator.leaderboard.texts import conditions, noise
 
 USE = "## Use"
 """Heading of the card's last section, which an export replaces by its own."""
@@ -36,6 +45,8 @@ def _lines(
     role = "the best student" if is_best else "a student"
     yield escaped(f"A semantic segmentation model, {taught}: {role} of the pair {pair.pair}.")
     yield from _scores(board, pair, cell, trial, score)
+    found = claim(board, cell)
+    yield from ("", *([f"**{escaped(found)}**", ""] if found else []), escaped(conditions(board)))
     counts = records.counts.get(trial.trial_id)
     if counts is not None:
         yield from ("", "## IoU by class", "", "| class | IoU |", "| --- | --- |")
@@ -54,14 +65,33 @@ def _lines(
         yield from code_block(f"from distill.models import load_model\n\n{loading}", "python")
 
 
+def claim(board: Board, cell: Cell) -> str:
+    """Whether the method is surely better than the student alone on the pair; empty for the student itself."""
+    if cell.method == board.baseline:
+        return ""
+    if cell.gain is None:
+        return (
+            "Nothing says that it is better than the student alone: there is no score of the student alone."
+        )
+    if cell.p is None:
+        return f"Nothing says that it is surely better than the student alone: that needs at least two {noise(board)}."
+    found = f"{cell.method} on {cell.pair}, gain {estimated_gain(cell.gain)} points, adjusted p {probability(cell.p)} on this pair"
+    if cell.surely == BETTER:
+        return f"Surely better than the student alone: {found}."
+    if cell.surely == WORSE:
+        return f"Surely worse than the student alone: {found}. The student alone needs no teacher."
+    return f"Not surely better than the student alone, which needs no teacher: {found}."
+
+
 def _scores(
     board: Board, pair: PairSummary, cell: Cell, trial: TrialRecord, score: float | None
 ) -> Iterator[str]:
     """The table of scores, sizes and times."""
     yield from ("", "| | |", "| --- | --- |")
+    searched = f" of {board.searches} searches" if board.searches > 1 else ""
     facts = {
         "test mIoU of these weights": points(score),
-        f"mean over {cell.seeds} seeds": estimate(cell.miou),
+        f"mean over {cell.seeds} seeds{searched}": estimate(cell.miou),
         "the student alone, equally tuned": estimate(pair.student_miou),
         "gain over it, paired by seed": NOTHING
         if cell.method == board.baseline
@@ -76,7 +106,10 @@ def _scores(
     }
     for name, fact in facts.items():
         yield f"| {escaped(name)} | {escaped(fact)} |"
-    yield from ("", "mIoU in points, with 95 % intervals over seeds where there are several.")
+    yield from (
+        "",
+        f"mIoU in points, with 95 % intervals over {noise(board)} where there are several, on the same test pictures.",
+    )
 
 
 def _choice(board: Board, *, is_best: bool) -> Iterator[str]:
@@ -99,17 +132,20 @@ def _choice(board: Board, *, is_best: bool) -> Iterator[str]:
 
 def _training(records: RunRecords, trial: TrialRecord, *, is_alone: bool) -> Iterator[str]:
     """Recipe, hyper-parameters, code and command."""
+    recipe = "" if trial.searched is None else ", then of the recipe"
     yield from (
         "",
         "## Training",
         "",
-        f"Recipe {code_span(trial.recipe_hash)}; hyper-parameters of the method:",
+        f"Recipe {code_span(trial.recipe_hash)}. Settings of the method{recipe}, as used:",
         "",
     )
     yield from (
         [
-            f"- {code_span(name)}: {code_span(json.dumps(value))}"
-            for name, value in sorted(trial.params.items())
+            f"- {code_span(name)}: {code_span(json.dumps(value))}{', searched' if name in trial.drawn else ''}"
+            for name, value in sorted(
+                trial.params.items(), key=lambda item: (item[0].startswith("recipe."), item)
+            )
         ]
         or ["none."]
     )

@@ -122,7 +122,7 @@ def forest_line(mark: Mark, axis: ForestAxis) -> Markup:
 
 
 def scatter(marks: Sequence[Mark], title: str, across_label: str, *, front: bool = True) -> Markup:
-    """Scatter of value against cost, with the Pareto front. The cost axis is logarithmic if it spans more than 10 times."""
+    """Scatter of value against cost, with the front. The cost axis is logarithmic if it spans more than 10 times."""
     costs = [mark.cost for mark in marks]
     logarithmic = min(costs) > 0 and max(costs) / min(costs) > 10
     change: Callable[[float], float] = math.log10 if logarithmic else float
@@ -216,16 +216,21 @@ def _costs(first: float, last: float) -> list[float]:
 
 
 def _front(marks: Sequence[Mark]) -> list[Mark]:
-    """The Pareto front: marks that no mark of equal or lower cost exceeds, cheapest first."""
+    """The Pareto front of what the intervals tell apart, cheapest first.
+
+    A mark belongs to it if its interval is above that of the mark before it. A front of fewer than two marks is empty.
+    """
     front: list[Mark] = []
     for mark in sorted(marks, key=lambda mark: (mark.cost, -mark.value, mark.name)):
-        if not front or mark.value > front[-1].value:
+        if mark.low is None or mark.high is None:
+            continue
+        if not front or mark.low > (front[-1].high or 0.0):
             front.append(mark)
-    return front
+    return front if len(front) > 1 else []
 
 
 def _front_lines(front: Sequence[Mark], at: Callable[[Mark], tuple[float, float]]) -> Iterator[str]:
-    """The Pareto front as a step line."""
+    """The front as a step line."""
     for one, other in itertools.pairwise(front):
         (x1, y1), (x2, y2) = at(one), at(other)
         yield _line("front", x1, y1, x2, y1)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from orchestrator.leaderboard.comparison import Comparison, Estimate
+from orchestrator.leaderboard.comparison import Comparison
 from orchestrator.leaderboard.missing import Missing
 from orchestrator.leaderboard.planned import Spaces
+from orchestrator.leaderboard.scores import Estimate
 
 FAILED, OFF_PROTOCOL, UNCOMMITTED = "‡", "†", "✎"
+NEVER_FOUND = 0.01
+"""IoU below which a class is practically never found."""
 MEASURED_COLUMNS = (
     "latency_ms",
     "train_seconds_alone",
@@ -25,7 +28,9 @@ class BoardRow:
     """The row of one method; the fields are the columns of the written files. mIoU is from 0 to 1.
 
     `gain` is the difference to the student alone with an equal search, paired by pair and seed. `gain_image_*` is its
-    bootstrap interval over test images. `train_seconds_alone` is the time of one final run that is trained alone: the
+    bootstrap interval over test images. `p_differs_from_student` is two-sided and adjusted over all comparisons of the
+    board. `surely` is `better` or `worse` than the student alone, or None. All other intervals are over `seeds`, or
+    over `searches` if there are several. `train_seconds_alone` is the time of one final run that is trained alone: the
     student's own time plus the teacher's forward, if the method needs one. None means unknown.
     """
 
@@ -45,11 +50,15 @@ class BoardRow:
     gain_high: float | None
     gain_image_low: float | None
     gain_image_high: float | None
-    p_better_than_student: float | None
+    p_differs_from_student: float | None
+    surely: str | None
     teacher_gap_closed: float | None
+    teacher_gap_closed_low: float | None
+    teacher_gap_closed_high: float | None
     gain_per_pair: Mapping[str, float | None]
     pairs: int
     seeds: int
+    searches: int
     trials_min: int
     trials_max: int
     failures: int
@@ -64,20 +73,29 @@ class BoardRow:
 
 @dataclass(frozen=True)
 class Cell:
-    """One method on one pair. `tuning` has the tune mIoU of its search trials; of pruned ones the last value."""
+    """One method on one pair.
+
+    `p` and `surely` compare it with the student alone, on this pair only. `tuning` has the tune mIoU of the search
+    trials that finished; `pruned` is the number of those that did not. `params` has the values used by the newest final run,
+    `drawn` what the search drew for those that it searched.
+    """
 
     pair: str
     method: str
     miou: Estimate | None
     gain: Estimate | None
-    gap_closed: float | None
+    p: float | None
+    surely: str
+    gap_closed: Estimate | None
     seeds: int
     scored_as_student: int
     trials: int
     failures: int
     params: Mapping[str, object]
+    drawn: Mapping[str, object]
     on_edge: Mapping[str, str]
     tuning: tuple[float, ...]
+    pruned: int
 
 
 @dataclass(frozen=True)
@@ -97,7 +115,7 @@ class PairSummary:
     pictures: int
     class_names: tuple[str, ...]
     class_iou: Mapping[str, tuple[float, ...]]
-    """IoU by class, mean over seeds, by method and for `teacher`; nan for a class that does not occur."""
+    """IoU by class, mean over seeds, by method and for `teacher`; nan for a class that no test label has."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +123,7 @@ class Board:
     """Everything that the views of a leaderboard show.
 
     `hours_unit` is the unit of `gpu_hours`: GPU-hours, or worker-hours if the workers may use CPUs only.
+    `searches` is the number of searches of each study.
     `adaptive` is True if search trials depend on earlier ones; then the expected best of n trials is not known.
     """
 
@@ -116,6 +135,7 @@ class Board:
     comparison: Comparison
     baseline: str | None
     seeds: tuple[int, ...]
+    searches: int
     trials: tuple[int, int]
     gpu_hours: float
     hours_unit: str

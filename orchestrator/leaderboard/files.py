@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distill.errors import UsageError
+from distill.uris import is_uri
 from orchestrator.leaderboard.board import build_boards
 from orchestrator.leaderboard.cards import card_text
 from orchestrator.leaderboard.entries import Board, BoardRow
@@ -71,7 +72,7 @@ def write_leaderboard(
     target.write_bytes("leaderboard.csv", csv_bytes(rows))
     target.write_bytes("leaderboard.json", json_bytes(rows))
     target.write_bytes("leaderboard.parquet", parquet_bytes(rows))
-    command = ["python", "-m", "orchestrator.leaderboard", *(_run_argument(ledger) for ledger in ledgers)]
+    command = _command(ledgers, target)
     selected = [student for board in boards for student in select_students(board, records)]
     best = [student for student in selected if student.best]
     target.write_bytes(STUDENTS, students_bytes(selected, records))
@@ -139,10 +140,21 @@ def parquet_bytes(rows: Sequence[dict[str, Any]]) -> bytes:
     return buffer.getvalue()
 
 
-def _run_argument(ledger: Ledger) -> str:
-    """The run as an argument of the command; a local run by its folder's name, so that the page has no local path."""
-    place = ledger.place()
-    return place if "://" in place else place.rsplit("/", 1)[-1]
+def _command(ledgers: Sequence[Ledger], target: Ledger) -> list[str]:
+    """The command that makes the page. It has local paths relative to the page's folder, to be typed there."""
+    runs = [_run_argument(ledger, target) for ledger in ledgers]
+    is_default = len(ledgers) == 1 and target.root == ledgers[0].below("leaderboard").root
+    output = [] if is_default else ["--output", target.place() if is_uri(target.root) else "."]
+    return ["python", "-m", "orchestrator.leaderboard", *runs, *output]
+
+
+def _run_argument(ledger: Ledger, target: Ledger) -> str:
+    """The run as an argument of the command."""
+    if is_uri(ledger.root):
+        return ledger.place()
+    if is_uri(target.root):
+        return ledger.root.rsplit("/", 1)[-1]  # a page elsewhere has no local path
+    return os.path.relpath(ledger.root, target.root)
 
 
 def _columns(rows: Sequence[dict[str, Any]]) -> list[str]:

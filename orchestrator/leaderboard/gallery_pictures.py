@@ -98,6 +98,6 @@ def _by_seed(runs: Sequence[TrialRecord], records: RunRecords) -> dict[int, Tria
 
 
 def _image_miou(counts: ImageCounts) -> Reals:
-    """mIoU of each image, [N]; nan if neither label nor prediction has a class."""
+    """mIoU of each image, [N]; nan if no label is valid."""
     tp, fp, fn = counts.matrix.toarray().reshape(len(counts.images), 3, counts.classes).transpose(1, 0, 2)
     return mean_iou(tp, fp, fn)

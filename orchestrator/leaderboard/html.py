@@ -20,13 +20,12 @@ from orchestrator.leaderboard.board_charts import (
     search_curves,
 )
 from orchestrator.leaderboard.charts import key, symbols
+from orchestrator.leaderboard.comparison_tables import best_of_table, differences_table
 from orchestrator.leaderboard.entries import Board
 from orchestrator.leaderboard.run_records import RunRecords, TrialRecord
 from orchestrator.leaderboard.selected_students import SelectedStudent
 from orchestrator.leaderboard.text_tables import (
     TextTable,
-    beats_table,
-    best_of_table,
     class_table,
     costs_table,
     methods_table,
@@ -39,8 +38,12 @@ from orchestrator.leaderboard.text_tables import (
 from orchestrator.leaderboard.texts import (
     HOW_TO_READ,
     board_title,
+    conditions,
+    evidence_note,
     legend,
+    noise,
     protocol_line,
+    resolution,
     verdict,
 )
 
@@ -57,8 +60,12 @@ class View:
     title: str
     protocol: tuple[str, ...]
     verdict: str
+    conditions: str
+    resolution: str
     notes: tuple[str, ...]
     legend: str
+    noise: str
+    evidence_note: str
     families: tuple[tuple[str, Markup], ...]
     pair_names: tuple[str, ...]
     pairs: TextTable
@@ -74,7 +81,7 @@ class View:
     curves: Markup | None
     curves_note: str
     best_of: TextTable
-    beats: TextTable
+    differences: TextTable
     classes: tuple[tuple[str, TextTable], ...]
     parameters: TextTable
     published: TextTable
@@ -145,8 +152,12 @@ def _view(
         title=board_title(board, several),
         protocol=tuple(protocol_line(board).split(" · ")),
         verdict=verdict(board),
+        conditions=conditions(board),
+        resolution=resolution(board),
         notes=board.notes,
         legend=legend(board),
+        noise=noise(board),
+        evidence_note=evidence_note(board),
         families=tuple((family, key(family)) for family in sorted({row.family for row in board.rows})),
         pair_names=tuple(pair.pair for pair in board.pairs),
         pairs=pairs_table(board),
@@ -162,7 +173,7 @@ def _view(
         curves=drawn,
         curves_note=note,
         best_of=best_of_table(board),
-        beats=beats_table(board),
+        differences=differences_table(board),
         classes=tuple((name, table) for name, table in classes if table.rows),
         parameters=parameters_table(board),
         published=published_table(board),
@@ -184,7 +195,7 @@ def _data(board: Board, records: RunRecords, bytes_of_trials: int) -> dict[str, 
         and recipes.get(trial.pair) == trial.recipe_hash
     ]
     mine.sort(key=lambda t: (t.phase != "final", -(t.tune_miou or 0.0), t.trial_id))
-    names = sorted({name for trial in mine for name in trial.params})
+    names = sorted({name for trial in mine for name in trial.drawn})
     return {
         "methods": methods,
         "pairs": pairs,
@@ -195,7 +206,7 @@ def _data(board: Board, records: RunRecords, bytes_of_trials: int) -> dict[str, 
 
 
 def _trial(trial: TrialRecord, methods: list[str], pairs: list[str], names: list[str]) -> list[Any]:
-    params = {names.index(name): value for name, value in trial.params.items()}
+    params = {names.index(name): trial.params[name] for name in trial.drawn if name in trial.params}
     return [
         trial.trial_id,
         methods.index(trial.method),

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 
 from distill.errors import printable
+from orchestrator.leaderboard.comparison_tables import differences_table
 from orchestrator.leaderboard.entries import Board
 from orchestrator.leaderboard.text_tables import (
     TextTable,
@@ -18,7 +19,16 @@ from orchestrator.leaderboard.text_tables import (
     parameters_table,
     published_table,
 )
-from orchestrator.leaderboard.texts import HOW_TO_READ, board_title, legend, protocol_line, verdict
+from orchestrator.leaderboard.texts import (
+    HOW_TO_READ,
+    board_title,
+    conditions,
+    evidence_note,
+    legend,
+    protocol_line,
+    resolution,
+    verdict,
+)
 
 
 def leaderboard_markdown(boards: Sequence[Board], command: Sequence[str]) -> str:
@@ -30,7 +40,14 @@ def leaderboard_markdown(boards: Sequence[Board], command: Sequence[str]) -> str
         lines += ["", *_board(board, several=len(boards) > 1)]
     if boards:
         lines += ["", "## How to read this", "", *(f"- {fact}" for fact in HOW_TO_READ)]
-    lines += ["", "## Reproduce", "", "This page:", "", *code_block(shlex.join(command), "sh")]
+    lines += [
+        "",
+        "## Reproduce",
+        "",
+        "This page, typed in its folder:",
+        "",
+        *code_block(shlex.join(command), "sh"),
+    ]
     for run_command in dict.fromkeys(command for board in boards for command in board.commands if command):
         lines += ["", "The runs behind it:", "", *code_block(run_command, "sh")]
     return "\n".join(lines) + "\n"
@@ -39,11 +56,16 @@ def leaderboard_markdown(boards: Sequence[Board], command: Sequence[str]) -> str
 def _board(board: Board, several: bool) -> Iterable[str]:
     yield f"## {escaped(board_title(board, several))}"
     yield from ("", escaped(protocol_line(board)), "", f"**{escaped(verdict(board))}**")
+    for sentence in filter(None, (conditions(board), resolution(board))):
+        yield from ("", escaped(sentence))
     for note in board.notes:
         yield from ("", f"> {escaped(note)}")
     yield from ("", "### Pairs", "", *_table(pairs_table(board)))
     yield from ("", "### Methods", "", *_table(methods_table(board)), "", legend(board))
-    yield from ("", "### Evidence and cost", "", *_table(costs_table(board)))
+    yield from ("", "### Evidence and cost", "", *_table(costs_table(board)), "", evidence_note(board))
+    differences = differences_table(board)
+    if differences.rows:
+        yield from ("", "### Differences of any two methods", "", *_table(differences), "", differences.note)
     yield from ("", "### Gain on each pair", "", *_table(cells_table(board)))
     yield from ("", "### Hyper-parameters of the final runs", "")
     yield from _table(parameters_table(board)) or ["No final run has hyper-parameters."]

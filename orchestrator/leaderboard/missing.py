@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from orchestrator.leaderboard.comparison import Scores, final_score, pair_miou
 from orchestrator.leaderboard.groups import Group
 from orchestrator.leaderboard.run_records import RunRecords, TrialRecord
+from orchestrator.leaderboard.scores import Scores, final_score, pair_miou
 
 # Sums in another order differ by less than this; a larger difference means another evaluation.
 _SCORE_TOLERANCE = 1e-4
+_SHOWN_CLASSES = 10
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ def notes_of(records: RunRecords, group: Group, scores: Scores) -> tuple[str, ..
         )
     notes += _teacher_notes(records, group, scores)
     notes += _budget_notes(group)
+    notes += _repeat_notes(group)
     for run in group.superseded:
         notes.append(
             f"{run.method} on {run.pair}, seed {run.seed}: final run {run.trial_id} was followed by a "
@@ -105,6 +107,7 @@ def notes_of(records: RunRecords, group: Group, scores: Scores) -> tuple[str, ..
                 f"{run.method} on {run.pair}, seed {run.seed}: the trial says {100 * run.test_miou:.2f}, "
                 f"its counts give {100 * found.miou():.2f}, which stands here."
             )
+    notes += _class_notes(records, group)
     if len(pictures) > 1:
         notes.append(
             f"Runs were scored on {len(pictures)} different sets of pictures; those not on the most common "
@@ -117,6 +120,25 @@ def notes_of(records: RunRecords, group: Group, scores: Scores) -> tuple[str, ..
             f"{bare} of {len(scored)} final runs have no counts: no interval over pictures for them."
         )
     return tuple(notes)
+
+
+def _class_notes(records: RunRecords, group: Group) -> list[str]:
+    """A note on the classes that no test label has: mIoU is the mean over the others."""
+    found = [records.counts[run.trial_id] for run in group.finals.values() if run.trial_id in records.counts]
+    if not found:
+        return []
+    classes = max(counts.classes for counts in found)
+    scored = {label for counts in found for label in counts.labelled()}
+    absent = [label for label in range(classes) if label not in scored]
+    if not absent:
+        return []
+    names = records.class_names.get(group.dataset, {})
+    shown = [names.get(label, str(label)) for label in absent[:_SHOWN_CLASSES]]
+    more = f" and {len(absent) - _SHOWN_CLASSES} more" if absent[_SHOWN_CLASSES:] else ""
+    return [
+        f"{len(scored)} of {classes} classes are scored. No test label has {', '.join(shown)}{more}: a pixel predicted "
+        "as such a class is an error of its own class."
+    ]
 
 
 def _teacher_notes(records: RunRecords, group: Group, scores: Scores) -> list[str]:
@@ -147,6 +169,26 @@ def _budget_notes(group: Group) -> list[str]:
                 f"{count}: {', '.join(budgets[count])}" for count in sorted(budgets, reverse=True)
             )
             notes.append(f"Unequal search budgets on {pair} (trials: methods): {listed}.")
+    return notes
+
+
+def _repeat_notes(group: Group) -> list[str]:
+    """A note if a final seed was used by several searches of a study, or if the methods have unequal searches."""
+    notes = []
+    used: dict[int, set[int]] = {}
+    searches: dict[str, set[int]] = {method: set() for method in group.methods}
+    for (method, _, seed), run in group.finals.items():
+        used.setdefault(seed, set()).add(run.repeat)
+        searches[method].add(run.repeat)
+    shared = [str(seed) for seed, repeats in used.items() if len(repeats) > 1]
+    if shared:
+        notes.append(
+            f"Final seeds {', '.join(shared)} were used after several searches of a study. Each search needs final "
+            "seeds of its own; here a seed counts for one search only, so the intervals are wrong."
+        )
+    if len({len(found) for found in searches.values() if found}) > 1:
+        counts = ", ".join(f"{method} {len(found)}" for method, found in searches.items() if found)
+        notes.append(f"The methods have unequal numbers of searches with a final run: {counts}.")
     return notes
 
 

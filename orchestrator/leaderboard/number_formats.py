@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from orchestrator.leaderboard.comparison import Estimate
 from orchestrator.leaderboard.entries import BoardRow
+from orchestrator.leaderboard.scores import Estimate
 
 NOTHING = "–"
 
@@ -66,6 +66,20 @@ def estimated_gain(estimate: Estimate | None) -> str:
     if estimate is None:
         return NOTHING
     return signed(estimate.mean) + interval(estimate.low, estimate.high, sign=True)
+
+
+def margin(estimate: Estimate) -> str:
+    """A mean difference in points, ± half of its interval's width; without ± if there is no interval."""
+    if estimate.high is None:
+        return signed(estimate.mean)
+    return f"{signed(estimate.mean)} ±{100 * (estimate.high - estimate.mean):.1f}"
+
+
+def share(value: float, low: float | None, high: float | None) -> str:
+    """A share in per cent with its interval."""
+    if low is None or high is None:
+        return f"{number(value, 100, 0)} % (n/a)"
+    return f"{number(value, 100, 0)} % [{number(low, 100, 0)}, {number(high, 100, 0)}]"
 
 
 def ends(low: float | None, high: float | None) -> str:

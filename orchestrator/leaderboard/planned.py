@@ -33,7 +33,7 @@ class Planned:
 def planned(config_yaml: str) -> Planned | None:
     """The plan of a stored config; None if this version of the program cannot read the config."""
     # Imported here: a board without a config does not need the schema of configs.
-    from orchestrator.planning.plan import method_space
+    from orchestrator.planning.method_settings import method_space
     from orchestrator.planning.renamed import read_recorded_config
 
     try:

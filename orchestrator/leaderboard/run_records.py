@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from scipy import sparse
 
 from orchestrator.leaderboard.statistics import Integers, Reals, class_iou, mean_iou
-from orchestrator.ledger.queries import latest_attempts, parameters_of
+from orchestrator.ledger.queries import latest_attempts, parameters_of, resuming_command
 from orchestrator.ledger.tables import Ledger
 
 _BEGINNING = datetime.datetime.min.replace(tzinfo=datetime.UTC)
@@ -22,7 +22,10 @@ _BEGINNING = datetime.datetime.min.replace(tzinfo=datetime.UTC)
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """The latest attempt of a trial. The fields are columns of `trials`; `run` is the index of its ledger."""
+    """The latest attempt of a trial. The fields are columns of `trials`; `run` is the index of its ledger.
+
+    `searched` is None in a row of an earlier version, whose `params` has the searched values only.
+    """
 
     run: int
     trial_id: str
@@ -39,8 +42,10 @@ class TrialRecord:
     method: str
     method_family: str
     seed: int
+    repeat: int
     recipe_hash: str
     params: Mapping[str, Any]
+    searched: Mapping[str, Any] | None
     steps_planned: int | None
     steps_done: int | None
     tune_miou: float | None
@@ -54,6 +59,11 @@ class TrialRecord:
     finished_at: datetime.datetime | None
     provenance_id: str
     checkpoint: str
+
+    @property
+    def drawn(self) -> Mapping[str, Any]:
+        """What the search drew for each searched setting; None at the defaults."""
+        return self.params if self.searched is None else self.searched
 
     @property
     def time_key(self) -> tuple[datetime.datetime, str]:
@@ -74,12 +84,17 @@ class ImageCounts:
         return tp, fp, fn
 
     def miou(self) -> float:
-        """mIoU of the summed counts, over the classes that occur in labels or predictions."""
+        """mIoU of the summed counts, over the classes that occur in the labels."""
         return float(mean_iou(*self._summed()))
 
     def per_class(self) -> Reals:
-        """IoU of each class, [K]; nan for a class that does not occur."""
+        """IoU of each class, [K]; nan for a class that no label has."""
         return class_iou(*self._summed())
+
+    def labelled(self) -> tuple[int, ...]:
+        """The classes that occur in the labels: those that are scored."""
+        tp, _, fn = self._summed()
+        return tuple(int(label) for label in np.flatnonzero(tp + fn))
 
 
 @dataclass(frozen=True)
@@ -136,6 +151,7 @@ def read_run_records(ledgers: Sequence[Ledger]) -> RunRecords:
             models.setdefault((row["name"], row["options"], row["num_classes"], row["device"]), record)
         for row in ledger.read("provenance").to_pylist():
             row["dirty"] = bool(row["dirty"])
+            row["command"] = resuming_command(row["command"] or "")
             row["versions"] = dict(row["versions"] or ())
             row["teacher_sha256"] = dict(row["teacher_sha256"] or ())
             row["hardware"] = json.loads(row["hardware"] or "{}")
@@ -159,7 +175,10 @@ def _trial_rows(ledger: Ledger) -> list[dict[str, Any]]:
 
 
 def _trial(row: Mapping[str, Any]) -> TrialRecord:
-    record: TrialRecord = _record(TrialRecord, {**row, "params": parameters_of(row["params"])})
+    """A row as a record; a table of an older version has no `repeat`, as it searched each study once."""
+    searched = None if row["searched"] is None else parameters_of(row["searched"])
+    changed = {"params": parameters_of(row["params"]), "searched": searched, "repeat": row["repeat"] or 0}
+    record: TrialRecord = _record(TrialRecord, {**row, **changed})
     return record
 
 

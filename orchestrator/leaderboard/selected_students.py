@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.leaderboard.cards import card_text
-from orchestrator.leaderboard.comparison import Estimate, final_score
+from orchestrator.leaderboard.cards import card_text, claim
 from orchestrator.leaderboard.entries import Board, Cell, PairSummary
 from orchestrator.leaderboard.run_records import RunRecords, TrialRecord
+from orchestrator.leaderboard.scores import Estimate, final_score
 
 STUDENTS = "students.json"
 
@@ -89,6 +89,8 @@ def _student_record(student: SelectedStudent, records: RunRecords) -> dict[str, 
         "seeds": cell.seeds,
         "miou": _ends(cell.miou),
         "gain": None if cell.method == board.baseline else _ends(cell.gain),
+        "surely": cell.surely,
+        "claim": claim(board, cell) or None,
         "student_alone": _ends(pair.student_miou),
         "teacher_miou": _rounded(pair.teacher_miou),
         "recipe_hash": trial.recipe_hash,

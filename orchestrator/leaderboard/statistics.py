@@ -19,6 +19,8 @@ Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 CONFIDENCE = 0.95
+SIGNIFICANCE = 0.05
+POWER = 0.8
 DRAWS = 1000
 
 
@@ -36,10 +38,10 @@ def t_interval(values: Reals, confidence: float = CONFIDENCE) -> tuple[Reals, Re
     return mean, mean - half, mean + half
 
 
-def t_probability(differences: Reals, *, two_sided: bool) -> Reals:
-    """p value of the paired t test over the last axis: mean above 0, or (two-sided) different from 0.
+def t_probability(differences: Reals) -> Reals:
+    """Two-sided p value of the paired t test over the last axis: is the mean different from 0?
 
-    nan for fewer than two differences. For differences that are all equal, p is 0 or 1, by their sign.
+    nan for fewer than two differences. For differences that are all equal, p is 1 if they are 0, otherwise 0.
     """
     differences = np.asarray(differences, dtype=np.float64)
     count = differences.shape[-1]
@@ -47,35 +49,104 @@ def t_probability(differences: Reals, *, two_sided: bool) -> Reals:
         return np.full(differences.shape[:-1], np.nan)
     mean, error = differences.mean(axis=-1), _standard_error(differences)
     with np.errstate(divide="ignore", invalid="ignore"):
-        statistic = np.where(error > 0, mean / error, np.where(mean == 0, 0.0, np.copysign(np.inf, mean)))
-    if two_sided:
-        equal = (error == 0) & (mean == 0)
-        return np.asarray(np.where(equal, 1.0, 2 * special.stdtr(count - 1, -np.abs(statistic))))
-    equal = (error == 0) & (mean <= 0)
-    return np.asarray(np.where(equal, 1.0, special.stdtr(count - 1, -statistic)))
+        statistic = np.where(error > 0, np.abs(mean) / error, np.where(mean == 0, 0.0, np.inf))
+    return np.asarray(2 * special.stdtr(count - 1, -statistic))
 
 
-def holm(probabilities: Reals) -> Reals:
+def holm(probabilities: Reals, weights: Reals | None = None) -> Reals:
     """Holm's step-down adjustment over the last axis; nan entries stay nan and do not count as tests.
 
-    Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6, 1979.
+    `weights`, above 0, share the error rate unequally among the tests; only their ratios matter. Equal by default.
+
+    Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6, 1979; section 4 has weights.
     """
     probabilities = np.asarray(probabilities, dtype=np.float64)
-    tests = np.sum(~np.isnan(probabilities), axis=-1, keepdims=True)
-    order = np.argsort(probabilities, axis=-1, kind="stable")  # nan sorts last
-    factors = tests - np.arange(probabilities.shape[-1])
-    sorted_ = np.take_along_axis(probabilities, order, axis=-1)
-    # The factors of the nan entries at the end are not positive; nan times any factor is nan.
-    stepped = np.minimum(np.maximum.accumulate(sorted_ * factors, axis=-1), 1.0)
+    shares = np.broadcast_to(1.0 if weights is None else np.asarray(weights, float), probabilities.shape)
+    shares = np.where(np.isnan(probabilities), 0.0, shares)
+    with np.errstate(divide="ignore"):
+        scaled = probabilities / shares
+    order = np.argsort(scaled, axis=-1, kind="stable")  # nan sorts last
+    scaled, shares = (np.take_along_axis(values, order, axis=-1) for values in (scaled, shares))
+    remaining = np.cumsum(shares[..., ::-1], axis=-1)[..., ::-1]
+    stepped = np.minimum(np.maximum.accumulate(scaled * remaining, axis=-1), 1.0)
     adjusted = np.empty_like(probabilities)
     np.put_along_axis(adjusted, order, stepped, axis=-1)
     return adjusted
 
 
-def mean_iou(tp: NDArray[Any], fp: NDArray[Any], fn: NDArray[Any]) -> Reals:
-    """mIoU from counts summed over images, [..., K] → [...]: the mean over the classes that occur.
+def ratio_interval(
+    numerators: Reals, denominators: Reals, confidence: float = CONFIDENCE
+) -> tuple[float, float, float]:
+    """Ratio of the means of paired values and its interval; the ends are nan where the interval has no bounds.
 
-    nan if no class occurs.
+    All of it is nan if the mean denominator is not above 0. The interval has the ratios r for which the paired t
+    test does not reject that the mean of `numerators - r * denominators` is 0. It is bounded only if the mean
+    denominator itself differs from 0.
+
+    Fieller, "Some problems in interval estimation", J. R. Stat. Soc. B 16, 1954.
+    """
+    x, y = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
+    count = len(x)
+    if count == 0 or not y.mean() > 0:
+        return math.nan, math.nan, math.nan
+    ratio = float(x.mean() / y.mean())
+    if count < 2:
+        return ratio, math.nan, math.nan
+    squared = float(special.stdtrit(count - 1, 0.5 + confidence / 2)) ** 2 / count
+    covariance = np.cov(x, y)
+    # The ratios r with (x̄ − r·ȳ)² ≤ t²/n · (s_xx − 2r·s_xy + r²·s_yy) are those between the roots of a·r² − 2b·r + c.
+    a, b, c = (
+        float(first * second - squared * spread)
+        for first, second, spread in (
+            (y.mean(), y.mean(), covariance[1, 1]),
+            (x.mean(), y.mean(), covariance[0, 1]),
+            (x.mean(), x.mean(), covariance[0, 0]),
+        )
+    )
+    if a <= 0:
+        return ratio, math.nan, math.nan
+    half = math.sqrt(max(b * b - a * c, 0.0)) / a
+    return ratio, b / a - half, b / a + half
+
+
+def power(difference: float, deviation: float, count: int, significance: float = SIGNIFICANCE) -> float:
+    """Probability that the two-sided paired t test finds a true mean difference with `count` pairs, with its sign.
+
+    `deviation` is the standard deviation of the paired differences; they are taken as normal, so that the statistic
+    has the noncentral t distribution. Finding it with the wrong sign does not count.
+    """
+    critical = special.stdtrit(count - 1, 1 - significance / 2)
+    shift = difference / deviation * math.sqrt(count)
+    return 1 - float(special.nctdtr(count - 1, shift, critical))
+
+
+def detectable_difference(deviation: float, count: int, wanted: float = POWER) -> float:
+    """The smallest true difference that the test of `power` finds with probability `wanted`; found by bisection."""
+    low, high = 0.0, deviation
+    while power(high, deviation, count) < wanted:
+        low, high = high, 2 * high
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if power(middle, deviation, count) < wanted else (low, middle)
+    return high
+
+
+def needed_count(difference: float, deviation: float, wanted: float = POWER) -> int:
+    """The smallest number of pairs, at least 2, with which the test of `power` finds the difference so often."""
+    enough = 2
+    while power(difference, deviation, enough) < wanted:
+        enough *= 2
+    low = max(2, enough // 2)
+    while low < enough:
+        middle = (low + enough) // 2
+        low, enough = (middle + 1, enough) if power(difference, deviation, middle) < wanted else (low, middle)
+    return enough
+
+
+def mean_iou(tp: NDArray[Any], fp: NDArray[Any], fn: NDArray[Any]) -> Reals:
+    """mIoU from counts summed over images, [..., K] → [...]: the mean over the classes that labels have.
+
+    nan if no label is valid.
     """
     iou = class_iou(tp, fp, fn)
     present = ~np.isnan(iou)
@@ -84,11 +155,14 @@ def mean_iou(tp: NDArray[Any], fp: NDArray[Any], fn: NDArray[Any]) -> Reals:
 
 
 def class_iou(tp: NDArray[Any], fp: NDArray[Any], fn: NDArray[Any]) -> Reals:
-    """IoU of each class from summed counts; nan for a class in neither predictions nor labels."""
+    """IoU of each class from summed counts; nan for a class that no label has, whatever was predicted.
+
+    So all methods have the same classes in their mean.
+    """
     tp, fp, fn = (np.asarray(counts, np.float64) for counts in (tp, fp, fn))
-    union = tp + fp + fn
+    labelled = tp + fn
     with np.errstate(invalid="ignore"):
-        return np.asarray(np.where(union > 0, tp / union, np.nan))
+        return np.asarray(np.where(labelled > 0, tp / (labelled + fp), np.nan))
 
 
 def image_draws(images: int, key: str, draws: int = DRAWS) -> Integers:
@@ -138,11 +212,6 @@ def expected_best(values: Sequence[float]) -> list[float]:
         weights = n / total * np.cumprod([1.0, *np.maximum(before - n + 1, 0) / before])
         found.append(math.fsum(weights * largest_first))
     return found
-
-
-def share_of_gap(gain: float, gap: float) -> float:
-    """The gain as a share of the teacher's lead over the student; nan if the teacher does not lead."""
-    return gain / gap if gap > 0 else math.nan
 
 
 def _standard_error(values: Reals) -> Reals:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.leaderboard.comparison import Estimate
-from orchestrator.leaderboard.entries import FAILED, Board, BoardRow, Cell, PairSummary
+from orchestrator.leaderboard.comparison import BETTER, WORSE
+from orchestrator.leaderboard.entries import FAILED, NEVER_FOUND, Board, BoardRow, Cell, PairSummary
 from orchestrator.leaderboard.number_formats import (
     NOTHING,
     ends,
@@ -23,21 +22,24 @@ from orchestrator.leaderboard.number_formats import (
     points,
     probability,
     rank,
+    share,
     signed,
 )
 from orchestrator.leaderboard.published import method_key, published_for
 from orchestrator.leaderboard.run_records import ProvenanceRecord
-from orchestrator.leaderboard.statistics import expected_best
+from orchestrator.leaderboard.scores import Estimate
 
 # With more cells than this, the table of classes shows only the first methods of the board and the student alone.
 _CLASS_CELLS = 1500
 _SIZES = ("params (M)", "GFLOPs", "latency (ms)")
 _VERSIONS = ("python", "torch", "timm", "ray")
-# With more methods than this, the matrix has no p values.
-_BEATS_WITH_FIGURES = 20
-_BEST_OF = (1, 2, 4, 8, 16, 32)
-_FIGURES = re.compile(rf"[▲▼]? ?([-+−<]?[\d\[.][-−+\d.,–\[\] %×/n()a{FAILED}]*|< [\d.]+)?")
-
+# With fewer finished trials than this, values are more than a tenth of their range apart on average: a best one near an
+# end is then no advice to widen the range.
+_ENOUGH_TRIALS = 10
+_UNFOUND = "∅"
+_FIGURES = re.compile(rf"[▲▼]? ?([-+−<]?[\d\[.][-−+±\d.,–\[\] %×/n()a{FAILED}{_UNFOUND}]*|< [\d.]+)?")
+SURELY = {BETTER: "▲ ", WORSE: "▼ ", "": ""}
+"""The mark of a claim against the student alone."""
 
 UP, DOWN = "up", "down"
 """Tones of a cell: its interval is above zero, or below zero."""
@@ -121,7 +123,9 @@ def _method(board: Board, row: BoardRow) -> Line:
         ),
         (gained, row.gain, _tone(row.gain_low, row.gain_high)),
         (
-            NOTHING if is_baseline else number(row.teacher_gap_closed, 100, 0, " %"),
+            NOTHING
+            if is_baseline or row.teacher_gap_closed is None
+            else share(row.teacher_gap_closed, row.teacher_gap_closed_low, row.teacher_gap_closed_high),
             row.teacher_gap_closed,
             "",
         ),
@@ -138,7 +142,14 @@ def costs_table(board: Board) -> TextTable:
 
     Parameters, operations and latency depend on the student only, so they are in the table of pairs.
     """
-    header = ["method", "p, beats the student", "gain, test pictures", "seeds", "trials", "failures"]
+    header = [
+        "method",
+        "p, against the student",
+        "gain, 95 % over test pictures",
+        "seeds",
+        "trials",
+        "failures",
+    ]
     header += ["training (s)", board.hours_unit, "peak memory (GiB)"]
     return _table(header, [_cost(board, row) for row in board.rows], [row.method for row in board.rows])
 
@@ -149,7 +160,7 @@ def _cost(board: Board, row: BoardRow) -> Line:
     over_pictures = NOTHING if is_baseline else ends(row.gain_image_low, row.gain_image_high)
     return [
         (f"{row.method} {row.marks}".strip(), None, ""),
-        (probability(row.p_better_than_student), row.p_better_than_student, ""),
+        (SURELY[row.surely or ""] + probability(row.p_differs_from_student), row.p_differs_from_student, ""),
         (over_pictures, row.gain_image_low, ""),
         (str(row.seeds), row.seeds, ""),
         (trials, row.trials_max, ""),
@@ -174,26 +185,38 @@ def cells_table(board: Board) -> TextTable:
                 row.method,
                 estimate(cell.miou),
                 NOTHING if is_baseline else estimated_gain(cell.gain),
-                NOTHING if is_baseline else number(cell.gap_closed, 100, 0, " %"),
+                NOTHING
+                if is_baseline or cell.gap_closed is None
+                else share(cell.gap_closed.mean, cell.gap_closed.low, cell.gap_closed.high),
+                probability(cell.p),
                 f"{cell.seeds}{scored}",
                 str(cell.trials),
                 str(cell.failures),
             )
-            tones = ("", "", "", _tone_of(cell.gain), "", "", "", "")
+            tones = ("", "", "", _tone_of(cell.gain), "", "", "", "", "")
             lines.append([(text, None, tone) for text, tone in zip(texts, tones, strict=True)])
             methods.append(row.method)
-    header = ("pair", "method", "mIoU", "gain", "gap closed", "seeds", "trials", "failures")
+    header = ("pair", "method", "mIoU", "gain", "gap closed", "p on this pair", "seeds", "trials", "failures")
     return _table(header, lines, methods)
 
 
 def parameters_table(board: Board) -> TextTable:
-    """Hyper-parameters of the final runs, one column per pair; a value at an end of its search space is flagged."""
+    """Settings of the final runs, one column per pair; a value at an end of its search space is flagged.
+
+    All settings of a method are listed. The recipe is the same for all methods but for what one of them searches, so only
+    that is listed of it.
+    """
     rows, methods = [], []
+    of_recipe = {name for cell in board.cells.values() for name in cell.drawn}
     for row in board.rows:
         cells = [board.cells[pair.pair, row.method] for pair in board.pairs]
         for name in sorted({name for cell in cells for name in cell.params}):
+            if name.startswith("recipe.") and name not in of_recipe:
+                continue
             bounds = board.spaces.get(row.method, {}).get(name)
             searched = f"{bounds[0]:g} to {bounds[1]:g}{' (log)' if bounds[2] else ''}" if bounds else NOTHING
+            if bounds is None and any(name in cell.drawn for cell in cells):
+                searched = "choices"
             rows.append((row.method, name, searched, *(_setting(cell, name) for cell in cells)))
             methods.append(row.method)
     values = [f"on {letter(k)}" for k in range(len(board.pairs))] if len(board.pairs) > 1 else ["value"]
@@ -204,11 +227,25 @@ def parameters_table(board: Board) -> TextTable:
 def _setting(cell: Cell, name: str) -> str:
     if name not in cell.params:
         return "default" if cell.seeds else NOTHING
-    value = cell.params[name]
-    text = (
-        value if isinstance(value, str) else f"{value:.4g}" if isinstance(value, float) else json.dumps(value)
+    value, drawn = cell.params[name], cell.drawn.get(name)
+    text = _value(value)
+    if drawn is not None and drawn != value:
+        text += f" ({_value(drawn)} × the recipe's)"
+    if name not in cell.on_edge:
+        return text
+    finished = len(cell.tuning)
+    advice = (
+        ": widen the space"
+        if finished >= _ENOUGH_TRIALS
+        else f"; {finished} finished trials are too few to advise"
     )
-    return f"{text} (at the {cell.on_edge[name]} end: widen the space)" if name in cell.on_edge else text
+    return f"{text} (at the {cell.on_edge[name]} end{advice})"
+
+
+def _value(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:.4g}" if isinstance(value, float) else json.dumps(value)
 
 
 def class_table(board: Board, pair: PairSummary) -> TextTable:
@@ -223,66 +260,22 @@ def class_table(board: Board, pair: PairSummary) -> TextTable:
     if "teacher" in pair.class_iou:
         columns = ["teacher", *columns]
     rows = tuple(
-        (name, *(points(pair.class_iou[method][k]) for method in columns))
+        (name, *(_iou(pair.class_iou[method][k]) for method in columns))
         for k, name in enumerate(pair.class_names)
     )
+    if any(_UNFOUND in text for row in rows for text in row[1:]):
+        note = f"{_UNFOUND} IoU below {100 * NEVER_FOUND:.0f}: the class is practically never found. {note}".strip()
     return TextTable(("class", *columns), rows if columns else (), note=note)
+
+
+def _iou(value: float) -> str:
+    return f"{points(value)} {_UNFOUND}" if value < NEVER_FOUND else points(value)
 
 
 def missing_table(board: Board) -> TextTable:
     """Every method, pair and seeds without a score of their own, with the reason."""
     rows = tuple((m.pair, m.method, ", ".join(map(str, m.seeds)) or "all", m.reason) for m in board.missing)
     return TextTable(("pair", "method", "seeds", "why"), rows, methods=tuple(m.method for m in board.missing))
-
-
-def beats_table(board: Board) -> TextTable:
-    """Holm-adjusted p of every difference; ▲ if the row is surely better than the column, ▼ if worse."""
-    ranked = [standing.method for standing in board.comparison.standings]
-    brief = len(ranked) > _BEATS_WITH_FIGURES
-    rows = []
-    for one in ranked:
-        cells = []
-        for other in ranked:
-            p = board.comparison.probabilities.get((one, other))
-            sure = "▲" if (one, other) in board.comparison.surely_better else ""
-            sure = "▼" if (other, one) in board.comparison.surely_better else sure
-            cells.append(
-                ""
-                if one == other
-                else NOTHING
-                if p is None
-                else sure
-                if brief
-                else f"{sure} {_brief(p)}".strip()
-            )
-        rows.append((one, *cells))
-    header = ("", *(f"{place}" for place in range(1, len(ranked) + 1)))
-    rows = [(f"{place} {row[0]}", *row[1:]) for place, row in enumerate(rows, start=1)]
-    note = f"With more than {_BEATS_WITH_FIGURES} methods the p values are left out." if brief else ""
-    return TextTable(header, tuple(rows), note=note)
-
-
-def best_of(board: Board) -> dict[str, tuple[float, ...]]:
-    """Expected best tune mIoU of 1, 2, … search trials by method: the mean over pairs, up to the fewest trials of a pair.
-
-    Empty for an adaptive search, because its later trials depend on the earlier ones.
-    """
-    found = {}
-    for row in board.rows if not board.adaptive else ():
-        curves = [expected_best(board.cells[pair.pair, row.method].tuning) for pair in board.pairs]
-        found[row.method] = tuple(math.fsum(values) / len(curves) for values in zip(*curves, strict=False))
-    return {method: values for method, values in found.items() if values}
-
-
-def best_of_table(board: Board) -> TextTable:
-    """Expected best tune mIoU of n search trials, for some n."""
-    curves = best_of(board)
-    counts = [n for n in _BEST_OF if n <= max(map(len, curves.values()), default=0)]
-    rows = tuple(
-        (method, *(points(values[n - 1] if len(values) >= n else None) for n in counts))
-        for method, values in curves.items()
-    )
-    return TextTable(("method", *(f"best of {n}" for n in counts)), rows, methods=tuple(curves))
 
 
 def published_table(board: Board) -> TextTable:
@@ -324,7 +317,3 @@ def _tone(low: float | None, high: float | None) -> str:
     if low is None or high is None:
         return ""
     return UP if low > 0 else DOWN if high < 0 else ""
-
-
-def _brief(p: float) -> str:
-    return "<.001" if p < 0.001 else "1" if p > 0.995 else f"{p:.2g}".removeprefix("0")

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-from orchestrator.leaderboard.comparison import SIGNIFICANCE
-from orchestrator.leaderboard.entries import FAILED, OFF_PROTOCOL, UNCOMMITTED, Board, BoardRow
+from collections.abc import Sequence
+
+from orchestrator.leaderboard.comparison import BETTER, WORSE
+from orchestrator.leaderboard.entries import FAILED, OFF_PROTOCOL, UNCOMMITTED, Board
 
 HOW_TO_READ = (
     "A rank such as 2–5 means that the data do not say where between 2 and 5 the method stands: it is 1 "
     "+ how many methods are surely better, to K − how many are surely worse.",
-    "Surely better means both: the seed-paired t test, Holm-adjusted over all pairs of methods, gives p "
-    "< 0.05, and the interval over test pictures lies above zero.",
-    "Better than the student alone is a question of its own, one for each method, so it is Holm-adjusted over "
-    "fewer tests than the ranks are: a method may pass it and still share ranks with the student.",
+    "Surely better (▲) and surely worse (▼) mean both: the paired two-sided t test gives an adjusted p < 0.05, and "
+    "the interval over test pictures is on the same side of zero.",
+    "All comparisons of a board are adjusted together by Holm's method, half of the 5 % for those with the student "
+    "alone and half for all others: at most 5 of 100 boards make any false claim. The p on one pair, and the claim on a "
+    "model card, are adjusted in the same way over the comparisons on that pair only.",
     "A gain is the mean difference to the student alone with the same pair and seed, so with the same "
-    "data order and initialisation; the student had the same search over its own recipe. Its interval is "
-    "the paired t interval over seeds.",
-    "The interval over test pictures is a paired bootstrap with one draw for all methods: it says how "
-    "far another test set of this kind could move the gain of these very weights. It knows nothing of "
-    "other seeds.",
+    "data order and initialisation; the student had the same search over its own recipe.",
+    "Two kinds of noise, two intervals. Over seeds (paired t interval): how far other seeds would move the gain on "
+    "these test pictures. Over test pictures (paired bootstrap, one draw for all methods): how far another test set of "
+    "this kind would move the gain of these very weights. Neither contains the other.",
+    "If the searches are repeated, the first interval is over searches: other searched points, other seeds.",
+    "The share of the gap has Fieller's interval, as gain and gap both vary. It has none where the gap itself is not "
+    "surely above zero.",
     "A percentile bootstrap of 3 seeds covers 75 % where 95 % is written: hence t intervals.",
     "With 5 pairs no Wilcoxon test can go below p = 0.06: hence no test over pairs.",
     "The best of 20 trials of an identical method beats one run 95 % of the time: compare only equal "
     "budgets.",
     "Ranks are per data set and recipe. Hiding rows changes no rank.",
+)
+
+EQUAL_PROBABILITIES = (
+    "Some p are equal: Holm's adjustment gives no comparison a smaller p than one that had a smaller p before the "
+    "adjustment, and cuts at 1."
 )
 
 
@@ -36,6 +46,7 @@ def protocol_line(board: Board) -> str:
     """N methods · M pairs · S seeds · T trials per method and pair · hours of GPUs or workers · how it was scored."""
     low, high = board.trials
     trials = f"{low}" if low == high else f"{low}–{high}"
+    searches = f" in {board.searches} searches" if board.searches > 1 else ""
     scored = (
         "tuned on tune, scored once on test"
         if board.protocol == "clean"
@@ -46,7 +57,7 @@ def protocol_line(board: Board) -> str:
             _count(len(board.rows), "method"),
             _count(len(board.pairs), "pair"),
             _count(len(board.seeds), "seed"),
-            f"{trials} trials per method and pair",
+            f"{trials} trials per method and pair{searches}",
             f"{board.gpu_hours:.2f} {board.hours_unit}",
             scored,
         ]
@@ -56,7 +67,7 @@ def protocol_line(board: Board) -> str:
 def verdict(board: Board) -> str:
     """Sentences on the methods that share the first rank, those surely better than the student alone, and budgets."""
     parts = [_leaders(board)]
-    if board.ranked and board.comparison.probabilities:
+    if board.ranked and board.comparison.tested:
         parts += _winners(board)
     low, high = board.trials
     if low != high:
@@ -71,39 +82,95 @@ def _leaders(board: Board) -> str:
         return "Nothing to rank yet: no method has a final run on every pair."
     if len(board.best) == 1 and sum(row.rank_low is not None for row in board.rows) == 1:
         return f"Only {board.best[0]} has a rank so far, so nothing is compared."
-    if not board.comparison.probabilities:
-        return "No method can be told apart from another: that needs at least two seeds of each."
+    if not board.comparison.tested:
+        return f"No method can be told apart from another: that needs at least two {noise(board)} of each."
     if len(board.best) == 1:
-        return f"{board.best[0]} is surely better than every other ranked method."
+        leader = board.best[0]
+        if any(row.rank_high == 1 for row in board.rows):
+            return f"{leader} is surely better than every other ranked method."
+        return f"No method is surely better than {leader}; every other one is surely worse than some method."
     return f"{len(board.best)} methods cannot be told apart from the best: {', '.join(board.best)}."
 
 
 def _winners(board: Board) -> list[str]:
-    """A sentence on the methods that are surely better than the student alone, by the p values of the table."""
-    tested = [row for row in board.rows if row.p_better_than_student is not None]
-    winners = [row.method for row in tested if _beats_student(row)]
+    """A sentence on the methods that are surely better or worse than the student alone."""
+    tested = [row for row in board.rows if row.p_differs_from_student is not None]
     if not tested:
         return []
-    if not winners:
-        return ["Compared with the student alone, none is surely better."]
-    if len(winners) == len(tested) > 1:
-        return ["Compared with the student alone, every other method is surely better."]
-    verb = "is" if len(winners) == 1 else "are"
-    return [f"Compared with the student alone, {', '.join(winners)} {verb} surely better."]
+    found = []
+    for sure in (BETTER, WORSE):
+        names = [row.method for row in tested if row.surely == sure]
+        if len(names) == len(tested) > 1:
+            found.append(f"every other method is surely {sure}")
+        elif names:
+            found.append(f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} surely {sure}")
+    return [
+        f"Compared with the student alone, {'; '.join(found) or 'none is surely better or surely worse'}."
+    ]
 
 
-def _beats_student(row: BoardRow) -> bool:
-    p = row.p_better_than_student
-    over_pictures = row.gain_image_low is None or row.gain_image_low > 0
-    return p is not None and p < SIGNIFICANCE and over_pictures
+def noise(board: Board) -> str:
+    """What the t intervals of the board are over: seeds, or searches if there are several of each study."""
+    return "searches" if board.searches > 1 else "seeds"
+
+
+def conditions(board: Board) -> str:
+    """What every claim of the board is conditional on."""
+    if board.searches > 1:
+        return (
+            f"Each study was searched {board.searches} times, with other points and seeds. Intervals and tests are over "
+            "these searches, so the claims are about methods with such a search. They are conditional on one teacher "
+            "per pair."
+        )
+    if not board.trials[1]:
+        return "Nothing was searched: every claim is about these settings, and conditional on one teacher per pair."
+    return (
+        "Every claim is conditional on one search per method and pair, and on one teacher per pair: it is about the "
+        "configurations that these searches found. Another search would find others. A claim about the methods needs "
+        "repeated searches (search.repeats)."
+    )
+
+
+def resolution(board: Board) -> str:
+    """The smallest gain that the board could have detected, and what half of it needs; empty without an interval."""
+    found = board.comparison.resolution
+    if found is None:
+        return ""
+    return (
+        f"What could be detected: with {found.replicates} {noise(board)}, a true gain of {100 * found.gain:.1f} points "
+        f"is found with a probability of 80 %, and half of it with {found.for_half} {noise(board)} (one two-sided test "
+        f"at 5 %; the adjustment for many comparisons needs more). The paired gains over the student alone have a "
+        f"standard deviation over {noise(board)} of {100 * found.deviation:.2f} points (root mean square over methods, "
+        "mean over pairs)."
+    )
+
+
+def evidence_note(board: Board) -> str:
+    """What the columns of p values and of the interval over test pictures mean."""
+    p = [row.p_differs_from_student for row in board.rows if row.p_differs_from_student is not None]
+    return " ".join(
+        [
+            f"p: two-sided, paired over {noise(board)}, adjusted over all comparisons of the board; ▲ surely better "
+            "than the student alone, ▼ surely worse.",
+            "Gain over test pictures: 95 % interval for other test pictures and these very weights; the interval in "
+            f"the table above is for other {noise(board)} and these test pictures.",
+            *equal_probabilities(p),
+        ]
+    )
+
+
+def equal_probabilities(probabilities: Sequence[float]) -> list[str]:
+    """The explanation of equal adjusted p values, if any are equal."""
+    return [EQUAL_PROBABILITIES] if len(set(probabilities)) < len(probabilities) else []
 
 
 def legend(board: Board) -> str:
     """The meaning of the columns, and of the marks that occur."""
     marks = "".join(row.marks for row in board.rows)
     parts = [
-        "mIoU and gains in points, means over pairs and seeds with 95 % intervals, on a page shaded where "
-        "an interval leaves out zero; n/a: one seed gives no interval",
+        f"mIoU and gains in points, means over pairs and seeds with 95 % intervals over {noise(board)}, on a page "
+        "shaded where an interval leaves out zero; n/a: no interval, as there is one value only, or, for the share of "
+        "the gap, as the gap is not surely above zero",
         "training cost: seconds of one final run trained alone, teacher's forward included, over the "
         "student's",
     ]

@@ -46,10 +46,11 @@ def table_from_rows(schema: Table, rows: Sequence[Mapping[str, Any]]) -> pa.Tabl
         column, values = schema.column(name), [row.get(name) for row in rows]
         try:
             if column.type == "map<string, json>":
-                parameters = [_encode_parameters(value) for value in values]
+                mappings = [_encode_parameters(value) for value in values]
+                parameters = mappings if name == "params" else parameters
                 encoded: list[Any] = [
                     None if value is None else [(key, item.text) for key, item in found.items()]
-                    for value, found in zip(values, parameters, strict=True)
+                    for value, found in zip(values, mappings, strict=True)
                 ]
             else:
                 encoded = [_to_arrow_value(column, value) for value in values]

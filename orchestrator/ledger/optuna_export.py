@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.errors import UsageError
 from orchestrator.ledger.queries import latest_attempts, parameters_of
 from orchestrator.ledger.tables import Ledger
-from orchestrator.planning.plan import method_space
+from orchestrator.planning.method_settings import method_space
 from orchestrator.planning.renamed import read_recorded_config
 from orchestrator.planning.sampler import optuna_distribution
 from search_spaces import Domain
@@ -28,7 +28,8 @@ def write_optuna_file(ledger: Ledger, path: str | os.PathLike[str]) -> tuple[int
     """Write the search trials of every study to a journal file; returns the numbers of studies and trials.
 
     A trial's value is its tune mIoU (0 to 1, to maximise), its intermediate values are its reports. Pruned and failed
-    trials keep their state. The trial of the published defaults has no parameters.
+    trials keep their state. The trial of the published defaults has its values too, where they are in the search space.
+    The user attribute `settings` has every value of method and recipe that a trial used.
 
     Raises:
         UsageError: Optuna is not installed, the file exists (Optuna would append to it), or there is no search trial.
@@ -57,9 +58,15 @@ def write_optuna_file(ledger: Ledger, path: str | os.PathLike[str]) -> tuple[int
         for fact in _FACTS:
             study.set_user_attr(fact, rows[0][fact])
         domains = spaces.get((rows[0]["provenance_id"], rows[0]["method"]), {})
-        distributions = _distributions(rows, domains)
+        points = {row["trial_id"]: _point(row, domains) for row in rows}
+        distributions = _distributions(points.values(), domains)
         rows.sort(key=lambda row: (str(row["started_at"]), row["trial_id"]))
-        study.add_trials([_trial(row, distributions, reports.get(row["trial_id"], {})) for row in rows])
+        study.add_trials(
+            [
+                _trial(row, points[row["trial_id"]], distributions, reports.get(row["trial_id"], {}))
+                for row in rows
+            ]
+        )
     return len(studies), len(trials)
 
 
@@ -85,15 +92,32 @@ def _reports(ledger: Ledger) -> dict[str, dict[int, float]]:
     return found
 
 
+def _point(row: Row, domains: Mapping[str, Domain]) -> dict[str, Any]:
+    """The searched parameters of a trial, in the units of the search space; a default outside of it is left out."""
+    used = parameters_of(row["params"])
+    if row["searched"] is None:
+        return used
+    point = {}
+    for name, drawn in parameters_of(row["searched"]).items():
+        domain = domains.get(name)
+        if drawn is None:
+            is_factor = domain is not None and domain.scale_log_uniform is not None
+            drawn = 1.0 if is_factor else used.get(name)
+            if drawn is None or (domain is not None and not domain.holds(drawn)):
+                continue
+        point[name] = drawn
+    return point
+
+
 def _distributions(
-    rows: Sequence[Row], domains: Mapping[str, Domain]
+    points: Iterable[Mapping[str, Any]], domains: Mapping[str, Domain]
 ) -> dict[str, optuna.distributions.BaseDistribution]:
-    """Each parameter's distribution from the search space; without one, a categorical one of the values in `rows`."""
+    """Each parameter's distribution from the search space; without one, a categorical one of the values in `points`."""
     from optuna.distributions import CategoricalDistribution
 
     seen: dict[str, list[Any]] = {}
-    for row in rows:
-        for name, value in parameters_of(row["params"]).items():
+    for point in points:
+        for name, value in point.items():
             if value not in seen.setdefault(name, []):
                 seen[name].append(value)
     return {
@@ -105,15 +129,18 @@ def _distributions(
 
 
 def _trial(
-    row: Row, distributions: Mapping[str, optuna.distributions.BaseDistribution], reports: Mapping[int, float]
+    row: Row,
+    params: dict[str, Any],
+    distributions: Mapping[str, optuna.distributions.BaseDistribution],
+    reports: Mapping[int, float],
 ) -> optuna.trial.FrozenTrial:
     from optuna.trial import FrozenTrial, TrialState
 
     states = {"ok": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
     scored = row["tune_miou"] is not None
     state = states[row["status"]] if scored or row["status"] != "ok" else TrialState.FAIL
-    params = parameters_of(row["params"])
     attributes = {name: row[name] for name in ("trial_id", "seed", "gpu_seconds", "steps_done", "error")}
+    attributes["settings"] = parameters_of(row["params"])
     return FrozenTrial(
         number=0,  # the storage numbers trials in the order of addition
         trial_id=0,

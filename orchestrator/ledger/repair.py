@@ -14,7 +14,7 @@ from orchestrator.ledger.run_folder import DAMAGED, PLAN_FILE, fault_of_plan_fil
 from orchestrator.ledger.schema import TABLES
 from orchestrator.ledger.tables import Ledger
 from orchestrator.ledger.weights import is_whole, teacher_path, teacher_weights
-from orchestrator.planning.plan import Plan
+from orchestrator.planning.plan import KEPT_PHASES, Plan
 
 
 def repair_run(ledger: Ledger, plan: Plan) -> list[str]:
@@ -65,7 +65,7 @@ def incomplete_trials(ledger: Ledger) -> dict[str, str]:
     found: dict[str, str] = {}
     for row in trials:
         trial_id = row["trial_id"]
-        kept = row["status"] == "ok" and row["phase"] != "search"
+        kept = row["status"] == "ok" and row["phase"] in KEPT_PHASES
         if row["status"] in ("ok", "pruned") and (trial_id, row["steps_done"]) not in reached:
             found[trial_id] = "its curve"
         elif kept and not {f"{trial_id}-tune", f"{trial_id}-test"} <= counted:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.errors import UsageError
 from distill.redaction import redacted
+from orchestrator.planning.method_settings import used_values
 from orchestrator.planning.plan import Cohort, Trial
 from orchestrator.protocol import Report
 
@@ -44,8 +45,13 @@ def trial_row(
         "method_family": family,
         "seed": trial.seed,
         "stream_seed": trial.seed,
+        "repeat": trial.repeat,
         "recipe_hash": trial.recipe_hash,
-        "params": dict(trial.params),
+        # A loaded teacher is not trained, so no recipe was used.
+        "params": {}
+        if trial.phase == "teacher" and last.step == 0
+        else used_values(trial.method, trial.method_config, trial.recipe),
+        "searched": {name: trial.params.get(name) for name in trial.searched},
         "steps_planned": trial.recipe.steps,
         "steps_done": last.step,
         "rung_step": last.step if last.status == "pruned" else None,

@@ -31,12 +31,15 @@ _RUN_PATHS = (
     *_TRACKERS,
     PLAN_FILE,
 )
+_RESULTS = ("tables/trials", "tables/curves", "checkpoints")
 # A folder without a plan may already contain these: a calibration, and what trackers write when they are tested.
 _ALLOWED_WITHOUT_PLAN = (f"{CALIBRATION}/", f"{CONTENDERS}/", "teachers/", *_TRACKERS)
 
 
 def check_run_folder(ledger: Ledger, plan: Plan, *, fresh: bool) -> None:
-    """Check that this plan may use the folder: it is empty, has the same plan, or `fresh` is set. Changes nothing.
+    """Check that this plan may use the folder: nothing was trained in it, it has the same plan, or `fresh` is set.
+
+    Changes nothing.
 
     Raises:
         UsageError: the folder has another plan (the message lists the differences), or files that are not a run.
@@ -53,8 +56,8 @@ def check_run_folder(ledger: Ledger, plan: Plan, *, fresh: bool) -> None:
                 f"{ledger.place()} is not empty and holds no run (first file: {foreign[0]}); choose another --output"
             )
         return
-    stored = _read_json(ledger, PLAN_FILE, {"plan_hash": str, "config": dict})
-    if not fresh and stored["plan_hash"] != plan.plan_hash:
+    stored = _stored_plan(ledger)
+    if not fresh and stored["plan_hash"] != plan.plan_hash and _has_results(ledger):
         found = _differences(stored["config"], plan.config.decisive())
         lines = [redacted(f"  {key}: there {old!r}, here {new!r}") for key, old, new in found]
         raise UsageError(
@@ -67,11 +70,24 @@ def check_run_folder(ledger: Ledger, plan: Plan, *, fresh: bool) -> None:
 def claim_run_folder(ledger: Ledger, plan: Plan, *, fresh: bool) -> None:
     """Check the folder and write the plan into it; `fresh` first deletes the results of the earlier plan."""
     check_run_folder(ledger, plan, fresh=fresh)
+    if (
+        not fresh
+        and fault_of_plan_file(ledger) is None
+        and _stored_plan(ledger)["plan_hash"] != plan.plan_hash
+    ):
+        # What a command wrote that failed before anything was trained. Teachers are valid for every plan, by their ids.
+        for path in ("tables", PLAN_FILE):
+            ledger.delete(path)
     if fresh and (ledger.exists(PLAN_FILE) or _is_repairable(ledger)):  # only in the folder of a run
         for path in _RUN_PATHS:
             ledger.delete(path)
     if not ledger.exists(PLAN_FILE):
         write_plan(ledger, plan)
+
+
+def _has_results(ledger: Ledger) -> bool:
+    """Whether a trial was recorded in the run, or has a checkpoint."""
+    return any(True for table in _RESULTS for _ in ledger.list(table))
 
 
 def write_plan(ledger: Ledger, plan: Plan) -> None:
@@ -97,6 +113,10 @@ def fault_of_plan_file(ledger: Ledger) -> str | None:
 def _is_repairable(ledger: Ledger) -> bool:
     """Whether the plan is missing or damaged, but there are tables that say which plan they are of (`repair_run`)."""
     return ledger.exists("tables/provenance") and fault_of_plan_file(ledger) is not None
+
+
+def _stored_plan(ledger: Ledger) -> dict[str, Any]:
+    return _read_json(ledger, PLAN_FILE, {"plan_hash": str, "config": dict})
 
 
 def _read_json(ledger: Ledger, path: str, fields: Mapping[str, Any]) -> dict[str, Any]:

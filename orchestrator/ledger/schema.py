@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from distill.errors import unknown
+from orchestrator.planning.plan import PHASES
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -78,7 +79,7 @@ _TRIALS = Table(
             "the cohort (trials with one teacher and one stream of batches) that it was trained in",
         ),
         Column("wave", _INT, "number of the wave within the cohort"),
-        Column("phase", _TEXT, "the phase of the sweep", choices=("teacher", "search", "final")),
+        Column("phase", _TEXT, "the phase of the sweep", choices=PHASES),
         Column("status", _TEXT, "how it ended", choices=("ok", "pruned", "failed")),
         Column("run_name", _TEXT, "name of the run"),
         Column("dataset", _TEXT, "the data set"),
@@ -92,9 +93,25 @@ _TRIALS = Table(
         Column("method", _TEXT, "the distillation method; `student` is the student alone"),
         Column("method_family", _TEXT, "family of the method, from its card"),
         Column("seed", _INT, "seed of initialisation and data order"),
+        Column(
+            "repeat",
+            _INT,
+            "number of the search of its study, from 0; null in tables of versions that searched each study once",
+        ),
         Column("stream_seed", _INT, "seed of the cohort's stream of batches"),
         Column("recipe_hash", _TEXT, "hash of the recipe; only rows of one recipe hash are ranked together"),
-        Column("params", _PARAMS, "every hyper-parameter, each value as JSON"),
+        Column(
+            "params",
+            _PARAMS,
+            "every setting of the method, and of the recipe as `recipe.NAME`, with the value that was used, searched or "
+            "not, as JSON; where `searched` is null (an earlier version), only what `searched` has now",
+        ),
+        Column(
+            "searched",
+            _PARAMS,
+            "the searched settings with what the search drew for them, as JSON: null in the trial of the defaults, and a "
+            "factor of the recipe's value for `scale_log_uniform`",
+        ),
         Column("steps_planned", _INT, "planned training steps", "steps"),
         Column("steps_done", _INT, "training steps done", "steps"),
         Column("rung_step", _INT, "the rung at which it was pruned; null if it was not pruned", "steps"),
@@ -134,7 +151,7 @@ _CURVES = Table(
     (
         Column("trial_id", _TEXT, "the trial"),
         Column("step", _INT, "optimiser steps done at the report", "steps"),
-        Column("phase", _TEXT, "the trial's phase", choices=("teacher", "search", "final")),
+        Column("phase", _TEXT, "the trial's phase", choices=PHASES),
         Column(
             "tune_miou",
             _REAL,
@@ -201,6 +218,12 @@ _PROVENANCE = Table(
         Column("versions", _TEXTS, "library → version"),
         Column("hardware", _JSON, "machine, accelerators, memory"),
         Column("teacher_sha256", _TEXTS, "teacher → sha256 of its checkpoint"),
+        Column(
+            "pretrained_weights",
+            _JSON,
+            "`PAIR.teacher` or `PAIR.student` → file of its backbone's weights: path, sha256, key in the file, vocabulary of "
+            "its names, number of tensors loaded and of others; only the path if the driver cannot read the file",
+        ),
         Column("command", _TEXT, "the command that reproduces the rows"),
         Column("created_at", _TIME, "start of the run", "UTC"),
         Column("schema_version", _INT, "version of these tables"),

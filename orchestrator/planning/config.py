@@ -4,24 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from distill.data.config import DataConfig
 from distill.data.remote_copies import RemoteCopiesConfig
 from distill.recipe import Recipe
-from distill.teacher_source import ProgramSource, RunSource, TeacherSource, WrittenClassMap
+from distill.setting_paths import NodePath, PathSetting, SettingPath
+from distill.teacher_source import BackboneFile, ProgramSource, RunSource, TeacherSource, WrittenClassMap
+from orchestrator.planning.search_config import FinalConfig, SearchConfig
+from orchestrator.planning.section import Section, Seed
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}$"
-MOST_TRIALS = 100_000
-"""Maximum number of trials in a sweep. A plan of this size still takes only seconds to make."""
-
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-
-
-class Section(BaseModel):
-    """Base class of the sections of a sweep file: immutable, and unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ModelConfig(Section):
@@ -34,9 +27,17 @@ class ModelConfig(Section):
     backbone_args: dict[str, Any] = Field(
         default_factory=dict, description="passed to timm, for variants of a backbone"
     )
-    pretrained: bool | str = Field(
-        default=False, description="timm's weights (true), or a file of backbone weights"
+    pretrained: bool | SettingPath | BackboneFile = Field(
+        default=False,
+        description="timm's weights (true), or a file of backbone weights: its path, or {path, key} if it has several sets",
     )
+
+    @property
+    def weights_file(self) -> BackboneFile | None:
+        """The file of backbone weights; None if there is none."""
+        if isinstance(self.pretrained, str):
+            return BackboneFile(path=self.pretrained)
+        return None if isinstance(self.pretrained, bool) else self.pretrained
 
     def options(self) -> dict[str, Any]:
         """Keyword arguments of `build_model`, without the name and the number of classes."""
@@ -133,64 +134,6 @@ class MethodSelection(Section):
         return self.label or self.name
 
 
-class SearchConfig(Section):
-    """How each study is searched. All methods have the same search budget, so that their results can be compared."""
-
-    sampler: Literal["sobol", "tpe"] = Field(
-        default="sobol", description="scrambled Sobol sequence, or Optuna's TPE"
-    )
-    trials: int = Field(
-        default=16,
-        ge=0,
-        le=MOST_TRIALS,
-        description="configurations per study; with 0 there is no search and every method has its defaults",
-    )
-    bracket: int = Field(
-        default=8,
-        ge=1,
-        le=10_000,
-        description="trials of a study that start together and compete at the rungs",
-    )
-    wave: int = Field(
-        default=16, ge=1, le=10_000, description="students that share each teacher forward pass"
-    )
-    rungs: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
-        default=(0.125, 0.25, 0.5),
-        max_length=32,
-        description="fractions of the steps at which the worse half of each bracket is stopped",
-    )
-    evaluations: int = Field(
-        default=1, ge=1, le=10_000, description="evaluations on tune in a training, including the last step"
-    )
-    seed: Seed = Field(default=0, description="seed of the configurations and trainings of the search")
-
-    @model_validator(mode="after")
-    def _check_rungs_and_bracket(self) -> Self:
-        if list(self.rungs) != sorted(set(self.rungs)):
-            raise ValueError(f"rungs are {list(self.rungs)}, must increase")
-        if self.bracket > self.wave:
-            raise ValueError(
-                f"bracket is {self.bracket}, must not be above wave ({self.wave}): all trials of a bracket train in one wave"
-            )
-        return self
-
-
-class FinalConfig(Section):
-    """The final phase: the best configuration of each study is trained again and evaluated on test, once per seed."""
-
-    seeds: tuple[Seed, ...] = Field(
-        default=(1, 2, 3, 4, 5),
-        max_length=1_000,
-        description="seeds of the final runs; use at least five for results, three are enough for a smoke test",
-    )
-
-    @model_validator(mode="after")
-    def _seeds_differ(self) -> Self:
-        if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
-            raise ValueError(f"seeds are {list(self.seeds)}, must be one or more different whole numbers")
-        return self
-
-
 class ComputeConfig(Section):
     """Number of workers, threads and device. They determine rounding, and so they are part of the hash of a trial."""
 
@@ -219,7 +162,7 @@ class ComputeConfig(Section):
 class DiskCacheConfig(Section):
     """A disk cache on each node, shared by its processes. It changes no result."""
 
-    folder: str = Field(
+    folder: NodePath = Field(
         min_length=1, description="folder local to each node: in memory (/dev/shm/...) or on a fast disk"
     )
     gigabytes: float = Field(gt=0, le=1e6, description="maximum size; what does not fit is computed again")
@@ -229,7 +172,7 @@ class MlflowTracker(Section):
     """MLflow."""
 
     kind: Literal["mlflow"] = "mlflow"
-    uri: str | None = Field(
+    uri: Annotated[str, PathSetting(names="databricks(-uc)?|uc")] | None = Field(
         default=None, description="by default MLFLOW_TRACKING_URI, or else mlflow.db in the run folder"
     )
     experiment: str | None = Field(default=None, description="by default the name of the run")
@@ -244,14 +187,14 @@ class WandbTracker(Section):
     mode: Literal["online", "offline"] = Field(
         default="online", description="offline writes files that `wandb sync` sends later"
     )
-    folder: str | None = Field(default=None, description="by default wandb/ in the run folder")
+    folder: SettingPath | None = Field(default=None, description="by default wandb/ in the run folder")
 
 
 class TensorBoardTracker(Section):
     """TensorBoard event files."""
 
     kind: Literal["tensorboard"] = "tensorboard"
-    folder: str | None = Field(default=None, description="by default tensorboard/ in the run folder")
+    folder: SettingPath | None = Field(default=None, description="by default tensorboard/ in the run folder")
 
 
 def _tracker_shorthand(value: Any) -> Any:
@@ -342,7 +285,9 @@ class OperationConfig(Section):
     trackers: tuple[TrackerConfig, ...] = Field(
         default=(), description="experiment trackers: mlflow, wandb or tensorboard, by name or with options"
     )
-    teachers: str | None = Field(default=None, description="folder of trained teachers that runs share")
+    teachers: SettingPath | None = Field(
+        default=None, description="folder of trained teachers that runs share"
+    )
 
     @property
     def cache_folders(self) -> dict[str, str]:

@@ -15,7 +15,17 @@ from distill.teacher_source import brings_network
 from orchestrator.planning.config import SweepConfig
 from orchestrator.planning.method_settings import needs_teacher
 from orchestrator.planning.model_costs import cost_of
-from orchestrator.planning.plan import Cohort, Model, Phase, Plan, Teacher, Wave, teacher_cohort
+from orchestrator.planning.plan import (
+    KEPT_PHASES,
+    PHASES,
+    Cohort,
+    Model,
+    Phase,
+    Plan,
+    Teacher,
+    Wave,
+    teacher_cohort,
+)
 from orchestrator.planning.prices import Price, price_of
 
 # FLOP/s that training with small batches reaches in practice: a fraction of the peak. The ledger has measured times.
@@ -27,7 +37,6 @@ ASSUMED_FLOPS = {
 }
 BACKWARD = 2.0  # FLOPs of a backward pass, relative to a forward pass
 BYTES = 4  # of a weight
-_PHASES: tuple[Phase, ...] = ("teacher", "search", "final")
 COUNT_ROW_BYTES = 6  # size of a row of `counts`, compressed
 
 
@@ -45,7 +54,7 @@ def estimate(plan: Plan) -> dict[str, Any]:
     config = plan.config
     teachers = [teacher_cohort(plan, teacher) for teacher in plan.teachers if teacher.recipe is not None]
     cohorts = [*teachers, *plan.students]
-    phases = {phase: _phase(config, cohorts, phase) for phase in _PHASES}
+    phases = {phase: _phase(config, cohorts, phase) for phase in PHASES}
     worker_hours = math.fsum(phase["worker_hours"] for phase in phases.values())
     price = price_of(config.budget)
     return {
@@ -185,7 +194,7 @@ def _disk(config: SweepConfig, cohorts: Sequence[Cohort]) -> int:
                 cost = _cost(config, cohort.data, cohort.recipe, bracket.study.student)
                 states = 2 if cohort.recipe.optimizer == "sgd" else 3
                 wave_bytes += bracket.size * cost.params * BYTES * states
-                if wave.phase != "search":
+                if wave.phase in KEPT_PHASES:
                     kept += bracket.size * cost.params * BYTES
                     rows = config.data[cohort.data].scored_images * config.data[cohort.data].class_count
                     counts += bracket.size * rows * COUNT_ROW_BYTES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,18 +14,16 @@ from pydantic import BaseModel, ValidationError
 
 from distill.catalogue.reader import check_model_name
 from distill.errors import UsageError, nearest, reading, unknown
+from distill.setting_paths import KeyPath, paths_in
 from distill.teacher_source import brings_network
-from distill.validation_text import violated_rule
+from distill.validation_text import violated_rule, violation
 from distill.yaml_reader import parse_yaml
-from orchestrator.planning.config import MOST_TRIALS, SweepConfig
-from orchestrator.planning.method_settings import check_method_name, check_settings, check_space
-from orchestrator.planning.plan import method_space
+from orchestrator.planning.config import SweepConfig
+from orchestrator.planning.method_settings import check_method_name, check_settings, check_space, method_space
 from orchestrator.planning.prices import price_of
 from orchestrator.planning.renamed import explain_renamed
+from orchestrator.planning.search_config import MOST_TRIALS, REPEAT_OFFSET
 from search_spaces import library, preset_names, preset_path
-
-KeyPath = tuple[str | int, ...]
-"""Keys and list positions from the top of a document to a value."""
 
 _MOST_ERRORS, _MOST_CHARACTERS = 50, 200
 
@@ -39,15 +38,7 @@ def load_sweep(source: str, overrides: Sequence[str] = ()) -> SweepConfig:
     Raises:
         UsageError: the file is not valid. There is one line for each error, with file and line of the key.
     """
-    path = _find_file(source)
-    document, tree = _parse(path)
-    locations = _Locations(path, tree)
-    # Before the overrides, because an override may change one field of a library entry. After them, because an override
-    # may name a library entry.
-    _expand_library_names(document, locations)
-    for override in overrides:
-        locations.add_override(_apply_override(document, override), override)
-    _expand_library_names(document, locations)
+    document, locations, _ = _read_with_overrides(source, overrides)
     try:
         config = SweepConfig.model_validate(document)
     except ValidationError as error:
@@ -58,12 +49,24 @@ def load_sweep(source: str, overrides: Sequence[str] = ()) -> SweepConfig:
     return config
 
 
+def with_absolute_paths(source: str, overrides: Sequence[str]) -> tuple[str, list[str]]:
+    """The text of a sweep file and its overrides, with all paths absolute: they mean the same in any folder.
+
+    Raises:
+        UsageError: see `load_sweep`.
+    """
+    document, _ = _read(source)
+    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    return text, _read_with_overrides(source, overrides)[2]
+
+
 class _Locations:
     """File and line of each key of a document, or the `--set` option that wrote it."""
 
     def __init__(self, path: Path, tree: yaml.Node | None) -> None:
         self._path = path
         self._found: dict[KeyPath, str] = {}
+        self._options: dict[KeyPath, str] = {}
         if tree is not None:
             self._add_nodes(tree, ())
 
@@ -83,14 +86,16 @@ class _Locations:
         self._found = {known: at for known, at in self._found.items() if known[: len(key_path)] != key_path}
         for length in range(1, len(key_path)):
             self._found.setdefault(key_path[:length], f"--set {override}")
-        self._found[key_path] = f"--set {override}"
+        self._found[key_path] = self._options[key_path] = f"--set {override}"
 
     def of(self, *key_path: str | int) -> str:
-        """Location of a key, or of the nearest section above it that has one."""
-        for length in range(len(key_path), 0, -1):
-            if key_path[:length] in self._found:
-                return self._found[key_path[:length]]
-        return str(self._path)
+        """Location of a key, or of the nearest section above it that has one, with the `--set` options below it."""
+        lengths = range(len(key_path), 0, -1)
+        place = next(
+            (self._found[key_path[:n]] for n in lengths if key_path[:n] in self._found), str(self._path)
+        )
+        below = (option for path, option in self._options.items() if path[: len(key_path)] == key_path)
+        return " with ".join(dict.fromkeys((place, *below)))
 
 
 def _combined(errors: Iterable[str]) -> UsageError:
@@ -98,11 +103,6 @@ def _combined(errors: Iterable[str]) -> UsageError:
     lines = list(dict.fromkeys(errors))
     more = [f"… and {len(lines) - _MOST_ERRORS} more errors"] if len(lines) > _MOST_ERRORS else []
     return UsageError("\n".join([*lines[:_MOST_ERRORS], *more]))
-
-
-def _shortened(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}…"
 
 
 def _find_file(source: str) -> Path:
@@ -125,6 +125,58 @@ def _parse(path: Path) -> tuple[dict[str, Any], yaml.Node | None]:
             f"{path}: is of type {type(document).__name__}, must be a mapping with the keys of a sweep file"
         )
     return document, tree
+
+
+def _read(source: str) -> tuple[dict[str, Any], _Locations]:
+    """The document of a sweep file with absolute paths, and the locations of its keys."""
+    path = _find_file(source)
+    document, tree = _parse(path)
+    locations = _Locations(path, tree)
+    errors = []
+    for found in paths_in(document, SweepConfig):
+        try:
+            found.make_absolute(path.parent.resolve())
+        except UsageError as error:
+            errors.append(f"{locations.of(*found.keys)}: {'.'.join(map(str, found.keys))} {error}")
+    if errors:
+        raise _combined(errors)
+    return document, locations
+
+
+def _read_with_overrides(
+    source: str, overrides: Sequence[str]
+) -> tuple[dict[str, Any], _Locations, list[str]]:
+    """The whole document, the locations of its keys, and the overrides with absolute paths."""
+    document, locations = _read(source)
+    absolute = []
+    # Before the overrides, because an override may change one field of a library entry. After them, because an override
+    # may name a library entry.
+    _expand_library_names(document, locations)
+    for override in overrides:
+        key_path = _apply_override(document, override)
+        locations.add_override(key_path, override)
+        absolute.append(_with_working_folder(document, key_path, override))
+    _expand_library_names(document, locations)
+    return document, locations, absolute
+
+
+def _with_working_folder(document: dict[str, Any], key_path: KeyPath, override: str) -> str:
+    """The override with absolute paths, also in the document: they start from the working folder, as in any command."""
+    keys = tuple(map(str, key_path))
+    paths = [
+        found for found in paths_in(document, SweepConfig) if tuple(map(str, found.keys[: len(keys)])) == keys
+    ]
+    if not paths:
+        return override
+    for found in paths:
+        try:
+            found.make_absolute(Path.cwd())
+        except UsageError as error:
+            raise UsageError(f"--set {override}: {'.'.join(map(str, found.keys))} {error}") from None
+    value: Any = document
+    for key in key_path:
+        value = value[key if isinstance(value, list) else str(key)]
+    return f"{override.partition('=')[0]}={json.dumps(value)}"
 
 
 def _apply_override(document: dict[str, Any], override: str) -> KeyPath:
@@ -187,10 +239,7 @@ def _describe(error: ValidationError, document: Any, locations: _Locations) -> I
         elif found["type"] == "missing":
             message = f"'{key}' is missing"
         else:
-            value = found.get("input")
-            is_section = isinstance(value, (dict, list, BaseModel))
-            message = f"{key}: " if is_section else f"{key} is {_shortened(value)}, "
-            message += violated_rule(found)
+            message = violation(found, key, SweepConfig)
         yield f"{locations.of(*key_path)}: {message}"
 
 
@@ -247,6 +296,7 @@ def _cross_checks(config: SweepConfig, locations: _Locations) -> Iterator[str]:
     yield from _check_pairs(config, locations)
     yield from _check_batch_sizes(config, locations)
     yield from _check_trial_count(config, locations)
+    yield from _check_seeds(config, locations)
     yield from _check_methods(config, locations)
     yield from _check_gpu_fraction(config, locations)
     try:
@@ -290,8 +340,27 @@ def _check_batch_sizes(config: SweepConfig, locations: _Locations) -> Iterator[s
             )
 
 
+def _check_seeds(config: SweepConfig, locations: _Locations) -> Iterator[str]:
+    """A final run with a seed that took part in the choice of its configuration would be scored too high."""
+    shared = set(config.search.selection_seeds) & set(config.final.seeds)
+    highest = max(*config.search.selection_seeds, *config.final.seeds, config.search.seed)
+    if config.search.repeats > 1 and highest >= REPEAT_OFFSET:
+        yield (
+            f"{locations.of('search', 'repeats')}: search.repeats is {config.search.repeats}, which needs seeds below "
+            f"{REPEAT_OFFSET}, as each repeat adds {REPEAT_OFFSET} to them; there is a seed {highest}"
+        )
+    if shared and config.search.trials:
+        yield (
+            f"{locations.of('final', 'seeds')}: final.seeds are {list(config.final.seeds)}, must have none of the "
+            f"selection's seeds {list(config.search.selection_seeds)} (search.training_seeds and search.finalist_seeds)"
+        )
+
+
 def _check_trial_count(config: SweepConfig, locations: _Locations) -> Iterator[str]:
-    trials = len(config.pairs) * len(config.methods) * (config.search.trials + len(config.final.seeds))
+    search = config.search
+    finalists = min(search.finalists, search.trials) * len(search.finalist_seeds)
+    each = search.repeats * (search.trials + finalists + len(config.final.seeds))
+    trials = len(config.pairs) * len(config.methods) * each
     if trials > MOST_TRIALS:
         yield (
             f"{locations.of('search', 'trials')}: the sweep has {trials} trials, must have at most {MOST_TRIALS}; lower "

@@ -1,8 +1,8 @@
-"""Checks of methods, their settings and their search spaces against the catalogue. Does not import torch."""
+"""Methods of a sweep, their settings and search spaces, checked against the catalogue. Does not import torch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jsonschema
@@ -12,7 +12,9 @@ from distill.errors import UsageError, unknown
 from distill.recipe import Recipe
 from distill.relative_weights import PREFIX, split_balanced, weight_name
 from distill.validation_text import violated_schema_rule
-from search_spaces import Space
+from orchestrator.planning.config import MethodSelection
+from orchestrator.planning.sampler import Params
+from search_spaces import Space, load_space, space_from
 
 
 def method_family(name: str) -> str:
@@ -24,6 +26,36 @@ def needs_teacher(name: str) -> bool:
     """Whether a method uses the teacher's output."""
     methods = load_catalogue().methods
     return any("teacher" in methods[part].card["needs"] for part in name.split("+"))
+
+
+def method_space(choice: MethodSelection) -> Space:
+    """Search space of a study, from the sweep file or from search_spaces/methods, without the settings that are fixed."""
+    methods = load_catalogue().methods
+    installed = {name: entry.space for name, entry in methods.items() if entry.space is not None}
+    space = (
+        load_space(choice.name, installed) if choice.space is None else space_from(choice.name, choice.space)
+    )
+    fixed = {name.removeprefix(PREFIX) for name in choice.config}
+    free = {n: domain for n, domain in space.parameters.items() if n.removeprefix(PREFIX) not in fixed}
+    return space.model_copy(update={"parameters": free})
+
+
+def apply_params(
+    params: Params, method_config: Mapping[str, Any], recipe: Recipe, space: Space
+) -> tuple[dict[str, Any], Recipe]:
+    """Settings of the method and recipe of a trial. A `recipe.*` parameter replaces or scales the recipe's value."""
+    settings = dict(method_config)
+    changes: dict[str, Any] = {}
+    for name, value in params.items():
+        field = name.removeprefix("recipe.")
+        if field == name:
+            settings[name] = value
+            continue
+        domain = space.parameters.get(name)
+        if domain is not None and domain.scale_log_uniform is not None:
+            value = float(f"{getattr(recipe, field) * float(value):.6g}")
+        changes[field] = value
+    return settings, Recipe.model_validate({**recipe.model_dump(), **changes})
 
 
 def check_settings(name: str, settings: Mapping[str, Any]) -> None:
@@ -69,6 +101,41 @@ def default_weights(name: str) -> dict[str, float | None]:
         for setting, (schema, _) in _settings(name).items()
         if setting.endswith("_weight")
     }
+
+
+def used_settings(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Every setting with which a method is built: the given ones, and the defaults of the others.
+
+    A weight relative to the task loss keeps its own name, because its value is known in the training only.
+    """
+    schemas = {setting: schema for setting, (schema, _) in _settings(name).items()}
+    found = {
+        setting: schema["combined_default"]
+        if "+" in name and "combined_default" in schema
+        else schema.get("default")
+        for setting, schema in schemas.items()
+        if PREFIX + setting not in given
+    } | {setting: value for setting, value in given.items() if value is not None}
+    for setting, schema in schemas.items():
+        part = setting[: setting.rfind(".") + 1]
+        for other, defaults in schema.get("default_by", {}).items():
+            if setting in found and given.get(setting) is None:
+                found[setting] = defaults[found[part + other]]
+    return found
+
+
+def used_values(method: str, given: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """Every setting of a method, and every setting of a recipe as `recipe.NAME`, with the value used."""
+    flat = _flat("recipe", recipe.model_dump(mode="json", exclude_none=True))
+    return {**used_settings(method, given), **dict(flat)}
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flat(f"{name}.{key}", inner)
+    else:
+        yield name, value
 
 
 def check_method_name(name: str) -> None:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any, Literal
 
-from distill.catalogue.reader import load_catalogue
 from distill.recipe import Recipe, digest
-from distill.relative_weights import PREFIX
 from distill.teacher_source import ClassMap, TeacherSource
-from orchestrator.planning.config import MethodSelection, PairConfig, SearchConfig, SweepConfig
+from orchestrator.planning.config import MethodSelection, PairConfig, SweepConfig
+from orchestrator.planning.method_settings import apply_params, method_space
 from orchestrator.planning.sampler import History, Params, sample_bracket
-from search_spaces import Space, load_space, space_from
+from orchestrator.planning.search_config import REPEAT_OFFSET, SearchConfig
+from orchestrator.planning.selection import best_finalist, finalists, winner
+from search_spaces import Space
 
-Phase = Literal["teacher", "search", "final"]
-RESULT_VERSION = 1
+Phase = Literal["teacher", "search", "selection", "final"]
+PHASES: tuple[Phase, ...] = ("teacher", "search", "selection", "final")
+"""In the order of a sweep. `selection` trains each study's finalists again, with seeds that the search did not use."""
+KEPT_PHASES: tuple[Phase, ...] = ("teacher", "final")
+"""Phases whose models are scored on test and kept. All others see tune only."""
+RESULT_VERSION = 2
 """Part of every id. Raise it if a change of the code changes the results of a configuration."""
 
 
@@ -43,7 +49,7 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Study:
-    """One pair and one method: the unit of search."""
+    """One pair and one method: the unit of search. With `search.repeats` there is one study for each repeat."""
 
     study_id: str
     pair: str
@@ -55,6 +61,7 @@ class Study:
     method_config: Mapping[str, Any]
     recipe: Recipe
     space: Space
+    repeat: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,8 @@ class Trial:
     recipe_hash: str
     seed: int
     bracket: int
+    repeat: int = 0
+    searched: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -151,7 +160,8 @@ def make_plan(config: SweepConfig) -> Plan:
     """The plan of a checked config."""
     teachers = {pair.label: _teacher(config, pair) for pair in config.pairs}
     studies = tuple(
-        _study(config, pair, method, teachers[pair.label])
+        _study(config, pair, method, teachers[pair.label], repeat)
+        for repeat in range(config.search.repeats)
         for pair in config.pairs
         for method in config.methods
     )
@@ -188,42 +198,41 @@ def teacher_cohort(plan: Plan, teacher: Teacher) -> Cohort:
 
 
 def bracket_trials(
-    config: SweepConfig, cohort: Cohort, wave: Wave, bracket: Bracket, history: History
+    config: SweepConfig, cohort: Cohort, wave: Wave, bracket: Bracket, history: Mapping[Phase, History]
 ) -> list[Trial]:
     """The trials of one bracket.
 
-    A final trial has the parameters of the best search trial. If no search trial of the study finished, there is none.
+    A trial of the selection has the parameters of a finalist, a final trial those of the study's choice. If no search trial
+    of the study finished, there is none.
 
     Args:
         config: settings of the sweep.
         cohort: cohort of the wave.
         wave: wave of the bracket.
         bracket: bracket of the trials.
-        history: results of the study's earlier search trials, for an adaptive sampler and for the final trials.
+        history: results of the study's earlier trials by phase. An adaptive sampler and the selection need those of the
+            search, a final trial those of both.
     """
     study = bracket.study
+    searched, selected = history.get("search", ()), history.get("selection", ())
     if wave.phase == "search":
         drawn = sample_bracket(
-            config.search.sampler, study.space, seed=config.search.seed, index=bracket.index,
-            size=bracket.size, bracket=config.search.bracket, history=history,
+            config.search.sampler, study.space, seed=config.search.seed + study.repeat * REPEAT_OFFSET, index=bracket.index,
+            size=bracket.size, bracket=config.search.bracket, history=searched,
         )  # fmt: skip
+    elif wave.phase == "selection":
+        drawn = finalists(searched, config.search.finalists)
     elif wave.phase == "final" and config.search.trials > 0:
-        best = winner(history)
+        best = best_finalist(selected) or winner(searched)
         drawn = [] if best is None else [best] * bracket.size
     else:
         drawn = [{}] * bracket.size
     return [_trial(config, cohort, wave, bracket, params) for params in drawn]
 
 
-def winner(history: History) -> Params | None:
-    """Parameters of the best finished trial, the earlier one if two are equal; None if no trial finished."""
-    finished = [scored for scored in history if scored.completed]
-    return max(finished, key=lambda scored: scored.scores[max(scored.scores)]).params if finished else None
-
-
 def _trial(config: SweepConfig, cohort: Cohort, wave: Wave, bracket: Bracket, params: Params) -> Trial:
     study = bracket.study
-    method_config, recipe = apply_params(study, params)
+    method_config, recipe = apply_params(params, study.method_config, study.recipe, study.space)
     result_key = {
         "version": RESULT_VERSION,
         "phase": wave.phase,
@@ -255,6 +264,8 @@ def _trial(config: SweepConfig, cohort: Cohort, wave: Wave, bracket: Bracket, pa
         recipe_hash=study_recipe_hash(config, study),
         seed=wave.stream_seed,
         bracket=bracket.index,
+        repeat=study.repeat,
+        searched=tuple(study.space.parameters) if config.search.trials > 0 else (),
     )
 
 
@@ -266,34 +277,6 @@ def study_recipe_hash(config: SweepConfig, study: Study) -> str:
 def data_identity(config: SweepConfig, data: str) -> dict[str, Any]:
     """Settings of a data set without its folder: two copies of the same data are the same data set."""
     return config.data[data].model_dump(mode="json", exclude={"root"})
-
-
-def apply_params(study: Study, params: Params) -> tuple[dict[str, Any], Recipe]:
-    """Settings of the method and recipe of a trial. A `recipe.*` parameter replaces or scales the recipe's value."""
-    method_config = dict(study.method_config)
-    changes: dict[str, Any] = {}
-    for name, value in params.items():
-        field = name.removeprefix("recipe.")
-        if field == name:
-            method_config[name] = value
-            continue
-        domain = study.space.parameters.get(name)
-        if domain is not None and domain.scale_log_uniform is not None:
-            value = float(f"{getattr(study.recipe, field) * float(value):.6g}")
-        changes[field] = value
-    return method_config, Recipe.model_validate({**study.recipe.model_dump(), **changes})
-
-
-def method_space(choice: MethodSelection) -> Space:
-    """Search space of a study, from the sweep file or from search_spaces/methods, without the settings that are fixed."""
-    methods = load_catalogue().methods
-    installed = {name: entry.space for name, entry in methods.items() if entry.space is not None}
-    space = (
-        load_space(choice.name, installed) if choice.space is None else space_from(choice.name, choice.space)
-    )
-    fixed = {name.removeprefix(PREFIX) for name in choice.config}
-    free = {n: domain for n, domain in space.parameters.items() if n.removeprefix(PREFIX) not in fixed}
-    return space.model_copy(update={"parameters": free})
 
 
 def _teacher(config: SweepConfig, pair: PairConfig) -> Teacher:
@@ -322,12 +305,15 @@ def _teacher(config: SweepConfig, pair: PairConfig) -> Teacher:
     )
 
 
-def _study(config: SweepConfig, pair: PairConfig, method: MethodSelection, teacher: Teacher) -> Study:
+def _study(
+    config: SweepConfig, pair: PairConfig, method: MethodSelection, teacher: Teacher, repeat: int
+) -> Study:
     recipe = config.recipes[pair.student.recipe]
     student = Model(pair.student.model, pair.student.options())
     space = method_space(method)
-    key = [pair.label, pair.data, method.title, method.name, method.config, teacher.teacher_id, student.name,
+    key: list[Any] = [pair.label, pair.data, method.title, method.name, method.config, teacher.teacher_id, student.name,
            dict(student.options), recipe.digest(), space.model_dump(mode="json")]  # fmt: skip
+    key += [repeat] if repeat else []  # the first search keeps the ids of earlier runs
     return Study(
         study_id=f"{pair.label}.{method.title}.{digest(key, 6)}",
         pair=pair.label,
@@ -339,27 +325,39 @@ def _study(config: SweepConfig, pair: PairConfig, method: MethodSelection, teach
         method_config=method.config,
         recipe=recipe,
         space=space,
+        repeat=repeat,
     )
 
 
 def _student_cohorts(config: SweepConfig, studies: Sequence[Study]) -> Iterator[Cohort]:
-    """Cohorts with their search waves, then one wave for each final seed with the best configuration of each study."""
+    """Cohorts with their waves: search, selection, and one for each final seed with the choice of each study."""
     for key, members in _cohorts_of(studies):
         recipe = members[0].recipe
-        searches = list(_search_waves(config.search, recipe.steps, members))
-        finals = [
-            Wave(
-                len(searches) + number,
-                "final",
-                seed,
-                tuple(Bracket(study, number, 1) for study in members),
-                recipe.steps,
-                rungs=(),
-                evaluations=(recipe.steps,),
-            )
-            for number, seed in enumerate(config.final.seeds)
+        waves = [
+            w for again in _by_repeat(members) for w in _search_waves(config.search, recipe.steps, again)
         ]
-        yield Cohort(f"students-{key}", members[0].data, members[0].teacher, recipe, (*searches, *finals))
+        for phase, seed, number, size in _later_waves(config):
+            for again in _by_repeat(members):
+                brackets = tuple(Bracket(study, number, size) for study in again)
+                seed_again = seed + again[0].repeat * REPEAT_OFFSET
+                waves.append(Wave(0, phase, seed_again, brackets, recipe.steps, (), (recipe.steps,)))
+        numbered = tuple(replace(wave, index=index) for index, wave in enumerate(waves))
+        yield Cohort(f"students-{key}", members[0].data, members[0].teacher, recipe, numbered)
+
+
+def _by_repeat(studies: Sequence[Study]) -> list[list[Study]]:
+    """The studies of each repeat. Repeats have other seeds, so they cannot share a wave."""
+    return [list(group) for _, group in groupby(studies, lambda study: study.repeat)]
+
+
+def _later_waves(config: SweepConfig) -> Iterator[tuple[Phase, int, int, int]]:
+    """Phase, seed, number in the phase, and trials of each study, of the waves after the search."""
+    search = config.search
+    count = min(search.finalists, search.trials)
+    for number, seed in enumerate(search.finalist_seeds if count else ()):
+        yield "selection", seed, number, count
+    for number, seed in enumerate(config.final.seeds):
+        yield "final", seed, number, 1
 
 
 def _cohorts_of(studies: Sequence[Study]) -> list[tuple[str, list[Study]]]:
@@ -372,20 +370,20 @@ def _cohorts_of(studies: Sequence[Study]) -> list[tuple[str, list[Study]]]:
 
 
 def _search_waves(search: SearchConfig, steps: int, studies: Sequence[Study]) -> Iterator[Wave]:
-    """Waves of whole brackets with at most `search.wave` trials each.
+    """Waves of whole brackets with at most `search.wave` trials each, of the studies of one repeat, not yet numbered.
 
     A wave has at most one bracket of a study, because an adaptive sampler needs the results of the earlier brackets.
     """
     rungs = tuple(sorted({max(1, round(share * steps)) for share in search.rungs} - {steps}))
     evaluations = _evaluation_steps(search.evaluations, steps)
-    index = 0
     for number, start in enumerate(range(0, search.trials, search.bracket)):
+        training_seed = search.bracket_seeds[number % len(search.bracket_seeds)]
+        training_seed += studies[0].repeat * REPEAT_OFFSET
         size = min(search.bracket, search.trials - start)
         per_wave = max(1, search.wave // size)
         for first in range(0, len(studies), per_wave):
             brackets = tuple(Bracket(study, number, size) for study in studies[first : first + per_wave])
-            yield Wave(index, "search", search.seed, brackets, steps, rungs, evaluations)
-            index += 1
+            yield Wave(0, "search", training_seed, brackets, steps, rungs, evaluations)
 
 
 def _evaluation_steps(count: int, steps: int) -> tuple[int, ...]:

@@ -19,11 +19,16 @@ Params = Mapping[str, Value]
 
 @dataclass(frozen=True)
 class Scored:
-    """Result of one trial of an earlier bracket."""
+    """Result of one trial of an earlier bracket of the same study."""
 
     params: Params
     scores: Mapping[int, float]  # tune mIoU by step
     completed: bool
+
+    @property
+    def last_score(self) -> float:
+        """Tune mIoU at its last scored step."""
+        return self.scores[max(self.scores)]
 
 
 History = Sequence[Scored]

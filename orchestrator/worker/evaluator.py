@@ -18,7 +18,7 @@ from distill.training import Student
 from orchestrator.ledger.row_builders import count_rows
 from orchestrator.ledger.tables import Ledger
 from orchestrator.ledger.weights import save_student_model, trial_weights
-from orchestrator.planning.plan import Trial
+from orchestrator.planning.plan import KEPT_PHASES, Trial
 from orchestrator.protocol import CohortJob
 from orchestrator.worker.data_parallel import Workers
 from orchestrator.worker.student_slot import LoadedTeacher, StudentSlot
@@ -123,7 +123,7 @@ class Evaluator:
             last: whether it is their last step.
             move_to: called with each trial before its part of a batch.
         """
-        keeps = last and slots[0].trial.phase != "search"
+        keeps = last and slots[0].trial.phase in KEPT_PHASES
         share = max(1, self._recipe.batch_size // self._workers.world_size)
 
         def evaluation(split: str) -> Evaluation:

@@ -33,7 +33,7 @@ def write_gallery(ledger: Ledger) -> tuple[str | None, list[str]]:
         ledger.delete(path)
         return None, notes or ["no gallery: no pair has final runs of a method and of the student alone"]
     place = ledger.place()
-    run = place if "://" in place else place.rsplit("/", 1)[-1]
+    run = place if "://" in place else ".."
     command = shlex.join(["python", "-m", "orchestrator.gallery", run])
     ledger.write_bytes(path, _page(predicted, notes, command))
     return ledger.place(path), notes

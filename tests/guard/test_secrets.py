@@ -43,7 +43,9 @@ def test_where_results_come_from_is_told_without_secrets(monkeypatch: pytest.Mon
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
     plan = make_plan(load_sweep("smoke", [f"operation.teachers={ADDRESS}"]))
-    row = provenance_row(plan, ["smoke", "--output", ADDRESS, "--set", f"operation.teachers={ADDRESS}"], {})
+    row = provenance_row(
+        plan, ["smoke", "--output", ADDRESS, "--set", f"operation.teachers={ADDRESS}"], {}, {}
+    )
     told = repr(row)
     assert "--output" in row["command"]
     for secret in (*SECRETS.values(), *IN_ADDRESSES):

@@ -68,7 +68,7 @@ def _planned(plan: Plan, cohort: Cohort, wave: Wave, rows: pd.DataFrame) -> list
     """A wave's trials; what is searched for must not depend on earlier brackets."""
     histories: dict[str, list[Scored]] = {}
     for row in rows[rows.phase == "search"].itertuples():
-        params = {name: json.loads(value) for name, value in row.params.items()}
+        params = {name: json.loads(value) for name, value in row.searched.items() if value != "null"}
         scored = Scored(params, {row.steps_done: row.tune_miou}, row.status == "ok")
         histories.setdefault(row.study_id, []).append(scored)
     return [
@@ -76,7 +76,7 @@ def _planned(plan: Plan, cohort: Cohort, wave: Wave, rows: pd.DataFrame) -> list
         for bracket in wave.brackets
         for trial in bracket_trials(
             plan.config, cohort, wave, bracket,
-            histories.get(bracket.study.study_id, []) if wave.phase == "final" else [],
+            {"search": histories.get(bracket.study.study_id, [])} if wave.phase == "final" else {},
         )
     ]  # fmt: skip
 

@@ -115,7 +115,8 @@ def descendants(pid: int) -> list[int]:
 def trials(output: Path | str) -> pd.DataFrame:
     """The trials table, by trial id, without what is measured."""
     table = Ledger(output).read("trials").to_pandas().set_index("trial_id").sort_index()
-    table["params"] = table["params"].map(lambda pairs: dict(pairs))
+    for name in ("params", "searched"):
+        table[name] = table[name].map(lambda pairs: dict(pairs))
     return table[[c for c in table.columns if c not in MEASURED]]
 
 

@@ -179,10 +179,34 @@ def test_a_folder_with_another_plan_is_refused_with_what_differs(
     from orchestrator.planning.plan import make_plan
 
     (tmp_path / "old.yaml").write_text(SWEEP)
-    claim_run_folder(Ledger(tmp_path / "out"), make_plan(load_sweep(str(tmp_path / "old.yaml"))), fresh=False)
+    ledger = Ledger(tmp_path / "out")
+    claim_run_folder(ledger, make_plan(load_sweep(str(tmp_path / "old.yaml"))), fresh=False)
+    ledger.append("trials", [{"trial_id": "a", "attempt": 1}], "a-1")
     message = refuse(capsys, tmp_path, SWEEP.replace("lr: 0.01", "lr: 0.02"))
     assert "recipes.short.lr: there 0.01, here 0.02" in message
     assert "--fresh" in message
+
+
+def test_a_folder_of_another_plan_in_which_nothing_was_trained_is_taken_over(tmp_path: Path) -> None:
+    from orchestrator.ledger.repair import repair_run
+    from orchestrator.ledger.run_folder import check_run_folder, claim_run_folder
+    from orchestrator.ledger.tables import Ledger
+    from orchestrator.planning.plan import make_plan
+    from tests.orchestrator.sweep_files import tiny_sweep
+
+    ledger = Ledger(tmp_path / "out")
+    wrong, right = (make_plan(tiny_sweep(recipes__student__lr=lr)) for lr in (0.1, 0.2))
+    claim_run_folder(ledger, wrong, fresh=False)
+    ledger.append("provenance", [{"provenance_id": "p", "plan_hash": wrong.plan_hash}], "p")
+    ledger.write_bytes("teachers/a.safetensors", b"trained by another run")
+    assert repair_run(ledger, right) == []
+    claim_run_folder(ledger, right, fresh=False)
+    assert json.loads(ledger.read_bytes("plan.json"))["plan_hash"] == right.plan_hash
+    assert ledger.read("provenance").num_rows == 0
+    assert ledger.exists("teachers/a.safetensors")
+    ledger.write_bytes("checkpoints/a/b", b"an interrupted training")
+    with pytest.raises(ValueError, match="holds another plan"):
+        check_run_folder(ledger, wrong, fresh=False)
 
 
 @pytest.mark.parametrize("fresh", [False, True])

@@ -21,9 +21,10 @@ from orchestrator.controller.run_state import Run
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.plan import make_plan
 from orchestrator.sweep import SweepOptions, command
-from tests.distill.models.foreign_models import Plain, export, upernet
+from tests.distill.data.trees import write_folder_tree
+from tests.distill.models.foreign_models import Plain, dpt, export, segformer, upernet
 from tests.orchestrator.sweep_files import tiny_sweep
-from tests.orchestrator.sweeps import run
+from tests.orchestrator.sweeps import Sweep, run
 
 pytestmark = pytest.mark.timeout(300)
 SCENES = {"kind": "scenes", "size": 32, "classes": 4, "train": 16, "teacher_train": 64, "tune": 8, "test": 16}
@@ -115,6 +116,59 @@ def test_a_teacher_of_transformers_is_scored_and_then_teaches_a_cnn(
     sizes = Ledger(tmp_path / "run").read("models").to_pandas().set_index("name").params
     assert sizes["upernet-of-the-hub"] == sum(p.numel() for p in upernet(5).parameters())
     assert "WARNING" not in sweep.text()
+
+
+@pytest.mark.ray
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_a_sweep_with_a_teacher_of_each_kind_on_pictures_of_180_by_240_ends_with_a_board(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("transformers", reason="the extra `hub` is not installed")
+    import torchvision
+
+    classes = 9
+    root = write_folder_tree(tmp_path / "pictures", train=6, test=1, size=(180, 240))
+    sources: dict[str, Any] = {}
+    for make in (segformer, upernet, dpt):
+        make(classes).save_pretrained(tmp_path / make.__name__)  # type: ignore[operator]
+        sources[make.__name__] = {"kind": "transformers", "path": str(tmp_path / make.__name__)}
+    seen = torchvision.models.segmentation.fcn_resnet50(
+        weights=None, weights_backbone=None, num_classes=classes
+    )
+    torch.save({"model": seen.state_dict(), "epoch": 1}, tmp_path / "fcn.pth")
+    sources["fcn-resnet50"] = {"kind": "torchvision", "path": str(tmp_path / "fcn.pth")}
+    path = tmp_path / "plain.pt"
+    torch.jit.save(torch.jit.script(Plain(classes).eval()), path)
+    taps = {"stages": ["fine", "fine", "coarse", "coarse"], "logits": "logits"}
+    sources["plain"] = {
+        "kind": "torchscript",
+        "path": str(path),
+        "family": "cnn",
+        "classes": classes,
+        "taps": taps,
+    }
+    student = {"model": "deeplabv3-test_resnet", "head_channels": 8, "recipe": "short"}
+    content = {
+        "name": "kinds",
+        "data": {"mine": {"kind": "folder", "root": str(root), "classes": "classes.csv"}},
+        "recipes": {"short": {"steps": 2, "lr": 0.01, "batch_size": 2, "augmentation": {"crop": 64, "scale": [0.5, 1.0]}}},
+        "pairs": [
+            {"name": name.replace("-", "_"), "teacher": {"model": name, "checkpoint": source}, "student": student, "data": "mine"}
+            for name, source in sources.items()
+        ],
+        "methods": ["student", "kd"],
+        "search": {"trials": 0},
+        "final": {"seeds": [1]},
+    }  # fmt: skip
+    content["pairs"][-1]["teacher"]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()  # type: ignore[index]
+    sweep = Sweep(write(tmp_path, content), tmp_path / "run")
+    sweep.finish(800)
+    assert sweep.process.returncode == DONE, sweep.text()
+    rows = pd.read_parquet(tmp_path / "run" / "tables" / "trials")
+    taught = rows[(rows.phase == "final") & (rows.method == "kd")]
+    assert set(taught[taught.status == "ok"].pair) == {name.replace("-", "_") for name in sources}
+    assert (tmp_path / "run" / "leaderboard" / "LEADERBOARD.md").is_file()
 
 
 def ended(study_id: str, phase: str, **scores: float) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def own(tmp_path: Path) -> Path:
     content = broken.read_bytes()
     broken.write_bytes(content[:60] + b"\xff" * (len(content) - 80) + content[-20:])
     model = {"model": "deeplabv3-test_resnet", "head_channels": 8, "recipe": "short"}
-    mine = {"kind": "folder", "root": str(root), "classes": "classes.csv", "broken_share": 0.2}
+    mine = {"kind": "folder", "root": root.name, "classes": "classes.csv", "broken_share": 0.2}
     document = {
         "name": "own",
         "data": {"mine": mine},

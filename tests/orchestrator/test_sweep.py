@@ -107,6 +107,7 @@ def with_a_broken_study(source: Path) -> Path:
     return source
 
 
+@pytest.mark.long
 def test_a_study_whose_loss_is_not_finite_leaves_alone(undisturbed: Path, folder: Path) -> None:
     """Its trials fail with term and step; every other trial is the same to the bit; the exit code says it."""
     sweep = run(with_a_broken_study(folder.with_suffix(".yaml")), folder)

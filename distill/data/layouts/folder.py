@@ -8,7 +8,8 @@ from distill.data.config import FolderConfig
 from distill.data.labels import LabelClass, LabelMap, voc_colour
 from distill.data.layout import Layout, Source
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+"""In upper or lower case, as all suffixes."""
 
 
 def layout(config: FolderConfig) -> Layout:
@@ -32,7 +33,15 @@ def layout(config: FolderConfig) -> Layout:
 
 
 def _source(config: FolderConfig, listed: str) -> Source:
-    return Source(config.images, config.masks, IMAGE_SUFFIXES, ".png", listed=listed)
+    return Source(
+        config.images,
+        config.masks,
+        IMAGE_SUFFIXES if config.image_suffix is None else (config.image_suffix,),
+        config.mask_suffix,
+        image_setting="image_suffix",
+        label_setting="mask_suffix",
+        listed=listed,
+    )
 
 
 class _Group:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from distill.errors import UsageError
 from distill.models.checkpoint import filled
 from distill.models.mit import mit_encoder, rename
 from distill.models.model import ModelOptions, SegmentationModel, build_model
+from distill.models.weight_layouts import VAINF, resemblance
 
 _MIX_TRANSFORMERS = {
     ((32, 64, 160, 256), (2, 2, 2, 2)): "mit_b0",
@@ -90,11 +91,15 @@ def segformer_from_transformers(config: Mapping[str, Any], state: Mapping[str, T
     return _filled(options, renamed)
 
 
-def model_from_torchvision(name: str, state: Mapping[str, Tensor]) -> SegmentationModel:
-    """Convert a torchvision state dict to our `deeplabv3-resnetN` or `fcn-resnetN`; the auxiliary head is dropped.
+def model_from_torchvision(
+    name: str, state: Mapping[str, Tensor], output_stride: Literal[8, 16] | None = None
+) -> SegmentationModel:
+    """Convert a state dict of torchvision or VainF to our `deeplabv3-resnetN` or `fcn-resnetN`.
+
+    The auxiliary head is dropped. VainF's DeepLabV3 is torchvision's, at stride 8 or 16: the tensors are the same.
 
     Raises:
-        UsageError: the model is not supported, or its tensors do not fit.
+        UsageError: the model is not supported, its tensors do not fit, or the output stride is missing or wrong.
     """
     if name not in TORCHVISION_MODELS:
         raise UsageError(
@@ -106,22 +111,35 @@ def model_from_torchvision(name: str, state: Mapping[str, Tensor]) -> Segmentati
         (rf"^classifier\.{convolution}\.(weight|bias)", r"head.refine.0.\1"),
         (rf"^classifier\.{norm}\.(weight|bias|running_mean|running_var|num_batches)", r"head.refine.1.\1"),
     )
-    try:
-        classes = int(state["classifier.4.weight"].shape[0])
-    except KeyError:
+    is_vainf = name.startswith("deeplabv3") and f"{VAINF}4.weight" in state
+    _check_stride(output_stride, is_vainf)
+    if is_vainf:
+        state = {key.replace(VAINF, "classifier."): tensor for key, tensor in state.items()}
+    if "classifier.4.weight" not in state:
         raise UsageError(
-            f"the file lacks 'classifier.4.weight': it is no state dict of torchvision's {name}"
-        ) from None
+            f"the file lacks 'classifier.4.weight': it is no state dict of torchvision's {name}, its first tensors are "
+            f"{', '.join(list(state)[:3])}{resemblance(state)}"
+        )
     options = ModelOptions(
         name=name,
-        num_classes=classes,
-        output_stride=8,
+        num_classes=int(state["classifier.4.weight"].shape[0]),
+        output_stride=output_stride or 8,
         head_channels=256 if name.startswith("deeplabv3") else None,
     )
     used = {key: tensor for key, tensor in state.items() if not key.startswith("aux_classifier.")}
     return _filled(
         options, {rename(key, (*_TORCHVISION_NAMES, *refine)): tensor for key, tensor in used.items()}
     )
+
+
+def _check_stride(output_stride: int | None, is_vainf: bool) -> None:
+    if is_vainf and output_stride is None:
+        raise UsageError(
+            "the file looks like VainF's DeepLabV3, which is trained at output stride 8 or 16 (its default) with the same "
+            "tensors: give `output_stride` in the checkpoint, as the model was trained"
+        )
+    if not is_vainf and output_stride not in (None, 8):
+        raise UsageError(f"output_stride is {output_stride}, must be 8: torchvision's models have no other")
 
 
 def _filled(options: ModelOptions, state: Mapping[str, Tensor]) -> SegmentationModel:

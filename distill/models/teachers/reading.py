@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import torch
-from safetensors.torch import load as load_tensors
-from torch import Tensor, nn
+from torch import nn
 
 from distill.errors import UsageError, reading
 from distill.models.checkpoint import CheckpointMetadata, load_model
 from distill.models.families import Family
 from distill.models.teachers.conversion import model_from_torchvision, segformer_from_transformers
 from distill.models.teachers.hub import build_network, family_of_config
+from distill.models.teachers.probe import probe
+from distill.models.teachers.processor import PROCESSOR_FILES, normalisation
 from distill.models.teachers.programs import load_program
 from distill.models.teachers.store import ReadTeacher, open_teacher
 from distill.models.teachers.teacher import (
@@ -29,8 +27,9 @@ from distill.models.teachers.teacher import (
     TeacherModel,
     Triple,
     group_classes,
-    probe,
 )
+from distill.models.weight_files import read_weight_file, refuse_non_finite
+from distill.models.weight_layouts import unwrapped
 from distill.teacher_source import (
     ClassMap,
     ProgramSource,
@@ -114,17 +113,18 @@ def _from_transformers(name: str, source: TransformersSource, sha256: str | None
     folder = _local_folder(source)
     config = json.loads(_checked(folder / "config.json", None))
     weights = _weights_file(folder)
-    mean, std = _normalisation(folder)
+    mean, std = normalisation(folder, str(config.get("model_type")))
     network: nn.Module
     kind: Kind
     if config.get("model_type") == "segformer":
-        converted = segformer_from_transformers(config, _tensors(weights, sha256))
+        converted = segformer_from_transformers(config, read_weight_file(weights, sha256=sha256).tensors)
         network, kind, made = converted, "model", asdict(converted.options)
         count = converted.info.num_classes
     else:
         hub = build_network(config)
         _checked(weights, sha256)
         hub.load_pretrained(folder)
+        refuse_non_finite(hub.model.state_dict(), f"'{weights}'")
         network, kind, made, count = hub, "transformers", config, int(hub.model.config.num_labels)
     labels = config.get("id2label") or {}
     names = tuple(str(labels.get(str(i), f"{UNNAMED}{i}")) for i in range(count))
@@ -133,7 +133,8 @@ def _from_transformers(name: str, source: TransformersSource, sha256: str | None
 
 
 def _from_torchvision(name: str, source: TorchvisionSource, sha256: str | None) -> _Found:
-    model = model_from_torchvision(name, _tensors(Path(source.path), sha256))
+    file = read_weight_file(Path(source.path), source.key, sha256)
+    model = model_from_torchvision(name, unwrapped(file.tensors), source.output_stride)
     names = source.classes or _numbers(model.info.num_classes)
     described = _describe(
         name,
@@ -183,19 +184,6 @@ def _checked(path: Path, sha256: str | None) -> bytes:
     return data
 
 
-def _tensors(path: Path, sha256: str | None) -> dict[str, Tensor]:
-    """A state dict as plain tensors; pickled code is never run."""
-    data = _checked(path, sha256)
-    with reading(f"'{path}' as plain tensors", "save it as safetensors"):
-        if path.suffix == ".safetensors":
-            return load_tensors(data)
-        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    state = state.get("state_dict", state.get("model", state)) if isinstance(state, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UsageError(f"'{path}' is no state dict: it must map names to tensors")
-    return state
-
-
 def _local_folder(source: TransformersSource) -> Path:
     """The local folder, or the hub's snapshot of that name, downloaded if it is not cached."""
     folder = Path(source.path)
@@ -207,7 +195,7 @@ def _local_folder(source: TransformersSource) -> Path:
         )
     from huggingface_hub import snapshot_download
 
-    configs = ["config.json", "preprocessor_config.json"]
+    configs = ["config.json", *PROCESSOR_FILES]
     for weights in _WEIGHT_FILES:
         try:
             found = Path(
@@ -231,16 +219,3 @@ def _weights_file(folder: Path) -> Path:
         f"'{folder}' holds neither {' nor '.join(_WEIGHT_FILES)}; save the model again in one piece: "
         "save_pretrained(folder, max_shard_size='100GB')"
     )
-
-
-def _normalisation(folder: Path) -> tuple[Triple, Triple]:
-    """Mean and standard deviation in the model's preprocessor config; ImageNet's by default."""
-    path = folder / "preprocessor_config.json"
-    said = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    mean, std = said.get("image_mean", CheckpointMetadata.mean), said.get("image_std", CheckpointMetadata.std)
-    values = tuple(map(float, mean)), tuple(map(float, std))
-    if not all(len(triple) == 3 and all(map(math.isfinite, triple)) for triple in values):
-        raise UsageError(
-            f"'{path}' has image_mean {mean} and image_std {std}, each must be three finite numbers"
-        )
-    return cast("tuple[Triple, Triple]", values)

@@ -237,16 +237,17 @@ def test_a_store_that_stumbles_is_asked_again(
         assert sum(proxy.faults.values()) > 0
 
 
-def test_a_quick_check_fetches_a_sample_and_a_full_one_fills_the_folder(
+def test_a_quick_check_fetches_what_is_scored_and_a_sample_and_a_full_one_fills_the_folder(
     s3_server: str, tmp_path: Path, copies: RemoteCopiesConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("distill.data.check.SAMPLE", 3)
     address = upload(s3_server, write_folder_tree(tmp_path / "tree"))
     report = check_dataset(mine(address), copies=copies)
     assert sum(report.images.values()) - report.images["train (teacher)"] == 11
-    assert sum(report.sizes.values()) == 3
-    assert any("3 of 11 label maps, and no other file was fetched" in note for note in report.notes)
-    assert len(kept(copies)) == 3 * 2
+    scored = report.images["tune"] + report.images["test"]
+    assert sum(report.sizes.values()) == scored + 3
+    assert any("7 of 11 label maps, and no other file was fetched" in note for note in report.notes)
+    assert len(kept(copies)) == (scored + 3) * 2
     assert sum(check_dataset(mine(address), full=True, copies=copies).sizes.values()) == 11
     assert len(kept(copies)) == PICTURES
 
@@ -293,7 +294,9 @@ def test_a_folder_or_picture_that_is_missing_is_named_with_what_lies_beside_it(
     with pytest.raises(UsageError, match=r"folder s3://runs/dta does not exist; s3://runs holds data"):
         build_dataset(mine(at(s3_server, "dta"), classes=["a", "b"]), "train", copies=copies)
     remove(s3_server, "masks/clip0/test0.png")
-    with pytest.raises(UsageError, match=r"first: s3://runs/data/masks/clip0/test0.png is missing"):
+    with pytest.raises(
+        UsageError, match=r"'clip0/test0' in line 1: s3://runs/data/masks/clip0/test0.png is missing"
+    ):
         build_dataset(mine(address), "test", copies=copies)
 
 

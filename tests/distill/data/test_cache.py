@@ -122,3 +122,18 @@ def test_what_a_dead_process_began_to_write_makes_room_again(root: Path, tmp_pat
     assert not left.exists()
     assert mine.exists()
     assert len(list(cache.folder.rglob("*.pixels"))) == 1
+
+
+def test_a_picture_that_an_older_reader_decoded_is_decoded_again_in_its_place(
+    root: Path, tmp_path: Path
+) -> None:
+    cache = PictureCache(tmp_path / "cache", PICTURE)
+    pictures = dataset(root, cache)
+    plain = pictures[0].image_hw3.copy()
+    (entry,) = cache.folder.rglob("*.pixels")
+    entry.write_bytes(b"pixels-1" + entry.read_bytes()[8:64] + bytes(PICTURE - 64))
+    cache = PictureCache(tmp_path / "cache", PICTURE)
+    for _ in range(2):
+        assert (dataset(root, cache)[0].image_hw3 == plain).all()
+    assert entry.read_bytes()[:8] != b"pixels-1"
+    assert held(cache) == PICTURE

@@ -116,18 +116,8 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
         build_model("segformer-test_resnet", 3, pretrained=tmp_path / "w.safetensors")
 
 
-def test_weights_that_share_only_their_zeros_and_ones_are_refused(tmp_path: Path) -> None:
-    state = {
-        name: tensor + (tensor.ndim > 1)
-        for name, tensor in timm.create_model("test_vit").state_dict().items()
-    }
-    save_file({f"other.{name}": tensor for name, tensor in state.items()}, tmp_path / "w.safetensors")
-    with pytest.raises(UsageError, match=r"do not fit backbone 'test_vit': 0 of its"):
-        build_model("segformer-test_vit", 3, pretrained=tmp_path / "w.safetensors")
-
-
 def test_a_missing_weights_file_is_named() -> None:
-    with pytest.raises(UsageError, match=r"pretrained weights '/nowhere/w\.pth' are not a file"):
+    with pytest.raises(UsageError, match=r"pretrained weights '/nowhere/w\.pth' is not a file"):
         build_model("segformer-test_resnet", 3, pretrained="/nowhere/w.pth")
 
 

@@ -58,7 +58,7 @@ def test_a_graph_gives_the_models_classes_at_sizes_it_was_not_traced_with(tmp_pa
     assert (classes[0] == by_torch.labels(picture(40, 56))).mean() > 0.999
 
 
-@pytest.mark.slow
+@pytest.mark.long  # torch.export takes a minute to find that the sizes cannot vary
 def test_a_head_that_bakes_sizes_in_makes_a_graph_of_one_size_that_says_so(tmp_path: Path) -> None:
     by_torch, by_onnx, sizes = exported("pspnet-test_resnet", tmp_path, norm="sync")
     assert sizes == "64×64"

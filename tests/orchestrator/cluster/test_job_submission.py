@@ -270,7 +270,7 @@ def test_the_working_directory_of_a_job_has_code_lock_file_and_sweep_file_only(t
     source.write_text("name: mine")
     folder = tmp_path / "staged"
     folder.mkdir()
-    assert stage(folder, str(source)) == "mine.yaml"
+    assert stage(folder, str(source), "name: mine") == "mine.yaml"
     assert {path.name for path in folder.iterdir()} == {
         "orchestrator", "distill", "search_spaces", "constraints.txt", "pyproject.toml", "commit.json", "mine.yaml",
     }  # fmt: skip

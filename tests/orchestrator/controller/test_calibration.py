@@ -63,7 +63,7 @@ def test_a_space_relative_to_the_task_reaches_the_trials() -> None:
     wave, bracket = next(
         (wave, bracket) for wave in cohort.waves for bracket in wave.brackets if bracket.study.method == "kd"
     )
-    trials = bracket_trials(plan.config, cohort, wave, bracket, [])
+    trials = bracket_trials(plan.config, cohort, wave, bracket, {})
     assert trials[0].method_config == {}  # the published default comes first
     assert all(0.1 <= trial.method_config["balanced.kd_weight"] <= 10 for trial in trials[1:])
 

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from orchestrator.controller.wave_scheduler import RecordedTrial, WaveScheduler
 from orchestrator.planning.config import SweepConfig
 from orchestrator.planning.plan import make_plan
+from orchestrator.planning.sampler import Scored
+from orchestrator.planning.selection import best_finalist
 from orchestrator.protocol import Report, WaveOrder
 from tests import examples
 from tests.orchestrator.sweep_files import tiny_sweep
@@ -44,7 +46,8 @@ def play(order: random.Random, cut_after: int | None = None, recorded: dict[str,
 
     Returns the scheduler, what a ledger would hold after `cut_after` ended trials, and who was handed out.
     """
-    scheduler = WaveScheduler(config, [COHORT], recorded or {})
+    cohort = COHORT if config is CONFIG else make_plan(config).students[0]
+    scheduler = WaveScheduler(config, [cohort], recorded or {})
     ledger: dict[str, RecordedTrial] = dict(recorded or {})
     handed: set[str] = set()
     ended = 0
@@ -58,13 +61,13 @@ def play(order: random.Random, cut_after: int | None = None, recorded: dict[str,
 
     at_work: list[AtWork] = []
     while True:
-        while len(at_work) < groups and (wave := scheduler.open_next(COHORT.cohort_id)) is not None:
+        while len(at_work) < groups and (wave := scheduler.open_next(cohort.cohort_id)) is not None:
             alive = [t.trial_id for t in wave.trials]
             assert not handed & set(alive)
             handed |= set(alive)
             at_work.append(AtWork(wave, alive, [*wave.wave.rungs, STEPS]))
         if not at_work:
-            assert not scheduler.unopened(COHORT.cohort_id)
+            assert not scheduler.unopened(cohort.cohort_id)
             return scheduler, ledger, handed
         group = order.choice(at_work)
         stop = group.stops.pop(0)
@@ -92,7 +95,7 @@ def play(order: random.Random, cut_after: int | None = None, recorded: dict[str,
                 if end(Report(trial_id, decision.rung, status="pruned", tune_miou=scored)):
                     return scheduler, ledger, handed
         if not group.stops:
-            assert not scheduler.is_running(COHORT.cohort_id, group.wave.index)
+            assert not scheduler.is_running(cohort.cohort_id, group.wave.index)
             at_work.remove(group)
 
 
@@ -108,7 +111,7 @@ def test_decisions_do_not_depend_on_who_reports_first(seed: int) -> None:
     assert outcome(found) == outcome(expected)
 
 
-@pytest.mark.parametrize("sampler", ["sobol", "tpe"])
+@pytest.mark.parametrize(("sampler", "finalists"), [("sobol", 0), ("sobol", 2), ("tpe", 0), ("tpe", 2)])
 @given(
     seed=st.integers(0, 10**6),
     groups=st.integers(2, 4),
@@ -117,10 +120,16 @@ def test_decisions_do_not_depend_on_who_reports_first(seed: int) -> None:
 )
 @settings(max_examples=examples(40), deadline=None)
 def test_waves_trained_beside_each_other_end_as_one_after_the_other(
-    sampler: str, seed: int, groups: int, doomed: set[int], cut: int
+    sampler: str, finalists: int, seed: int, groups: int, doomed: set[int], cut: int
 ) -> None:
     """Whoever fails, and wherever the run is cut: neither who trains nor with which parameters changes."""
-    config = tiny_sweep(search__trials=6, search__bracket=4, search__wave=8, search__sampler=sampler)
+    config = tiny_sweep(
+        search__trials=6,
+        search__bracket=4,
+        search__wave=8,
+        search__sampler=sampler,
+        search__finalists=finalists,
+    )
     whole, _, _ = play(random.Random(0), config=config)
     fails = frozenset(t for number, t in enumerate(whole.trials) if number in doomed)
     _, expected, _ = play(random.Random(0), fails=fails, config=config)
@@ -178,6 +187,32 @@ def test_the_final_runs_take_the_best_finished_parameters_of_each_study() -> Non
         assert {s.trial.seed for s in finals} == {1, 2}
         assert all(s.trial.params == best.trial.params for s in finals)
         assert all(ledger[s.trial.trial_id].status == "ok" for s in finals)
+
+
+def test_finalists_are_the_best_search_trials_and_the_best_of_them_on_fresh_seeds_is_the_choice() -> None:
+    config = tiny_sweep(search__trials=6, search__bracket=4, search__wave=8, search__finalists=2)
+    scheduler, _, _ = play(random.Random(0), config=config)
+    for study in make_plan(config).studies:
+        mine = [s for s in scheduler.trials.values() if s.trial.study_id == study.study_id]
+        finished = [s for s in mine if s.trial.phase == "search" and s.status == "ok"]
+        finished.sort(key=lambda s: -s.scores[STEPS])
+        selection = [s for s in mine if s.trial.phase == "selection"]
+        assert [(s.trial.params, s.trial.seed) for s in selection] == [
+            (s.trial.params, seed) for seed in (101, 102) for s in finished[:2]
+        ]
+        first, second = (sum(s.scores[STEPS] for s in selection[k::2]) for k in (0, 1))
+        best = finished[0 if first >= second else 1].trial.params
+        assert all(s.trial.params == best for s in mine if s.trial.phase == "final")
+
+
+def test_a_finalist_that_failed_with_a_seed_is_behind_one_that_finished_with_all() -> None:
+    good, unstable = {"t": 1.0}, {"t": 2.0}
+    history = [
+        Scored(unstable, {8: 0.9}, completed=True), Scored(good, {8: 0.5}, completed=True),
+        Scored(unstable, {4: 0.8}, completed=False), Scored(good, {8: 0.4}, completed=True),
+    ]  # fmt: skip
+    assert best_finalist(history) == good
+    assert best_finalist([]) is None
 
 
 def test_a_study_whose_every_trial_failed_has_no_final_run() -> None:

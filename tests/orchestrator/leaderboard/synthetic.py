@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,10 @@ class Run:
     gains: Mapping[str, float] = field(default_factory=lambda: {"student": 0.0, "kd": 0.02, "cwd": 0.1})
     pairs: tuple[str, ...] = ("big_to_small", "wide_to_thin")
     seeds: tuple[int, ...] = (1, 2, 3)
+    """Final seeds of the first search; those of search r are larger by 10 r."""
+    searches: int = 1
+    luck: float = 0.0
+    """Standard deviation of what a search adds to the gain of its method."""
     trials: int = 4
     images: int = 12
     classes: int = 3
@@ -55,9 +60,10 @@ def write_run(root: Path, run: Run) -> Ledger:
         trials.append(_teacher(run, pair))
         for method in run.gains:
             trials += _search(run, pair, method)
-            for seed in run.seeds if method not in run.searched_only else ():
-                if (method, pair, seed) not in run.left_out:
-                    row, table = _final(run, pair, method, seed)
+            for repeat, seed in itertools.product(range(run.searches), run.seeds):
+                place = method, pair, seed + 10 * repeat
+                if method not in run.searched_only and place not in run.left_out:
+                    row, table = _final(run, pair, method, place[2], repeat)
                     trials.append(row)
                     counts += [table] if table is not None else []
     ledger.append("trials", trials, "trials")
@@ -130,7 +136,9 @@ def _search(run: Run, pair: str, method: str) -> Iterable[dict[str, object]]:
         }
 
 
-def _final(run: Run, pair: str, method: str, seed: int) -> tuple[dict[str, object], pa.Table | None]:
+def _final(
+    run: Run, pair: str, method: str, seed: int, repeat: int
+) -> tuple[dict[str, object], pa.Table | None]:
     trial_id = "f" + _identity(pair, method, seed, run.recipe, run.protocol, run.dataset)
     row = {
         **_common(run, pair, method),
@@ -140,6 +148,7 @@ def _final(run: Run, pair: str, method: str, seed: int) -> tuple[dict[str, objec
         "status": "ok",
         "seed": seed,
         "params": _params(method, 0.5),
+        **({"repeat": repeat} if run.searches > 1 else {}),
     }
     if (method, pair, seed) in run.failed:
         return {
@@ -148,7 +157,9 @@ def _final(run: Run, pair: str, method: str, seed: int) -> tuple[dict[str, objec
             "error": "Traceback\nValueError: the loss is nan",
             "error_step": 7,
         }, None
-    tp, fp, fn = draw_counts(run, pair, run.gains[method], seed, method)
+    generator = np.random.default_rng([4, zlib.crc32(repr((pair, method)).encode()), repeat])
+    gain = run.gains[method] + run.luck * float(generator.standard_normal())
+    tp, fp, fn = draw_counts(run, pair, gain, seed, method)
     row["test_miou"] = float(np.mean(tp.sum(0) / (tp + fp + fn).sum(0)))
     known = ("road", "sky", "tree", "car", "sign")
     names = [*known, *(f"class {k}" for k in range(len(known), run.classes))][: run.classes]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import scipy.stats
 
@@ -56,7 +57,8 @@ def test_means_gains_and_intervals_are_those_of_the_tables(tmp_path: Path) -> No
             assert row.gain_per_pair[pair] == pytest.approx(one.mean())
             assert (cell.gain.low, cell.gain.high) == pytest.approx((interval.low, interval.high))
             gap = 0.8 - table["student"][pair].mean()
-            assert cell.gap_closed == pytest.approx(one.mean() / gap)
+            assert cell.gap_closed is not None
+            assert cell.gap_closed.mean == pytest.approx(one.mean() / gap)
         average_gap = 0.8 - table["student"].to_numpy().mean()
         assert row.teacher_gap_closed == pytest.approx(difference.mean() / average_gap)
 
@@ -65,7 +67,7 @@ def test_rows_stand_best_first_and_the_student_gains_nothing_by_definition(tmp_p
     board = board_of(tmp_path, FIVE)
     assert [row.method for row in board.rows] == ["cwd", "mgd", "kd", "student"]
     student = row_of(board, "student")
-    assert (student.gain, student.gain_low, student.p_better_than_student) == (0.0, None, None)
+    assert (student.gain, student.gain_low, student.p_differs_from_student) == (0.0, None, None)
     assert student.train_cost_relative == 1.0
     assert row_of(board, "kd").train_cost_relative == 1.5
     assert row_of(board, "cwd").rank_low == 1
@@ -144,7 +146,7 @@ def test_one_seed_has_means_and_no_intervals_no_probabilities_and_one_wide_rank(
     board = board_of(tmp_path, FIVE.but(seeds=(1,)))
     for row in board.rows:
         assert row.gain is not None
-        assert (row.miou_low, row.gain_low, row.gain_high, row.p_better_than_student) == (None,) * 4
+        assert (row.miou_low, row.gain_low, row.gain_high, row.p_differs_from_student) == (None,) * 4
         assert (row.rank_low, row.rank_high) == (1, 4)
 
 
@@ -178,8 +180,8 @@ def test_a_difference_within_the_noise_of_test_pictures_is_not_sure(tmp_path: Pa
     narrow.append("counts", pa.Table.from_pandas(pd.concat(frames), preserve_index=False), "counts")
     (board,) = build_boards(read_run_records([narrow]))
     row = row_of(board, "kd")
-    assert row.p_better_than_student is not None
-    assert row.p_better_than_student < 0.001
+    assert row.p_differs_from_student is not None
+    assert row.p_differs_from_student < 0.001
     assert row.gain_image_low is not None
     assert row.gain_image_low <= 0.0 < row.gain_low  # type: ignore[operator]
     assert (row.rank_low, row.rank_high) == (1, 2)
@@ -190,6 +192,30 @@ def test_runs_without_counts_are_ranked_by_seeds_alone_and_say_so(tmp_path: Path
     assert row_of(board, "cwd").gain_image_low is None
     assert row_of(board, "cwd").rank_low == 1
     assert any("have no counts" in note for note in board.notes)
+
+
+def test_stray_pixels_of_a_class_that_test_lacks_change_no_score_and_the_board_names_the_class(
+    tmp_path: Path,
+) -> None:
+    """The student predicts 5 pixels as `sign`, the methods none: all are averaged over the same four classes."""
+    four = Run(classes=4)
+    plain, stray = write_run(tmp_path / "plain", four), Ledger(tmp_path / "stray" / "run")
+    for table in ("trials", "models", "provenance"):
+        stray.append(table, plain.read(table), table)
+    rows = plain.read("counts").to_pandas()
+    extra = rows[(rows["class"] == 0) & (rows["image"] == 0)].assign(
+        **{"class": 4, "class_name": "sign", "tp": 0, "fn": 0, "fp": 0}
+    )
+    students = plain.read("trials").to_pandas().query("method == 'student'")["trial_id"]
+    extra.loc[extra["trial_id"].isin(students), "fp"] = 5
+    schema = plain.read("counts").schema
+    stray.append(
+        "counts", pa.Table.from_pandas(pd.concat([rows, extra]), schema, preserve_index=False), "counts"
+    )
+    (before,), (after,) = (build_boards(read_run_records([ledger])) for ledger in (plain, stray))
+    assert [row.miou for row in after.rows] == [row.miou for row in before.rows]
+    assert not any("classes are scored" in note for note in before.notes)
+    assert "4 of 5 classes are scored. No test label has sign" in " ".join(after.notes)
 
 
 def test_a_run_off_the_protocol_is_marked_and_not_ranked(tmp_path: Path) -> None:
@@ -247,7 +273,7 @@ def test_the_verdict_names_who_surely_beats_the_student_alone_and_says_where_non
     assert verdict(clear).startswith("cwd is surely better than every other ranked method.")
     noise = FIVE.but(gains={"student": 0.0, "kd": 0.0, "cwd": 0.0})
     assert verdict(board_of(tmp_path, noise, "noise")).endswith(
-        "Compared with the student alone, none is surely better."
+        "Compared with the student alone, none is surely better or surely worse."
     )
     one = FIVE.but(gains={"student": 0.0, "kd": 0.0, "cwd": 0.1})
     assert verdict(board_of(tmp_path, one, "one")).endswith(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,12 +71,19 @@ def test_a_forest_plot_has_zero_on_its_axis_even_where_every_gain_is_far_from_it
     assert 0 < axis.scale(0.0) < axis.scale(6.0) < axis.scale(8.0) < 100
 
 
-def test_the_front_is_a_staircase_of_what_none_beats_at_its_cost() -> None:
-    marks = [Mark(name, "logits", value, None, None, cost) for name, value, cost in
-             (("cheap", 1.0, 1.0), ("bad", 0.5, 2.0), ("good", 3.0, 3.0), ("dear", 2.0, 4.0))]  # fmt: skip
+def test_the_front_is_a_staircase_of_what_intervals_tell_apart() -> None:
+    marks = [Mark(name, "logits", value, value - half, value + half, cost) for name, value, half, cost in
+             (("cheap", 1.0, 0.3, 1.0), ("alike", 1.5, 0.3, 2.0), ("good", 3.0, 0.3, 3.0), ("dear", 2.0, 0.3, 4.0))]  # fmt: skip
     drawing = scatter(marks, "title", "cost")
     assert drawing.count('class="front"') == 3  # along from cheap, up to good, along to the end
-    with_nasty = scatter([*marks, Mark("<b>", "x", 1.0, None, None, 2.0)], "<t>", "cost & more")
+    wide = [replace(mark, low=mark.value - 3, high=mark.value + 3) for mark in marks]
+    unknown = [replace(mark, low=None, high=None) for mark in marks]
+    for told_apart_by_none in (wide, unknown):
+        assert 'class="front"' not in scatter(told_apart_by_none, "title", "cost")
+
+
+def test_names_in_a_scatter_are_text() -> None:
+    with_nasty = scatter([Mark("<b>", "x", 1.0, None, None, 2.0)], "<t>", "cost & more")
     assert "<b>" not in with_nasty
     assert "cost &amp; more" in with_nasty
 

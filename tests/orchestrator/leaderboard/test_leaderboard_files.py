@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import html
+import io
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,11 +11,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from rich.console import Console
 
 from distill.errors import UsageError
+from orchestrator.cluster.provenance import provenance_row
+from orchestrator.console.run_view import run_view, trial_view
 from orchestrator.leaderboard.files import write_leaderboard
 from orchestrator.ledger.tables import Ledger
+from orchestrator.planning.plan import make_plan
 from tests.orchestrator.leaderboard.synthetic import Run, write_run
+from tests.orchestrator.sweep_files import tiny_sweep
 
 
 def cells(line: str) -> list[str]:
@@ -54,7 +62,7 @@ def test_the_page_has_its_parts_and_every_table_is_whole(tmp_path: Path) -> None
     assert "3 methods · 2 pairs · 3 seeds · 4 trials per method and pair" in page
     assert "cannot be told apart from the best: " in page
     assert "the final run failed at step 7" in page
-    assert "python -m orchestrator.leaderboard 'my run'" in page
+    assert "python -m orchestrator.leaderboard ..\n" in page
     assert "python -m orchestrator.sweep run.yaml" in page
     assert "covers 75 % where 95 % is written" in page
     assert "| road |" in page
@@ -68,7 +76,7 @@ def test_one_seed_is_told_as_no_interval_in_every_file(tmp_path: Path) -> None:
     assert "(n/a)" in page
     assert "needs at least two seeds" in page
     csv = pd.read_csv(tmp_path / "leaderboard" / "leaderboard.csv")
-    assert csv[["miou_low", "gain_low", "gain_high", "p_better_than_student"]].isna().all(axis=None)
+    assert csv[["miou_low", "gain_low", "gain_high", "p_differs_from_student"]].isna().all(axis=None)
     assert csv["gain"].notna().all()
 
 
@@ -181,6 +189,53 @@ def test_the_command_prints_where_the_page_lies_and_refuses_a_folder_that_is_no_
     assert refused.returncode == 2
     assert "nowhere holds no tables; give the folder of a run" in refused.stderr
     assert run_command().returncode == 2
+
+
+@pytest.mark.parametrize("output", [(), ("--output", "my page")])
+def test_the_command_on_the_page_makes_the_page_again_where_it_is_read(
+    tmp_path: Path, output: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "a run", Run())
+    assert run_command("a run", *output).returncode == 0
+    folder = tmp_path / (output[1] if output else "a run/leaderboard")
+    page = (folder / "LEADERBOARD.md").read_text()
+    assert str(tmp_path) not in page
+    [line] = [line for line in page.splitlines() if line.startswith("python -m orchestrator.leaderboard")]
+    assert line in html.unescape((folder / "leaderboard.html").read_text())
+    (folder / "LEADERBOARD.md").unlink()
+    monkeypatch.chdir(folder)
+    assert run_command(*shlex.split(line)[3:]).returncode == 0
+    assert (folder / "LEADERBOARD.md").read_text() == page
+
+
+def test_no_printed_command_deletes_results(tmp_path: Path) -> None:
+    ledger = write_run(tmp_path / "run", Run())
+    command = (
+        "python -m orchestrator.sweep street.yaml --fresh --set name='a --fresh start' --output runs/street"
+    )
+    rows = ledger.read("provenance").to_pylist()
+    for path in ledger.list("tables/provenance"):
+        ledger.delete(path)
+    ledger.append("provenance", [{**row, "command": command} for row in rows], "begun")
+    finals = [row for row in ledger.read("trials").to_pylist() if row["phase"] == "final"]
+    kept = [{**row, "attempt": 2, "checkpoint": "models/x.safetensors"} for row in finals]
+    ledger.append("trials", kept, "kept")
+    write_leaderboard([ledger])
+    printed = io.StringIO()
+    for view in (run_view(ledger), trial_view(ledger, finals[0]["trial_id"])):
+        Console(file=printed, width=500).print(view)
+    texts = [
+        (tmp_path / "run/leaderboard" / name).read_text() for name in ("LEADERBOARD.md", "leaderboard.html")
+    ]
+    [card] = [path.read_text() for path in (tmp_path / "run/leaderboard/cards").iterdir()][:1]
+    shown = "python -m orchestrator.sweep street.yaml --set 'name=a --fresh start' --output runs/street"
+    for text in (*texts, card, printed.getvalue()):
+        assert html.unescape(text).count(shown) >= 1
+        assert "street.yaml --fresh" not in text
+    assert printed.getvalue().count(shown) == 2
+    arguments = ["street.yaml", "--fresh"]
+    assert provenance_row(make_plan(tiny_sweep()), arguments, {})["command"].endswith("sweep street.yaml")
 
 
 @pytest.mark.parametrize("module", ["orchestrator.leaderboard.__main__", "orchestrator.show"])

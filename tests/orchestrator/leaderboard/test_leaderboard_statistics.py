@@ -11,14 +11,16 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from orchestrator.leaderboard.statistics import (
+    detectable_difference,
     expected_best,
     holm,
     image_draws,
     mean_iou,
+    needed_count,
     percentile_interval,
     rank_intervals,
+    ratio_interval,
     resampled_mean_iou,
-    share_of_gap,
     t_interval,
     t_probability,
 )
@@ -42,22 +44,18 @@ def test_the_paired_t_test_is_scipy_s(values: list[float]) -> None:
     array = np.array(values)
     if np.ptp(array) < 1e-6:
         return
-    for two_sided, alternative in ((True, "two-sided"), (False, "greater")):
-        expected = scipy.stats.ttest_1samp(array, 0, alternative=alternative).pvalue
-        assert t_probability(array, two_sided=two_sided) == pytest.approx(expected, abs=1e-12)
+    assert t_probability(array) == pytest.approx(scipy.stats.ttest_1samp(array, 0).pvalue, abs=1e-12)
 
 
 @pytest.mark.parametrize("values", [[], [0.3]])
 def test_fewer_than_two_values_give_no_interval_and_no_probability(values: list[float]) -> None:
     _, low, high = t_interval(np.array(values))
-    assert np.isnan([low, high, t_probability(np.array(values), two_sided=True)]).all()
+    assert np.isnan([low, high, t_probability(np.array(values))]).all()
 
 
 def test_equal_differences_are_certain_and_equal_scores_are_no_difference() -> None:
-    for value, two_sided, one_sided in ((0.1, 0.0, 0.0), (-0.1, 0.0, 1.0), (0.0, 1.0, 1.0)):
-        differences = np.full(3, value)
-        assert t_probability(differences, two_sided=True) == two_sided
-        assert t_probability(differences, two_sided=False) == one_sided
+    for value, expected in ((0.1, 0.0), (-0.1, 0.0), (0.0, 1.0)):
+        assert t_probability(np.full(3, value)) == expected
 
 
 @given(values=st.lists(st.floats(0, 1), min_size=1, max_size=6))
@@ -75,21 +73,41 @@ def test_holm_is_the_closed_test_of_bonferroni(values: list[float]) -> None:
         assert adjusted[asked] == pytest.approx(closed)
 
 
+@given(values=st.lists(st.floats(0, 1), min_size=1, max_size=5), seed=st.integers(0, 100))
+def test_weighted_holm_is_the_closed_test_of_weighted_bonferroni(values: list[float], seed: int) -> None:
+    weights = np.random.default_rng(seed).integers(1, 9, len(values)).astype(float)
+    adjusted = holm(np.array(values), weights)
+    for asked in range(len(values)):
+        subsets = (
+            list(subset)
+            for size in range(1, len(values) + 1)
+            for subset in itertools.combinations(range(len(values)), size)
+            if asked in subset
+        )
+        closed = max(
+            min(1.0, weights[subset].sum() * min(values[i] / weights[i] for i in subset))
+            for subset in subsets
+        )
+        assert adjusted[asked] == pytest.approx(closed)
+
+
 def test_holm_does_not_count_tests_that_could_not_be_made() -> None:
     with_gap = holm(np.array([0.01, np.nan, 0.03]))
     assert np.isnan(with_gap[1])
     assert with_gap[[0, 2]].tolist() == holm(np.array([0.01, 0.03])).tolist()
+    weighted = holm(np.array([0.01, np.nan, 0.03]), np.array([2.0, 5.0, 1.0]))
+    assert weighted[[0, 2]].tolist() == holm(np.array([0.01, 0.03]), np.array([2.0, 1.0])).tolist()
 
 
 @given(seed=st.integers(0, 10**6))
 @settings(max_examples=30)
-def test_miou_from_counts_is_miou_from_pixels_with_absent_classes_dropped(seed: int) -> None:
+def test_miou_from_counts_is_miou_from_pixels_over_the_classes_that_labels_have(seed: int) -> None:
     generator = np.random.default_rng(seed)
-    labels, predicted = generator.integers(0, 4, (2, 30))
+    labels, predicted = generator.integers(0, 4, 30), generator.integers(0, 5, 30)
     found = np.array([[((predicted == k) & (labels == k)).sum(), ((predicted == k) & (labels != k)).sum(),
                        ((predicted != k) & (labels == k)).sum()] for k in range(6)])  # fmt: skip
     pixels = {k: (set(np.flatnonzero(labels == k)), set(np.flatnonzero(predicted == k))) for k in range(6)}
-    expected = np.mean([len(a & b) / len(a | b) for a, b in pixels.values() if a | b])
+    expected = np.mean([len(a & b) / len(a | b) for a, b in pixels.values() if a])
     assert mean_iou(*found.T) == pytest.approx(expected)
 
 
@@ -106,7 +124,7 @@ def test_a_resample_is_the_miou_of_the_drawn_pictures_laid_side_by_side() -> Non
     found = resampled_mean_iou(draws, sparse.csr_array(counts.reshape(7, 12).astype(float)), 4)
     for draw, value in zip(draws, found, strict=True):
         pictures = counts[np.repeat(np.arange(7), draw)].sum(axis=0)
-        iou = [tp / (tp + fp + fn) for tp, fp, fn in pictures.T if tp + fp + fn]
+        iou = [tp / (tp + fp + fn) for tp, fp, fn in pictures.T if tp + fn]
         assert value == pytest.approx(np.mean(iou))
     assert (draws.sum(axis=1) == 7).all()
     assert (draws[:, 0] == 0).any()
@@ -139,10 +157,44 @@ def test_expected_best_of_n_is_the_mean_over_all_subsets(values: list[float]) ->
         assert found == pytest.approx(np.mean(best), abs=1e-12)
 
 
-def test_the_share_of_a_gap_that_is_none_is_not_a_number() -> None:
-    assert share_of_gap(0.02, 0.08) == 0.25
-    assert math.isnan(share_of_gap(0.02, 0.0))
-    assert math.isnan(share_of_gap(0.02, -0.01))
+@given(x=samples, seed=st.integers(0, 100))
+def test_the_interval_of_a_ratio_has_the_ratios_that_a_paired_t_test_does_not_reject(
+    x: list[float], seed: int
+) -> None:
+    gains, gaps = np.array(x), 5 + np.random.default_rng(seed).normal(size=len(x))
+    ratio, low, high = ratio_interval(gains, gaps)
+    assert ratio == pytest.approx(gains.mean() / gaps.mean())
+    bounded = t_probability(gaps) < 0.05
+    assert math.isnan(low) != bounded
+    if bounded and high - low > 1e-6:
+        assert t_probability(gains - low * gaps) == pytest.approx(0.05, abs=1e-6)
+        assert t_probability(gains - high * gaps) == pytest.approx(0.05, abs=1e-6)
+        assert t_probability(gains - (low + high) / 2 * gaps) > 0.05
+
+
+def test_a_share_of_a_gap_that_is_none_is_not_a_number() -> None:
+    assert ratio_interval(np.array([0.02]), np.array([0.08]))[0] == 0.25
+    for gap in (0.0, -0.01):
+        assert np.isnan(ratio_interval(np.full(3, 0.02), np.full(3, gap))).all()
+    assert np.isnan(ratio_interval(np.zeros(0), np.zeros(0))).all()
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 12])
+def test_the_detectable_difference_is_found_by_the_t_test_in_80_of_100_samples(count: int) -> None:
+    generator, deviation = np.random.default_rng(count), 1.7
+    difference = detectable_difference(deviation, count)
+    samples_ = difference + deviation * generator.normal(size=(40_000, count))
+    assert (t_probability(samples_) < 0.05).mean() == pytest.approx(0.8, abs=0.01)
+
+
+@given(difference=st.floats(0.05, 20), deviation=st.floats(0.5, 3))
+@settings(max_examples=30)
+def test_the_needed_count_is_the_smallest_that_finds_the_difference(
+    difference: float, deviation: float
+) -> None:
+    count = needed_count(difference, deviation)
+    assert detectable_difference(deviation, count) <= difference * (1 + 1e-9)
+    assert count == 2 or detectable_difference(deviation, count - 1) > difference
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
@@ -184,16 +236,6 @@ def test_the_interval_over_pictures_covers_the_gain_on_all_pictures_on_95_of_100
     assert 0.93 <= held / boards <= 0.97
 
 
-def test_holm_keeps_false_claims_of_beating_the_student_to_5_of_100_boards() -> None:
-    generator = np.random.default_rng(7)
-    boards, methods, seeds = 8000, 10, 5
-    student = generator.normal(size=(boards, 1, seeds))  # shared, so the tests depend on each other
-    differences = generator.normal(size=(boards, methods, seeds)) - student
-    raw = t_probability(differences, two_sided=False)
-    assert (raw < 0.05).any(axis=1).mean() > 0.2
-    assert (holm(raw) < 0.05).any(axis=1).mean() <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / boards)
-
-
 @pytest.mark.parametrize("steps", [0.0, 1.0, 4.0])
 def test_all_rank_intervals_of_a_board_hold_the_true_ranks_on_95_of_100_boards(steps: float) -> None:
     """Methods 1, 2 and 3 truly tie; 4 and 5 lie `steps` noise widths below."""
@@ -203,7 +245,7 @@ def test_all_rank_intervals_of_a_board_hold_the_true_ranks_on_95_of_100_boards(s
     scores = truth[None, :, None] + generator.normal(size=(boards, 5, seeds))
     couples = list(itertools.combinations(range(5), 2))
     differences = np.stack([scores[:, a] - scores[:, b] for a, b in couples], axis=1)
-    sure = holm(t_probability(differences, two_sided=True)) < 0.05
+    sure = holm(t_probability(differences)) < 0.05
     held = 0
     for board in range(boards):
         better = np.zeros((5, 5), dtype=bool)

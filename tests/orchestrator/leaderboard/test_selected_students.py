@@ -108,10 +108,12 @@ def test_an_export_computes_what_the_run_kept_and_its_card_tells_the_row(run: Pa
 def test_the_cards_program_runs_as_it_stands(run: Path, tmp_path: Path) -> None:
     export(ExportOptions(str(run), "big_to_small", output=tmp_path))
     picture = np.random.default_rng(0).integers(0, 256, (41, 67, 3), dtype=np.uint8)
-    Image.fromarray(picture).save(tmp_path / "picture.png")
+    sideways = Image.Exif()
+    sideways[0x0112] = 8
+    Image.fromarray(np.rot90(picture, -1)).save(tmp_path / "picture.png", exif=sideways)
     programs = [p.split("```")[0] for p in (tmp_path / "MODEL_CARD.md").read_text().split("```python\n")[1:]]
     assert len(programs) == 2
-    shown = "\nprint(numpy.asarray(classes).reshape(41, 67).sum())"
+    shown = "\nimport numpy\nprint(numpy.asarray(classes).reshape(41, 67).sum())"
     sums = [_output(program + shown, tmp_path) for program in programs]
     expected = load_segmenter(tmp_path / "model.safetensors").labels(picture)
     assert sums == [f"{expected.sum()}\n"] * 2

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distill.errors import UsageError
 from orchestrator.planning.config import SweepConfig
-from orchestrator.planning.plan import Cohort, Trial, apply_params, bracket_trials, make_plan
-from tests.orchestrator.sweep_files import tiny_sweep
+from orchestrator.planning.method_settings import apply_params
+from orchestrator.planning.plan import Cohort, Trial, bracket_trials, make_plan
+from tests.orchestrator.sweep_files import smoke, tiny_sweep
 
 
 def all_trials(config: SweepConfig, cohort: Cohort) -> list[Trial]:
@@ -19,7 +21,7 @@ def all_trials(config: SweepConfig, cohort: Cohort) -> list[Trial]:
         trial
         for wave in cohort.waves
         for bracket in wave.brackets
-        for trial in bracket_trials(config, cohort, wave, bracket, [])
+        for trial in bracket_trials(config, cohort, wave, bracket, {})
     ]
 
 
@@ -97,6 +99,37 @@ def test_all_methods_of_one_final_seed_form_a_wave() -> None:
         assert [b.study.method for b in wave.brackets] == ["student", "kd", "heteroakd"]
 
 
+def test_brackets_and_finalists_train_with_seeds_of_their_own_and_the_drawn_configurations_stay() -> None:
+    plain = tiny_sweep(search__trials=8)
+    seeded = tiny_sweep(search__trials=8, search__training_seeds=[7, 8], search__finalists=3)
+    (cohort,) = make_plan(seeded).students
+    seeds = [(wave.phase, wave.stream_seed) for wave in cohort.waves]
+    assert seeds == [
+        ("search", 7), ("search", 8), ("selection", 101), ("selection", 102), ("final", 1), ("final", 2)
+    ]  # fmt: skip
+    drawn = [
+        [(t.study_id, t.params) for t in all_trials(config, make_plan(config).students[0])]
+        for config in (plain, seeded)
+    ]
+    assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            "search.training_seeds=[0, 2]",
+            r"final.seeds are \[1, 2\], must have none of .* \[0, 2, 101, 102\]",
+        ),
+        ("search.training_seeds=[101]", r"have \[101\] twice"),
+        ("search.finalist_seeds=[1, 9]", r"must have none of the selection's seeds \[0, 1, 9\]"),
+    ],
+)
+def test_a_final_run_never_has_a_seed_that_took_part_in_the_choice(change: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        smoke("search.finalists=1", change)
+
+
 def test_the_student_alone_searches_its_recipe_and_keeps_the_recipe_hash_of_the_pair() -> None:
     config = tiny_sweep()
     plan = make_plan(config)
@@ -110,7 +143,7 @@ def test_the_student_alone_searches_its_recipe_and_keeps_the_recipe_hash_of_the_
 def test_a_scaled_recipe_parameter_multiplies_the_recipes_own_value() -> None:
     config = tiny_sweep()
     study = next(s for s in make_plan(config).studies if s.method == "student")
-    _, recipe = apply_params(study, {"recipe.lr": 2.0})
+    _, recipe = apply_params({"recipe.lr": 2.0}, study.method_config, study.recipe, study.space)
     assert math.isclose(recipe.lr, 2 * config.recipes["student"].lr)
 
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from distill.errors import UsageError
+from orchestrator.planning import plan
 from orchestrator.planning.config import SweepConfig
 from orchestrator.planning.loader import load_sweep
 from orchestrator.planning.plan import make_plan
@@ -106,8 +107,10 @@ def test_a_recorded_config_has_the_plan_hash_of_the_same_config_with_the_new_nam
 
 @pytest.mark.parametrize(("divide", "plan_hash"), [("batches", "176631fed265"), ("students", "762a8bbb5597")])
 def test_a_recorded_division_of_the_work_has_the_plan_hash_of_the_version_that_recorded_it(
-    divide: str, plan_hash: str
+    monkeypatch: pytest.MonkeyPatch, divide: str, plan_hash: str
 ) -> None:
+    """The hashes are those of version 0.1.0, whose `RESULT_VERSION` was 1."""
+    monkeypatch.setattr(plan, "RESULT_VERSION", 1)
     assert make_plan(read_recorded_config(recorded("compute.divide", divide))).plan_hash == plan_hash
 
 

@@ -1,0 +1,41 @@
+"""Reads short text files of people: lists of names and class tables, in UTF-8 or UTF-16."""
+
+from __future__ import annotations
+
+import codecs
+from pathlib import Path
+
+from distill.data.roots import File, similar_sibling
+from distill.errors import UsageError
+
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def read_text(path: File, what: str) -> str:
+    """The text of a file: UTF-8, or UTF-16 if it starts with a byte-order mark, as Windows PowerShell writes it.
+
+    Args:
+        path: the file.
+        what: what it must be, for the message.
+
+    Raises:
+        UsageError: it is missing, is no file, or is in another encoding.
+    """
+    if isinstance(path, Path) and path.exists() and not path.is_file():  # opening a named pipe waits for ever
+        raise UsageError(f"{path} is not a file; it must be {what}")
+    try:
+        data = path.read_bytes()
+    except UsageError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        near = f".{similar_sibling(path)}" if isinstance(error, FileNotFoundError) else ""
+        raise UsageError(f"{path} cannot be read: {reason}; it must be {what}{near}") from error
+    encoding = "utf-16" if data.startswith(_UTF_16) else "utf-8-sig"
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise UsageError(
+            f"{path}:{line}: holds the byte {data[error.start]:#04x}, must be UTF-8 text; save it as UTF-8"
+        ) from None

@@ -1,0 +1,106 @@
+"""Tables that compare methods with each other: paired differences, and the expected best of n search trials."""
+
+from __future__ import annotations
+
+import math
+
+from orchestrator.leaderboard.comparison import Difference
+from orchestrator.leaderboard.entries import Board
+from orchestrator.leaderboard.number_formats import NOTHING, margin, points
+from orchestrator.leaderboard.statistics import expected_best
+from orchestrator.leaderboard.text_tables import SURELY, TextTable
+from orchestrator.leaderboard.texts import equal_probabilities, noise
+
+# With more methods than this, the matrix has no p values.
+_WITH_PROBABILITIES = 20
+_BEST_OF = (1, 2, 4, 8, 16, 32)
+
+
+def differences_table(board: Board) -> TextTable:
+    """The paired difference of every two methods with its interval, and its adjusted p below the diagonal.
+
+    An interval is written as half of its width: the t interval has the mean in its middle.
+    """
+    ranked = [standing.method for standing in board.comparison.standings]
+    if len(ranked) < 2:
+        return TextTable(("",), ())
+    brief = len(ranked) > _WITH_PROBABILITIES
+    rows = []
+    for place, one in enumerate(ranked):
+        found = [board.comparison.differences.get((one, other)) for other in ranked]
+        below = ["" if brief else _probability(difference) for difference in found[:place]]
+        above = [_difference(difference) for difference in found[place + 1 :]]
+        rows.append((f"{place + 1} {one}", *below, "", *above))
+    header = ("", *(f"{place}" for place in range(1, len(ranked) + 1)))
+    return TextTable(header, tuple(rows), note=_note(board, brief))
+
+
+def _difference(difference: Difference | None) -> str:
+    if difference is None:
+        return NOTHING
+    return SURELY[difference.sure] + margin(difference.estimate)
+
+
+def _probability(difference: Difference | None) -> str:
+    if difference is None or difference.probability is None:
+        return NOTHING
+    p = difference.probability
+    return "<.001" if p < 0.001 else "1" if p > 0.995 else f"{p:.2g}".removeprefix("0")
+
+
+def _note(board: Board, brief: bool) -> str:
+    parts = [
+        "Above the diagonal: mIoU of the row minus that of the column, in points, paired by pair and seed, ± the 95 % "
+        f"interval over {noise(board)}, each by itself and not adjusted. ▲ the row is surely better, ▼ surely worse: "
+        "adjusted p below 0.05, and the interval over test pictures on the same side of zero."
+    ]
+    if brief:
+        parts.append(f"With more than {_WITH_PROBABILITIES} methods the p values are left out.")
+    else:
+        found = board.comparison.differences.items()
+        once = [d.probability for (one, other), d in found if one < other and d.probability is not None]
+        parts += ["Below the diagonal: the adjusted p.", *equal_probabilities(once)]
+    return " ".join(parts)
+
+
+def best_of(board: Board) -> dict[str, tuple[float, ...]]:
+    """Expected best tune mIoU of 1, 2, … search trials by method: the mean over pairs, up to the fewest trials of a pair.
+
+    Only for methods none of whose trials was pruned: a score at a rung is not a score, and the trials that halving
+    leaves are not random draws. Empty for an adaptive search, because its later trials depend on the earlier ones.
+    """
+    found = {}
+    for row in board.rows if not board.adaptive else ():
+        cells = [board.cells[pair.pair, row.method] for pair in board.pairs]
+        if any(cell.pruned for cell in cells):
+            continue
+        curves = [expected_best(cell.tuning) for cell in cells]
+        found[row.method] = tuple(math.fsum(values) / len(curves) for values in zip(*curves, strict=False))
+    return {method: values for method, values in found.items() if values}
+
+
+def best_of_note(board: Board) -> str:
+    """Why the expected best of n trials is not given, or for how many methods; empty if it is given for all."""
+    if board.adaptive:
+        return "Not given: the search is adaptive, so its later trials depend on the earlier ones."
+    pruned = {method for (_, method), cell in board.cells.items() if cell.pruned}
+    if not pruned:
+        return ""
+    methods = (
+        "all methods" if len(pruned) == len(board.rows) else f"{len(pruned)} of {len(board.rows)} methods"
+    )
+    return (
+        f"Not given for {methods}: some of their trials were pruned. A score at a rung is not a score after all steps, "
+        "and the trials that halving leaves are not random draws."
+    )
+
+
+def best_of_table(board: Board) -> TextTable:
+    """Expected best tune mIoU of n search trials, for some n."""
+    curves = best_of(board)
+    counts = [n for n in _BEST_OF if n <= max(map(len, curves.values()), default=0)]
+    rows = tuple(
+        (method, *(points(values[n - 1] if len(values) >= n else None) for n in counts))
+        for method, values in curves.items()
+    )
+    return TextTable(("method", *(f"best of {n}" for n in counts)), rows, methods=tuple(curves))
