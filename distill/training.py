@@ -14,13 +14,15 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from distill.balance import Balance
+from distill.device_errors import is_device_fault, release_frames
+from distill.device_memory import free_memory
 from distill.gradients import NEVER, GradientBuffer, LossRecord
 from distill.methods import Method, build_method
 from distill.methods.pixels import cross_entropy, valid_pixels
 from distill.models import ModelInfo, Output, SegmentationModel, build_model
+from distill.moving_average import MovingAverage
 from distill.random_state import RandomState
 from distill.recipe import Recipe
 from distill.relative_weights import split_balanced
@@ -146,10 +148,10 @@ class Student:
         self.balance = Balance(balanced, device)
         self._gradients = GradientBuffer(self.model, self.method, device)
         self.average = (
-            AveragedModel(self.model, multi_avg_fn=_moving_average(spec.recipe.ema_decay), use_buffers=True)
-            if spec.recipe.ema_decay is not None
-            else None
+            MovingAverage(self.model, spec.recipe.ema_decay) if spec.recipe.ema_decay is not None else None
         )
+        # All of a student's memory that is kept between steps is allocated here: if it fits now, it fits later.
+        _allocate_state(self.optimizer)
         self.losses = LossRecord.empty(("task",), device)
         self._sent_names: tuple[str, ...] = ()
         self._finish_reduce: Callable[[], None] | None = None
@@ -169,8 +171,12 @@ class Student:
         self.begin_step(batch)
         self.end_step()
 
-    def begin_step(self, batch: Batch) -> None:
-        """First half of a step: compute gradients and start their reduction, which overlaps with other work."""
+    def begin_step(self, batch: Batch | None) -> None:
+        """First half of a step: compute gradients and start their reduction, which overlaps with other work.
+
+        Args:
+            batch: the batch; None for a student that has failed, which only takes part in the reduction.
+        """
         recipe = self.spec.recipe
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * recipe.lr_factor(self.step)
@@ -179,23 +185,38 @@ class Student:
         self._gradients.zero()
         terms: dict[str, Tensor] = {}
         squares = torch.zeros_like(self.balance.squares)
-        if self._failure is None:
+        if self._failure is None and batch is not None:
             try:
                 with self._random:
                     terms = self._backward(batch, squares)
             except Exception as error:
-                self._failure = error
-                self.failed_at = self.step
+                self.fail(error)
         self._send(terms, squares)
 
     def end_step(self) -> None:
         """Second half of a step: wait for the reduced gradients and update the weights."""
         self._receive()
-        self._gradients.clip(self.spec.recipe.clip_norm)
-        self.optimizer.step()
-        if self.average is not None:
-            self.average.update_parameters(self.model)
+        if self._failure is None:
+            try:
+                self._gradients.clip(self.spec.recipe.clip_norm)
+                self.optimizer.step()
+                if self.average is not None:
+                    self.average.update()
+            except Exception as error:
+                self.fail(error)
         self.step += 1
+
+    def fail(self, error: Exception) -> None:
+        """Note that the student failed at this step: it computes nothing more, and `check` raises the error.
+
+        Nothing of the failed step stays in memory. An error that ends the process for all students is raised at once.
+        """
+        if is_device_fault(error):
+            raise error
+        release_frames(error)
+        if self._failure is None:
+            self._failure, self.failed_at = error, self.step
+        free_memory(self.device)
 
     def _backward(self, batch: Batch, squares: Tensor) -> dict[str, Tensor]:
         """Accumulate gradients over micro-batches; returns the raw terms' means and adds to `squares`."""
@@ -303,6 +324,7 @@ class Student:
         self.step = int(state["step"])
         self.model.load_state_dict(state["model"])
         self.method.load_state_dict(state["method"])
+        self.optimizer.state.clear()  # otherwise there are two of it for a moment
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
@@ -350,9 +372,21 @@ def _optimizer(recipe: Recipe, model: SegmentationModel, method: nn.Module) -> t
     return torch.optim.AdamW(settings, fused=True)
 
 
-def _moving_average(decay: float) -> Callable[..., Any]:
-    averaging: Callable[..., Any] = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-    return averaging
+def _allocate_state(optimizer: torch.optim.Optimizer) -> None:
+    """Allocate what the optimiser would allocate in its first step, whose result stays the same.
+
+    A step with rate and decay 0 changes no weight; then all state is set to 0.
+    """
+    kept = [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
+    for group in optimizer.param_groups:
+        group["lr"] = group["weight_decay"] = 0.0
+    optimizer.step()
+    for group, (lr, weight_decay) in zip(optimizer.param_groups, kept, strict=True):
+        group["lr"], group["weight_decay"] = lr, weight_decay
+    for state in optimizer.state.values():
+        for value in state.values():
+            if isinstance(value, Tensor):
+                value.zero_()
 
 
 def _rows(output: Output, start: int, end: int) -> Output:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Set
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from distill.data.stream import HostBatch, normalise, stream
+from distill.device_errors import is_out_of_memory, release_frames
+from distill.device_memory import tried_again
 from distill.models import ModelInfo, Output
 from distill.models.output import PARTS, OutputMaps
 from distill.recipe import digest
@@ -77,6 +80,11 @@ class BatchFeed:
         """What a method may know of the teacher before training; None without a teacher."""
         return None if self._teacher is None else self._teacher.info
 
+    def divide_teacher_passes(self, allowed: bool) -> None:
+        """Whether a teacher pass that runs out of memory is tried in parts: what else is on the device has left it."""
+        if self._teacher is not None:
+            self._teacher.divide(allowed)
+
     def take_saved_seconds(self) -> float:
         """Seconds of teacher passes that the output cache has saved since the last call."""
         return 0.0 if self._teacher is None else self._teacher.take_saved_seconds()
@@ -113,6 +121,10 @@ class BatchFeed:
         """
         with timer.measure("data"):
             host = next(hosts)
+        return tried_again(self.workers.device, partial(self._on_device, host, needs, timer))
+
+    def _on_device(self, host: HostBatch, needs: Set[str], timer: Timer) -> TeacherBatch:
+        with timer.measure("data"):
             moved = [
                 self.workers.to_device(tensor) for tensor in (host.images_b3hw, host.labels_bhw, host.index)
             ]
@@ -127,6 +139,11 @@ class BatchFeed:
         (_, labels, index), images, maps = batch
         output = Output.from_maps(maps) if maps else None
         return Batch.shared(images, labels.long(), index, output, self.placement.workers.reduce)
+
+    def without_batch(self) -> None:
+        """Take part in the collectives of `student_batch` without a batch."""
+        if (reduce := self.placement.workers.reduce) is not None:
+            reduce(torch.zeros((), device=self.workers.device))()
 
     def preparation_batches(self) -> Iterator[tuple[Output, Tensor]]:
         """Teacher outputs and labels of whole batches, the same on every worker and in every wave."""
@@ -161,9 +178,20 @@ class SharedBatches:
         self._feed = feed
         self._hosts = feed.host_batches(seed, start)
 
-    def next(self, needs: Set[str], timer: Timer) -> Batch:
-        """The next batch; see `BatchFeed.teacher_batch`."""
-        return self._feed.student_batch(self._feed.teacher_batch(self._hosts, needs, timer))
+    def next(self, needs: Set[str], timer: Timer) -> Batch | Exception:
+        """The next batch, or the error of a worker without room for it or for the teacher's pass.
+
+        See `BatchFeed.teacher_batch`.
+        """
+        try:
+            batch = self._feed.teacher_batch(self._hosts, needs, timer)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            release_frames(error)
+            self._feed.without_batch()
+            return error
+        return self._feed.student_batch(batch)
 
 
 class BroadcastBatches:

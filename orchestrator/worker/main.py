@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from typing import Any
 
+from distill.device_errors import device_condition
 from distill.errors import UsageError
 from orchestrator.protocol import AssignmentsClient, ChannelClosedError, CohortJob, GalleryJob
 from orchestrator.worker.carried_teacher import CarriedTeacher
@@ -68,5 +69,8 @@ def _train_cohort(job: CohortJob, is_rank_0: bool, carried: CarriedTeacher) -> N
         job.channel.give_up(UsageError(remedy))
         raise
     except Exception as error:
+        if device_condition(error) == "usage":
+            remedy = f"the GPU of {socket.gethostname()} cannot be used: {error}; install a torch for its driver and its GPU"
+            job.channel.give_up(UsageError(remedy))
         job.channel.note_error(f"{type(error).__name__}: {error}")
         raise

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from distill.data.stream import HostBatch
+from distill.device_errors import is_out_of_memory, release_frames
+from distill.device_memory import free_memory
 from distill.models import ModelInfo, Output, SegmentationModel
 from distill.models.output import OutputMaps
 from distill.models.teachers import TeacherNetwork
@@ -49,6 +51,8 @@ class TeacherForward:
         if channels_last:
             self._model.to(memory_format=torch.channels_last)
         self._layout = torch.channels_last if job.cohort.recipe.channels_last else torch.contiguous_format
+        self._may_divide = False
+        self._parts = 1
         self._cache: TeacherOutputCache | None = None
         settings = job.operation.teacher_outputs
         if settings is not None:
@@ -70,6 +74,11 @@ class TeacherForward:
         """The teacher's whole output for normalised images, `B×3×H×W`."""
         return teacher_output(self._model, images, self._precision)
 
+    def divide(self, allowed: bool) -> None:
+        """Whether a pass that runs out of memory is tried again in smaller parts of the batch."""
+        self._may_divide = allowed
+        self._parts = self._parts if allowed else 1
+
     def maps(self, host: HostBatch, images: Tensor, needs: Set[str]) -> OutputMaps:
         """The parts of the teacher's output for a batch that methods read, computed or from the cache.
 
@@ -83,8 +92,25 @@ class TeacherForward:
 
     def _compute_maps(self, images: Tensor, needs: Set[str]) -> OutputMaps:
         """The maps in the memory format of the students' maps: losses of mixed formats are slow."""
-        maps = self.forward(images).maps(needs)
-        return {part: [m.contiguous(memory_format=self._layout) for m in maps[part]] for part in maps}
+        while True:
+            try:
+                passes = [self.forward(piece).maps(needs) for piece in images.chunk(self._parts)]
+                return {
+                    part: [
+                        (pieces[0] if len(pieces) == 1 else torch.cat(pieces)).contiguous(
+                            memory_format=self._layout
+                        )
+                        for pieces in zip(*(maps[part] for maps in passes), strict=True)
+                    ]
+                    for part in passes[0]
+                }
+            except Exception as error:
+                if not (is_out_of_memory(error) and self._may_divide and self._parts < len(images)):
+                    raise
+                release_frames(error)
+            passes = []
+            free_memory(images.device)
+            self._parts *= 2
 
     def take_saved_seconds(self) -> float:
         """Seconds of teacher passes saved by the cache since the last call. A student alone would pay for them."""
