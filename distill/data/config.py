@@ -291,11 +291,21 @@ class FolderConfig(CutConfig):
             return data
         written = data.get("classes")
         if isinstance(written, str) and "root" in data:
-            root = as_root(data["root"])
+            try:
+                root = as_root(data["root"])
+            except ValueError as error:
+                raise ValueError(f"root {error}") from None
             return {**data, "root": root, "classes": read_class_table(root / written)}
         if isinstance(written, dict):
+            if written and all(isinstance(k, str) and isinstance(v, int) for k, v in written.items()):
+                name, value = next(iter(written.items()))
+                raise ValueError(
+                    f"classes are written name: value, must be value: name; write {{{value}: {name}, …}}"
+                )
             return {**data, "classes": [{"value": value, "name": name} for value, name in written.items()]}
-        if isinstance(written, (list, tuple)) and written and all(isinstance(name, str) for name in written):
+        if isinstance(written, (list, tuple)) and not any(
+            isinstance(c, (dict, FolderClass)) for c in written
+        ):
             return {**data, "classes": [{"value": value, "name": name} for value, name in enumerate(written)]}
         return data
 

@@ -126,4 +126,5 @@ def _columns(entry: str) -> list[str]:
 
 def _unquoted(text: str) -> str:
     text = text.strip()
-    return text[1:-1].strip() if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
+    quoted = len(text) > 1 and text[0] in "\"'" and text.find(text[0], 1) == len(text) - 1
+    return text[1:-1].strip() if quoted else text

@@ -75,8 +75,9 @@ def near_file(folder: File, key: str, suffixes: tuple[str, ...], setting: str = 
             return f", but {name} is there; use the same upper and lower case letters in both"
         if found.rpartition("/")[2] == base:
             return f", but {name} is there; use the same folders in both, or write '{found}' in the list"
-    close = nearest(key, names[:_MOST_COMPARED], 1)
-    return f", but {close[0]} is there; use the same name in both" if close else ""
+    by_key = {key_of(name, suffixes): name for name in names[:_MOST_COMPARED]}
+    close = nearest(key, by_key, 1)
+    return f", but {by_key[close[0]]} is there; use the same name in both" if close else ""
 
 
 def _conversion(kind: str, suffixes: tuple[str, ...]) -> str:

@@ -15,6 +15,7 @@ from distill.data.remote_copies import RemoteCopiesConfig
 from distill.errors import UsageError, nearest
 from distill.setting_paths import PathSetting
 from distill.uris import is_uri
+from distill.validation_text import written as as_text
 
 File = Path | BucketPath
 """A file or folder of a data set."""
@@ -29,7 +30,7 @@ def as_root(written: object) -> File:
     if isinstance(written, File):
         return written
     if not isinstance(written, str) or not written:
-        raise ValueError(f"is {written!r}, must be a folder, or an address such as s3://bucket/folder")
+        raise ValueError(f"is {as_text(written)}, must be a folder, or an address such as s3://bucket/folder")
     if not is_uri(written):
         try:
             return Path(written).expanduser()
@@ -100,7 +101,7 @@ def _walk(folder: Path, below: str, above: frozenset[tuple[int, int]]) -> Iterat
         known = folder.stat()
         place = (known.st_dev, known.st_ino)
         entries = [] if place in above else sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
         raise UsageError(

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from orchestrator.console.exit_codes import USAGE
+from orchestrator.planning.loader import load_sweep
 from orchestrator.sweep import SweepOptions, command
 from tests.distill.data.trees import write_cityscapes_tree
 from tests.orchestrator.sweeps import run
@@ -71,6 +72,10 @@ def refuse(capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str = SWEEP
         ("lr: 0.01", "lr: 0.01, sliding_window: {size: 8, stride: 9}", 5, "stride is (9, 9), must be at most the size"),
         ("bracket: 2, wave: 4", "bracket: 8, wave: 4", 14, "bracket is 8, must not be above wave (4)"),
         ("  - student\n", "", 10, "methods lack 'student'"),
+        ("final: {seeds: [1]}", "final: {seeds: 2}", 15, "final.seeds is 2, must be a list of whole numbers such as [1, 2]"),
+        ("trials: 2", "trials: 010", 14, "010 is 8 in YAML, to base 8; write 10 or 8"),
+        ("final: {seeds: [1]}", "budget: {hours: 1:30}", 15, "1:30 is 90 in YAML, to base 60; write 90"),
+        ("name: mine", "name: no", 1, "name is false, must be text; YAML reads no, off or false as false"),
     ],
 )  # fmt: skip
 def test_a_fault_in_the_sweep_file_is_named_with_its_line_and_remedy(
@@ -106,6 +111,19 @@ def test_an_unknown_preset_is_answered_with_the_nearest(
 def test_a_set_option_is_named_as_the_place(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "--set search.trials=-1: search.trials is -1" in refuse(capsys, tmp_path, set=["search.trials=-1"])
     assert "must be key=value" in refuse(capsys, tmp_path, set=["search.trials"])
+    # rules about a section, and about a method's settings, name the option that is below them
+    assert "sweep.yaml:14 with --set search.bracket=8: search: " in refuse(
+        capsys, tmp_path, set=["search.bracket=8"]
+    )
+    assert "with --set methods.1.config.tap=none: " in refuse(
+        capsys, tmp_path, set=["methods.1.config.tap=none"]
+    )
+
+
+def test_a_number_with_an_exponent_is_a_number_in_the_settings_of_a_method(tmp_path: Path) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text(SWEEP.replace("tap: stride8", "hakd_weight: 1e-1"))
+    assert load_sweep(str(file)).methods[1].config == {"hakd_weight": 0.1}
 
 
 @pytest.mark.parametrize("key", ["cache", "teacher_outputs"])
@@ -175,7 +193,6 @@ def test_a_folder_with_another_plan_is_refused_with_what_differs(
 ) -> None:
     from orchestrator.ledger.run_folder import claim_run_folder
     from orchestrator.ledger.tables import Ledger
-    from orchestrator.planning.loader import load_sweep
     from orchestrator.planning.plan import make_plan
 
     (tmp_path / "old.yaml").write_text(SWEEP)

@@ -1,0 +1,397 @@
+"""What people's folders hold: each oddity is read with the right value, or refused with value, rule and remedy."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from numpy.typing import NDArray
+from PIL import Image
+
+from distill.data import FolderConfig, build_dataset
+from distill.data.__main__ import main
+from tests.distill.data.test_one_reader import GREY, RGB, exif, png
+
+NAMES = tuple(f"p{number}" for number in range(6))
+TRAIN, TEST = NAMES[:4], NAMES[4:]
+COLOURS = np.array([[40, 40, 160], [220, 200, 60], [60, 180, 60]], np.uint8)
+
+
+def drawn(number: int, height: int = 24, width: int = 32) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """A picture and its labels: left 0, right 1, a stripe on top 2; no two are alike and none is symmetric."""
+    labels_hw = np.zeros((height, width), np.uint8)
+    labels_hw[:, width // 2 + number :] = 1
+    labels_hw[: height // 4] = 2
+    noise = np.random.default_rng(number).normal(0, 6, (height, width, 3))
+    return np.clip(COLOURS[labels_hw] + noise, 0, 255).astype(np.uint8), labels_hw
+
+
+def write_base(root: Path) -> None:
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    for number, name in enumerate(NAMES):
+        image_hw3, labels_hw = drawn(number)
+        Image.fromarray(image_hw3).save(root / f"images/{name}.jpg", quality=95, subsampling=0)
+        Image.fromarray(labels_hw).save(root / f"masks/{name}.png")
+    (root / "classes.csv").write_text("value,name\n0,dark\n1,bright\n2,top\n")
+    for split, names in (("train", TRAIN), ("test", TEST)):
+        (root / f"{split}.txt").write_text("\n".join(names) + "\n")
+
+
+Change = Callable[[Path], object]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A change of a good folder and what must come of it.
+
+    Attributes:
+        change: changes the folder.
+        refused: pieces of the message of a folder that is refused; empty if it is read.
+        note: part of a note of the check, if it is read.
+        keys: names that the pictures have then.
+        options: further settings of the data set.
+        picture: makes the right picture out of the drawn one.
+        labels: makes the right labels out of the drawn ones.
+    """
+
+    change: Change
+    refused: tuple[str, ...] = ()
+    note: str = ""
+    keys: tuple[str, ...] = NAMES
+    options: dict[str, Any] = field(default_factory=dict)
+    picture: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] = lambda image_hw3: image_hw3
+    labels: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] = lambda labels_hw: labels_hw
+
+
+def nothing(root: Path) -> None:
+    return
+
+
+def files(
+    change: Callable[[Path, int], object], folder: str, chosen: tuple[int, ...] = tuple(range(6))
+) -> Change:
+    """Apply a change to the files of a folder, with their numbers."""
+
+    def apply(root: Path) -> None:
+        found = sorted((root / folder).iterdir())
+        for number in chosen:
+            change(found[number], number)
+
+    return apply
+
+
+def pictures(save: Callable[[Path, Image.Image], object]) -> Change:
+    return files(lambda path, number: save(path, Image.fromarray(drawn(number)[0])), "images")
+
+
+def masks(
+    make: Callable[[NDArray[np.uint8], int], bytes | Image.Image], chosen: tuple[int, ...] = tuple(range(6))
+) -> Change:
+    def write(path: Path, number: int) -> None:
+        made = make(drawn(number)[1], number)
+        path.write_bytes(made) if isinstance(made, bytes) else made.save(path, "PNG")
+
+    return files(write, "masks", chosen)
+
+
+def names(folder: str, new: Callable[[Path], str]) -> Change:
+    return files(lambda path, _: path.rename(path.with_name(new(path))), folder)
+
+
+def lists(line: Callable[[str], str], encoding: str = "utf-8", root_first: bool = False) -> Change:
+    """Write each name of the lists in another way; `{root}` is the folder."""
+
+    def apply(root: Path) -> None:
+        for split, listed in (("train", TRAIN), ("test", TEST)):
+            text = "".join(line(name).replace("{root}", str(root)) + "\n" for name in listed)
+            (root / f"{split}.txt").write_bytes(text.encode(encoding))
+
+    return apply
+
+
+def table(text: str, encoding: str = "utf-8") -> Change:
+    return lambda root: (root / "classes.csv").write_bytes(text.encode(encoding))
+
+
+def both(*changes: Change) -> Change:
+    return lambda root: [change(root) for change in changes]
+
+
+def cut(share: float) -> Callable[[Path, int], object]:
+    return lambda path, _: path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+
+
+def zeroed(path: Path, _: int) -> None:
+    data = bytearray(path.read_bytes())
+    half = len(data) // 2
+    data[half:-2] = bytes(len(data) - 2 - half)
+    path.write_bytes(data)
+
+
+def palette_mask(labels_hw: NDArray[np.uint8], order: list[int]) -> Image.Image:
+    """A palette mask in which class c has the index `order[c]` and always the same colour."""
+    picture = Image.fromarray(np.array(order, np.uint8)[labels_hw], "P")
+    colours = np.zeros((256, 3), np.uint8)
+    colours[order] = COLOURS
+    picture.putpalette(colours.tobytes())
+    return picture
+
+
+def jpeg(labels_hw: NDArray[np.uint8]) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(labels_hw * 20).save(file, "JPEG")
+    return file.getvalue()
+
+
+def into_clip(root: Path) -> None:
+    for folder in ("images", "masks"):
+        (root / folder / "clip1").mkdir()
+        for path in [*(root / folder).glob("*.*")]:
+            path.rename(root / folder / "clip1" / path.name)
+
+
+def named(form: str) -> Callable[[Path], str]:
+    """Names with an umlaut in a form of Unicode."""
+    return lambda path: unicodedata.normalize(form, f"ä{path.name}")
+
+
+def linked(root: Path) -> None:
+    for folder in ("images", "masks"):
+        store = root / f"store_{folder}"
+        (root / folder).rename(store)
+        (root / folder).symlink_to(store)
+
+
+def looped(root: Path) -> None:
+    for folder in ("images", "masks"):
+        for name in "abcdefgh":  # followed, eight links make 8⁴⁰ folders
+            (root / folder / name).symlink_to(root / folder)
+
+
+def litter(root: Path) -> None:
+    for folder, suffix in (("images", "jpg"), ("masks", "png")):
+        for place in (root / folder, root / folder / "@eaDir", root / folder / ".ipynb_checkpoints"):
+            place.mkdir(exist_ok=True)
+            (place / f"._p0.{suffix}").write_bytes(b"\0\5\26\7")
+            (place / f"._p0.{suffix}").with_name(
+                "p0-thumb.jpg" if place != root / folder else "._x"
+            ).write_bytes(b"")
+
+
+def copied(root: Path) -> None:
+    """The picture p1 of train once more under the name p4, in test."""
+    shutil.copy(root / "images/p1.jpg", root / "images/p4.jpg")
+    shutil.copy(root / "masks/p1.png", root / "masks/p4.png")
+
+
+CLIPS = tuple(f"clip1/{name}" for name in NAMES)
+UMLAUTS = tuple(f"ä{name}" for name in NAMES)
+CASES = {
+    # pictures
+    "plain": Case(nothing),
+    "camera held upside down": Case(
+        pictures(lambda path, image: image.rotate(180).save(path, exif=exif(3), quality=95, subsampling=0)),
+        note="6 pictures are turned upright by their EXIF orientation",
+    ),
+    "portrait stored as landscape": Case(
+        pictures(lambda path, image: image.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif(6), quality=95, subsampling=0)),
+        note="6 pictures are turned upright",
+    ),
+    "cut JPEGs": Case(files(cut(0.6), "images"), ("p0.jpg ends too early", "must end", "upload it again", "5 other files")),
+    "one cut JPEG": Case(files(cut(0.5), "images", (5,)), ("p5.jpg ends too early", "must end", "upload it again")),
+    "zeros in a JPEG": Case(files(zeroed, "images", (4,)), ("p4.jpg", "must be", "upload it again")),
+    "no bytes": Case(files(cut(0), "images", (4,)), ("p4.jpg is not a PNG or JPEG image", "upload it again")),
+    "12 bits in 16": Case(
+        both(
+            files(lambda path, number: path.with_suffix(".png").write_bytes(png(drawn(number)[0].astype(np.uint16) * 16, 16, RGB)), "images"),
+            lambda root: [path.unlink() for path in (root / "images").glob("*.jpg")],
+        ),
+        ("16 bits per channel", "must have", "multiplied"),
+    ),
+    "grey pictures": Case(
+        pictures(lambda path, image: image.convert("L").save(path, quality=95)),
+        picture=lambda image_hw3: np.asarray(Image.fromarray(image_hw3).convert("L").convert("RGB")),
+    ),
+    "CMYK": Case(pictures(lambda path, image: image.convert("CMYK").save(path, quality=95, subsampling=0))),
+    "several pictures in a file": Case(
+        pictures(lambda path, image: image.save(path, "MPO", save_all=True, append_images=[image], quality=95, subsampling=0))
+    ),
+    "pictures with alpha": Case(
+        both(
+            pictures(lambda path, image: (image.putalpha(Image.linear_gradient("L").resize(image.size)), image.save(path.with_suffix(".png")))),
+            lambda root: [path.unlink() for path in (root / "images").glob("*.jpg")],
+        )
+    ),
+    # masks
+    "grey of 2 bits": Case(masks(lambda labels_hw, _: png(labels_hw[..., None], 2, GREY))),
+    "grey of 1 bit": Case(
+        both(masks(lambda labels_hw, _: png((labels_hw[..., None] == 2).astype(np.uint8), 1, GREY)), table("value,name\n0,rest\n1,top\n")),
+        labels=lambda labels_hw: (labels_hw == 2).astype(np.uint8),
+    ),
+    "1 bit of what was 255": Case(
+        both(masks(lambda labels_hw, _: png((labels_hw[..., None] == 2).astype(np.uint8), 1, GREY)), table("value,name\n0,rest\n255,top\n")),
+        ("6 label maps hold label 1, must be one of 0, 255", "add it to `classes`"),
+        options={"ignored": []},
+    ),
+    "grey of 16 bits": Case(
+        masks(lambda labels_hw, _: png(labels_hw[..., None].astype(np.uint16), 16, GREY)), ("16 bits", "must hold 8 bits", "save it as 8-bit PNG")
+    ),
+    "JPEG named .png": Case(masks(lambda labels_hw, _: jpeg(labels_hw)), ("p0.png is a JPEG", "must be a PNG", "export the label maps again")),
+    "palettes in another order": Case(
+        masks(lambda labels_hw, number: palette_mask(labels_hw, [[2, 0, 1], [1, 2, 0]][number % 2])),
+        ("the colour", "must be one value", "Save the label maps with one palette"),
+    ),
+    "palette": Case(masks(lambda labels_hw, _: palette_mask(labels_hw, [0, 1, 2]))),
+    "alpha in a mask": Case(
+        masks(lambda labels_hw, _: Image.merge("LA", [Image.fromarray(labels_hw)] * 2)), ("2 channels", "must be a grey label map", "use the label maps")
+    ),
+    "coloured masks": Case(masks(lambda labels_hw, _: Image.fromarray(COLOURS[labels_hw])), ("3 channels", "must be a grey label map", "5 other files")),
+    "smaller masks": Case(
+        masks(lambda labels_hw, _: Image.fromarray(labels_hw[::2, ::2])), ("p0.jpg is 24×32", "p0.png is 12×16", "must be of one size", "5 other files")
+    ),
+    "wrong values in all masks": Case(
+        masks(lambda labels_hw, number: Image.fromarray(labels_hw + np.uint8(number))),
+        ("5 label maps hold labels 3, 4, 5, 6, 7, must be one of 0–2, 255; add it to `classes` or `ignored` (first:",),
+    ),
+    # splits
+    "a class that train and test lack": Case(
+        masks(lambda labels_hw, _: Image.fromarray(labels_hw % 2)), note="no pixel of top in the 2 label maps of test: it is not in the mean IoU",
+        labels=lambda labels_hw: labels_hw % 2,
+    ),
+    "test without a valid pixel": Case(
+        masks(lambda labels_hw, _: Image.fromarray(np.full_like(labels_hw, 255)), (4, 5)),
+        ("the 2 label maps of test have only ignored pixels (values 255)", "must have a pixel of a class", "check the label maps"),
+    ),
+    "train without a valid pixel": Case(
+        masks(lambda labels_hw, _: Image.fromarray(np.full_like(labels_hw, 255)), (0, 1, 2, 3)),
+        ("label maps of train (student) have only ignored pixels", "must have a pixel of a class"),
+    ),
+    "one train picture": Case(
+        lambda root: (root / "train.txt").write_text("p0\n"), ("has 1 train picture (p0)", "needs at least 2", "add a picture, or set protocol: paper")
+    ),
+    "one picture in train and test": Case(copied, note="1 pictures of test are the same files as pictures of train"),
+    "a picture in two lists": Case(lists(lambda name: name.replace("p4", "p0")), ("1 pictures are in train and in test", "must be in one", "take them out")),
+    # names
+    "suffixes in any case": Case(names("images", lambda path: path.stem + [".jpg", ".JPG", ".jpeg", ".Jpg", ".JPEG", ".jPg"][int(path.stem[1])])),
+    "masks named .PNG": Case(names("masks", lambda path: path.stem + ".PNG")),
+    "TIFF": Case(names("images", lambda path: path.stem + ".tif"), ("p0.tif is there", "must be .jpg or .jpeg or .png", "convert the .tif files")),
+    "masks named .jpg": Case(names("masks", lambda path: path.stem + ".jpg"), ("p0.jpg is there", "must be .png", "export it again as PNG")),
+    "ending of the masks": Case(names("masks", lambda path: path.stem + "_mask.png"), ("p0_mask.png is there", "set mask_suffix: _mask.png")),
+    "ending of the masks in the config": Case(names("masks", lambda path: path.stem + "_L.png"), options={"mask_suffix": "_L.png"}),
+    "endings as Cityscapes": Case(
+        both(names("images", lambda path: path.stem + "_rgb.jpg"), names("masks", lambda path: path.stem + "_gt.png"), lists("{}_rgb.jpg".format)),
+        options={"image_suffix": "_rgb.jpg", "mask_suffix": "_gt.png"},
+    ),
+    "a suffix that is none": Case(nothing, ("mask_suffix is '_mask', must end in .png",), options={"mask_suffix": "_mask"}),
+    "upper case names": Case(names("masks", lambda path: path.name.upper()), ("P0.PNG is there", "use the same upper and lower case letters")),
+    "pictures and masks in one folder": Case(
+        lambda root: [path.rename(root / "images" / path.name) for path in (root / "masks").iterdir()],
+        ("have the same name without suffix", "must differ", "set image_suffix to one suffix"), options={"masks": "images"},
+    ),
+    "one folder, one suffix": Case(
+        lambda root: [path.rename(root / "images" / path.name) for path in (root / "masks").iterdir()],
+        options={"masks": "images", "image_suffix": ".jpg"},
+    ),
+    "NFC and NFD": Case(both(names("images", named("NFD")), names("masks", named("NFC")), lists("ä{}".format)), keys=UMLAUTS),
+    "a list in NFD": Case(
+        both(names("images", named("NFC")), names("masks", named("NFC")), lists(lambda name: unicodedata.normalize("NFD", f"ä{name}"))), keys=UMLAUTS
+    ),
+    "Images in upper case": Case(lambda root: (root / "images").rename(root / "Images"), ("images does not exist", "Did you mean 'Images'?", "Expected")),
+    "links": Case(linked),
+    "a loop of links": Case(looped),
+    "a link to nothing": Case(
+        files(lambda path, _: (path.unlink(), path.symlink_to("gone.jpg")), "images", (4,)), ("p4.jpg cannot be read: No such file", "upload it again")
+    ),
+    "what systems write beside pictures": Case(litter),
+    "a pipe": Case(lambda root: ((root / "images/p4.jpg").unlink(), os.mkfifo(root / "images/p4.jpg")), ("'p4' in line 1", "p4.jpg is missing")),
+    # lists
+    "CRLF and a byte-order mark": Case(lists("{}\r".format, "utf-8-sig")),
+    "UTF-16 as PowerShell writes it": Case(lists("{}\r".format, "utf-16")),
+    "Latin-1": Case(lists("ä{}".format, "latin-1"), ("train.txt:1: holds the byte 0xe4", "must be UTF-8", "save it as UTF-8")),
+    "two columns": Case(lists("images/{0}.jpg masks/{0}.png".format)),
+    "CSV": Case(lists('"{0}.jpg","{0}.png"'.format)),
+    "a second column with another mask": Case(
+        both(names("masks", lambda path: path.stem + "_mask.png"), lists("{0}.jpg {0}_mask.png".format)),
+        ("train.txt:1: picture 'p0' is paired with the mask 'p0_mask'", "must have the same name", "set mask_suffix: _mask.png"),
+    ),
+    "a second column that is no mask": Case(lists("{} 1".format), ("train.txt:1: '1' follows the picture 'p0'", "must be its mask or nothing", "remove")),
+    "the folder before the name": Case(lists("images/{}.jpg".format)),
+    "paths from the list's folder": Case(lists("./images/{}.jpg".format)),
+    "paths of masks": Case(lists("masks/{}.png".format)),
+    "absolute paths": Case(lists("{{root}}/images/{}.jpg".format)),
+    "absolute paths of another machine": Case(lists("/home/eve/mine/images/{}.jpg".format)),
+    "absolute paths of Windows": Case(lists("D:\\mine\\images\\{}.jpg".format)),
+    "paths of another data set": Case(lists("/home/eve/other/images/{}.jpg".format), ("/home/eve/other/images/p0' in line 1", "p0.jpg is there", "write 'p0' in the list")),
+    "backslashes": Case(both(into_clip, lists("clip1\\{}.jpg\r".format)), keys=CLIPS),
+    "no folder before the name": Case(into_clip, ("'p0' in line 1", "clip1/p0.jpg is there", "write 'clip1/p0' in the list")),
+    "a name that nothing has": Case(lists(lambda name: name.replace("p3", "pp3")), ("'pp3' in line 4", "p3.jpg is there", "use the same name")),
+    "a comment": Case(lists(lambda name: f"# {name}\n{name}")),
+    "a name twice": Case(lists(lambda name: f"{name}\n{name}.jpg"), ("train.txt:2: 'p0' is already in line 1", "must occur once", "remove one")),
+    "a list that is a folder": Case(lambda root: ((root / "train.txt").unlink(), (root / "train.txt").mkdir()), ("train.txt is not a file", "must be")),
+    # class tables
+    "semicolons": Case(table("value;name\n0;dark\n1;bright\n2;top\n")),
+    "tabs, spaces, capitals": Case(table(" Value\tNAME \n0\tdark\n1\t bright\n2\ttop\n")),
+    "spaces after commas": Case(table("value, name\n0, dark\n1, bright\n2, top\n")),
+    "blank lines": Case(table("value,name\n\n0,dark\n1,bright\n,\n2,top\n\n")),
+    "UTF-16": Case(table("value,name\r\n0,dark\r\n1,bright\r\n2,top\r\n", "utf-16")),
+    "numbers of a spreadsheet": Case(table("value,name\n0.0,dark\n1.0,bright\n2.0,top\n")),
+    "a half-filled colour": Case(
+        table("value,name,red,green,blue\n0,dark,0,0,0\n1,bright,128,,0\n2,top,0,128,0\n"),
+        ("classes.csv:3: the colour is '128,,0'", "must have red, green and blue", "fill or empty all three"),
+    ),
+    "colours of other tools": Case(table("value,name,r,g,b\n0,dark,0,0,0\n"), ("classes.csv:1: the header is 'value,name,r,g,b', must be value,name", "first line")),
+    "no header": Case(table("0,dark\n1,bright\n2,top\n"), ("classes.csv:1: the header is '0,dark', must be value,name", "write it as the first line")),
+    "a name with a comma": Case(table("value,name\n0,dark, blue\n1,bright\n"), ("classes.csv:2: has 3 cells, must have 2", "quotes")),
+    "a value too large": Case(table("value,name\n0,dark\n256,bright\n"), ("classes.csv:3: value is '256'", "must be a whole number from 0 to 255")),
+    "a class table in Latin-1": Case(table("value,name\n0,Straße\n1,b\n", "latin-1"), ("classes.csv:2: holds the byte 0xdf", "save it as UTF-8")),
+    "no class table": Case(lambda root: (root / "classes.csv").rename(root / "Classes.csv"), ("classes.csv cannot be read", "Did you mean 'Classes.csv'?")),
+    # settings
+    "booleans as names": Case(nothing, ("is false, must be text; YAML reads no, off or false as false, so write it in quotes",), options={"classes": [False, True]}),
+    "numbers as names": Case(nothing, ("is 0, must be text; write '0', in quotes",), options={"classes": [0, 1, 2]}),
+    "names before values": Case(nothing, ("classes are written name: value", "must be value: name", "write {1: bright, …}"), options={"classes": {"dark": 0, "bright": 1}}),
+    "one ignored value": Case(nothing, ("ignored is 255, must be a list of whole numbers such as [1, 2]",), options={"ignored": 255}),
+    "no root": Case(nothing, ("root is empty, must be a folder",), options={"root": None}),
+    "a root that is a file": Case(lambda root: (shutil.rmtree(root), root.write_text("PK")), ("is a file; unpack it", "Expected"), options={"classes": ["a", "b"]}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_oddity_of_a_folder_is_read_right_or_refused_with_value_rule_and_remedy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    case, root = CASES[name], tmp_path / "mine"
+    write_base(root)
+    case.change(root)
+    settings = {"kind": "folder", "root": str(root), "classes": "classes.csv", **case.options}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
+    code = main(["check", str(tmp_path / "config.yaml"), "--full"])
+    printed = capsys.readouterr()
+    if case.refused:
+        assert code == 2, printed.out
+        for piece in case.refused:
+            assert piece in printed.err
+        return
+    assert code == 0, printed.err
+    assert case.note in printed.out
+    if not case.note:
+        assert "note" not in printed.out
+    config = FolderConfig.model_validate(settings)
+    samples = [sample for split in ("train", "tune", "test") for sample in build_dataset(config, split)]  # type: ignore[arg-type]
+    assert sorted(sample.key for sample in samples) == sorted(case.keys)
+    for sample in samples:
+        if case.change is copied and sample.key == "p4":
+            continue
+        image_hw3, labels_hw = drawn(case.keys.index(sample.key))
+        np.testing.assert_array_equal(sample.labels_hw, case.labels(labels_hw))
+        difference = np.abs(sample.image_hw3.astype(int) - case.picture(image_hw3))
+        assert difference.mean() < 6
