@@ -27,6 +27,7 @@ from orchestrator.worker.checkpoint_manager import CheckpointManager
 from orchestrator.worker.data_parallel import Workers
 from orchestrator.worker.device_slots import DeviceSlots
 from orchestrator.worker.evaluator import Evaluator
+from orchestrator.worker.preemption import PreemptionNotices
 from orchestrator.worker.reporter import Reporter
 from orchestrator.worker.round_length import RoundLength
 from orchestrator.worker.student_placement import place_students, workers_of_a_student
@@ -90,6 +91,7 @@ class CohortTrainer:
         )
         self.reporter = Reporter(job.channel, together, self.ledger)
         self.slots = DeviceSlots(together, job.operation.students_on_device, self._build, self.reporter.fail)
+        self.preemption = PreemptionNotices()
         self.round = RoundLength(job.operation.round_seconds)
         self._prepared: dict[str, tuple[dict[str, Tensor], float]] = {}
 
@@ -291,12 +293,12 @@ class CohortTrainer:
         count, spent = (self.placement.total(n) for n in (len(slots), world_size * seconds))
         progress = CohortProgress(self.wave.index, step, self.wave.steps, int(count), activity, spent)
 
-        def ask() -> tuple[bool, bool, int]:
+        def ask() -> tuple[bool, bool, int, bool]:
             stop = self.job.channel.heartbeat(progress)
-            return stop, self.checkpoints.due(), self.round.next_steps(steps)
+            return stop, self.checkpoints.due(), self.round.next_steps(steps), self.preemption.are_due()
 
-        stop, due, self.round.steps = self.workers.from_rank_0(ask)
-        if stop or due:
+        stop, due, self.round.steps, look = self.workers.from_rank_0(ask)
+        if stop or due or (look and self.preemption.is_new()):
             self._checkpoint()
         if stop:
             raise StopRequestedError
