@@ -6,6 +6,7 @@ this module only after `session.prepare_environment`: Ray reads its environment 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import ray._private.utils
@@ -55,10 +56,18 @@ def keep_signal_handlers() -> None:
 
 
 def skip_experiment_snapshots() -> None:
-    """Have Ray Tune write no snapshots of an experiment. Nothing reads them, and on a full disk they would end the sweep."""
+    """Have Ray Tune write empty snapshots of an experiment. Nothing reads them, and on a full disk they would end the sweep.
+
+    At its end Tune demands that there is one.
+    """
     from ray.tune.execution.experiment_state import _ExperimentCheckpointManager
 
-    _ExperimentCheckpointManager.sync_up_experiment_state = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    def write_nothing(manager: Any, *args: Any, **kwargs: Any) -> None:
+        folder = Path(manager._storage.experiment_fs_path)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "experiment_state-empty.json").touch()
+
+    _ExperimentCheckpointManager.sync_up_experiment_state = write_nothing  # type: ignore[method-assign]
 
 
 def remove_ownerless_placement_groups() -> None:

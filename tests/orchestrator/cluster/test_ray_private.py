@@ -5,6 +5,7 @@ A failure names what a new Ray has changed. Change `orchestrator/cluster/ray_pri
 
 from __future__ import annotations
 
+import fnmatch
 import inspect
 
 import ray
@@ -54,6 +55,10 @@ def test_init_takes_the_address_to_advertise() -> None:
 def test_tune_writes_its_snapshots_by_the_method_that_is_switched_off() -> None:
     saving = inspect.getsource(experiment_state._ExperimentCheckpointManager)
     assert "def sync_up_experiment_state(" in saving, SEEN_IN
+    assert "self._storage.experiment_fs_path" in saving, SEEN_IN
+    assert fnmatch.fnmatch(
+        "experiment_state-empty.json", tune_controller.TuneController.CKPT_FILE_TMPL.format("*")
+    )
     assert "self._checkpoint_manager.sync_up_experiment_state(" in inspect.getsource(tune_controller), SEEN_IN
 
 
