@@ -27,7 +27,7 @@ from orchestrator.console.exit_codes import RAY_LOST
 from orchestrator.ledger.tables import Ledger
 from tests import ROOT
 from tests.faults.table_harms import HARMS, files_of, harm
-from tests.orchestrator.sweeps import Sweep, assert_equal_runs, descendants, run, trials
+from tests.orchestrator.sweeps import Sweep, assert_equal_runs, descendants, trials
 
 SMALLEST = ROOT / "tests" / "faults" / "smallest.yaml"
 TITLES = {
@@ -51,7 +51,9 @@ NEW_KINDS = (*RAY_KINDS, *PAUSES, "table", "lock")
 """Ray's own processes are killed, or paused for up to five seconds; files of tables are harmed after everything was killed;
 the lock of the folder is replaced by one of another command that has ended."""
 ENDS_COMMAND = ("command", "machine", "damage", "table", "lock")
-MISSING_SECONDS = 60.0
+END_SECONDS = 1200.0
+"""Longest wait for the end of a sweep: the cores may be busy."""
+MISSING_SECONDS = 120.0
 """A kind that is not there for so long is left out."""
 PATIENT = ("--set", "operation.max_failures=100")
 """Kills may follow each other faster than checkpoints: what is tested is that nothing is lost, not when to give up."""
@@ -229,7 +231,7 @@ def disturbed_run(
             struck += dealt
             if dealt and kind in ENDS_COMMAND:
                 sweep = Sweep(source, output, *PATIENT, *arguments)
-        code = sweep.finish()
+        code = sweep.finish(END_SECONDS)
         assert code == 0, sweep.text()
     finally:
         sweep.end()
@@ -272,7 +274,7 @@ def main() -> None:
     most = len(order) if chosen.each_once else chosen.kills
     with tempfile.TemporaryDirectory() as folder:
         undisturbed = Path(folder) / "undisturbed"
-        assert run(SMALLEST, undisturbed).process.returncode == 0
+        assert Sweep(SMALLEST, undisturbed).finish(END_SECONDS) == 0
         while (done := sum(toll.kills.values())) < most:
             output = Path(folder) / f"run{toll.runs}"
             choose = random.Random(f"{chosen.seed}-{toll.runs}")
