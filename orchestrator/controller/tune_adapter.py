@@ -192,6 +192,9 @@ def run_tune(
     """
     # At the end it would report every trial that had the process when it died as incomplete.
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
+    if logging.getLogger("ray.tune").getEffectiveLevel() > logging.INFO:  # without --verbose
+        # A traceback each time that the process dies, or loses the coordinator: the first is repaired, the second is said.
+        logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
     ray_private.skip_experiment_snapshots()
     multiplexer, tracking = TrialMultiplexer(), Tracking(run_name, trackers)
     scheduler = WaveHalving(dispatcher, multiplexer, tracking, record, check_coordinator)

@@ -178,6 +178,13 @@ def harmed_run(root: str | Path, expected: Outcome, seed: str, harms: Counter[st
     return resume(root, expected)
 
 
+def sentence(harms: Counter[str], ends: Counter[str]) -> str:
+    """What the runs so far have seen."""
+    dealt = ", ".join(f"{count} × {kind}" for kind, count in sorted(harms.items()))
+    ended = ", ".join(f"{count} {end}" for end, count in sorted(ends.items()))
+    return f"{sum(harms.values())} harms ({dealt}) in {sum(ends.values())} runs: {ended}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description="Harm the files of runs at random, and count what came of it."
@@ -188,13 +195,12 @@ def main() -> None:
     harms: Counter[str] = Counter()
     ends: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
-        expected = train(Path(folder) / "undisturbed")
+        train(Path(folder) / "undisturbed")
         expected = outcome_of(Path(folder) / "undisturbed")
         while sum(harms.values()) < chosen.harms:
             number = sum(ends.values())
             ends[harmed_run(Path(folder) / f"run{number}", expected, f"{chosen.seed}-{number}", harms)] += 1
-    dealt = ", ".join(f"{count} × {kind}" for kind, count in sorted(harms.items()))
-    print(f"{sum(harms.values())} harms ({dealt}) in {sum(ends.values())} runs: {dict(ends)}")
+            print(sentence(harms, ends), flush=True)
 
 
 if __name__ == "__main__":
