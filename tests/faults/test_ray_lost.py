@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import Toll, assert_nothing_lost, disturbed_run
-from tests.orchestrator.sweeps import SMALL
+from orchestrator.console.exit_codes import RAY_LOST
+from tests.faults.harness import (
+    END_SECONDS,
+    TITLES,
+    Toll,
+    assert_nothing_lost,
+    end_without_ray,
+    kill,
+    processes,
+)
+from tests.orchestrator.sweeps import SMALL, Sweep, descendants
 
 
 @pytest.mark.ray
@@ -16,13 +28,21 @@ from tests.orchestrator.sweeps import SMALL
 def test_a_sweep_goes_on_without_its_controller_and_coordinator_and_after_the_same_command_without_its_gcs(
     undisturbed: Path, tmp_path: Path
 ) -> None:
-    """`disturbed_run` checks that no process is left when the command ends."""
-    toll = Toll()
-    kinds = ["controller", "coordinator", "gcs"]
-    assert disturbed_run(SMALL, tmp_path / "run", kinds, random.Random(1), toll, span=2.0) == len(kinds)
-    said = (tmp_path / "run.log").read_text()
-    assert "Ray lost the Ray Train controller of a worker group" in said
-    assert "Ray lost the coordinator of this sweep (its process died); another one is started" in said
-    assert said.count("Ray lost its control service (GCS)") == len(toll.lost_seconds) == 1
-    assert_nothing_lost(tmp_path / "run", undisturbed)
-    print(toll.sentence())
+    toll, output = Toll(), tmp_path / "run"
+    sweep = Sweep(SMALL, output)
+    for kind, line in (
+        ("controller", "Ray lost the Ray Train controller of a worker group"),
+        ("coordinator", "Ray lost the coordinator of this sweep (its process died); another one is started"),
+    ):
+        sweep.wait_until(lambda: bool(processes(sweep, "RayTrainWorker")), END_SECONDS)
+        assert kill(sweep, kind, random.Random(1), toll)
+        sweep.wait_until(lambda line=line: line in sweep.text(), END_SECONDS)
+    family, struck_at = descendants(sweep.process.pid), time.monotonic()
+    [gcs] = processes(sweep, *TITLES["gcs"])
+    os.kill(gcs, signal.SIGKILL)
+    assert sweep.process.wait(120) == RAY_LOST, sweep.text()
+    end_without_ray(sweep, family, struck_at, toll)
+    assert "Ray lost its control service (GCS)" in sweep.text()
+    again = Sweep(SMALL, output)
+    assert again.finish(END_SECONDS) == 0, again.text()
+    assert_nothing_lost(output, undisturbed)
