@@ -12,11 +12,11 @@ from typing import Any
 import ray._private.utils
 import ray._private.worker
 import ray.util
-import ray.util.placement_group
 from ray import _raylet
 from ray._private.state import state
 from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 UNUSED_CALLBACKS = {"DatasetsCallback", "PlacementGroupCleanerCallback"}
 """Callbacks of Ray Train that start a process each. Our workers read no Ray Data, and their placement group belongs to the
@@ -80,7 +80,7 @@ def remove_ownerless_placement_groups() -> None:
         found = PlacementGroupTableData.FromString(data)
         if found.creator_actor_dead and found.creator_job_id.hex() == job and found.state != found.REMOVED:
             group_id = ray.PlacementGroupID(found.placement_group_id)
-            ray.util.remove_placement_group(ray.util.placement_group.PlacementGroup(group_id))
+            remove_placement_group(PlacementGroup(group_id))
 
 
 def node_address() -> str:

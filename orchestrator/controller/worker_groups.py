@@ -167,6 +167,7 @@ class WorkerGroupPool:
             try:
                 return self._train_run(group, f"{group}-{number}" if number else group)
             except ray.exceptions.ActorDiedError as error:
+                remove_ownerless_placement_groups()
                 if group in self._closed:
                     return None
                 if not self._run.ray_restarts.take():
@@ -174,7 +175,6 @@ class WorkerGroupPool:
                         "Ray lost the Ray Train controller of a worker group again and again (its process died; is the head "
                         "node out of memory?)"
                     ) from error
-                remove_ownerless_placement_groups()
                 self._say(
                     "Ray lost the Ray Train controller of a worker group (its process died); another one is started, and the "
                     "trials go on from their checkpoints"
