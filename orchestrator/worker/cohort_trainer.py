@@ -27,6 +27,7 @@ from orchestrator.worker.carried_teacher import CarriedTeacher
 from orchestrator.worker.checkpoint_manager import CheckpointManager
 from orchestrator.worker.data_parallel import Workers
 from orchestrator.worker.device_slots import DeviceSlots
+from orchestrator.worker.preemption import PreemptionNotices
 from orchestrator.worker.reporter import Reporter
 from orchestrator.worker.round_length import RoundLength
 from orchestrator.worker.student_placement import place_students, workers_of_a_student
@@ -84,26 +85,15 @@ class CohortTrainer:
         self.ledger = Ledger(job.run)
         self.feed = BatchFeed(job, workers, self.placement, self.ledger, self.watchdog, carried)
         self.checkpoints = CheckpointManager(
-            self.ledger,
-            job.cohort.cohort_id,
-            workers,
-            job.operation.checkpoints_kept,
-            job.operation.checkpoint_seconds,
-        )
+            self.ledger, job.cohort.cohort_id, workers, job.operation.checkpoints_kept, job.operation.checkpoint_seconds
+        )  # fmt: skip
         self.reporter = Reporter(job.channel, together, self.ledger)
         self.slots = DeviceSlots(together, job.operation.students_on_device, self._build, self.reporter.fail)
+        self.preemption = PreemptionNotices()
         self.round = RoundLength(job.operation.round_seconds)
         self.scorer = StudentScorer(
-            job,
-            workers,
-            together,
-            self.placement,
-            self.slots,
-            self.ledger,
-            self.watchdog,
-            self.reporter,
-            self._exchange,
-        )
+            job, workers, together, self.placement, self.slots, self.ledger, self.watchdog, self.reporter, self._exchange
+        )  # fmt: skip
         self._prepared: dict[str, tuple[dict[str, Tensor], float]] = {}
 
     def close(self) -> None:
@@ -338,18 +328,21 @@ class CohortTrainer:
         count, spent = (self.placement.total(n) for n in (len(slots), world_size * seconds))
         progress = CohortProgress(self.wave.index, step, self.wave.steps, int(count), activity, spent)
 
-        def ask() -> tuple[bool, bool, int]:
+        def ask() -> tuple[bool, bool, int, bool]:
             stop = self.job.channel.heartbeat(progress)
-            return stop, self.checkpoints.due(), 1 if length is None else length.next_steps(steps)
+            following = 1 if length is None else length.next_steps(steps)
+            return stop, self.checkpoints.due(), following, self.preemption.are_due()
 
         self._note_checkpoint(self.checkpoints.poll())
-        stop, due, following = self.workers.from_rank_0(ask)
+        stop, due, following, look = self.workers.from_rank_0(ask)
         if length is not None:
             length.steps = following
-        if stop or due:
+        taken = look and self.preemption.is_new()
+        if stop or due or taken:
             self._checkpoint()
-        if stop:
+        if stop or taken:  # the process may be gone within seconds
             self._note_checkpoint(self.checkpoints.finish())
+        if stop:
             raise StopRequestedError
 
     def _prune(self, rung: int) -> None:
