@@ -216,7 +216,11 @@ class Student:
         with autocast(self.spec.recipe.precision, self.device):
             output = self.model(batch.images)
         task = cross_entropy(output.logits, batch.labels)
-        terms = {"task": task, **self.method(output, batch.teacher, batch.labels)}
+        terms = {"task": task}
+        if any(
+            weight > 0 for weight in self.method.weights.values()
+        ):  # otherwise there may be no teacher output
+            terms.update(self.method(output, batch.teacher, batch.labels))
         share = batch.weight()
         if share is None:
             return output, terms

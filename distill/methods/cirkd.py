@@ -25,10 +25,10 @@ from distill.methods.pixels import (
 )
 from distill.methods.registry import Card, register
 from distill.methods.relations import max_pool_valid, sum_over_row_blocks, unit_channels
-from distill.methods.taps import Tap, for_layer, tap_channels, tap_features
+from distill.methods.taps import Tap, for_layer, tap_channels, tap_features, tap_map
 
 if TYPE_CHECKING:
-    from distill.models.output import ModelInfo, Output
+    from distill.models.output import MapName, ModelInfo, Output
 
 
 def _pixels(features_bchw: Tensor) -> Tensor:
@@ -225,6 +225,12 @@ class CIRKD(WithKD):
             self.pixels = ClassQueue(num_classes, config.pixel_queue, channels)
         if self.is_active("region"):
             self.regions = ClassQueue(num_classes, config.region_queue, channels)
+
+    @property
+    def needs(self) -> frozenset[MapName]:
+        """See `Method.needs`."""
+        features = tap_map(self.teacher_info, self.config.tap)
+        return self.maps_of_terms(cirkd=features, pixel=features, region=features, kd="logits")
 
     @property
     def weights(self) -> dict[str, float]:

@@ -13,10 +13,10 @@ from distill.methods.kd import WithKD, WithKDConfig
 from distill.methods.pixels import grid, in_float32, resize, valid_on, valid_pixels
 from distill.methods.registry import Card, register
 from distill.methods.relations import max_pool_valid, sum_over_row_blocks, unit_channels
-from distill.methods.taps import Tap, tap_features
+from distill.methods.taps import Tap, tap_features, tap_map
 
 if TYPE_CHECKING:
-    from distill.models.output import Output
+    from distill.models.output import MapName, Output
 
 
 @in_float32
@@ -100,6 +100,11 @@ class SKD(WithKD):
         differs="Pixel-wise and pair-wise terms; the holistic term, a GAN, is left out. "
         "Ignored pixels are left out.",
     )
+
+    @property
+    def needs(self) -> frozenset[MapName]:
+        """See `Method.needs`."""
+        return self.maps_of_terms(skd=tap_map(self.teacher_info, self.config.tap), kd="logits")
 
     @property
     def weights(self) -> dict[str, float]:

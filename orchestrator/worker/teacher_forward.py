@@ -11,7 +11,7 @@ from torch import Tensor
 
 from distill.data.stream import HostBatch
 from distill.models import ModelInfo, Output, SegmentationModel
-from distill.models.output import OutputMaps
+from distill.models.output import MapName, OutputMaps
 from distill.models.teachers import TeacherNetwork
 from distill.teacher_output_cache import TeacherOutputCache
 from distill.training import teacher_output
@@ -70,21 +70,21 @@ class TeacherForward:
         """The teacher's whole output for normalised images, `B×3×H×W`."""
         return teacher_output(self._model, images, self._precision)
 
-    def maps(self, host: HostBatch, images: Tensor, needs: Set[str]) -> OutputMaps:
-        """The parts of the teacher's output for a batch that methods read, computed or from the cache.
+    def maps(self, host: HostBatch, images: Tensor, needs: Set[MapName]) -> OutputMaps:
+        """The maps of the teacher's output for a batch that methods read, computed or from the cache.
 
         Args:
             host: the batch as the stream has it.
             images: the same, normalised.
-            needs: parts of the output that methods read.
+            needs: names of those maps.
         """
         compute = partial(self._compute_maps, images, needs)
         return compute() if self._cache is None else self._cache.maps(host, images, needs, compute)
 
-    def _compute_maps(self, images: Tensor, needs: Set[str]) -> OutputMaps:
+    def _compute_maps(self, images: Tensor, needs: Set[MapName]) -> OutputMaps:
         """The maps in the memory format of the students' maps: losses of mixed formats are slow."""
         maps = self.forward(images).maps(needs)
-        return {part: [m.contiguous(memory_format=self._layout) for m in maps[part]] for part in maps}
+        return {name: each.contiguous(memory_format=self._layout) for name, each in maps.items()}
 
     def take_saved_seconds(self) -> float:
         """Seconds of teacher passes saved by the cache since the last call. A student alone would pay for them."""
