@@ -215,12 +215,10 @@ class Student:
         """The student's output and the unweighted terms: the task's cross-entropy and the method's terms."""
         with autocast(self.spec.recipe.precision, self.device):
             output = self.model(batch.images)
-        task = cross_entropy(output.logits, batch.labels)
-        terms = {"task": task}
-        if any(
-            weight > 0 for weight in self.method.weights.values()
-        ):  # otherwise there may be no teacher output
-            terms.update(self.method(output, batch.teacher, batch.labels))
+            terms = {"task": cross_entropy(output.logits, batch.labels)}
+            # A method without an active term may have no teacher output. Formulas turn autocast off (`in_float32`).
+            if any(weight > 0 for weight in self.method.weights.values()):
+                terms.update(self.method(output, batch.teacher, batch.labels))
         share = batch.weight()
         if share is None:
             return output, terms

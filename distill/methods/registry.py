@@ -70,6 +70,8 @@ class Method(nn.Module):
     picture_terms: ClassVar[frozenset[str]] = frozenset()
     """Terms that are means over images; all others are means over valid pixels. This decides how terms of micro-batches
     and of data-parallel workers are averaged."""
+    result_version: ClassVar[int] = 1
+    """Raised when a change alters the result of the same settings; from 2 on it is part of the ids of trials."""
     space: ClassVar[Mapping[str, Any] | None] = None
     """Search space of a method from another package, written as in a sweep file. The spaces of this package's methods
     are files in `search_spaces/methods/`."""

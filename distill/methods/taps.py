@@ -42,6 +42,11 @@ def tap_channels(info: ModelInfo, tap: Tap) -> int:
     return info.fused_channels if tap == "fused" else info.channels[_stage(info, tap)]
 
 
+def tap_stride(info: ModelInfo, tap: Tap) -> int:
+    """Stride of the map at a tap, in image pixels."""
+    return info.fused_stride if tap == "fused" else info.strides[_stage(info, tap)]
+
+
 def for_layer(features: Tensor, layer: nn.Module) -> Tensor:
     """Features in the layer's dtype, unless autocast is on: a teacher's features may be bfloat16."""
     if torch.is_autocast_enabled(features.device.type):

@@ -25,15 +25,69 @@ _LARGEST = 6
 
 # These make a new view of a tensor or allocate one: no kernel is launched.
 _NO_KERNEL = frozenset(
-    "view _unsafe_view reshape t transpose permute expand slice select unsqueeze squeeze detach as_strided alias split "
-    "split_with_sizes unbind unfold diagonal empty empty_strided empty_like new_empty new_empty_strided _reshape_alias "
-    "lift_fresh view_as_real is_same_size _local_scalar_dense sym_size set_ resize_ dim is_pinned _fused_sdp_choice "
-    "chunk narrow movedim flatten result_type device _conj".split()
+    [
+        "view",
+        "_unsafe_view",
+        "reshape",
+        "t",
+        "transpose",
+        "permute",
+        "expand",
+        "slice",
+        "select",
+        "unsqueeze",
+        "squeeze",
+        "detach",
+        "as_strided",
+        "alias",
+        "split",
+        "split_with_sizes",
+        "unbind",
+        "unfold",
+        "diagonal",
+        "empty",
+        "empty_strided",
+        "empty_like",
+        "new_empty",
+        "new_empty_strided",
+        "_reshape_alias",
+        "lift_fresh",
+        "view_as_real",
+        "is_same_size",
+        "_local_scalar_dense",
+        "sym_size",
+        "set_",
+        "resize_",
+        "dim",
+        "is_pinned",
+        "_fused_sdp_choice",
+        "chunk",
+        "narrow",
+        "movedim",
+        "flatten",
+        "result_type",
+        "device",
+        "_conj",
+    ]
 )
 # The host must know a result of these before it can continue.
 _WAITS = frozenset(
-    "_local_scalar_dense item nonzero masked_select bincount unique _unique _unique2 unique_dim unique_consecutive "
-    "is_nonzero equal histc repeat_interleave".split()
+    [
+        "_local_scalar_dense",
+        "item",
+        "nonzero",
+        "masked_select",
+        "bincount",
+        "unique",
+        "_unique",
+        "_unique2",
+        "unique_dim",
+        "unique_consecutive",
+        "is_nonzero",
+        "equal",
+        "histc",
+        "repeat_interleave",
+    ]
 )
 
 
