@@ -276,12 +276,15 @@ def _evaluating(model: Callable[..., Any], device: torch.device) -> Iterator[Non
 
     modules = list(model.modules()) if isinstance(model, torch.nn.Module) else []
     modes = [module.training for module in modules]
+    # Pictures may have many sizes, and cuDNN would time its algorithms anew for each of them.
+    benchmark, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for module in modules:
             module.training = False
         try:
             yield
         finally:
+            torch.backends.cudnn.benchmark = benchmark
             for module, training in zip(modules, modes, strict=True):
                 module.training = training
 

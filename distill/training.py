@@ -324,6 +324,17 @@ def autocast(precision: str, device: torch.device) -> Iterator[None]:
         yield
 
 
+def cast_weights(teacher: nn.Module, precision: str) -> None:
+    """Store a frozen model's weights as autocast would cast them in every pass; its output stays the same to the bit.
+
+    Only those of convolutions and linear layers: other layers compute in float32.
+    """
+    if precision == "bf16":
+        for module in teacher.modules():
+            if type(module) in (nn.Conv2d, nn.Linear):
+                module.to(torch.bfloat16)
+
+
 def teacher_output(teacher: nn.Module, images: Tensor, precision: str) -> Output:
     """The frozen teacher's output for a batch, without autograd."""
     with torch.no_grad(), autocast(precision, images.device):

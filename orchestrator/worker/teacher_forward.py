@@ -14,7 +14,7 @@ from distill.models import ModelInfo, Output, SegmentationModel
 from distill.models.output import MapName, OutputMaps
 from distill.models.teachers import TeacherNetwork
 from distill.teacher_output_cache import TeacherOutputCache
-from distill.training import teacher_output
+from distill.training import cast_weights, teacher_output
 from orchestrator.ledger.tables import Ledger
 from orchestrator.ledger.weights import load_saved_model, teacher_weights
 from orchestrator.planning.plan import Teacher
@@ -45,9 +45,12 @@ class TeacherForward:
         self._model = load_saved_model(ledger, path, teacher.sha256, device) if loaded is None else loaded
         self._model.eval().requires_grad_(False)
         # Faster on a CPU (docs/performance.md), whatever the recipe says for students. A program may rely on its layout.
-        channels_last = device.type == "cpu" and isinstance(self._model, SegmentationModel)
+        is_ours = isinstance(self._model, SegmentationModel)
+        channels_last = is_ours and (device.type == "cpu" or job.cohort.recipe.channels_last)
         if channels_last:
             self._model.to(memory_format=torch.channels_last)
+        if is_ours:
+            cast_weights(self._model, self._precision)
         self._layout = torch.channels_last if job.cohort.recipe.channels_last else torch.contiguous_format
         self._cache: TeacherOutputCache | None = None
         settings = job.operation.teacher_outputs
