@@ -40,5 +40,7 @@ def model_memory(name: str, options: Mapping[str, Any], precision: str) -> Model
 
 @lru_cache(maxsize=1)
 def _table() -> Mapping[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = json.loads(TABLE.read_text(encoding="utf-8"))
+    found: dict[str, dict[str, float]] = (
+        json.loads(TABLE.read_text(encoding="utf-8")) if TABLE.exists() else {}
+    )
     return found

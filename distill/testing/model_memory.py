@@ -18,16 +18,16 @@ from distill.testing.device_watch import FakeWatch
 from distill.testing.fake_cuda import CUDA, fake_cuda
 from distill.training import autocast, teacher_output
 
-_SIZE = (256, 512)
+_BATCH, _SIZE = 2, (128, 256)
 _CLASSES = 19
 MODELS: tuple[tuple[str, Mapping[str, Any]], ...] = (
-    ("segformer-mit_b0", {}),
-    ("segformer-mit_b1", {}),
-    ("segformer-mit_b4", {}),
-    ("deeplabv3-resnet101", {}),
     ("deeplabv3-resnet18", {}),
     ("deeplabv3-mobilenetv2_100", {"head_channels": 128}),
     ("pspnet-resnet18", {}),
+    ("deeplabv3-resnet101", {}),
+    ("segformer-mit_b0", {}),
+    ("segformer-mit_b1", {}),
+    ("segformer-mit_b4", {}),
 )
 """Models of the presets for GPUs."""
 
@@ -36,8 +36,8 @@ def measured(name: str, options: Mapping[str, Any], precision: str) -> dict[str,
     """Bytes per pixel of the batch: kept for the backward pass, and at the peak of a pass without gradients."""
     with fake_cuda() as watch:
         model = distill.training.build_model(name, _CLASSES, **options)
-        images = torch.zeros(1, 3, *_SIZE, device=CUDA)
-        pixels = _SIZE[0] * _SIZE[1]
+        images = torch.zeros(_BATCH, 3, *_SIZE, device=CUDA)
+        pixels = _BATCH * _SIZE[0] * _SIZE[1]
         kept = _kept_by_training(model, images, precision, watch) / pixels
         base = _mark(watch)
         teacher_output(model.eval().requires_grad_(False), images, precision)
@@ -59,14 +59,15 @@ def _mark(watch: FakeWatch) -> int:
 
 
 def main() -> None:
-    """Measure the models of the presets and write the table."""
-    table = {
-        key_of(name, options, precision): measured(name, options, precision)
-        for name, options in MODELS
-        for precision in ("fp32", "bf16")
-    }
-    rows = ",\n".join(f" {json.dumps(key)}: {json.dumps(value)}" for key, value in table.items())
-    TABLE.write_text("{\n" + rows + "\n}\n", encoding="utf-8")
+    """Measure the models of the presets that the table lacks. Delete the table to measure all of them again."""
+    table = dict(json.loads(TABLE.read_text(encoding="utf-8"))) if TABLE.exists() else {}
+    for name, options in MODELS:
+        for precision in ("bf16", "fp32"):
+            key = key_of(name, options, precision)
+            if key not in table:
+                table[key] = measured(name, options, precision)
+                rows = ",\n".join(f" {json.dumps(each)}: {json.dumps(table[each])}" for each in sorted(table))
+                TABLE.write_text("{\n" + rows + "\n}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
