@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 TABLE = Path(__file__).with_name("model_memory.json")
+WEIGHT_COPY_BYTES = {"fp32": 0, "bf16": 2}
+"""Bytes of the copy of a weight that autocast keeps for the backward pass, by precision."""
 _ARCHITECTURE = ("output_stride", "head_channels", "backbone_args")
 
 
@@ -18,7 +20,7 @@ class ModelMemory:
     """Bytes per pixel of a batch.
 
     Attributes:
-        training: kept from the forward pass for the backward pass.
+        training: kept from the forward pass for the backward pass, copies of weights not counted.
         inference: in use at the peak of a pass without gradients.
     """
 

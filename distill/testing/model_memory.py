@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 import distill.training
-from distill.catalogue.model_memory import TABLE, key_of
+from distill.catalogue.model_memory import TABLE, WEIGHT_COPY_BYTES, key_of
 from distill.testing.device_watch import FakeWatch
 from distill.testing.fake_cuda import CUDA, fake_cuda
 from distill.training import autocast, teacher_output
@@ -38,7 +38,9 @@ def measured(name: str, options: Mapping[str, Any], precision: str) -> dict[str,
         model = distill.training.build_model(name, _CLASSES, **options)
         images = torch.zeros(_BATCH, 3, *_SIZE, device=CUDA)
         pixels = _BATCH * _SIZE[0] * _SIZE[1]
-        kept = _kept_by_training(model, images, precision, watch) / pixels
+        # Autocast keeps a copy of the weights, which does not grow with the pixels.
+        weights = sum(each.numel() for each in model.parameters()) * WEIGHT_COPY_BYTES[precision]
+        kept = (_kept_by_training(model, images, precision, watch) - weights) / pixels
         base = _mark(watch)
         teacher_output(model.eval().requires_grad_(False), images, precision)
         return {"training": round(kept, 1), "inference": round((watch.mark().peak - base) / pixels, 1)}

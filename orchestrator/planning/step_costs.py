@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from distill.catalogue.loss_costs import LossShapes, loss_flops
-from distill.catalogue.model_memory import model_memory
+from distill.catalogue.model_memory import WEIGHT_COPY_BYTES, model_memory
 from distill.catalogue.reader import model_shapes
 from distill.errors import UsageError
 from distill.recipe import Recipe
@@ -80,11 +80,13 @@ def student_memory(config: SweepConfig, cohort: Cohort, study: Study) -> Student
     pixels = recipe.batch_size * height * width / together
     states = 2 + (1 if recipe.optimizer == "sgd" else 2) + (recipe.ema_decay is not None)
     maps = _LOSS_MAPS * min(classes * pixels / recipe.accumulate * _FLOAT, _LOSS_BLOCK)
+    params = cost_of(student, classes, height, width).params
+    copies = params * WEIGHT_COPY_BYTES[recipe.precision]
     weight = 2 if recipe.precision == "bf16" else _FLOAT
     return StudentMemory(
-        state=cost_of(student, classes, height, width).params * _FLOAT * states,
+        state=params * _FLOAT * states,
         teacher=cost_of(teacher, classes, height, width).params * weight,
-        training=int(own.training * pixels / recipe.accumulate + maps),
+        training=int(own.training * pixels / recipe.accumulate + maps + copies),
         teacher_pass=int(taught.inference * pixels),
         evaluation=int((own.inference + 2 * classes * _FLOAT) * pixels),
     )
