@@ -46,7 +46,7 @@ def test_a_loss_that_costs_more_than_the_network_is_in_the_estimate_and_is_warne
         make_plan(load_sweep("cityscapes", [methods[0].replace("pool: 1", "pool: 2"), *methods[1:], *pair]))
     )
     assert exact["worker_hours"] > 1.5 * pooled["worker_hours"]
-    slow = ["recipes.cityscapes_cnn.steps=2000000"]
+    slow = ["recipes.cityscapes_cnn.steps=4000000"]
     warnings = estimate(make_plan(load_sweep("cityscapes", [*methods, *pair, *slow])))["warnings"]
     assert any("cirkd" in warning and "its loss is 8" in warning for warning in warnings), warnings
     assert any("years of one worker" in warning for warning in warnings)
