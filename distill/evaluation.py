@@ -381,12 +381,15 @@ def _evaluating(models: Sequence[Callable[..., Any]], device: torch.device) -> I
 
     modules = [part for model in models if isinstance(model, torch.nn.Module) for part in model.modules()]
     modes = [module.training for module in modules]
+    # Pictures may have many sizes, and cuDNN would time its algorithms anew for each of them.
+    benchmark, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for module in modules:
             module.training = False
         try:
             yield
         finally:
+            torch.backends.cudnn.benchmark = benchmark
             for module, training in zip(modules, modes, strict=True):
                 module.training = training
 

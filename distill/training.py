@@ -236,8 +236,10 @@ class Student:
         """The student's output and the unweighted terms: the task's cross-entropy and the method's terms."""
         with autocast(self.spec.recipe.precision, self.device):
             output = self.model(batch.images)
-        task = cross_entropy(output.logits, batch.labels)
-        terms = {"task": task, **self.method(output, batch.teacher, batch.labels)}
+            terms = {"task": cross_entropy(output.logits, batch.labels)}
+            # A method without an active term may have no teacher output. Formulas turn autocast off (`in_float32`).
+            if any(weight > 0 for weight in self.method.weights.values()):
+                terms.update(self.method(output, batch.teacher, batch.labels))
         share = batch.weight()
         if share is None:
             return output, terms
@@ -342,6 +344,17 @@ def autocast(precision: str, device: torch.device) -> Iterator[None]:
     """Enable bfloat16 autocast if the precision is bf16."""
     with torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext():
         yield
+
+
+def cast_weights(teacher: nn.Module, precision: str) -> None:
+    """Store a frozen model's weights as autocast would cast them in every pass; its output stays the same to the bit.
+
+    Only those of convolutions and linear layers: other layers compute in float32.
+    """
+    if precision == "bf16":
+        for module in teacher.modules():
+            if type(module) in (nn.Conv2d, nn.Linear):
+                module.to(torch.bfloat16)
 
 
 def teacher_output(teacher: nn.Module, images: Tensor, precision: str) -> Output:

@@ -13,7 +13,7 @@ from distill.data.stream import HostBatch, normalise, stream
 from distill.device_errors import is_out_of_memory, release_frames
 from distill.device_memory import tried_again
 from distill.models import ModelInfo, Output
-from distill.models.output import PARTS, OutputMaps
+from distill.models.output import MAP_NAMES, MapName, OutputMaps
 from distill.recipe import digest
 from distill.training import Batch
 from orchestrator.ledger.tables import Ledger
@@ -33,7 +33,7 @@ class TeacherBatch(NamedTuple):
     Attributes:
         host: pictures, labels and picture indices as the stream has them, on the device.
         images_b3hw: the pictures, normalised.
-        maps: the teacher's maps by part; empty if no student reads any.
+        maps: the teacher's maps by name; empty if no student reads any.
     """
 
     host: list[Tensor]
@@ -111,12 +111,12 @@ class BatchFeed:
             on_skipped=self._note_skipped,
         )
 
-    def teacher_batch(self, hosts: Iterator[HostBatch], needs: Set[str], timer: Timer) -> TeacherBatch:
+    def teacher_batch(self, hosts: Iterator[HostBatch], needs: Set[MapName], timer: Timer) -> TeacherBatch:
         """The next batch of a stream, with the teacher's maps.
 
         Args:
             hosts: from `host_batches`.
-            needs: parts of the teacher's output that a student of any worker reads, in the words of method cards.
+            needs: maps of the teacher's output that a student of any worker reads.
             timer: counts the time as `data` and `teacher`.
         """
         with timer.measure("data"):
@@ -129,7 +129,7 @@ class BatchFeed:
                 self.workers.to_device(tensor) for tensor in (host.images_b3hw, host.labels_bhw, host.index)
             ]
             images = self.normalised(moved[0])
-        if self._teacher is None or "teacher" not in needs:
+        if self._teacher is None or not needs:
             return TeacherBatch(moved, images, {})
         with timer.measure("teacher"):
             return TeacherBatch(moved, images, self._teacher.maps(host, images, needs))
@@ -178,7 +178,7 @@ class SharedBatches:
         self._feed = feed
         self._hosts = feed.host_batches(seed, start)
 
-    def next(self, needs: Set[str], timer: Timer) -> Batch | Exception:
+    def next(self, needs: Set[MapName], timer: Timer) -> Batch | Exception:
         """The next batch, or the error of a worker without room for it or for the teacher's pass.
 
         See `BatchFeed.teacher_batch`.
@@ -211,7 +211,7 @@ class BroadcastBatches:
         self._own: TeacherBatch | None = None
         self._layouts: dict[str, list[MemoryLayout]] = {}
 
-    def next(self, needs: Set[str], timer: Timer) -> Batch:
+    def next(self, needs: Set[MapName], timer: Timer) -> Batch:
         """The next batch; all workers call this together. The timer includes the wait for other workers."""
         if self._source == 0:
             has_one = self._workers.rank < self._left
@@ -221,18 +221,18 @@ class BroadcastBatches:
         self._left -= 1
         return self._feed.student_batch(batch)
 
-    def _broadcast(self, source: int, needs: Set[str], timer: Timer) -> TeacherBatch:
+    def _broadcast(self, source: int, needs: Set[MapName], timer: Timer) -> TeacherBatch:
         own = self._own if self._workers.rank == source else None
         with timer.measure("data"):
             host = self._broadcast_tensors("batch", None if own is None else own.host, source)
             images = self._feed.normalised(host[0]) if own is None else own.images_b3hw
         maps: OutputMaps = {}
-        if "teacher" in needs:
+        if needs:
             with timer.measure("teacher"):
-                for part in PARTS:
-                    if part in needs:
-                        tensors = None if own is None else own.maps[part]
-                        maps[part] = self._broadcast_tensors(part, tensors, source)
+                for name in MAP_NAMES:
+                    if name in needs:
+                        tensors = None if own is None else [own.maps[name]]
+                        (maps[name],) = self._broadcast_tensors(name, tensors, source)
         return TeacherBatch(host, images, maps)
 
     def _broadcast_tensors(self, what: str, tensors: Sequence[Tensor] | None, source: int) -> list[Tensor]:

@@ -66,6 +66,7 @@ class Workers:
         if compute.device == "cuda":
             self.device = ray.train.torch.get_device()
             torch.cuda.set_device(self.device)
+            torch.set_float32_matmul_precision("high")  # TF32, as cuDNN has it by default
             torch.backends.cudnn.benchmark = True
             torch.cuda.reset_peak_memory_stats(self.device)  # of an earlier cohort
         else:

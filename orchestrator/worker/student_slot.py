@@ -10,6 +10,7 @@ from typing import Any
 
 from distill.device_errors import is_out_of_memory
 from distill.device_memory import copy_to_host
+from distill.models.output import MapName
 from distill.models.teachers import TeacherNetwork
 from distill.training import State, Student
 from orchestrator.planning.plan import Trial
@@ -82,14 +83,14 @@ class StudentSlot:
         return bool(self.reports) and self.reports[-1].status is not None
 
     @property
-    def needs(self) -> frozenset[str]:
-        """What this student's loss reads, in the words of its method's card."""
-        return frozenset(self.student.method.card.needs if isinstance(self.student, Student) else ())
+    def needs(self) -> frozenset[MapName]:
+        """The teacher's maps that this student's loss reads."""
+        return self.student.method.needs if isinstance(self.student, Student) else frozenset()
 
     @property
     def needs_teacher(self) -> bool:
         """Whether this student's loss reads the teacher's output."""
-        return "teacher" in self.needs
+        return bool(self.needs)
 
     def was_reported(self, step: int) -> bool:
         """Whether there is a report of this step."""
