@@ -13,7 +13,7 @@ from distill.errors import UsageError
 from distill.teacher_source import TransformersSource
 from distill.uris import is_uri
 from orchestrator.cluster.session import LOCAL, ClusterResources, is_job, ray_session
-from orchestrator.controller.model_checks import check_models
+from orchestrator.controller.model_checks import check_models, shared_memory_notes
 from orchestrator.ledger.folder_lock import refuse_if_held
 from orchestrator.ledger.run_folder import check_run_folder
 from orchestrator.ledger.tables import Ledger
@@ -22,12 +22,14 @@ from orchestrator.planning.plan import Plan
 
 
 def look_ahead(plan: Plan, ledger: Ledger, *, fresh: bool, address: str) -> list[str]:
-    """Check what a sweep would check at its start, without writing; returns what could not be looked at.
+    """Check what a sweep would check at its start, without writing; returns remarks, and what could not be looked at.
 
     Raises:
         UsageError: names everything that is wrong, each with its remedy.
     """
-    unseen = list(_unseen(plan, address))
+    notes = [f"not looked at: {note}" for note in _unseen(plan, address)]
+    if address == LOCAL:
+        notes += [f"WARNING: {note}" for note in shared_memory_notes(plan.config)]
     problems = []
     for check in _checks(plan, ledger, fresh=fresh, address=address):
         try:
@@ -35,9 +37,8 @@ def look_ahead(plan: Plan, ledger: Ledger, *, fresh: bool, address: str) -> list
         except UsageError as error:
             problems.append(str(error))
     if problems:
-        notes = [f"not looked at: {note}" for note in unseen]
         raise UsageError("\n".join([*dict.fromkeys(problems), *notes]))
-    return unseen
+    return notes
 
 
 def _checks(plan: Plan, ledger: Ledger, *, fresh: bool, address: str) -> Iterator[Callable[[], None]]:
