@@ -223,12 +223,14 @@ def _collate_packed(views: list[_View | UsageError]) -> _Packed | UsageError:
     share = _collate_or_error(views)
     if isinstance(share, UsageError):
         return share
-    return _Packed(*(part.numpy() for part in share[:3]), share.skipped)
+    images, labels, pictures, skipped = share
+    return _Packed(images.numpy(), labels.numpy(), pictures.numpy(), skipped)
 
 
 def _unpacked(share: _Share | _Packed | UsageError) -> _Share | UsageError:
     if isinstance(share, _Packed):
-        return _Share(*(torch.from_numpy(part.copy()) for part in share[:3]), share.skipped)
+        images, labels, pictures, skipped = share
+        return _Share(torch.from_numpy(images), torch.from_numpy(labels), torch.from_numpy(pictures), skipped)
     return share
 
 
@@ -301,8 +303,9 @@ def stream(
     if not loader_workers:
         return _batches((_collate([views[number] for number in share]) for share in numbers), steps, skipped)
     needed = world_size * bytes_needed(augmentation, batch_size // world_size, loader_workers)
-    packed = shortage(needed) is not None
-    return _batches(_loaded(views, numbers, loader_workers, packed, timeout_seconds), steps, skipped)
+    if shortage(needed) is not None:
+        needed = 0
+    return _batches(_loaded(views, numbers, loader_workers, needed, timeout_seconds), steps, skipped)
 
 
 class LoaderError(RuntimeError):
@@ -310,9 +313,9 @@ class LoaderError(RuntimeError):
 
 
 def _loaded(
-    views: _Views, numbers: Iterator[list[int]], loader_workers: int, packed: bool, timeout: float | None
+    views: _Views, numbers: Iterator[list[int]], loader_workers: int, shared: int, timeout: float | None
 ) -> Iterator[_Share | UsageError]:
-    """The shares from loader processes, through pipes if `packed`."""
+    """The shares from loader processes, through `shared` bytes of shared memory, or through pipes if that is 0."""
     # A fork of a process with threads (Ray, CUDA, OpenCV) may hang. The fork server imports torch and albumentations once,
     # so workers start fast.
     use_short_socket_folder()
@@ -323,7 +326,7 @@ def _loaded(
         batch_sampler=numbers,
         num_workers=loader_workers,
         prefetch_factor=PREFETCHED,
-        collate_fn=_collate_packed if packed else _collate_or_error,
+        collate_fn=_collate_or_error if shared else _collate_packed,
         worker_init_fn=_prepare_worker,
         multiprocessing_context=context,
         generator=torch.Generator(),  # otherwise the loader draws its base seed from the global random state
@@ -338,17 +341,18 @@ def _loaded(
             waited = time.monotonic() - asked
             if _TIMED_OUT in str(error) and (timeout is None or waited < timeout):
                 continue
-            raise _explained(error, waited) from error
+            raise _explained(error, waited, shared) from error
         yield _unpacked(share)
         asked = time.monotonic()
 
 
-def _explained(error: RuntimeError, waited: float) -> Exception:
+def _explained(error: RuntimeError, waited: float, shared: int) -> Exception:
     """The error of a loader with its cause, if that is known."""
     free = free_bytes()
-    if free is not None and free < 2**20:
+    if free is not None and free < shared:
         return UsageError(
-            f"the loader processes gave no batch for {waited:.0f} s: {SHARED_MEMORY} is full; start the container with a "
+            f"the loader processes gave no batch for {waited:.0f} s: {SHARED_MEMORY} has {free / 2**20:.0f} MiB "
+            f"free, and they need {shared / 2**20:.0f}; start the container with a "
             "larger --shm-size, or lower operation.loader_workers"
         )
     return LoaderError(f"the loader processes gave no batch for {waited:.0f} s: {error}")

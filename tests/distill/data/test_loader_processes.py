@@ -73,7 +73,7 @@ class Silent(SegmentationDataset):
 
 
 @pytest.mark.parametrize(("free", "kind", "said"), [
-    (0, UsageError, "/dev/shm is full; start the container with a larger --shm-size"),
+    (0, UsageError, "/dev/shm has 0 MiB free, and they need .*; start the container with a larger --shm-size"),
     (2**30, LoaderError, "gave no batch for"),
 ])  # fmt: skip
 def test_a_loader_that_gives_nothing_ends_with_its_cause_at_the_first_step(
