@@ -111,7 +111,7 @@ def sweep(options: SweepOptions) -> int:
         from orchestrator.controller.dry_run import look_ahead
 
         for note in look_ahead(plan, ledger, fresh=options.fresh, address=options.address):
-            print(f"not looked at: {note}", file=sys.stderr)
+            print(note, file=sys.stderr)
         return code
     prepare_environment(options.address)
     if is_job(options.address):

@@ -41,6 +41,11 @@ class TeacherBatch(NamedTuple):
     maps: OutputMaps
 
 
+def _before_the_watchdog(limit_seconds: float | None) -> float | None:
+    """Time for loader processes: shorter than a step's, so that their error with its cause comes before the watchdog."""
+    return None if limit_seconds is None else 0.9 * limit_seconds
+
+
 class BatchFeed:
     """A worker's data and teacher.
 
@@ -108,6 +113,7 @@ class BatchFeed:
             rank=0 if whole else rank,
             world_size=1 if whole else size,
             loader_workers=self._job.operation.loader_workers,
+            timeout_seconds=_before_the_watchdog(self._job.operation.step_timeout_seconds),
             on_skipped=self._note_skipped,
         )
 
