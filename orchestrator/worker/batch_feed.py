@@ -129,7 +129,7 @@ class BatchFeed:
             host = next(hosts)
         return tried_again(self.workers.device, partial(self._on_device, host, needs, timer))
 
-    def _on_device(self, host: HostBatch, needs: Set[str], timer: Timer) -> TeacherBatch:
+    def _on_device(self, host: HostBatch, needs: Set[MapName], timer: Timer) -> TeacherBatch:
         with timer.measure("data"):
             moved = [
                 self.workers.to_device(tensor) for tensor in (host.images_b3hw, host.labels_bhw, host.index)
