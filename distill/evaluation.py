@@ -6,15 +6,16 @@ The module does not import torch; `evaluate` does.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distill.device_errors import is_device_fault, release_frames
-from distill.errors import UsageError, unknown
+from distill.errors import UsageError
+from distill.evaluation_mode import Precision, autocast, evaluating
 from distill.picture_batches import PictureBatch, picture_batches
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from distill.models.output import Output
     from distill.recipe import SlidingWindow
 
-Precision = Literal["fp32", "bf16", "fp16"]
 _LARGEST_LOGITS = 2**24
 """Logits of all pixels that exist at a time: 64 MiB in float32."""
 
@@ -215,9 +215,9 @@ class Evaluation:
             return False
         self._indices += batch.indices
         with (
-            _evaluating(self._models, self._device),
+            evaluating(self._models, self._device),
             torch.inference_mode(),
-            _autocast(self._device, self._precision),
+            autocast(self._device, self._precision),
         ):
             for number, model in enumerate(self._models):
                 if self._failures[number] is None:
@@ -372,32 +372,3 @@ def resized_logits(logits: Tensor, like: Tensor) -> Tensor:
 
     with torch.autocast(logits.device.type, enabled=False):
         return interpolate(logits.float(), like.shape[-2:], mode="bilinear", align_corners=False)
-
-
-@contextlib.contextmanager
-def _evaluating(models: Sequence[Callable[..., Any]], device: torch.device) -> Iterator[None]:
-    """Set eval mode; restore every submodule's mode and the random states afterwards."""
-    import torch
-
-    modules = [part for model in models if isinstance(model, torch.nn.Module) for part in model.modules()]
-    modes = [module.training for module in modules]
-    # Pictures may have many sizes, and cuDNN would time its algorithms anew for each of them.
-    benchmark, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        for module in modules:
-            module.training = False
-        try:
-            yield
-        finally:
-            torch.backends.cudnn.benchmark = benchmark
-            for module, training in zip(modules, modes, strict=True):
-                module.training = training
-
-
-def _autocast(device: torch.device | str, precision: Precision) -> torch.autocast:
-    import torch
-
-    kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if precision not in kinds:
-        raise unknown("precision", precision, kinds)
-    return torch.autocast(torch.device(device).type, dtype=kinds[precision], enabled=precision != "fp32")

@@ -23,6 +23,7 @@ from distill.methods import Method, build_method
 from distill.methods.pixels import cross_entropy, valid_pixels
 from distill.models import ModelInfo, Output, SegmentationModel, build_model
 from distill.moving_average import MovingAverage
+from distill.optimizers import allocate_state, build_optimizer
 from distill.random_state import RandomState
 from distill.recipe import Recipe
 from distill.relative_weights import split_balanced
@@ -144,14 +145,14 @@ class Student:
             self.method: Method = method.to(device)
         # Initial weights are the same on all workers; from here on each worker has its own random numbers (dropout).
         self._random.reseed(spec.seed, stream=rank + 1)
-        self.optimizer = _optimizer(spec.recipe, self.model, self.method)
+        self.optimizer = build_optimizer(spec.recipe, self.model, self.method)
         self.balance = Balance(balanced, device)
         self._gradients = GradientBuffer(self.model, self.method, device)
         self.average = (
             MovingAverage(self.model, spec.recipe.ema_decay) if spec.recipe.ema_decay is not None else None
         )
         # All of a student's memory that is kept between steps is allocated here: if it fits now, it fits later.
-        _allocate_state(self.optimizer)
+        allocate_state(self.optimizer)
         self.losses = LossRecord.empty(("task",), device)
         self._sent_names: tuple[str, ...] = ()
         self._finish_reduce: Callable[[], None] | None = None
@@ -361,45 +362,6 @@ def teacher_output(teacher: nn.Module, images: Tensor, precision: str) -> Output
     """The frozen teacher's output for a batch, without autograd."""
     with torch.no_grad(), autocast(precision, images.device):
         return cast(Output, teacher(images))
-
-
-def _optimizer(recipe: Recipe, model: SegmentationModel, method: nn.Module) -> torch.optim.Optimizer:
-    """SGD or AdamW. Heads and the method's parameters have the heads' rate; AdamW does not decay norms and biases."""
-    head = {id(p) for p in model.head_parameters()}
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for parameter, is_head in [
-        *((p, id(p) in head) for p in model.parameters()),
-        *((p, True) for p in method.parameters()),
-    ]:
-        if not parameter.requires_grad:
-            continue
-        lr = recipe.lr * (recipe.head_lr_factor if is_head else 1.0)
-        decays = recipe.optimizer == "sgd" or parameter.ndim > 1
-        groups.setdefault((lr, recipe.weight_decay if decays else 0.0), []).append(parameter)
-    settings = [
-        {"params": parameters, "lr": lr, "peak_lr": lr, "weight_decay": decay}
-        for (lr, decay), parameters in groups.items()
-    ]
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(settings, momentum=recipe.momentum, fused=True)
-    return torch.optim.AdamW(settings, fused=True)
-
-
-def _allocate_state(optimizer: torch.optim.Optimizer) -> None:
-    """Allocate what the optimiser would allocate in its first step, whose result stays the same.
-
-    A step with rate and decay 0 changes no weight; then all state is set to 0.
-    """
-    kept = [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
-    for group in optimizer.param_groups:
-        group["lr"] = group["weight_decay"] = 0.0
-    optimizer.step()
-    for group, (lr, weight_decay) in zip(optimizer.param_groups, kept, strict=True):
-        group["lr"], group["weight_decay"] = lr, weight_decay
-    for state in optimizer.state.values():
-        for value in state.values():
-            if isinstance(value, Tensor):
-                value.zero_()
 
 
 def _rows(output: Output, start: int, end: int) -> Output:

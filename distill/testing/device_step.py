@@ -48,7 +48,9 @@ class WatchedTraining:
     def __init__(self, case: Case, watch: Watch) -> None:
         self.case = case
         self._watch = watch
-        model = distill.training.build_model(case.teacher, case.num_classes, **case.teacher_options)
+        model = distill.training.build_model(  # type: ignore[attr-defined]
+            case.teacher, case.num_classes, **case.teacher_options
+        )
         self.teacher: SegmentationModel = model.to(CUDA).eval().requires_grad_(False)
         self.student = make_student(case, self.teacher.info)
 

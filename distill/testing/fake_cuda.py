@@ -134,4 +134,5 @@ def _attention(
         return found
     efficient: Any = torch.ops.aten._scaled_dot_product_efficient_attention
     gradients = query.requires_grad or key.requires_grad
-    return efficient(query, key, value, None, gradients, dropout_p, is_causal, scale=scale)[0]
+    attended: Tensor = efficient(query, key, value, None, gradients, dropout_p, is_causal, scale=scale)[0]
+    return attended

@@ -35,7 +35,9 @@ MODELS: tuple[tuple[str, Mapping[str, Any]], ...] = (
 def measured(name: str, options: Mapping[str, Any], precision: str) -> dict[str, float]:
     """Bytes per pixel of the batch: kept for the backward pass, and at the peak of a pass without gradients."""
     with fake_cuda() as watch:
-        model = distill.training.build_model(name, _CLASSES, **options)
+        model = distill.training.build_model(  # type: ignore[attr-defined]
+            name, _CLASSES, **options
+        )
         images = torch.zeros(_BATCH, 3, *_SIZE, device=CUDA)
         pixels = _BATCH * _SIZE[0] * _SIZE[1]
         # Autocast keeps a copy of the weights, which does not grow with the pixels.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from distill.catalogue.reader import load_catalogue
+from distill.catalogue_entries import HeadEntry, MethodEntry
 from distill.recipe import Recipe
 
 
@@ -22,7 +23,7 @@ def result_versions(
     catalogue = load_catalogue()
     heads = [catalogue.heads.get(model.partition("-")[0]) for model in models]
     methods = [catalogue.methods[part] for method, _ in losses for part in method.split("+")]
-    entries = [*(head for head in heads if head is not None), *methods]
+    entries: list[HeadEntry | MethodEntry] = [*(head for head in heads if head is not None), *methods]
     versions = {entry.name: entry.result_version for entry in entries if entry.result_version > 1}
     if any(recipe.precision == "bf16" and method != "student" for method, recipe in losses):
         versions["bf16 losses"] = 2  # matrix products of losses are bfloat16 too
