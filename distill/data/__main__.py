@@ -16,6 +16,7 @@ from distill.command_line import protect_streams
 from distill.data.check import check_dataset
 from distill.data.config import AnyDataConfig, DataConfig
 from distill.data.remote_copies import RemoteCopiesConfig
+from distill.data.sample import Protocol
 from distill.errors import UsageError, nearest
 from distill.setting_paths import paths_in
 from distill.validation_text import violated_rule, violation
@@ -39,13 +40,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     status = 0
     try:
-        configs, copies = read_configs(options.config)
+        configs, copies, protocol = read_configs(options.config)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     for name, config in configs.items():
         try:
-            report = check_dataset(config, full=options.full, copies=copies)
+            report = check_dataset(config, full=options.full, copies=copies, protocol=protocol)
         except UsageError as error:
             print(f"error: data set '{name}': {error}", file=sys.stderr)
             status = 2
@@ -54,10 +55,10 @@ def main(arguments: list[str] | None = None) -> int:
     return status
 
 
-def read_configs(path: Path) -> tuple[dict[str, AnyDataConfig], RemoteCopiesConfig]:
-    """The data configs in a YAML file by name, and the config of local copies.
+def read_configs(path: Path) -> tuple[dict[str, AnyDataConfig], RemoteCopiesConfig, Protocol]:
+    """The data configs in a YAML file by name, the config of local copies, and the protocol.
 
-    The file is either one data config, or a sweep file with configs under `data` and `operation.remote_copies`.
+    The file is either one data config, or a sweep file with configs under `data`, `operation.remote_copies` and `protocol`.
 
     Raises:
         UsageError: the file cannot be read or a config is invalid; the message names file, line and key.
@@ -70,7 +71,7 @@ def read_configs(path: Path) -> tuple[dict[str, AnyDataConfig], RemoteCopiesConf
         ) from error
     content, tree = parse_yaml(data, str(path))
     if isinstance(content, dict) and "kind" in content:
-        return {path.stem: _validated(content, path, tree, ())}, RemoteCopiesConfig()
+        return {path.stem: _validated(content, path, tree, ())}, RemoteCopiesConfig(), "clean"
     section = content.get("data") if isinstance(content, dict) else None
     if not isinstance(section, dict) or not section:
         raise UsageError(
@@ -85,11 +86,11 @@ def read_configs(path: Path) -> tuple[dict[str, AnyDataConfig], RemoteCopiesConf
     _make_absolute(written, RemoteCopiesConfig, path, tree, ("operation", "remote_copies"))
     with _placed(path, tree, ("operation", "remote_copies")):
         copies = RemoteCopiesConfig.model_validate(written)
+    protocol: Protocol = "paper" if content.get("protocol") == "paper" else "clean"
     if isinstance(section.get("kind"), str):
-        return {"data": _validated(section, path, tree, ("data",))}, copies
-    return {
-        str(name): _validated(value, path, tree, ("data", name)) for name, value in section.items()
-    }, copies
+        return {"data": _validated(section, path, tree, ("data",))}, copies, protocol
+    configs = {str(name): _validated(value, path, tree, ("data", name)) for name, value in section.items()}
+    return configs, copies, protocol
 
 
 def _validated(value: object, path: Path, tree: Any, place: tuple[Any, ...]) -> AnyDataConfig:

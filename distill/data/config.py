@@ -8,9 +8,9 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from distill.data.class_table import read_class_table
-from distill.data.roots import File, Root, as_root
-from distill.data.text_files import read_text
-from distill.errors import UsageError, is_plain
+from distill.data.roots import Root, as_root
+from distill.data.text_files import count_lines
+from distill.errors import is_plain
 
 SCENE_CLASSES = ("sky", "building", "road", "sidewalk", "vegetation", "car", "person", "pole", "sign")
 """Classes of generated scenes; a config with K classes uses the first K."""
@@ -18,6 +18,9 @@ SCENE_CLASSES = ("sky", "building", "road", "sidewalk", "vegetation", "car", "pe
 
 MOST_CLASSES = 254
 """Labels are bytes: 255 is ignored, and one value marks invalid labels."""
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp")
+"""Suffixes of pictures in folders, in upper or lower case; the content decides the format."""
 
 MOST_IMAGES = 10**7
 """Maximum number of images of a generated split."""
@@ -244,7 +247,7 @@ class FolderConfig(CutConfig):
     image_suffix: str | None = Field(
         None,
         exclude_if=lambda suffix: suffix is None,  # keeps plan hashes from before this setting existed
-        description="end of the pictures' names, such as _rgb.png; by default .jpg, .jpeg and .png",
+        description="end of the pictures' names, such as _rgb.png; by default .jpg, .png, .tif and other kinds",
     )
     mask_suffix: str = Field(
         ".png",
@@ -270,8 +273,10 @@ class FolderConfig(CutConfig):
     def scored_images(self) -> int:
         """Images on which a final run is scored, tune and test together; read from the lists."""
         if self.tune is not None:
-            return _lines(self.root / self.tune) + _lines(self.root / self.test)
-        return _lines(self.root / self.test) + round(_lines(self.root / self.train) * self.tune_share)
+            return count_lines(self.root / self.tune) + count_lines(self.root / self.test)
+        return count_lines(self.root / self.test) + round(
+            count_lines(self.root / self.train) * self.tune_share
+        )
 
     @model_validator(mode="before")
     @classmethod
@@ -314,7 +319,7 @@ class FolderConfig(CutConfig):
     @field_validator("image_suffix", "mask_suffix")
     @classmethod
     def _is_image(cls, suffix: str | None, info: ValidationInfo) -> str | None:
-        kinds = (".png",) if info.field_name == "mask_suffix" else (".jpg", ".jpeg", ".png")
+        kinds = (".png",) if info.field_name == "mask_suffix" else PICTURE_SUFFIXES
         if suffix is not None and not suffix.lower().endswith(kinds):
             raise ValueError(f"must end in {' or '.join(kinds)}")
         return suffix
@@ -327,14 +332,6 @@ class FolderConfig(CutConfig):
         except re.error as error:
             raise ValueError(f"must be a regular expression ({error})") from None
         return group
-
-
-def _lines(path: File) -> int:
-    """Number of names in a list, for estimates; 0 if it cannot be read, which the check of data reports."""
-    try:
-        return sum(1 for line in read_text(path, "a list").splitlines() if line.strip())
-    except UsageError:
-        return 0
 
 
 class AugmentationConfig(_Config):

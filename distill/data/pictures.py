@@ -14,13 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from distill.data.config import PICTURE_SUFFIXES
 from distill.data.labels import Colour
 from distill.data.roots import File, as_root, files_below
 from distill.errors import UsageError
 from distill.uris import is_uri
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-"""Suffixes of the pictures that are searched for in a folder."""
 
 MASK, OVERLAY, CLASS_TABLE = ".mask.png", ".overlay.jpg", "classes.csv"
 _OPACITY = 0.55
@@ -53,7 +51,9 @@ def find_pictures(given: Sequence[str], output: Path) -> list[File]:
         if place.is_file():
             matches = [place]
         elif place.is_dir():
-            matches = _outside(output, (p for p in sorted(place.rglob("*")) if p.suffix.lower() in SUFFIXES))
+            matches = _outside(
+                output, (p for p in sorted(place.rglob("*")) if p.suffix.lower() in PICTURE_SUFFIXES)
+            )
         else:
             globbed = (Path(match) for match in sorted(glob.glob(str(place), recursive=True)))
             matches = _outside(output, globbed)
@@ -61,19 +61,19 @@ def find_pictures(given: Sequence[str], output: Path) -> list[File]:
                 raise UsageError(f"picture '{name}' does not exist, must be a file, a folder or a glob")
         if not matches:
             raise UsageError(
-                f"'{name}' holds no pictures, must hold one of {', '.join(SUFFIXES)} outside of the output folder"
+                f"'{name}' holds no pictures, must hold one of {', '.join(PICTURE_SUFFIXES)} outside of the output folder"
             )
         found |= dict.fromkeys(picture.absolute() for picture in matches)
     return list(found)
 
 
 def _in_bucket(place: File) -> list[File]:
-    if place.name.lower().endswith(SUFFIXES) and not place.is_dir():
+    if place.name.lower().endswith(PICTURE_SUFFIXES) and not place.is_dir():
         return [place]  # a missing file is reported when it is read
     found = [file for _, file in sorted(files_below(place, ("",)), key=lambda pair: pair[0])]
-    pictures = [file for file in found if file.name.lower().endswith(SUFFIXES)]
+    pictures = [file for file in found if file.name.lower().endswith(PICTURE_SUFFIXES)]
     if not pictures:
-        raise UsageError(f"'{place}' holds no pictures, must hold one of {', '.join(SUFFIXES)}")
+        raise UsageError(f"'{place}' holds no pictures, must hold one of {', '.join(PICTURE_SUFFIXES)}")
     return pictures
 
 

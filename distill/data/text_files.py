@@ -39,3 +39,11 @@ def read_text(path: File, what: str) -> str:
         raise UsageError(
             f"{path}:{line}: holds the byte {data[error.start]:#04x}, must be UTF-8 text; save it as UTF-8"
         ) from None
+
+
+def count_lines(path: File) -> int:
+    """Number of lines with text, for estimates; 0 if the file cannot be read, which the check of data reports."""
+    try:
+        return sum(1 for line in read_text(path, "a list").splitlines() if line.strip())
+    except UsageError:
+        return 0

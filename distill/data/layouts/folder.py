@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import re
 
-from distill.data.config import FolderConfig
+from distill.data.config import PICTURE_SUFFIXES, FolderConfig
 from distill.data.labels import LabelClass, LabelMap, voc_colour
 from distill.data.layout import Layout, Source
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-"""In upper or lower case, as all suffixes."""
 
 
 def layout(config: FolderConfig) -> Layout:
@@ -22,7 +19,7 @@ def layout(config: FolderConfig) -> Layout:
     return Layout(
         title="pictures of your own",
         licence="your own",
-        expected=f"ROOT/{config.images}/NAME.jpg or .png, ROOT/{config.masks}/NAME.png and lists of names: {lists}",
+        expected=f"ROOT/{config.images}/NAME.jpg, .png or .tif, ROOT/{config.masks}/NAME.png and lists of names: {lists}",
         label_map=LabelMap(classes, frozenset(config.ignored), advice="add it to `classes` or `ignored`"),
         train=_source(config, config.train),
         tune=None if config.tune is None else _source(config, config.tune),
@@ -36,7 +33,7 @@ def _source(config: FolderConfig, listed: str) -> Source:
     return Source(
         config.images,
         config.masks,
-        IMAGE_SUFFIXES if config.image_suffix is None else (config.image_suffix,),
+        PICTURE_SUFFIXES if config.image_suffix is None else (config.image_suffix,),
         config.mask_suffix,
         image_setting="image_suffix",
         label_setting="mask_suffix",

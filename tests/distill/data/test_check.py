@@ -12,7 +12,7 @@ import pytest
 from distill.data import CityscapesConfig, ScenesConfig, check_dataset
 from distill.data.__main__ import main
 from distill.errors import UsageError
-from tests.distill.data.trees import write_cityscapes_tree
+from tests.distill.data.trees import write_cityscapes_tree, write_folder_tree
 
 
 @pytest.fixture
@@ -158,3 +158,15 @@ def test_a_wrong_config_ends_the_command_with_2_and_its_line(
 ) -> None:
     assert run(tmp_path, text) == 2
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_the_protocol_of_a_sweep_file_decides_which_splits_are_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One train picture cannot be cut into train and tune; the message names the protocol that needs no cut."""
+    root = write_folder_tree(tmp_path / "mine", train=1)
+    text = f"data:\n  mine: {{kind: folder, root: {root}, classes: classes.csv}}\n"
+    assert run(tmp_path, text) == 2
+    assert "add a picture, or set protocol: paper" in capsys.readouterr().err
+    assert run(tmp_path, "protocol: paper\n" + text) == 0
+    assert "1 train (student) · 1 train (teacher) · 3 test" in capsys.readouterr().out

@@ -52,17 +52,7 @@ Change = Callable[[Path], object]
 
 @dataclass(frozen=True)
 class Case:
-    """A change of a good folder and what must come of it.
-
-    Attributes:
-        change: changes the folder.
-        refused: pieces of the message of a folder that is refused; empty if it is read.
-        note: part of a note of the check, if it is read.
-        keys: names that the pictures have then.
-        options: further settings of the data set.
-        picture: makes the right picture out of the drawn one.
-        labels: makes the right labels out of the drawn ones.
-    """
+    """A change of a good folder: the message that refuses it, or the note, names, pictures and labels with which it is read."""
 
     change: Change
     refused: tuple[str, ...] = ()
@@ -284,7 +274,13 @@ CASES = {
     # names
     "suffixes in any case": Case(names("images", lambda path: path.stem + [".jpg", ".JPG", ".jpeg", ".Jpg", ".JPEG", ".jPg"][int(path.stem[1])])),
     "masks named .PNG": Case(names("masks", lambda path: path.stem + ".PNG")),
-    "TIFF": Case(names("images", lambda path: path.stem + ".tif"), ("p0.tif is there", "must be .jpg or .jpeg or .png", "convert the .tif files")),
+    "TIFF": Case(
+        both(
+            pictures(lambda path, image: image.save(path.with_suffix(".tif"))),
+            lambda root: [path.unlink() for path in (root / "images").glob("*.jpg")],
+        )
+    ),
+    "pictures of a phone": Case(names("images", lambda path: path.stem + ".HEIC"), ("p0.HEIC is there", "must be .jpg or", "convert the .HEIC files")),
     "masks named .jpg": Case(names("masks", lambda path: path.stem + ".jpg"), ("p0.jpg is there", "must be .png", "export it again as PNG")),
     "ending of the masks": Case(names("masks", lambda path: path.stem + "_mask.png"), ("p0_mask.png is there", "set mask_suffix: _mask.png")),
     "ending of the masks in the config": Case(names("masks", lambda path: path.stem + "_L.png"), options={"mask_suffix": "_L.png"}),

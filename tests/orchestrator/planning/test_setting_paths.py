@@ -193,7 +193,7 @@ def test_the_check_of_data_reads_paths_as_a_sweep_does(elsewhere: Path, tmp_path
     (tmp_path / "mine" / "classes.csv").write_text("value,name\n0,sky\n1,road\n")
     mine = {"kind": "folder", "root": ".", "classes": "classes.csv"}
     source = written(tmp_path / "mine", {"data": {"mine": mine}})
-    configs, _ = read_configs(Path(source))
+    configs, _, _ = read_configs(Path(source))
     assert configs["mine"].root == tmp_path / "mine"  # type: ignore[union-attr]
     (elsewhere / "pictures").mkdir()
     written(tmp_path / "mine", {"data": {"mine": {**mine, "root": "pictures"}}})
