@@ -67,7 +67,7 @@ def skip_experiment_snapshots() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "experiment_state-empty.json").touch()
 
-    _ExperimentCheckpointManager.sync_up_experiment_state = write_nothing  # type: ignore[method-assign]
+    _ExperimentCheckpointManager.sync_up_experiment_state = write_nothing  # type: ignore[method-assign, assignment]
 
 
 def remove_ownerless_placement_groups() -> None:
