@@ -24,10 +24,11 @@ check: lint
 test: lint
 	$(PYTEST) $(ARGS)
 
-# The tests that are too slow for every change, a hundred random kills, and fuzzing in depth.
+# The tests that are too slow for every change, each kind of harm once, harms to tables, and fuzzing in depth.
 test-long: setup
 	$(BIN)/python -m pytest -m long
-	$(BIN)/python -m tests.faults.harness --kills 100 --seed 1
+	$(BIN)/python -m tests.faults.harness --each-once --seed 1
+	$(BIN)/python -m tests.faults.table_harms --harms 200 --seed 1
 	FUZZ_EXAMPLES=20000 $(BIN)/python -m pytest tests/fuzz --timeout 0
 
 # The documentation as a site, into site/.

@@ -54,6 +54,7 @@ python benchmarks/workers.py      # two workers compared with one
 python benchmarks/overlap.py      # all-reduce of gradients while the next student computes
 python benchmarks/scale.py        # overhead per trial compared with bare Ray Tune; --trials 10000 for the largest
 python benchmarks/many_nodes.py   # a plan larger than a cluster of 64 simulated nodes
+python benchmarks/loss_flops.py   # operations of every loss at real size, by formula
 ```
 
 Figures are medians, with the smallest and the largest of the repeats in brackets. A ratio is computed within each repeat,
@@ -302,6 +303,33 @@ def _memories(rows: cells.Rows) -> str:
     )
 
 
+def _loss_flops(report: Mapping[str, Any], aims: cells.Aims) -> list[str]:
+    """Operations of each loss, a column for each pair."""
+    rows = report["rows"]
+    pairs = {(row["teacher"], row["student"]): row for row in rows}
+    by_loss: dict[str, list[str]] = {
+        "student, forward and backward": [f"{row['student_tflop']:.2f}" for row in pairs.values()],
+        "teacher, forward": [f"{row['teacher_tflop']:.2f}" for row in pairs.values()],
+    }
+    for row in rows:
+        by_loss.setdefault(row["loss"], []).append(f"{row['tflop']:.2f}")
+    return [
+        "## Operations of the losses",
+        "",
+        f"TFLOP of a step's loss, forward and backward: {report['batch']} crops of {report['height']}×{report['width']}, "
+        f"{report['classes']} classes. Counted by formula, as in `--dry-run`; tests compare the formulas with the operators "
+        "that a step runs. Losses that are not in the table have neither convolutions nor matrix products. Up to version 0.1.0 "
+        "`cirkd` was not pooled, and all of it was computed in float32; now convolutions and most matrix products have the "
+        "recipe's precision.",
+        "",
+        *cells.table(
+            ("loss", *(f"{teacher} → {student}" for teacher, student in pairs)),
+            [[loss, *values] for loss, values in by_loss.items()],
+        ),
+        "",
+    ]
+
+
 SECTIONS: dict[str, Callable[[Mapping[str, Any], cells.Aims], list[str]]] = {
     "sweep": sweep_section,
     "sweep_long": long_section,
@@ -312,6 +340,7 @@ SECTIONS: dict[str, Callable[[Mapping[str, Any], cells.Aims], list[str]]] = {
     "overlap": _overlap,
     "scale": _scale,
     "many_nodes": _many_nodes,
+    "loss_flops": _loss_flops,
 }
 """Sections of the page, by the name of their report, in order."""
 

@@ -29,12 +29,14 @@ class HeadEntry:
         title: the paper's name for it.
         paper: title, venue and arXiv number.
         output_stride: stride to which backbones that support it are dilated; None keeps the backbone's own.
+        result_version: raised when a change alters the last bits of the head's output; from 2 on it is part of ids.
     """
 
     name: str
     title: str
     paper: str
     output_stride: int | None
+    result_version: int = 1
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class BackboneEntry:
 
 @dataclass(frozen=True)
 class MethodEntry:
-    """A method: its card (see `distill.methods.Card`), the JSON schema of its settings, and its search space.
+    """A method: its card (see `distill.methods.Card`), the JSON schema of its settings, its search space and result version.
 
     `space` is None for methods of this package, whose spaces are files in `search_spaces/methods/`.
     """
@@ -79,6 +81,7 @@ class MethodEntry:
     card: Mapping[str, Any]
     settings: Mapping[str, Any]
     space: Mapping[str, Any] | None = None
+    result_version: int = 1
 
 
 @dataclass(frozen=True)

@@ -6,24 +6,28 @@ The module does not import torch; `evaluate` does.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.errors import UsageError, unknown
+from distill.device_errors import is_device_fault, release_frames
+from distill.errors import UsageError
+from distill.evaluation_mode import Precision, autocast, evaluating
+from distill.picture_batches import PictureBatch, picture_batches
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from distill.data.sample import Sample, SegmentationDataset
+    from distill.data.sample import SegmentationDataset
     from distill.models.output import Output
     from distill.recipe import SlidingWindow
 
-Precision = Literal["fp32", "bf16", "fp16"]
+_LARGEST_LOGITS = 2**24
+"""Logits of all pixels that exist at a time: 64 MiB in float32."""
 
 
 @dataclass(frozen=True)
@@ -123,100 +127,217 @@ def evaluate(
     world_size: int = 1,
     precision: Precision = "fp32",
     window: SlidingWindow | None = None,
-    on_batch: Callable[[], None] = lambda: None,
 ) -> Counts:
-    """Evaluate a model on this rank's pictures at a single scale, whole or in sliding windows.
+    """Evaluate one model on this rank's pictures; see `Evaluation`.
 
-    Each rank evaluates a contiguous share of the pictures. Logits are resized bilinearly to the label's size. A module
-    runs in eval mode; its modes and the random states are restored afterwards.
+    Raises:
+        UsageError: the model's or the labels' classes do not match the data set's.
+    """
+    evaluation = Evaluation(
+        [model], dataset, device=device, batch_size=batch_size, rank=rank, world_size=world_size,
+        precision=precision, window=window,
+    )  # fmt: skip
+    with contextlib.closing(evaluation):
+        while evaluation.advance():
+            pass
+        [found] = evaluation.counts()
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+class Evaluation:
+    """An evaluation of several models on this rank's pictures at a single scale, whole or in sliding windows.
+
+    Each picture is decoded once for all models, in threads that work ahead. Each rank evaluates a contiguous share of the
+    pictures. Logits are resized bilinearly to the label's size. Modules run in eval mode; their modes and the random states
+    are restored after each call. The error of one model ends its evaluation and not that of the others.
 
     Args:
-        model: maps normalised images `B×3×H×W` to an `Output` with logits `B×K×h×w`.
+        models: each maps normalised images `B×3×H×W` to an `Output` with logits `B×K×h×w`.
         dataset: pictures of any sizes; a batch has pictures of one size.
-        device: device of model and counts.
+        device: device of models and counts.
         batch_size: maximum number of pictures in a batch.
         rank: rank whose share is evaluated.
         world_size: number of shares; `merge_counts` merges their counts.
         precision: precision of the forward pass; the rest runs in float32.
         window: sliding windows whose logits are averaged; None evaluates whole pictures.
-        on_batch: called before each batch, for instance as a heartbeat.
-
-    Raises:
-        UsageError: the model's or the labels' classes do not match the data set's.
+        threads: threads that decode.
+        before_model: called with a model's number before its part of a batch, for instance as a heartbeat.
     """
-    import torch
 
-    first, last = (len(dataset) * r // world_size for r in (rank, rank + 1))
-    indices: list[int] = []
-    rows: list[Tensor] = []
-    with _evaluating(model, torch.device(device)), torch.inference_mode(), _autocast(device, precision):
-        for batch in _batches(dataset, range(first, last), batch_size):
-            on_batch()
-            indices += [index for index, _ in batch]
-            samples = [sample for _, sample in batch]
-            rows.append(_count(model, samples, dataset, torch.device(device), window))
-    if not rows:
-        empty = np.zeros((0, dataset.num_classes), np.int64)
-        return Counts(np.zeros(0, np.int64), empty, empty, empty)
-    counted = torch.cat(rows).cpu().numpy()
-    order = np.argsort(indices)
-    tp, fp, fn = (np.ascontiguousarray(counted[order, part]) for part in range(3))
-    return Counts(np.asarray(indices, np.int64)[order], tp, fp, fn)
+    def __init__(
+        self,
+        models: Sequence[Callable[[Tensor], Output]],
+        dataset: SegmentationDataset,
+        *,
+        device: torch.device | str = "cpu",
+        batch_size: int = 16,
+        rank: int = 0,
+        world_size: int = 1,
+        precision: Precision = "fp32",
+        window: SlidingWindow | None = None,
+        threads: int = 1,
+        before_model: Callable[[int], None] = lambda number: None,
+    ) -> None:
+        import torch
 
+        self._models = list(models)
+        self._dataset = dataset
+        self._device = torch.device(device)
+        self._precision = precision
+        self._window = window
+        self._before_model = before_model
+        self._indices: list[int] = []
+        self._rows: list[list[Tensor]] = [[] for _ in models]
+        self._failures: list[Exception | None] = [None] * len(self._models)
+        first, last = (len(dataset) * r // world_size for r in (rank, rank + 1))
+        pinned = self._device.type == "cuda"
+        self._batches = picture_batches(dataset, range(first, last), batch_size, threads, pinned=pinned)
+        self._next = next(self._batches, None)
 
-def _count(
-    model: Callable[[Tensor], Output],
-    samples: list[Sample],
-    dataset: SegmentationDataset,
-    device: torch.device,
-    window: SlidingWindow | None,
-) -> Tensor:
-    """tp, fp and fn of one batch, `B×3×K`, on the device."""
-    import torch
+    @property
+    def is_done(self) -> bool:
+        """Whether no pictures are left."""
+        return self._next is None
 
-    from distill.data.stream import normalise
+    def advance(self) -> bool:
+        """Evaluate one batch of pictures with every model; returns whether pictures are left.
 
-    classes = dataset.num_classes
-    labels_host = np.stack([sample.labels_hw for sample in samples])
-    for sample in samples:
-        _check_labels(sample, dataset)
-    images = torch.from_numpy(np.stack([sample.image_hw3 for sample in samples])).to(device)
-    labels = torch.from_numpy(labels_host).to(device)
-    images_b3hw = normalise(images.permute(0, 3, 1, 2))
-    logits = pixel_logits(lambda pieces: model(pieces).logits, images_b3hw, window)
-    if logits.shape[1] != classes:
-        raise UsageError(
-            f"the model predicts {logits.shape[1]} classes, data set '{dataset.name}' has {classes}; "
-            f"build the model with num_classes={classes}"
+        Raises:
+            UsageError: a model's or the labels' classes do not match the data set's, or a picture cannot be read.
+            Exception: the device is of no more use.
+        """
+        import torch
+
+        batch = self._next
+        if batch is None:
+            return False
+        self._indices += batch.indices
+        with (
+            evaluating(self._models, self._device),
+            torch.inference_mode(),
+            autocast(self._device, self._precision),
+        ):
+            for number, model in enumerate(self._models):
+                if self._failures[number] is None:
+                    self._before_model(number)
+                    try:
+                        self._rows[number].append(self._count(model, batch))
+                    except UsageError:
+                        raise
+                    except Exception as error:
+                        self._fail(number, error)
+        self._next = next(self._batches, None)
+        return self._next is not None
+
+    def counts(self) -> list[Counts | Exception]:
+        """Of each model, its counts or its error. Waits for the device."""
+        return [self._counts_of(number) for number in range(len(self._models))]
+
+    def close(self) -> None:
+        """End the threads."""
+        self._batches.close()
+
+    def _fail(self, number: int, error: Exception) -> None:
+        from distill.device_memory import free_memory
+
+        if is_device_fault(error):
+            raise error
+        release_frames(error)
+        self._failures[number] = error
+        self._rows[number].clear()
+        free_memory(self._device)
+
+    def _counts_of(self, number: int) -> Counts | Exception:
+        import torch
+
+        failure = self._failures[number]
+        if failure is not None:
+            return failure
+        if not self._rows[number]:
+            empty = np.zeros((0, self._dataset.num_classes), np.int64)
+            return Counts(np.zeros(0, np.int64), empty, empty, empty)
+        counted = torch.cat(self._rows[number]).cpu().numpy()
+        order = np.argsort(self._indices)
+        tp, fp, fn = (np.ascontiguousarray(counted[order, part]) for part in range(3))
+        return Counts(np.asarray(self._indices, np.int64)[order], tp, fp, fn)
+
+    def _count(self, model: Callable[[Tensor], Output], batch: PictureBatch) -> Tensor:
+        """tp, fp and fn of one batch, `B×3×K`, on the device."""
+        import torch
+
+        from distill.data.stream import normalise
+
+        classes = self._dataset.num_classes
+        images, labels = (
+            part.to(self._device, non_blocking=True) for part in (batch.images_bhw3, batch.labels_bhw)
         )
-    predicted = logits.max(1).indices  # on a CPU nine times faster than argmax
-    confusion_blp = confusion_matrices(labels, predicted, classes)
-    tp = confusion_blp.diagonal(dim1=1, dim2=2)
-    return torch.stack([tp, confusion_blp.sum(1) - tp, confusion_blp.sum(2) - tp], dim=1)
+        images_b3hw = normalise(images.permute(0, 3, 1, 2))
+
+        def logits_of(pieces: Tensor) -> Tensor:
+            logits: Tensor = model(pieces).logits
+            if logits.shape[1] != classes:
+                raise UsageError(
+                    f"the model predicts {logits.shape[1]} classes, data set '{self._dataset.name}' has {classes}; "
+                    f"build the model with num_classes={classes}"
+                )
+            return logits
+
+        confusion_blp = confusion_matrices(
+            labels, predicted_classes(logits_of, images_b3hw, self._window), classes
+        )
+        tp = confusion_blp.diagonal(dim1=1, dim2=2)
+        return torch.stack([tp, confusion_blp.sum(1) - tp, confusion_blp.sum(2) - tp], dim=1)
 
 
-def pixel_logits(
+def predicted_classes(
     logits_of: Callable[[Tensor], Tensor], images_b3hw: Tensor, window: SlidingWindow | None
 ) -> Tensor:
-    """Float32 logits of every pixel, `B×K×H×W`; the argmax is the predicted class.
+    """The class of every pixel, int64 `B×H×W`: the largest of its logits, of equal ones the first.
+
+    Logits of every pixel exist for a few pictures, or for a few classes of one picture, at a time: their memory does not
+    grow with classes × pixels × pictures.
 
     Args:
         logits_of: maps images `B×3×H×W` to logits `B×K×h×w`, which are resized bilinearly to the images' size.
         images_b3hw: images for `logits_of`.
         window: sliding windows, whose logits are summed where they overlap; None uses whole images.
     """
-    if window is None:
-        return resized_logits(logits_of(images_b3hw), images_b3hw)
-    total: Tensor | None = None
-    for top, left in window.starts(*images_b3hw.shape[-2:]):
-        place = (..., slice(top, top + window.size[0]), slice(left, left + window.size[1]))
-        piece = images_b3hw[place]
-        logits = resized_logits(logits_of(piece), piece)
-        if total is None:
-            total = logits.new_zeros(*logits.shape[:2], *images_b3hw.shape[-2:])
-        total[place] += logits
-    assert total is not None  # there is at least one window
-    return total
+    import torch
+
+    height, width = images_b3hw.shape[-2:]
+    size = (height, width) if window is None else window.size
+    starts = [(0, 0)] if window is None else list(window.starts(height, width))
+    places = [(..., slice(top, top + size[0]), slice(left, left + size[1])) for top, left in starts]
+    pieces = [logits_of(images_b3hw[place]) for place in places]
+    pictures, classes = pieces[0].shape[:2]
+    together = max(1, _LARGEST_LOGITS // (classes * height * width))
+    at_once = classes if together > 1 else max(1, _LARGEST_LOGITS // (height * width))
+
+    def logits(rows: slice, channels: slice) -> Tensor:
+        found = [
+            resized_logits(piece[rows, channels], images_b3hw[place])
+            for piece, place in zip(pieces, places, strict=True)
+        ]
+        if window is None:
+            return found[0]
+        total = found[0].new_zeros(*found[0].shape[:2], height, width)
+        for place, piece in zip(places, found, strict=True):
+            total[place] += piece
+        return total
+
+    predicted = []
+    for row in range(0, pictures, together):
+        rows = slice(row, row + together)
+        best = logits(rows, slice(0, at_once)).max(1)  # on a CPU nine times faster than argmax
+        values, indices = best.values, best.indices
+        for channel in range(at_once, classes, at_once):
+            other = logits(rows, slice(channel, channel + at_once)).max(1)
+            pair = torch.stack([values, other.values]).max(0)
+            values, indices = pair.values, torch.where(pair.indices == 0, indices, other.indices + channel)
+        predicted.append(indices)
+    return torch.cat(predicted)
 
 
 def confusion_matrices(labels_bhw: Tensor, predicted_bhw: Tensor, num_classes: int) -> Tensor:
@@ -235,7 +356,12 @@ def confusion_matrices(labels_bhw: Tensor, predicted_bhw: Tensor, num_classes: i
     kind = torch.int32 if pictures * size < 2**31 else torch.int64
     cell = labels_bhw.clamp(max=num_classes).to(kind).mul_(num_classes).add_(predicted_bhw.to(kind))
     cell += torch.arange(pictures, device=cell.device, dtype=kind).view(-1, 1, 1) * size
-    counts = torch.bincount(cell.flatten(), minlength=pictures * size)
+    cells = cell.flatten()
+    if cells.device.type == "cpu":
+        counts = torch.bincount(cells, minlength=pictures * size)
+    else:  # `bincount` reads the largest cell on the host, and so waits for the device
+        counts = torch.zeros(pictures * size, dtype=torch.int64, device=cells.device)
+        counts.scatter_add_(0, cells.long(), counts.new_ones(1).expand(len(cells)))
     return counts.view(pictures, num_classes + 1, num_classes)[:, :num_classes]
 
 
@@ -246,52 +372,3 @@ def resized_logits(logits: Tensor, like: Tensor) -> Tensor:
 
     with torch.autocast(logits.device.type, enabled=False):
         return interpolate(logits.float(), like.shape[-2:], mode="bilinear", align_corners=False)
-
-
-def _check_labels(sample: Sample, dataset: SegmentationDataset) -> None:
-    valid = sample.labels_hw[sample.labels_hw != dataset.ignore_index]
-    if valid.size and int(valid.max()) >= dataset.num_classes:
-        raise UsageError(
-            f"label {int(valid.max())} in picture '{sample.key}' of data set '{dataset.name}', "
-            f"must be from 0 to {dataset.num_classes - 1} or {dataset.ignore_index} (ignored)"
-        )
-
-
-def _batches(
-    dataset: SegmentationDataset, indices: Iterable[int], batch_size: int
-) -> Iterator[list[tuple[int, Sample]]]:
-    """Batches of pictures of the same size, in an order that depends only on the data set."""
-    waiting: dict[tuple[int, ...], list[tuple[int, Sample]]] = {}
-    for index in indices:
-        sample = dataset[index]
-        batch = waiting.setdefault(sample.image_hw3.shape, [])
-        batch.append((index, sample))
-        if len(batch) == batch_size:
-            yield waiting.pop(sample.image_hw3.shape)
-    yield from waiting.values()
-
-
-@contextlib.contextmanager
-def _evaluating(model: Callable[..., Any], device: torch.device) -> Iterator[None]:
-    """Set eval mode; restore every submodule's mode and the random states afterwards."""
-    import torch
-
-    modules = list(model.modules()) if isinstance(model, torch.nn.Module) else []
-    modes = [module.training for module in modules]
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        for module in modules:
-            module.training = False
-        try:
-            yield
-        finally:
-            for module, training in zip(modules, modes, strict=True):
-                module.training = training
-
-
-def _autocast(device: torch.device | str, precision: Precision) -> torch.autocast:
-    import torch
-
-    kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if precision not in kinds:
-        raise unknown("precision", precision, kinds)
-    return torch.autocast(torch.device(device).type, dtype=kinds[precision], enabled=precision != "fp32")

@@ -108,16 +108,17 @@ def _window(options: PredictOptions) -> SlidingWindow | None:
 
 
 def _one(segmenter: Segmenter, task: Task, window: SlidingWindow | None, *, overlay: bool) -> None:
-    import torch
-
     from distill.data.images import read_image
     from distill.data.pictures import write_mask, write_overlay
+    from distill.device_errors import is_out_of_memory
     from distill.errors import UsageError
 
     image = read_image(task.picture)
     try:
         labels = segmenter.labels(image, window)
-    except torch.OutOfMemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         height, width = image.shape[:2]
         raise UsageError(
             f"{task.picture} ({height}×{width}) does not fit into the device's memory; give smaller windows with "

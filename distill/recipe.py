@@ -87,7 +87,8 @@ class Recipe(BaseModel):
         default=None, gt=0, lt=1, description="decay of the averaged weights that are scored"
     )
     norm: Literal["batch", "sync", "group"] = Field(
-        default="batch", description="kind of the models' batch norms"
+        default="batch",
+        description="kind of the models' batch norms; sync makes a GPU wait in every norm layer",
     )
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="bf16: autocast of forward passes")
     sliding_window: SlidingWindow | None = Field(

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from distill.data.labels import Colour, voc_colour
 from distill.data.stream import normalise
 from distill.errors import UsageError
-from distill.evaluation import pixel_logits, resized_logits
+from distill.evaluation import predicted_classes, resized_logits
 from distill.models import SegmentationModel, load_model
 from distill.recipe import SlidingWindow
 
@@ -52,7 +52,7 @@ class Segmenter:
         """
         images_13hw = torch.tensor(image_hw3, device=self.device).permute(2, 0, 1)[None]
         with torch.inference_mode():
-            predicted = pixel_logits(self.logits_of, images_13hw, window).max(1).indices
+            predicted = predicted_classes(self.logits_of, images_13hw, window)
         return np.asarray(predicted[0].to(torch.uint8).cpu().numpy())
 
 

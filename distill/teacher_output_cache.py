@@ -23,7 +23,7 @@ from torch import Tensor
 
 from distill.data.disk_cache import DiskCache
 from distill.data.stream import HostBatch
-from distill.models.output import PARTS, OutputMaps
+from distill.models.output import MAP_NAMES, MapName, OutputMaps
 
 PROBES = 5  # timed reads, and timed forward passes, before the faster one is known
 WRITES_AHEAD = 4  # batches that may wait to be written; on a slower disk, some batches are not cached
@@ -60,6 +60,7 @@ class TeacherOutputCache:
         self._disk_cache = DiskCache(folder, limit_bytes, ".outputs", evicts=True, protects_own=True)
         self._device = device
         self._identity = {
+            "entry": "one map",  # earlier versions had all stages in one
             "teacher": teacher,
             "precision": precision,
             "layout": layout,
@@ -78,15 +79,15 @@ class TeacherOutputCache:
         A student is charged what computing the outputs would have cost."""
 
     def maps(
-        self, host: HostBatch, images: Tensor, needs: Set[str], compute: Callable[[], OutputMaps]
+        self, host: HostBatch, images: Tensor, needs: Set[MapName], compute: Callable[[], OutputMaps]
     ) -> OutputMaps:
         """The teacher's maps for a batch, read or computed.
 
         Args:
             host: the batch as the stream returned it.
             images: the same images, normalised, as the teacher takes them.
-            needs: the `PARTS` that are read by the methods.
-            compute: runs the teacher and returns the maps of those parts.
+            needs: the maps that the methods read.
+            compute: runs the teacher and returns those maps.
         """
         if self.off:
             return compute()
@@ -131,11 +132,11 @@ class TeacherOutputCache:
         digest.update(host.images_b3hw.permute(0, 2, 3, 1).contiguous().numpy().data)
         return digest.hexdigest()[:40]
 
-    def _read(self, name: str, needs: Set[str]) -> tuple[OutputMaps, float] | None:
+    def _read(self, name: str, needs: Set[MapName]) -> tuple[OutputMaps, float] | None:
         """The maps on the device, and the seconds that it took to compute them."""
         maps: OutputMaps = {}
         computing = 0.0
-        for part in (part for part in PARTS if part in needs):
+        for part in (part for part in MAP_NAMES if part in needs):
             path = self._disk_cache.path(_entry(name, part))
             try:
                 entry = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -143,17 +144,17 @@ class TeacherOutputCache:
             except Exception:  # missing or damaged: it is computed and written again
                 return None
             computing = entry["seconds"]
-            maps[part] = [tensor.to(self._device, non_blocking=True) for tensor in entry["maps"]]
+            maps[part] = entry["maps"].to(self._device, non_blocking=True)
         return maps, computing
 
     def _store(self, name: str, maps: OutputMaps, seconds: float) -> None:
         self._writing = [writing for writing in self._writing if not writing.done()]
         if len(self._writing) >= WRITES_AHEAD:
             return
-        entries = {part: {"maps": [m.cpu() for m in some], "seconds": seconds} for part, some in maps.items()}
+        entries = {part: {"maps": some.cpu(), "seconds": seconds} for part, some in maps.items()}
         self._writing.append(self._writer.submit(self._write, name, entries))
 
-    def _write(self, name: str, entries: dict[str, dict[str, Any]]) -> bool:
+    def _write(self, name: str, entries: dict[MapName, dict[str, Any]]) -> bool:
         for part, content in entries.items():
             buffer = io.BytesIO()
             torch.save(content, buffer)
@@ -162,5 +163,5 @@ class TeacherOutputCache:
         return True
 
 
-def _entry(name: str, part: str) -> str:
-    return f"{name}{PARTS.index(part)}"
+def _entry(name: str, part: MapName) -> str:
+    return f"{name}{MAP_NAMES.index(part)}"

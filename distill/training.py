@@ -14,13 +14,16 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from distill.balance import Balance
+from distill.device_errors import is_device_fault, release_frames
+from distill.device_memory import free_memory
 from distill.gradients import NEVER, GradientBuffer, LossRecord
 from distill.methods import Method, build_method
 from distill.methods.pixels import cross_entropy, valid_pixels
 from distill.models import ModelInfo, Output, SegmentationModel, build_model
+from distill.moving_average import MovingAverage
+from distill.optimizers import allocate_state, build_optimizer
 from distill.random_state import RandomState
 from distill.recipe import Recipe
 from distill.relative_weights import split_balanced
@@ -142,14 +145,14 @@ class Student:
             self.method: Method = method.to(device)
         # Initial weights are the same on all workers; from here on each worker has its own random numbers (dropout).
         self._random.reseed(spec.seed, stream=rank + 1)
-        self.optimizer = _optimizer(spec.recipe, self.model, self.method)
+        self.optimizer = build_optimizer(spec.recipe, self.model, self.method)
         self.balance = Balance(balanced, device)
         self._gradients = GradientBuffer(self.model, self.method, device)
         self.average = (
-            AveragedModel(self.model, multi_avg_fn=_moving_average(spec.recipe.ema_decay), use_buffers=True)
-            if spec.recipe.ema_decay is not None
-            else None
+            MovingAverage(self.model, spec.recipe.ema_decay) if spec.recipe.ema_decay is not None else None
         )
+        # All of a student's memory that is kept between steps is allocated here: if it fits now, it fits later.
+        allocate_state(self.optimizer)
         self.losses = LossRecord.empty(("task",), device)
         self._sent_names: tuple[str, ...] = ()
         self._finish_reduce: Callable[[], None] | None = None
@@ -169,8 +172,12 @@ class Student:
         self.begin_step(batch)
         self.end_step()
 
-    def begin_step(self, batch: Batch) -> None:
-        """First half of a step: compute gradients and start their reduction, which overlaps with other work."""
+    def begin_step(self, batch: Batch | None) -> None:
+        """First half of a step: compute gradients and start their reduction, which overlaps with other work.
+
+        Args:
+            batch: the batch; None for a student that has failed, which only takes part in the reduction.
+        """
         recipe = self.spec.recipe
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * recipe.lr_factor(self.step)
@@ -179,23 +186,38 @@ class Student:
         self._gradients.zero()
         terms: dict[str, Tensor] = {}
         squares = torch.zeros_like(self.balance.squares)
-        if self._failure is None:
+        if self._failure is None and batch is not None:
             try:
                 with self._random:
                     terms = self._backward(batch, squares)
             except Exception as error:
-                self._failure = error
-                self.failed_at = self.step
+                self.fail(error)
         self._send(terms, squares)
 
     def end_step(self) -> None:
         """Second half of a step: wait for the reduced gradients and update the weights."""
         self._receive()
-        self._gradients.clip(self.spec.recipe.clip_norm)
-        self.optimizer.step()
-        if self.average is not None:
-            self.average.update_parameters(self.model)
+        if self._failure is None:
+            try:
+                self._gradients.clip(self.spec.recipe.clip_norm)
+                self.optimizer.step()
+                if self.average is not None:
+                    self.average.update()
+            except Exception as error:
+                self.fail(error)
         self.step += 1
+
+    def fail(self, error: Exception) -> None:
+        """Note that the student failed at this step: it computes nothing more, and `check` raises the error.
+
+        Nothing of the failed step stays in memory. An error that ends the process for all students is raised at once.
+        """
+        if is_device_fault(error):
+            raise error
+        release_frames(error)
+        if self._failure is None:
+            self._failure, self.failed_at = error, self.step
+        free_memory(self.device)
 
     def _backward(self, batch: Batch, squares: Tensor) -> dict[str, Tensor]:
         """Accumulate gradients over micro-batches; returns the raw terms' means and adds to `squares`."""
@@ -215,8 +237,10 @@ class Student:
         """The student's output and the unweighted terms: the task's cross-entropy and the method's terms."""
         with autocast(self.spec.recipe.precision, self.device):
             output = self.model(batch.images)
-        task = cross_entropy(output.logits, batch.labels)
-        terms = {"task": task, **self.method(output, batch.teacher, batch.labels)}
+            terms = {"task": cross_entropy(output.logits, batch.labels)}
+            # A method without an active term may have no teacher output. Formulas turn autocast off (`in_float32`).
+            if any(weight > 0 for weight in self.method.weights.values()):
+                terms.update(self.method(output, batch.teacher, batch.labels))
         share = batch.weight()
         if share is None:
             return output, terms
@@ -303,6 +327,7 @@ class Student:
         self.step = int(state["step"])
         self.model.load_state_dict(state["model"])
         self.method.load_state_dict(state["method"])
+        self.optimizer.state.clear()  # otherwise there are two of it for a moment
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
@@ -322,37 +347,21 @@ def autocast(precision: str, device: torch.device) -> Iterator[None]:
         yield
 
 
+def cast_weights(teacher: nn.Module, precision: str) -> None:
+    """Store a frozen model's weights as autocast would cast them in every pass; its output stays the same to the bit.
+
+    Only those of convolutions and linear layers: other layers compute in float32.
+    """
+    if precision == "bf16":
+        for module in teacher.modules():
+            if type(module) in (nn.Conv2d, nn.Linear):
+                module.to(torch.bfloat16)
+
+
 def teacher_output(teacher: nn.Module, images: Tensor, precision: str) -> Output:
     """The frozen teacher's output for a batch, without autograd."""
     with torch.no_grad(), autocast(precision, images.device):
         return cast(Output, teacher(images))
-
-
-def _optimizer(recipe: Recipe, model: SegmentationModel, method: nn.Module) -> torch.optim.Optimizer:
-    """SGD or AdamW. Heads and the method's parameters have the heads' rate; AdamW does not decay norms and biases."""
-    head = {id(p) for p in model.head_parameters()}
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for parameter, is_head in [
-        *((p, id(p) in head) for p in model.parameters()),
-        *((p, True) for p in method.parameters()),
-    ]:
-        if not parameter.requires_grad:
-            continue
-        lr = recipe.lr * (recipe.head_lr_factor if is_head else 1.0)
-        decays = recipe.optimizer == "sgd" or parameter.ndim > 1
-        groups.setdefault((lr, recipe.weight_decay if decays else 0.0), []).append(parameter)
-    settings = [
-        {"params": parameters, "lr": lr, "peak_lr": lr, "weight_decay": decay}
-        for (lr, decay), parameters in groups.items()
-    ]
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(settings, momentum=recipe.momentum, fused=True)
-    return torch.optim.AdamW(settings, fused=True)
-
-
-def _moving_average(decay: float) -> Callable[..., Any]:
-    averaging: Callable[..., Any] = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-    return averaging
 
 
 def _rows(output: Output, start: int, end: int) -> Output:

@@ -128,7 +128,7 @@ class _Walk:
         elif isinstance(node, yaml.SequenceNode):
             for value in node.value:
                 self.check(value, level + 1)
-        else:
+        elif isinstance(node, yaml.ScalarNode):
             self._check_scalar(node)
 
     def _check_keys(self, node: yaml.MappingNode) -> None:
@@ -144,7 +144,7 @@ class _Walk:
                 )
             seen.add((key.tag, key.value))
 
-    def _check_scalar(self, node: yaml.Node) -> None:
+    def _check_scalar(self, node: yaml.ScalarNode) -> None:
         text = str(node.value)
         if not text.isprintable() and not all(map(is_plain, text)):
             raise self._fault(

@@ -122,13 +122,23 @@ class ChannelClosedError(Exception):
     """The phase of this cohort channel is over."""
 
 
-class CoordinatorLostError(Exception):
-    """The coordinator's process has died. Everything that is recorded stays."""
+class RayLostError(Exception):
+    """A process of Ray has died that a sweep cannot do without. Everything that is recorded stays.
+
+    Args:
+        reason: what was lost, as a sentence without its full stop.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}. What is recorded stays; the same command goes on from here")
+
+
+class CoordinatorLostError(RayLostError):
+    """The coordinator's process has died."""
 
     def __init__(self) -> None:
         super().__init__(
-            "Ray lost the coordinator of this sweep (its process died; is the head node out of memory?). What is recorded "
-            "stays; the same command goes on from here"
+            "Ray lost the coordinator of this sweep (its process died; is the head node out of memory?)"
         )
 
 
@@ -149,7 +159,7 @@ class CohortChannelClient(typing.Protocol):
         """Send reports, in order. A report that was sent before is ignored."""
 
     def survivors(self, rung: int, trial_ids: Sequence[str]) -> list[str] | None:
-        """Those of the trials that continue beyond a rung; None while that is undecided."""
+        """Those of the trials that continue beyond a rung; None while that is undecided, at once if the sweep stops."""
 
     def heartbeat(self, progress: CohortProgress) -> bool:
         """Send progress; returns whether the cohort must stop."""

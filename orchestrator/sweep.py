@@ -5,15 +5,16 @@ python -m orchestrator.sweep [PRESET | FILE.yaml] [options]
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from distill.command_line import exit_code_of, run_command
+from orchestrator.console.ray_lost import exit_without_ray
 from orchestrator.console.signals import STOP_SIGNALS
 
 if TYPE_CHECKING:
@@ -76,14 +77,12 @@ def main() -> None:
 
 def command(options: SweepOptions) -> int:
     """Run a sweep; errors become an exit code and a message."""
-    from orchestrator.console.exit_codes import RAY_LOST
-    from orchestrator.protocol import CoordinatorLostError
+    from orchestrator.protocol import RayLostError
 
     try:
         return exit_code_of(lambda: sweep(options), "interrupted; the same command goes on from here")
-    except CoordinatorLostError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        os._exit(RAY_LOST)  # threads may still wait for workers that ended with Ray
+    except RayLostError as error:
+        exit_without_ray(error)
 
 
 def sweep(options: SweepOptions) -> int:
@@ -112,7 +111,7 @@ def sweep(options: SweepOptions) -> int:
         from orchestrator.controller.dry_run import look_ahead
 
         for note in look_ahead(plan, ledger, fresh=options.fresh, address=options.address):
-            print(f"not looked at: {note}", file=sys.stderr)
+            print(note, file=sys.stderr)
         return code
     prepare_environment(options.address)
     if is_job(options.address):
@@ -121,16 +120,18 @@ def sweep(options: SweepOptions) -> int:
     from orchestrator.controller.teachers import anything_left
 
     check_before_start(plan, ledger, fresh=options.fresh, address=options.address)
-    with hold_run_folder(
-        ledger
-    ):  # before Ray starts, so that a folder that cannot be written is an error at once
+    # Before Ray starts, so that a folder that cannot be written is an error at once.
+    with hold_run_folder(ledger) as lock:
         if not options.fresh:
             for note in repair_run(ledger, plan):
                 print(note, file=sys.stderr)
         run = Run(ledger, plan, retry_failed=options.retry_failed, fail_fast=options.fail_fast)
         # With a used-up budget nothing is started that would have to stop at once.
         if options.fresh or (anything_left(run) and not run.check_budget()):
-            with ray_session(options.address, plan.config.operation, verbose=options.verbose) as resources:
+            on_lost = partial(exit_without_ray, lock=lock)
+            with ray_session(
+                options.address, plan.config.operation, verbose=options.verbose, on_lost=on_lost
+            ) as resources:
                 _carry_out(options, run, _capacity(options, plan, resources))
         else:
             _carry_out(options, run, None)
@@ -184,7 +185,7 @@ def _carry_out(options: SweepOptions, run: Run, capacity: Callable[[], int] | No
         claim_run_folder(ledger, run.plan, fresh=options.fresh)
         for trial_id, part in sorted(run.incomplete.items()):
             view.say(f"trial {trial_id} lacks {part}: it is trained again")
-        groups = WorkerGroupPool(run, capacity or (lambda: 0))
+        groups = WorkerGroupPool(run, capacity or (lambda: 0), view.say)
         try:
             draws_gallery = _wants_gallery(options, run, trains=capacity is not None)
             _run_phases(run, groups, view, later=int(draws_gallery))

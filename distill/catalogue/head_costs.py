@@ -108,7 +108,9 @@ def _segformer(shapes: HeadShapes) -> HeadCost:
         HeadCost((channels + 1) * width, cells * channels * width)
         for channels, cells in zip(shapes.channels, shapes.cells, strict=True)
     )
-    fuse = _conv(shapes.cells[0], 4 * width, width)
+    fuse = HeadCost(
+        4 * width * width + 2 * width, sum(shapes.cells) * width * width
+    )  # each stage at its own stride
     return sum(projections, HeadCost()) + fuse + _classifier(shapes.cells[0], shapes)
 
 

@@ -12,6 +12,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from distill.catalogue.head_costs import HeadShapes, head_cost
+from distill.catalogue.loss_costs import ModelShapes
 from distill.catalogue_entries import (
     CATALOGUE,
     METHODS,
@@ -24,6 +25,11 @@ from distill.catalogue_entries import (
 )
 from distill.errors import UsageError, unknown
 
+_AT_FIRST_STAGE = {
+    "deeplabv3plus",
+    "segformer",
+    "upernet",
+}  # heads whose result has the stride of the first stage
 _SIZE_ARGUMENTS = {"img_size", "dynamic_img_size", "strict_img_size"}
 
 
@@ -97,6 +103,30 @@ def model_cost(name: str, options: Mapping[str, Any], num_classes: int, height: 
     Raises:
         UsageError: the name is unknown, or `backbone_args` change the network so that the catalogue does not apply.
     """
+    head, backbone = _surveyed(name, options)
+    stride, strides = _strides(head, backbone, options)
+    own = head_cost(
+        head.name,
+        HeadShapes(
+            channels=backbone.channels,
+            cells=tuple((-(-height // s)) * (-(-width // s)) for s in strides),
+            width=_width(head, backbone, options),
+            classes=num_classes,
+        ),
+    )
+    macs = own.macs + 1e9 * _backbone_gmacs(backbone, stride, height * width)
+    return ModelCost(params=backbone.params + own.params, flops_forward=round(2 * macs))
+
+
+def model_shapes(name: str, options: Mapping[str, Any]) -> ModelShapes:
+    """Channels and strides of a model's maps, found without building it; arguments and errors as for `model_cost`."""
+    head, backbone = _surveyed(name, options)
+    _, strides = _strides(head, backbone, options)
+    fused_stride = strides[0] if head.name in _AT_FIRST_STAGE else strides[-1]
+    return ModelShapes(backbone.channels, strides, _width(head, backbone, options), fused_stride)
+
+
+def _surveyed(name: str, options: Mapping[str, Any]) -> tuple[HeadEntry, BackboneEntry]:
     head, backbone = check_model_name(name)
     if not backbone.channels:
         raise UsageError(f"the cost of '{name}' is not in the catalogue; count it with distill.models.costs")
@@ -106,20 +136,21 @@ def model_cost(name: str, options: Mapping[str, Any], num_classes: int, height: 
             f"the cost of '{name}' with backbone_args {', '.join(unsupported)} is not in the catalogue; "
             "count it with distill.models.costs"
         )
+    return head, backbone
+
+
+def _strides(
+    head: HeadEntry, backbone: BackboneEntry, options: Mapping[str, Any]
+) -> tuple[int | None, tuple[int, ...]]:
+    """The stride that the backbone is dilated to, None if it is not, and the strides of its stages."""
     stride = options.get("output_stride") or head.output_stride
-    dilated = stride is not None and stride < backbone.strides[-1] and backbone.gmacs_dilated is not None
-    strides = tuple(min(s, stride) for s in backbone.strides) if dilated and stride else backbone.strides
-    own = head_cost(
-        head.name,
-        HeadShapes(
-            channels=backbone.channels,
-            cells=tuple((-(-height // s)) * (-(-width // s)) for s in strides),
-            width=options.get("head_channels") or backbone.head_channels[head.name],
-            classes=num_classes,
-        ),
-    )
-    macs = own.macs + 1e9 * _backbone_gmacs(backbone, stride if dilated else None, height * width)
-    return ModelCost(params=backbone.params + own.params, flops_forward=round(2 * macs))
+    if stride is None or stride >= backbone.strides[-1] or backbone.gmacs_dilated is None:
+        return None, backbone.strides
+    return stride, tuple(min(s, stride) for s in backbone.strides)
+
+
+def _width(head: HeadEntry, backbone: BackboneEntry, options: Mapping[str, Any]) -> int:
+    return int(options.get("head_channels") or backbone.head_channels[head.name])
 
 
 def _backbone_gmacs(backbone: BackboneEntry, stride: int | None, area: int) -> float:

@@ -37,7 +37,10 @@ def versions() -> dict[str, str]:
 def survey_heads() -> list[HeadEntry]:
     """All registered heads."""
     cards = [head_card(name) for name in list_heads()]
-    return [HeadEntry(card.name, card.title, card.paper, card.output_stride) for card in cards]
+    return [
+        HeadEntry(card.name, card.title, card.paper, card.output_stride, card.result_version)
+        for card in cards
+    ]
 
 
 def survey_methods() -> list[MethodEntry]:
@@ -56,7 +59,8 @@ def survey_method(name: str) -> MethodEntry:
     from distill.methods import method_class
 
     method = method_class(name)
-    return MethodEntry(name, asdict(method.card), method.Config.model_json_schema(), method.space)
+    settings = method.Config.model_json_schema()
+    return MethodEntry(name, asdict(method.card), settings, method.space, method.result_version)
 
 
 def survey_backbones(names: list[str] | None = None) -> list[BackboneEntry]:

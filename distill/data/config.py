@@ -12,17 +12,7 @@ from distill.data.roots import Root, as_root
 from distill.data.text_files import count_lines
 from distill.errors import is_plain
 
-SCENE_CLASSES = (
-    "sky",
-    "building",
-    "road",
-    "sidewalk",
-    "vegetation",
-    "car",
-    "person",
-    "pole",
-    "sign",
-)
+SCENE_CLASSES = ("sky", "building", "road", "sidewalk", "vegetation", "car", "person", "pole", "sign")
 """Classes of generated scenes; a config with K classes uses the first K."""
 
 

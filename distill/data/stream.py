@@ -5,10 +5,15 @@ Batch s is a pure function of data set, augmentation, batch size, seed and s.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import itertools
 import math
 import multiprocessing
+import os
+import signal
+import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,12 +28,24 @@ from torch.utils.data import DataLoader
 from distill.data.augment import Augmentation
 from distill.data.config import AugmentationConfig
 from distill.data.images import BrokenFileError
+from distill.data.loader_memory import (
+    PREFETCHED,
+    SHARED_MEMORY,
+    bytes_needed,
+    free_bytes,
+    shortage,
+    use_short_socket_folder,
+)
 from distill.data.philox import permutation
 from distill.data.sample import SegmentationDataset
 from distill.errors import UsageError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+_LOOK_SECONDS = 5.0
+"""Time after which a loader looks whether its processes are alive."""
+_TIMED_OUT = "DataLoader timed out"
+_END_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 
 
 @dataclass(frozen=True)
@@ -193,10 +210,40 @@ class _Cycles:
         return int(self._order(cycle)[place]) if cycle else place
 
 
+class _Packed(NamedTuple):
+    """A share that goes through a pipe: arrays are pickled, tensors would be put into shared memory."""
+
+    images_bhw3: NDArray[np.uint8]
+    labels_bhw: NDArray[np.uint8]
+    pictures: NDArray[np.int64]
+    skipped: tuple[str, ...]
+
+
+def _collate_packed(views: list[_View | UsageError]) -> _Packed | UsageError:
+    share = _collate_or_error(views)
+    if isinstance(share, UsageError):
+        return share
+    images, labels, pictures, skipped = share
+    return _Packed(images.numpy(), labels.numpy(), pictures.numpy(), skipped)
+
+
+def _unpacked(share: _Share | _Packed | UsageError) -> _Share | UsageError:
+    if isinstance(share, _Packed):
+        images, labels, pictures, skipped = share
+        return _Share(torch.from_numpy(images), torch.from_numpy(labels), torch.from_numpy(pictures), skipped)
+    return share
+
+
 def _prepare_worker(worker: int) -> None:
+    """Set up a loader process, which ends with the fork server, and so with the process that reads its batches."""
     import cv2
 
     cv2.setNumThreads(0)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_END_WITH_PARENT, signal.SIGKILL)
+        reader = multiprocessing.parent_process()
+        if reader is not None and not reader.is_alive():  # it ended before the line above
+            os._exit(1)
 
 
 def stream(
@@ -210,6 +257,7 @@ def stream(
     rank: int = 0,
     world_size: int = 1,
     loader_workers: int = 0,
+    timeout_seconds: float | None = None,
     on_skipped: Callable[[str], None] = warnings.warn,
 ) -> Iterator[HostBatch]:
     """An infinite stream of batches from `start_step` on.
@@ -226,12 +274,15 @@ def stream(
         every: step between yielded batches; those between are not drawn.
         rank: the contiguous share of each global batch to yield.
         world_size: number of shares.
-        loader_workers: number of loader processes; 0 loads in this process.
+        loader_workers: number of loader processes; 0 loads in this process. Their batches go through shared memory, or
+            through pipes if it is too small for the batches of all ranks.
+        timeout_seconds: longest time to wait for a batch of the loader processes; None waits without a limit.
         on_skipped: called once with the error of every unreadable picture.
 
     Raises:
         UsageError: the batch cannot be divided equally, or the data set is empty; while iterating, if more pictures are
             unreadable than the data set's `broken_share` allows.
+        LoaderError: while iterating, if the loader processes died or gave no batch in time; says why if that is known.
     """
     if batch_size < 1 or batch_size % world_size:
         raise UsageError(
@@ -248,29 +299,68 @@ def stream(
         cycle = math.ceil(augmentation.views * len(dataset) / batch_size)
         batches = map(_Cycles(cycle, seed), batches)
     numbers = _numbers(batches, batch_size, rank, world_size)
-    return _batches(views, numbers, steps, loader_workers, _Skipped(dataset, on_skipped))
+    skipped = _Skipped(dataset, on_skipped)
+    if not loader_workers:
+        return _batches((_collate([views[number] for number in share]) for share in numbers), steps, skipped)
+    needed = world_size * bytes_needed(augmentation, batch_size // world_size, loader_workers)
+    if shortage(needed) is not None:
+        needed = 0
+    return _batches(_loaded(views, numbers, loader_workers, needed, timeout_seconds), steps, skipped)
+
+
+class LoaderError(RuntimeError):
+    """The loader processes died or gave no batch in time."""
+
+
+def _loaded(
+    views: _Views, numbers: Iterator[list[int]], loader_workers: int, shared: int, timeout: float | None
+) -> Iterator[_Share | UsageError]:
+    """The shares from loader processes, through `shared` bytes of shared memory, or through pipes if that is 0."""
+    # A fork of a process with threads (Ray, CUDA, OpenCV) may hang. The fork server imports torch and albumentations once,
+    # so workers start fast.
+    use_short_socket_folder()
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    loader = DataLoader(
+        _ViewsOrErrors(views),
+        batch_sampler=numbers,
+        num_workers=loader_workers,
+        prefetch_factor=PREFETCHED,
+        collate_fn=_collate_or_error if shared else _collate_packed,
+        worker_init_fn=_prepare_worker,
+        multiprocessing_context=context,
+        generator=torch.Generator(),  # otherwise the loader draws its base seed from the global random state
+        timeout=_LOOK_SECONDS,
+    )
+    shares = iter(loader)
+    asked = time.monotonic()
+    while True:
+        try:
+            share = next(shares)
+        except RuntimeError as error:
+            waited = time.monotonic() - asked
+            if _TIMED_OUT in str(error) and (timeout is None or waited < timeout):
+                continue
+            raise _explained(error, waited, shared) from error
+        yield _unpacked(share)
+        asked = time.monotonic()
+
+
+def _explained(error: RuntimeError, waited: float, shared: int) -> Exception:
+    """The error of a loader with its cause, if that is known."""
+    free = free_bytes()
+    if free is not None and free < shared:
+        return UsageError(
+            f"the loader processes gave no batch for {waited:.0f} s: {SHARED_MEMORY} has {free / 2**20:.0f} MiB "
+            f"free, and they need {shared / 2**20:.0f}; start the container with a "
+            "larger --shm-size, or lower operation.loader_workers"
+        )
+    return LoaderError(f"the loader processes gave no batch for {waited:.0f} s: {error}")
 
 
 def _batches(
-    views: _Views, numbers: Iterator[list[int]], steps: Iterator[int], loader_workers: int, skipped: _Skipped
+    shares: Iterator[_Share | UsageError], steps: Iterator[int], skipped: _Skipped
 ) -> Iterator[HostBatch]:
-    if loader_workers:
-        # A fork of a process with threads (Ray, CUDA, OpenCV) may hang. The fork server imports torch and
-        # albumentations once, so workers start fast.
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__])
-        loader = DataLoader(
-            _ViewsOrErrors(views),
-            batch_sampler=numbers,
-            num_workers=loader_workers,
-            collate_fn=_collate_or_error,
-            worker_init_fn=_prepare_worker,
-            multiprocessing_context=context,
-            generator=torch.Generator(),  # otherwise the loader draws its base seed from the global random state
-        )
-        shares: Iterator[_Share | UsageError] = iter(loader)
-    else:
-        shares = (_collate([views[number] for number in share]) for share in numbers)
     for step, share in zip(steps, shares, strict=False):  # both are infinite
         if isinstance(share, UsageError):
             raise share

@@ -24,10 +24,10 @@ from distill.methods.pixels import (
 )
 from distill.methods.registry import Card, Method, register
 from distill.methods.relations import max_pool_valid
-from distill.methods.taps import Tap, tap_channels, tap_features
+from distill.methods.taps import Tap, tap_channels, tap_features, tap_map
 
 if TYPE_CHECKING:
-    from distill.models.output import ModelInfo, Output
+    from distill.models.output import MapName, ModelInfo, Output
 
 
 def _windows(maps_bchw: Tensor, patch: int) -> Tensor:
@@ -143,6 +143,12 @@ class AfDCD(Method):
             _check_groups(config.groups, tap_channels(self.teacher_info, config.tap))
         if self.is_active("af_dcd") or self.is_active("mgd"):
             self.generator = MaskedGenerator(student, self.teacher_info, config.tap, config.masked_share)
+
+    @property
+    def needs(self) -> frozenset[MapName]:
+        """See `Method.needs`."""
+        features = tap_map(self.teacher_info, self.config.tap)
+        return self.maps_of_terms(af_dcd=features, mgd=features)
 
     @property
     def weights(self) -> dict[str, float]:

@@ -12,10 +12,10 @@ from distill.methods.kd import WithKD, WithKDConfig
 from distill.methods.pixels import grid, in_float32, keep_valid, resize, valid_on, valid_pixels
 from distill.methods.registry import Card, register
 from distill.methods.relations import unit_channels
-from distill.methods.taps import Tap, tap_features
+from distill.methods.taps import Tap, tap_features, tap_map
 
 if TYPE_CHECKING:
-    from distill.models.output import Output
+    from distill.models.output import MapName, Output
 
 
 @in_float32
@@ -64,6 +64,11 @@ class AT(WithKD):
         needs=("teacher", "labels", "logits", "stages", "fused"),
         differs="One tap in place of several. Ignored pixels are left out.",
     )
+
+    @property
+    def needs(self) -> frozenset[MapName]:
+        """See `Method.needs`."""
+        return self.maps_of_terms(at=tap_map(self.teacher_info, self.config.tap), kd="logits")
 
     @property
     def weights(self) -> dict[str, float]:

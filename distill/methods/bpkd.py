@@ -17,7 +17,7 @@ from distill.methods.pixels import valid_pixels
 from distill.methods.registry import Card, Method, register
 
 if TYPE_CHECKING:
-    from distill.models.output import Output
+    from distill.models.output import MapName, Output
 
 
 def class_edges(labels: Tensor, kernel: int = 7) -> Tensor:
@@ -109,6 +109,11 @@ class BPKD(Method):
         needs=("teacher", "labels", "logits"),
         differs="Written from second-hand descriptions. One edge mask for all classes, found on the labels' grid.",
     )
+
+    @property
+    def needs(self) -> frozenset[MapName]:
+        """See `Method.needs`."""
+        return self.maps_of_terms(edge="logits", body="logits")
 
     @property
     def weights(self) -> dict[str, float]:

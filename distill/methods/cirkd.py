@@ -18,17 +18,23 @@ from distill.methods.pixels import (
     keep_valid,
     lowest,
     one_hot,
+    product,
+    product_type,
     resize,
     resize_labels,
     valid_on,
     valid_pixels,
 )
 from distill.methods.registry import Card, register
-from distill.methods.relations import max_pool_valid, sum_over_row_blocks, unit_channels
-from distill.methods.taps import Tap, for_layer, tap_channels, tap_features
+from distill.methods.relations import mean_pool_valid, sum_over_row_blocks, unit_channels
+from distill.methods.taps import Tap, for_layer, tap_channels, tap_features, tap_map, tap_stride
 
 if TYPE_CHECKING:
-    from distill.models.output import ModelInfo, Output
+    from distill.models.output import MapName, ModelInfo, Output
+
+
+POOLED_STRIDE = 16
+"""Stride, in image pixels, of the grid on which pixels of different images are compared by default."""
 
 
 def _pixels(features_bchw: Tensor) -> Tensor:
@@ -45,6 +51,7 @@ def _relation_kl(
     temperature: float,
     valid_rows: Tensor,
     valid_columns: Tensor,
+    products: torch.dtype | None,
 ) -> Tensor:
     """Mean over valid rows and groups of KL(softmax(S_t/τ) ‖ softmax(S_s/τ)), softmax over a group's columns.
 
@@ -54,7 +61,7 @@ def _relation_kl(
     fill = lowest(student_rows)
 
     def log_similarity(rows: Tensor, column_features: Tensor) -> Tensor:
-        similarity = rows @ column_features.flatten(0, 1).T / temperature
+        similarity = product(rows, column_features.flatten(0, 1).T, products) / temperature
         return F.log_softmax(torch.where(valid_columns, similarity.view(-1, groups, columns), fill), dim=2)
 
     def divergence(rows: slice) -> Tensor:
@@ -74,6 +81,7 @@ def cross_image_relation(
     teacher_features: Tensor,
     temperature: float = 0.1,
     valid: Tensor | None = None,
+    products: torch.dtype | None = None,
 ) -> Tensor:
     """Mean over ordered pairs of images of KL between rows of F_i·F_jᵀ, teacher against student (Yang 2022).
 
@@ -85,6 +93,7 @@ def cross_image_relation(
         teacher_features: `B×C_t×h'×w'`, resized bilinearly; channels may differ.
         temperature: τ, above 0.
         valid: `B×h×w` bool, valid pixels, as rows and as columns; None means all.
+        products: type of the inputs of the matrix products; None leaves it.
 
     Returns:
         A 0-dim float32 tensor with a gradient to the student only.
@@ -100,6 +109,7 @@ def cross_image_relation(
         temperature,
         valid_bhw.flatten(),
         valid_bhw.flatten(1),
+        products,
     )
 
 
@@ -174,11 +184,12 @@ class CIRKDConfig(WithKDConfig):
         0.0, ge=0, le=1e4, description="weight of the region memory term, 0.1 in use"
     )
     temperature: float = Field(0.1, gt=0, le=100, description="temperature τ of all similarities")
-    pool: int = Field(
-        1,
+    pool: int | None = Field(
+        None,
         ge=1,
         le=64,
-        description="kernel and stride of a max-pooling before the cross-image term, whose time falls with its 4th power",
+        description="kernel and stride of a mean pooling before the cross-image term, whose time falls with its 4th "
+        "power; left out: to stride 16, which is the 2×2 pooling of the authors' code at stride 8",
     )
     tap: Tap = Field("fused", description="which features are compared")
     pixel_queue: int = Field(20_000, ge=1, le=10**7, description="pixels remembered per class")
@@ -196,6 +207,7 @@ class CIRKD(WithKD):
 
     Config: ClassVar[type[MethodConfig]] = CIRKDConfig
     config: CIRKDConfig
+    result_version: ClassVar[int] = 2  # 2: mean pooling to stride 16 by default
     card: ClassVar[Card] = Card(
         name="cirkd",
         title="Cross-Image Relational Knowledge Distillation for Semantic Segmentation",
@@ -206,7 +218,7 @@ class CIRKD(WithKD):
         family="relations",
         needs=("teacher", "labels", "logits", "stages", "fused"),
         differs="The memory terms are off by default, each worker keeps its own memory, and a class's memory holds that "
-        "class only. Ignored pixels are left out.",
+        "class only. The cross-image term compares pixels pooled to stride 16. Ignored pixels are left out.",
     )
 
     def __init__(
@@ -225,6 +237,12 @@ class CIRKD(WithKD):
             self.pixels = ClassQueue(num_classes, config.pixel_queue, channels)
         if self.is_active("region"):
             self.regions = ClassQueue(num_classes, config.region_queue, channels)
+
+    @property
+    def needs(self) -> frozenset[MapName]:
+        """See `Method.needs`."""
+        features = tap_map(self.teacher_info, self.config.tap)
+        return self.maps_of_terms(cirkd=features, pixel=features, region=features, kd="logits")
 
     @property
     def weights(self) -> dict[str, float]:
@@ -250,14 +268,20 @@ class CIRKD(WithKD):
             keep_valid(resize(at_least_float32(teacher_maps), grid(student_maps)), valid),
         )
         if self.is_active("cirkd"):
-            pooled, pooled_valid = max_pool_valid(student_maps, valid, self.config.pool)
-            teacher_pooled, _ = max_pool_valid(teacher_maps, valid, self.config.pool)
+            pooled, pooled_valid = mean_pool_valid(at_least_float32(student_maps), valid, self._pool)
+            teacher_pooled, _ = mean_pool_valid(teacher_maps, valid, self._pool)
             terms["cirkd"] = cross_image_relation(
-                pooled, teacher_pooled, self.config.temperature, pooled_valid
+                pooled, teacher_pooled, self.config.temperature, pooled_valid, product_type(student_maps)
             )
         if self.is_active("pixel") or self.is_active("region"):
             terms.update(self._memory_terms(student_maps, teacher_maps, labels))
         return terms
+
+    @property
+    def _pool(self) -> int:
+        """Kernel of the pooling before the cross-image term."""
+        stride = tap_stride(self.student_info, self.config.tap)
+        return self.config.pool or max(1, POOLED_STRIDE // stride)
 
     def _memory_terms(self, student_maps: Tensor, teacher_maps: Tensor, labels: Tensor) -> dict[str, Tensor]:
         config = self.config
@@ -280,6 +304,7 @@ class CIRKD(WithKD):
                 config.temperature,
                 valid_pixels(labels).flatten(),
                 exists,
+                product_type(student_maps),
             )
             if self.training:
                 if name == "pixel":

@@ -14,7 +14,7 @@ from distill.methods.config import MethodConfig
 from distill.methods.registry import Card, Method, Need, registered_class
 
 if TYPE_CHECKING:
-    from distill.models.output import ModelInfo, Output
+    from distill.models.output import MapName, ModelInfo, Output
 
 
 class CombinedConfig(MethodConfig):
@@ -73,6 +73,11 @@ class Combined(Method):
 
     def _each(self) -> list[tuple[str, Method]]:
         return [(name, part) for name, part in self.methods.items() if isinstance(part, Method)]
+
+    @property
+    def needs(self) -> frozenset[MapName]:
+        """Maps that any part reads."""
+        return frozenset(name for _, part in self._each() for name in part.needs)
 
     @property
     def weights(self) -> dict[str, float]:

@@ -21,10 +21,10 @@ from distill.methods.pixels import (
     valid_pixels,
 )
 from distill.methods.registry import Card, register
-from distill.methods.taps import ChannelAlignment, Tap, tap_features
+from distill.methods.taps import ChannelAlignment, Tap, tap_features, tap_map
 
 if TYPE_CHECKING:
-    from distill.models.output import ModelInfo, Output
+    from distill.models.output import MapName, ModelInfo, Output
 
 _DEFAULT_WEIGHT = {"logits": 3.0, "features": 50.0}
 
@@ -97,6 +97,13 @@ class CWD(WithKD):
         self.alignment: ChannelAlignment | None = None
         if config.where == "features" and self.is_active("cwd"):
             self.alignment = ChannelAlignment(student, self.teacher_info, config.tap)
+
+    @property
+    def needs(self) -> frozenset[MapName]:
+        """See `Method.needs`."""
+        on_logits = self.config.where == "logits"
+        compared = "logits" if on_logits else tap_map(self.teacher_info, self.config.tap)
+        return self.maps_of_terms(cwd=compared, kd="logits")
 
     @property
     def weights(self) -> dict[str, float]:

@@ -22,7 +22,7 @@ from distill.methods.pixels import (
 from distill.methods.registry import Card, Method, register
 
 if TYPE_CHECKING:
-    from distill.models.output import Output
+    from distill.models.output import MapName, Output
 
 _EPSILON = 1e-16
 
@@ -103,6 +103,11 @@ class DIST(Method):
         needs=("teacher", "labels", "logits"),
         differs="Ignored pixels are left out.",
     )
+
+    @property
+    def needs(self) -> frozenset[MapName]:
+        """See `Method.needs`."""
+        return self.maps_of_terms(dist="logits")
 
     @property
     def weights(self) -> dict[str, float]:

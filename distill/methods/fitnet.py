@@ -19,10 +19,10 @@ from distill.methods.pixels import (
     valid_pixels,
 )
 from distill.methods.registry import Card, register
-from distill.methods.taps import ChannelAlignment, Tap, tap_features
+from distill.methods.taps import ChannelAlignment, Tap, tap_features, tap_map
 
 if TYPE_CHECKING:
-    from distill.models.output import ModelInfo, Output
+    from distill.models.output import MapName, ModelInfo, Output
 
 
 @in_float32
@@ -74,6 +74,11 @@ class FitNet(WithKD):
         super().__init__(config, student, teacher, num_classes)
         if self.is_active("fitnet"):
             self.alignment = ChannelAlignment(student, self.teacher_info, config.tap)
+
+    @property
+    def needs(self) -> frozenset[MapName]:
+        """See `Method.needs`."""
+        return self.maps_of_terms(fitnet=tap_map(self.teacher_info, self.config.tap), kd="logits")
 
     @property
     def weights(self) -> dict[str, float]:

@@ -34,10 +34,10 @@ from distill.methods.pixels import (
 )
 from distill.methods.projector import LogitsProjector, train_teacher_projector
 from distill.methods.registry import Card, Method, register
-from distill.methods.taps import Tap, tap_channels, tap_features
+from distill.methods.taps import Tap, tap_channels, tap_features, tap_map
 
 if TYPE_CHECKING:
-    from distill.models.output import ModelInfo, Output
+    from distill.models.output import MapName, ModelInfo, Output
 
 KemAxis = Literal["class", "space", "none"]
 WeightPer = Literal["class", "pixel"]
@@ -293,6 +293,11 @@ class HeteroAKD(Method):
     def _teacher_projector_learns(self) -> bool:
         both = self.config.proj_supervision == "both" and self.config.proj_weight > 0
         return both and self.config.teacher_projector == "joint"
+
+    @property
+    def needs(self) -> frozenset[MapName]:
+        """See `Method.needs`."""
+        return self.maps_of_terms(kd="logits", hakd=tap_map(self.teacher_info, self.config.tap))
 
     @property
     def weights(self) -> dict[str, float]:

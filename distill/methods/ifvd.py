@@ -22,10 +22,10 @@ from distill.methods.pixels import (
 )
 from distill.methods.registry import Card, register
 from distill.methods.relations import unit_channels
-from distill.methods.taps import Tap, tap_features
+from distill.methods.taps import Tap, tap_features, tap_map
 
 if TYPE_CHECKING:
-    from distill.models.output import Output
+    from distill.models.output import MapName, Output
 
 
 def _centre_similarity(features_bchw: Tensor, labels_bhw: Tensor, is_class_bkhw: Tensor) -> Tensor:
@@ -90,6 +90,11 @@ class IFVD(WithKD):
         differs="The adversarial term is left out. Ignored pixels are left out of the mean; "
         "the paper counts them as alike.",
     )
+
+    @property
+    def needs(self) -> frozenset[MapName]:
+        """See `Method.needs`."""
+        return self.maps_of_terms(ifvd=tap_map(self.teacher_info, self.config.tap), kd="logits")
 
     @property
     def weights(self) -> dict[str, float]:

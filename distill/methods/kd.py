@@ -22,7 +22,7 @@ from distill.methods.pixels import (
 from distill.methods.registry import Card, Method, register
 
 if TYPE_CHECKING:
-    from distill.models.output import Output
+    from distill.models.output import MapName, Output
 
 
 @in_float32
@@ -98,6 +98,11 @@ class KD(Method):
         needs=("teacher", "labels", "logits"),
         differs="Applied to each pixel; ignored pixels are left out.",
     )
+
+    @property
+    def needs(self) -> frozenset[MapName]:
+        """See `Method.needs`."""
+        return self.maps_of_terms(kd="logits")
 
     @property
     def weights(self) -> dict[str, float]:

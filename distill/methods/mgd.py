@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from distill.methods.config import MethodConfig
 from distill.methods.pixels import grid, in_float32, keep_valid, resize, valid_on, valid_pixels
 from distill.methods.registry import Card, Method, register
-from distill.methods.taps import ChannelAlignment, Tap, tap_channels, tap_features
+from distill.methods.taps import ChannelAlignment, Tap, tap_channels, tap_features, tap_map
 
 if TYPE_CHECKING:
-    from distill.models.output import ModelInfo, Output
+    from distill.models.output import MapName, ModelInfo, Output
 
 
 @in_float32
@@ -101,6 +101,11 @@ class MGD(Method):
         super().__init__(config, student, teacher, num_classes)
         if self.is_active("mgd"):
             self.generator = MaskedGenerator(student, self.teacher_info, config.tap, config.masked_share)
+
+    @property
+    def needs(self) -> frozenset[MapName]:
+        """See `Method.needs`."""
+        return self.maps_of_terms(mgd=tap_map(self.teacher_info, self.config.tap))
 
     @property
     def weights(self) -> dict[str, float]:

@@ -24,7 +24,7 @@ from distill.methods.registry import Card, Method, register
 from distill.methods.taps import for_layer
 
 if TYPE_CHECKING:
-    from distill.models.output import ModelInfo, Output
+    from distill.models.output import MapName, ModelInfo, Output
 
 
 @in_float32
@@ -109,6 +109,11 @@ class OFA(Method):
         super().__init__(config, student, teacher, num_classes)
         channels = student.channels if self.is_active("stages") else ()
         self.classifiers = nn.ModuleList(StageClassifier(c, num_classes) for c in channels)
+
+    @property
+    def needs(self) -> frozenset[MapName]:
+        """See `Method.needs`."""
+        return self.maps_of_terms(ofa="logits", stages="logits")
 
     @property
     def weights(self) -> dict[str, float]:

@@ -14,10 +14,14 @@ from typing import ParamSpec
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from distill.data.sample import IGNORE_INDEX
 
 P = ParamSpec("P")
+
+LARGEST_MAP = 2**28
+"""Elements of a map at image resolution, 1 GiB in float32, above which the task loss is computed in blocks of images."""
 
 
 def at_least_float32(maps: Tensor) -> Tensor:
@@ -45,6 +49,19 @@ def in_float32(formula: Callable[P, Tensor]) -> Callable[P, Tensor]:
             )
 
     return run
+
+
+def product_type(maps: Tensor) -> torch.dtype | None:
+    """Type of matrix products in the recipe's precision: autocast's, None if autocast is off."""
+    kind = maps.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+
+
+def product(left: Tensor, right: Tensor, kind: torch.dtype | None) -> Tensor:
+    """`left @ right` with inputs in the type `kind`, or unchanged if it is None; the result has the type of `left`."""
+    if kind is None:
+        return left @ right
+    return (left.to(kind) @ right.to(kind)).to(left.dtype)
 
 
 def grid(maps: Tensor) -> tuple[int, int]:
@@ -124,6 +141,16 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         A 0-dim float32 tensor; 0 with a zero gradient if no pixel is valid.
     """
     valid_bhw = valid_pixels(labels)
-    logits_bkhw = keep_valid(resize(logits, grid(labels)), valid_bhw)
-    total = F.cross_entropy(logits_bkhw, labels, ignore_index=IGNORE_INDEX, reduction="sum")
+
+    def summed(images: slice) -> Tensor:
+        logits_bkhw = keep_valid(resize(logits[images], grid(labels)), valid_bhw[images])
+        return F.cross_entropy(logits_bkhw, labels[images], ignore_index=IGNORE_INDEX, reduction="sum")
+
+    size = max(1, LARGEST_MAP // (logits.shape[1] * labels[0].numel()))
+    blocks = [slice(start, start + size) for start in range(0, len(labels), size)]
+    if len(blocks) == 1:
+        total = summed(blocks[0])
+    else:  # each block is resized again in the backward pass, so that one block is in memory at a time
+        sums = [checkpoint(summed, block, use_reentrant=False, preserve_rng_state=False) for block in blocks]
+        total = torch.stack(sums).sum()
     return total / valid_bhw.sum().clamp(min=1)

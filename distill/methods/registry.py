@@ -15,7 +15,7 @@ from distill.errors import UsageError, unknown
 from distill.methods.config import MethodConfig
 
 if TYPE_CHECKING:
-    from distill.models.output import ModelInfo, Output
+    from distill.models.output import MapName, ModelInfo, Output
 
 Need = Literal["teacher", "labels", "logits", "stages", "fused"]
 
@@ -33,7 +33,7 @@ class Card:
         url: link to the paper.
         family: what is compared: nothing, final logits, features, relations between pixels, or logits computed from
             any architecture's features.
-        needs: the outputs that the method may read.
+        needs: the outputs that the method may read; `Method.needs` are those that it reads with its settings.
         differs: how this implementation differs from the paper, in one or two sentences; empty if it does not.
     """
 
@@ -70,6 +70,8 @@ class Method(nn.Module):
     picture_terms: ClassVar[frozenset[str]] = frozenset()
     """Terms that are means over images; all others are means over valid pixels. This decides how terms of micro-batches
     and of data-parallel workers are averaged."""
+    result_version: ClassVar[int] = 1
+    """Raised when a change alters the result of the same settings; from 2 on it is part of the ids of trials."""
     space: ClassVar[Mapping[str, Any] | None] = None
     """Search space of a method from another package, written as in a sweep file. The spaces of this package's methods
     are files in `search_spaces/methods/`."""
@@ -111,6 +113,20 @@ class Method(nn.Module):
             labels: `B×H×W` int64 at image resolution, 255 ignored.
         """
         raise NotImplementedError
+
+    @property
+    def needs(self) -> frozenset[MapName]:
+        """The teacher's maps that `forward` reads with these settings; only they are kept, cached and broadcast.
+
+        By default all maps that the card names.
+        """
+        named = frozenset(self.card.needs)
+        stages = ("stage1", "stage2", "stage3", "stage4") if "stages" in named else ()
+        return frozenset((*(name for name in ("logits", "fused") if name in named), *stages))
+
+    def maps_of_terms(self, **maps: MapName) -> frozenset[MapName]:
+        """The maps of those terms whose weight is above 0, given the map that each term reads."""
+        return frozenset(name for term, name in maps.items() if self.is_active(term))
 
     @property
     def preparation(self) -> str | None:

@@ -35,6 +35,22 @@ def max_pool_valid(features_bchw: Tensor, valid_bhw: Tensor, pool: int) -> tuple
     return keep_valid(F.max_pool2d(filled, pool, ceil_mode=True), any_valid), any_valid
 
 
+def mean_pool_valid(features_bchw: Tensor, valid_bhw: Tensor, pool: int) -> tuple[Tensor, Tensor]:
+    """Mean over the valid positions of each `pool×pool` cell (ceil mode), and a mask of cells with a valid position.
+
+    Cells without a valid position are 0.
+    """
+    kept = keep_valid(features_bchw, valid_bhw)
+    if pool == 1:
+        return kept, valid_bhw
+
+    def pooled(maps: Tensor) -> Tensor:
+        return F.avg_pool2d(maps, pool, ceil_mode=True)
+
+    share = pooled(valid_bhw[:, None].to(kept.dtype))
+    return pooled(kept) / share.clamp(min=_TINY), share[:, 0] > 0
+
+
 def sum_over_row_blocks(part: Callable[[slice], Tensor], rows: int, elements_per_row: int) -> Tensor:
     """Σ of `part(block)` over blocks of rows; each block is recomputed in the backward pass.
 

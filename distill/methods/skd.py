@@ -10,18 +10,22 @@ from torch import Tensor
 
 from distill.methods.config import MethodConfig
 from distill.methods.kd import WithKD, WithKDConfig
-from distill.methods.pixels import grid, in_float32, resize, valid_on, valid_pixels
+from distill.methods.pixels import grid, in_float32, product, product_type, resize, valid_on, valid_pixels
 from distill.methods.registry import Card, register
 from distill.methods.relations import max_pool_valid, sum_over_row_blocks, unit_channels
-from distill.methods.taps import Tap, tap_features
+from distill.methods.taps import Tap, tap_features, tap_map
 
 if TYPE_CHECKING:
-    from distill.models.output import Output
+    from distill.models.output import MapName, Output
 
 
 @in_float32
 def pairwise_similarity(
-    student_features: Tensor, teacher_features: Tensor, pool: int = 2, valid: Tensor | None = None
+    student_features: Tensor,
+    teacher_features: Tensor,
+    pool: int = 2,
+    valid: Tensor | None = None,
+    products: torch.dtype | None = None,
 ) -> Tensor:
     """Mean (A_s − A_t)², A the cosines between all positions of an image after max-pooling (Liu 2019, eq. 2).
 
@@ -31,6 +35,7 @@ def pairwise_similarity(
         pool: kernel and stride of the pooling, ceil mode.
         valid: `B×h×w` bool, valid positions; None means all. The mean is over pairs of valid pooled
             positions.
+        products: type of the inputs of the matrix products; None leaves it.
 
     Returns:
         A 0-dim float32 tensor with a gradient to the student only.
@@ -44,10 +49,10 @@ def pairwise_similarity(
     teacher_bcn = unit_channels(teacher_pooled).flatten(2)
 
     pairs = pooled_valid.flatten(1).sum(1).square().sum().clamp(min=1)
-    return _squared_differences(student_bcn, teacher_bcn) / pairs
+    return _squared_differences(student_bcn, teacher_bcn, products) / pairs
 
 
-def _squared_differences(student_bcn: Tensor, teacher_bcn: Tensor) -> Tensor:
+def _squared_differences(student_bcn: Tensor, teacher_bcn: Tensor, products: torch.dtype | None) -> Tensor:
     """Σ (SᵀS − TᵀT)² over images and pairs of positions, without a tensor of all pairs.
 
     ‖SᵀS − TᵀT‖² = ‖SSᵀ‖² − 2‖STᵀ‖² + ‖TTᵀ‖² (Frobenius) needs products of channels with channels only, which is N/C
@@ -55,18 +60,18 @@ def _squared_differences(student_bcn: Tensor, teacher_bcn: Tensor) -> Tensor:
     """
     batch, _, positions = student_bcn.shape
     if positions > max(student_bcn.shape[1], teacher_bcn.shape[1]):
-        products = (
+        grams = (
             (student_bcn, student_bcn, 1),
             (student_bcn, teacher_bcn, -2),
             (teacher_bcn, teacher_bcn, 1),
         )
-        # The three sums nearly cancel for a trained student, so they are added in float64.
-        parts = [k * (a @ b.transpose(1, 2)).double().square().sum() for a, b, k in products]
+        # The three sums nearly cancel for a trained student, so they are added in float64, and never in bfloat16.
+        parts = [k * (a @ b.transpose(1, 2)).double().square().sum() for a, b, k in grams]
         return torch.stack(parts).sum().to(student_bcn.dtype)
 
     def squares(rows: slice) -> Tensor:
-        student_brn = student_bcn[:, :, rows].transpose(1, 2) @ student_bcn
-        teacher_brn = teacher_bcn[:, :, rows].transpose(1, 2) @ teacher_bcn
+        student_brn = product(student_bcn[:, :, rows].transpose(1, 2), student_bcn, products)
+        teacher_brn = product(teacher_bcn[:, :, rows].transpose(1, 2), teacher_bcn, products)
         return (student_brn - teacher_brn).square().sum()
 
     return sum_over_row_blocks(squares, positions, batch * positions)
@@ -102,6 +107,11 @@ class SKD(WithKD):
     )
 
     @property
+    def needs(self) -> frozenset[MapName]:
+        """See `Method.needs`."""
+        return self.maps_of_terms(skd=tap_map(self.teacher_info, self.config.tap), kd="logits")
+
+    @property
     def weights(self) -> dict[str, float]:
         """`skd`: λ; `kd`: weight of the additional logits distillation."""
         return {"skd": self.config.skd_weight, "kd": self.config.kd_weight}
@@ -114,5 +124,6 @@ class SKD(WithKD):
             student_maps = tap_features(student, self.student_info, self.config.tap)
             teacher_maps = tap_features(teacher_output, self.teacher_info, self.config.tap)
             valid = valid_pixels(labels, grid(student_maps))
-            terms["skd"] = pairwise_similarity(student_maps, teacher_maps, self.config.pool, valid)
+            products = product_type(student_maps)
+            terms["skd"] = pairwise_similarity(student_maps, teacher_maps, self.config.pool, valid, products)
         return terms

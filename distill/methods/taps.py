@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from distill.models.output import ModelInfo, Output
+    from distill.models.output import MapName, ModelInfo, Output
 
 Tap = Literal["stage1", "stage2", "stage3", "stage4", "stride8", "fused"]
+
+_STAGES: tuple[MapName, ...] = ("stage1", "stage2", "stage3", "stage4")
 
 
 def stride8_stage(strides: tuple[int, int, int, int]) -> int:
@@ -30,9 +32,19 @@ def tap_features(output: Output, info: ModelInfo, tap: Tap) -> Tensor:
     return output.fused if tap == "fused" else output.stages[_stage(info, tap)]
 
 
+def tap_map(info: ModelInfo, tap: Tap) -> MapName:
+    """Name of the map at a tap."""
+    return "fused" if tap == "fused" else _STAGES[_stage(info, tap)]
+
+
 def tap_channels(info: ModelInfo, tap: Tap) -> int:
     """Channels of the map at a tap."""
     return info.fused_channels if tap == "fused" else info.channels[_stage(info, tap)]
+
+
+def tap_stride(info: ModelInfo, tap: Tap) -> int:
+    """Stride of the map at a tap, in image pixels."""
+    return info.fused_stride if tap == "fused" else info.strides[_stage(info, tap)]
 
 
 def for_layer(features: Tensor, layer: nn.Module) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from distill.device_errors import device_condition
 from distill.errors import UsageError, unknown
 from distill.models.families import Family, any_size_arguments, family_of
 from distill.models.pretrained import LoadedWeights, WeightsPath, load_backbone, read_pretrained
@@ -85,7 +86,7 @@ class Backbone(nn.Module):
         except (AssertionError, RuntimeError) as error:
             height, width = images_b3hw.shape[-2:]
             uneven = height % _EVEN or width % _EVEN
-            if isinstance(error, torch.OutOfMemoryError) or not (uneven or isinstance(error, AssertionError)):
+            if device_condition(error) or not (uneven or isinstance(error, AssertionError)):
                 raise
             why = str(error) or "it does not divide into windows"
             remedy = (

@@ -14,7 +14,8 @@ Norm = Literal["batch", "sync", "group"]
 def replace_batch_norm(module: nn.Module, norm: Norm) -> nn.Module:
     """Keep a module's BatchNorm layers ("batch"), synchronise them over ranks ("sync"), or use GroupNorm ("group").
 
-    Scale, shift and an activation fused into the layer are preserved. A model without BatchNorm is returned unchanged.
+    "sync" makes the host wait for the device in the forward pass of every such layer: torch selects the statistics of
+    ranks that have pixels by a mask. Scale, shift and an activation fused into the layer are preserved. A model without BatchNorm is returned unchanged.
     """
     from timm.layers.norm_act import convert_sync_batchnorm
 

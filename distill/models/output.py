@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from pydantic import ConfigDict
 from torch import Tensor
 
-PARTS = ("logits", "fused", "stages")
-"""Parts of an output, named as in `Card.needs`."""
+MapName = Literal["logits", "fused", "stage1", "stage2", "stage3", "stage4"]
+MAP_NAMES: tuple[MapName, ...] = get_args(MapName)
+"""The maps of an output."""
 
-OutputMaps = dict[str, list[Tensor]]
-"""Some parts of an output by name: four maps for `stages`, one for each other part.
+OutputMaps = dict[MapName, Tensor]
+"""Some maps of an output by name.
 
-The teacher's output has this form from its forward pass to the students' batch: it can be cached and broadcast part
-by part, and holds only what the methods read."""
+The teacher's output has this form from its forward pass to the students' batch: it can be cached and broadcast map
+by map, and holds only what the methods read."""
 
 
 @dataclass(frozen=True)
@@ -33,17 +34,18 @@ class Output:
     fused: Tensor
     logits: Tensor
 
-    def maps(self, needs: Set[str]) -> OutputMaps:
-        """The maps of the `PARTS` in `needs`."""
-        maps = {"logits": [self.logits], "fused": [self.fused], "stages": list(self.stages)}
-        return {part: maps[part] for part in PARTS if part in needs}
+    def maps(self, needs: Set[MapName]) -> OutputMaps:
+        """The maps with these names."""
+        every = dict(zip(MAP_NAMES, (self.logits, self.fused, *self.stages), strict=True))
+        return {name: maps for name, maps in every.items() if name in needs}
 
     @classmethod
-    def from_maps(cls, maps: Mapping[str, Sequence[Tensor]]) -> Output:
+    def from_maps(cls, maps: Mapping[MapName, Tensor]) -> Output:
         """The output with these maps, of which there is at least one; every missing map is an empty tensor."""
-        nothing = next(iter(maps.values()))[0].new_empty(0)
-        first, second, third, fourth = maps.get("stages", 4 * [nothing])
-        return cls((first, second, third, fourth), *(maps.get(p, [nothing])[0] for p in ("fused", "logits")))
+        nothing = next(iter(maps.values())).new_empty(0)
+        logits, fused, *stages = (maps.get(name, nothing) for name in MAP_NAMES)
+        first, second, third, fourth = stages
+        return cls((first, second, third, fourth), fused, logits)
 
 
 @dataclass(frozen=True)

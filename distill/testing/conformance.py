@@ -205,23 +205,25 @@ class MethodConformance:
         without = [n for n, p in method.named_parameters() if p.requires_grad and p.grad is None]
         assert not without, f"no gradient for {without}"
 
-    def test_of_the_teacher_only_what_the_card_names_is_read(
+    def test_of_the_teacher_exactly_the_maps_in_needs_are_read(
         self, pair: Pair, config: dict[str, Any]
     ) -> None:
-        """Other maps may be empty, because only the needed ones are cached and broadcast."""
-        method = self.build(pair, config)
+        """Other maps may be empty, because only the needed ones are cached and broadcast. Each needed one counts."""
         student, teacher = random_output(pair[1], seed=1), random_output(pair[0], seed=2)
-        needs, nothing = method.card.needs, torch.empty(0)
-        named = Output(
-            stages=teacher.stages if "stages" in needs else (nothing, nothing, nothing, nothing),
-            fused=teacher.fused if "fused" in needs else nothing,
-            logits=teacher.logits if "logits" in needs else nothing,
-        )
-        whole = self.run(method, student, teacher, random_labels())
-        found = self.run(self.build(pair, config), student, named, random_labels())
-        assert {name: term.item() for name, term in found.items()} == {
-            name: term.item() for name, term in whole.items()
-        }
+
+        def losses(taught: Output) -> dict[str, float]:
+            terms = self.run(self.build(pair, config), student, taught, random_labels())
+            return {name: term.item() for name, term in terms.items()}
+
+        whole, needs = losses(teacher), self.build(pair, config).needs
+        if not needs:
+            assert not whole
+            return
+        assert losses(Output.from_maps(teacher.maps(needs))) == whole
+        other = random_output(pair[0], seed=3).maps(needs)
+        for name in needs:
+            changed = {**teacher.maps(needs), name: other[name]}
+            assert losses(Output.from_maps(changed)) != whole, f"{name} is asked for, but has no effect"
 
     def test_losses_stay_finite_under_bfloat16_autocast(self, pair: Pair, config: dict[str, Any]) -> None:
         """Terms are float32 and gradients are finite, also for large logits."""

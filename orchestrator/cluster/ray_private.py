@@ -6,19 +6,21 @@ this module only after `session.prepare_environment`: Ray reads its environment 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import ray._private.utils
 import ray._private.worker
 import ray.util
 from ray import _raylet
+from ray._private.state import state
+from ray.core.generated.gcs_pb2 import PlacementGroupTableData  # type: ignore[attr-defined]
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 UNUSED_CALLBACKS = {"DatasetsCallback", "PlacementGroupCleanerCallback"}
 """Callbacks of Ray Train that start a process each. Our workers read no Ray Data, and their placement group belongs to the
 driver's job, with which Ray removes it."""
-STARTUP_TIMEOUT = "timed out during startup"
-"""Part of the message of `ray.init` when Ray's own node is not up within 30 seconds."""
 
 
 class WorkerGroupTrainer(DataParallelTrainer):
@@ -51,6 +53,34 @@ def silence_raylet() -> None:
 def keep_signal_handlers() -> None:
     """Keep this process's handler of SIGTERM, which `ray.init` would replace by one that exits with code 15."""
     ray._private.utils.set_sigterm_handler = lambda sigterm_handler: None
+
+
+def skip_experiment_snapshots() -> None:
+    """Have Ray Tune write empty snapshots of an experiment. Nothing reads them, and on a full disk they would end the sweep.
+
+    At its end Tune demands that there is one.
+    """
+    from ray.tune.execution.experiment_state import _ExperimentCheckpointManager
+
+    def write_nothing(manager: Any, *args: Any, **kwargs: Any) -> None:
+        folder = Path(manager._storage.experiment_fs_path)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "experiment_state-empty.json").touch()
+
+    _ExperimentCheckpointManager.sync_up_experiment_state = write_nothing  # type: ignore[method-assign, assignment]
+
+
+def remove_ownerless_placement_groups() -> None:
+    """Remove the placement groups of actors of this job that have died, such as the controller of a Ray Train run.
+
+    Ray removes them only when the job ends. Until then nothing else can use their CPUs and GPUs.
+    """
+    job = ray.get_runtime_context().get_job_id()
+    for data in state._connect_and_get_accessor().get_placement_group_table():
+        found = PlacementGroupTableData.FromString(data)
+        if found.creator_actor_dead and found.creator_job_id.hex() == job and found.state != found.REMOVED:
+            group_id = ray.PlacementGroupID(found.placement_group_id)
+            remove_placement_group(PlacementGroup(group_id))
 
 
 def node_address() -> str:

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import secrets
-import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from distill.errors import UsageError
+from orchestrator.cluster.ray_watch import (
+    CLUSTER_GRACE_SECONDS,
+    LOCAL_GRACE_SECONDS,
+    RayWatch,
+    child_processes,
+    end_child_processes,
+    no_process_left,
+    ray_processes,
+)
 from orchestrator.cluster.session_folder import short_session_folder
 from orchestrator.planning.config import ComputeConfig, OperationConfig
+from orchestrator.protocol import RayLostError
 
 _ENVIRONMENT = {
     "RAY_TRAIN_V2_ENABLED": "1",
@@ -34,6 +43,7 @@ _ENVIRONMENT = {
 LOCAL = "local"
 START_ATTEMPTS = 3
 """Attempts to start an embedded Ray."""
+_NO_PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR}
 _WORKERS_READ = ("NO_ALBUMENTATIONS_UPDATE", "RAY_TRAIN_V2_ENABLED")
 
 
@@ -131,16 +141,24 @@ def is_job(address: str) -> bool:
 
 
 @contextmanager
-def ray_session(address: str, operation: OperationConfig, *, verbose: bool) -> Iterator[ClusterResources]:
-    """Ray while the block runs.
+def ray_session(
+    address: str,
+    operation: OperationConfig,
+    *,
+    verbose: bool,
+    on_lost: Callable[[RayLostError], None] = lambda error: None,
+) -> Iterator[ClusterResources]:
+    """Ray while the block runs. No process of an embedded Ray is left after it.
 
     Args:
         address: `local` starts an embedded Ray that only this machine can reach; `auto` or HOST:PORT joins a cluster.
         operation: size of the embedded object store.
         verbose: show Ray's own messages.
+        on_lost: called from a thread when one of Ray's own processes has died. The block may then wait for ever.
 
     Raises:
         UsageError: the address cannot be joined.
+        RayLostError: an embedded Ray does not start, or an error in the block comes from the death of Ray's processes.
     """
     prepare_environment(address)
     import ray
@@ -160,54 +178,70 @@ def ray_session(address: str, operation: OperationConfig, *, verbose: bool) -> I
     else:
         settings["runtime_env"] = {"env_vars": {key: os.environ[key] for key in _WORKERS_READ}}
     ray_private.keep_signal_handlers()
-    folder = contextlib.ExitStack()
-    try:
+    with contextlib.ExitStack() as at_end:
         if address == LOCAL:
-            folder.enter_context(short_session_folder())
-        _start(ray, address, settings)
-    except (ConnectionError, ValueError, OSError) as error:
-        folder.close()
-        if address == LOCAL:
+            at_end.enter_context(short_session_folder())
+            at_end.enter_context(no_process_left())
+        try:
+            _start(ray, address, settings)
+        except (ConnectionError, ValueError, OSError) as error:
+            if address == LOCAL:
+                raise
+            raise UsageError(
+                f"--address {address} cannot be joined: {error}. Start one with `ray start --head`."
+            ) from error
+        if not verbose:
+            ray_private.silence_raylet()
+        if address != LOCAL and not ray_private.cluster_asks_for_token():
+            print(_OPEN_CLUSTER.format(address=address), file=sys.stderr)
+        grace = LOCAL_GRACE_SECONDS if address == LOCAL else CLUSTER_GRACE_SECONDS
+        watch = RayWatch(ray_processes(ray), grace, on_lost)
+        try:
+            yield cluster_resources(ray)
+        except UsageError:
             raise
-        raise UsageError(
-            f"--address {address} cannot be joined: {error}. Start one with `ray start --head`."
-        ) from error
-    if not verbose:
-        ray_private.silence_raylet()
-    if address != LOCAL and not ray_private.cluster_asks_for_token():
-        print(_OPEN_CLUSTER.format(address=address), file=sys.stderr)
-    try:
-        yield cluster_resources(ray)
-    finally:
-        ray.shutdown()
-        folder.close()
+        except Exception as error:
+            if (lost := watch.find_lost()) is not None:  # this error is its consequence
+                raise lost from error
+            raise
+        finally:
+            watch.stop()
+            if not isinstance(sys.exception(), RayLostError):
+                ray.shutdown()
 
 
 def _start(ray: Any, address: str, settings: Mapping[str, Any]) -> None:
-    """Start or join Ray. An embedded Ray that is not up within Ray's 30 seconds is ended and started again.
+    """Start or join Ray. An embedded Ray that does not start is ended and started again.
 
-    That happens when the cores are busy, or when Ray's files are read from the disk for the first time.
+    That happens when the cores are busy, or when Ray's files are read from the disk for the first time: Ray waits 30
+    seconds for its own processes.
+
+    Raises:
+        RayLostError: an embedded Ray does not start.
+        UsageError: its folder cannot be written.
     """
-    from orchestrator.cluster.ray_private import STARTUP_TIMEOUT
-
     for left in reversed(range(START_ATTEMPTS)):
-        before = _child_processes()
+        before = child_processes()
         try:
             ray.init(address=address, **settings)
         except Exception as error:
-            if address != LOCAL or STARTUP_TIMEOUT not in str(error) or not left:
+            if address != LOCAL or isinstance(error, ValueError | TypeError):  # of the settings
                 raise
-            for process in _child_processes() - before:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process, signal.SIGKILL)
+            if isinstance(error, OSError) and error.errno in _NO_PLACE:
+                raise UsageError(
+                    f"Ray cannot write its files: {error}; make room, or name another folder in RAY_TMPDIR"
+                ) from error
+            with contextlib.suppress(Exception):
+                ray.shutdown()
+            end_child_processes(before)
+            if not left:
+                reason = str(error).strip().splitlines() or [type(error).__name__]
+                raise RayLostError(
+                    f"Ray did not start in {START_ATTEMPTS} attempts ({reason[0].rstrip('.')}); is this machine busy, or out of "
+                    "memory?"
+                ) from error
         else:
             return
-
-
-def _child_processes() -> set[int]:
-    """Ids of this process's children; none where the system does not say."""
-    listed = [path.read_text(encoding="ascii") for path in Path("/proc/self/task").glob("*/children")]
-    return {int(process) for text in listed for process in text.split()}
 
 
 _OPEN_CLUSTER = (

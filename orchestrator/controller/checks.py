@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 
 from distill.data.check import check_dataset
 from distill.errors import UsageError
 from orchestrator.cluster.node_probe import unwritable
 from orchestrator.cluster.session import LOCAL
-from orchestrator.controller.model_checks import check_models
+from orchestrator.controller.model_checks import check_models, shared_memory_notes
 from orchestrator.controller.pretrained import check_pretrained
 from orchestrator.controller.teachers import check_teachers
 from orchestrator.controller.trackers import check_trackers
@@ -31,6 +32,8 @@ def check_before_start(plan: Plan, ledger: Ledger, *, fresh: bool, address: str)
     refuse_if_held(ledger)
     if address == LOCAL:  # `Preflight` checks the same on other nodes
         _check_folders(plan.config.operation.cache_folders)
+        for note in shared_memory_notes(plan.config):
+            print(f"WARNING: {note}", file=sys.stderr)
     check_run_folder(ledger, plan, fresh=fresh)
     check_trackers(plan.config.operation.trackers, ledger)
     check_pretrained(plan.config, on_other_nodes=address != LOCAL)

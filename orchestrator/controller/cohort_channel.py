@@ -117,12 +117,15 @@ class CohortChannel:
         """Worker."""
         wanted = set(trial_ids)
 
-        def answer() -> list[str] | None:
+        def answer() -> tuple[list[str] | None] | None:
             ended = {t for t in wanted if self._reports.has_ended(t)}
             kept = self._kept.get(rung, set())
-            return [t for t in trial_ids if t in kept - ended] if wanted <= kept | ended else None
+            if wanted <= kept | ended:
+                return ([t for t in trial_ids if t in kept - ended],)
+            return (None,) if self._stopping else None
 
-        return await self._condition.wait_for(answer)
+        answered = await self._condition.wait_for(answer)
+        return None if answered is None else answered[0]
 
     async def heartbeat(self, progress: CohortProgress) -> bool:
         """Worker."""

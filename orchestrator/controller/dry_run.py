@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from distill.data.check import check_dataset
+from distill.data.config import AnyDataConfig
 from distill.errors import UsageError
 from distill.teacher_source import TransformersSource
 from distill.uris import is_uri
 from orchestrator.cluster.session import LOCAL, ClusterResources, is_job, ray_session
-from orchestrator.controller.model_checks import check_models
+from orchestrator.controller.model_checks import check_models, shared_memory_notes
+from orchestrator.controller.pretrained import check_pretrained
 from orchestrator.ledger.folder_lock import refuse_if_held
 from orchestrator.ledger.run_folder import check_run_folder
 from orchestrator.ledger.tables import Ledger
@@ -22,12 +24,14 @@ from orchestrator.planning.plan import Plan
 
 
 def look_ahead(plan: Plan, ledger: Ledger, *, fresh: bool, address: str) -> list[str]:
-    """Check what a sweep would check at its start, without writing; returns what could not be looked at.
+    """Check what a sweep would check at its start, without writing; returns remarks, and what could not be looked at.
 
     Raises:
         UsageError: names everything that is wrong, each with its remedy.
     """
-    unseen = list(_unseen(plan, address))
+    notes = [f"not looked at: {note}" for note in _unseen(plan, address)]
+    if address == LOCAL:
+        notes += [f"WARNING: {note}" for note in shared_memory_notes(plan.config)]
     problems = []
     for check in _checks(plan, ledger, fresh=fresh, address=address):
         try:
@@ -35,9 +39,8 @@ def look_ahead(plan: Plan, ledger: Ledger, *, fresh: bool, address: str) -> list
         except UsageError as error:
             problems.append(str(error))
     if problems:
-        notes = [f"not looked at: {note}" for note in unseen]
         raise UsageError("\n".join([*dict.fromkeys(problems), *notes]))
-    return unseen
+    return notes
 
 
 def _checks(plan: Plan, ledger: Ledger, *, fresh: bool, address: str) -> Iterator[Callable[[], None]]:
@@ -49,6 +52,7 @@ def _checks(plan: Plan, ledger: Ledger, *, fresh: bool, address: str) -> Iterato
     for data in config.data.values():
         yield lambda data=data: _check_data(plan, data)  # type: ignore[misc]
     yield lambda: check_models(config)
+    yield lambda: check_pretrained(config, on_other_nodes=address != LOCAL)
     yield lambda: _check_checkpoints(plan, ledger, fresh=fresh)
     yield lambda: refuse_if_held(ledger)
     yield lambda: check_run_folder(ledger, plan, fresh=fresh)
@@ -80,8 +84,9 @@ def _is_on_hub(source: object) -> bool:
     return isinstance(source, TransformersSource) and not os.path.isabs(source.path)
 
 
-def _check_data(plan: Plan, data: object) -> None:
-    check_dataset(data, skip_broken=True, copies=plan.config.operation.remote_copies)  # type: ignore[arg-type]
+def _check_data(plan: Plan, data: AnyDataConfig) -> None:
+    config = plan.config
+    check_dataset(data, skip_broken=True, copies=config.operation.remote_copies, protocol=config.protocol)
 
 
 def _check_checkpoints(plan: Plan, ledger: Ledger, *, fresh: bool) -> None:

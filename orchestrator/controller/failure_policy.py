@@ -1,4 +1,4 @@
-"""Restart budget of a worker group, and which trial crashed its worker. Pure: no Ray, no clock."""
+"""Restart budgets, and which trial crashed its worker. Pure: no Ray, no clock."""
 
 from __future__ import annotations
 
@@ -70,3 +70,20 @@ class FailurePolicy:
         if checkpoint > self.checkpoint:
             self.checkpoint, self.deaths_in_a_row, self.careful = checkpoint, 0, False
         return self.careful
+
+
+@dataclass
+class RestartBudget:
+    """How often work that lost a process of Ray is started again without a trial recorded in between."""
+
+    limit: int = 5
+    used: int = 0
+
+    def take(self) -> bool:
+        """Whether one more restart is allowed."""
+        self.used += 1
+        return self.used <= self.limit
+
+    def refill(self) -> None:
+        """A trial was recorded."""
+        self.used = 0

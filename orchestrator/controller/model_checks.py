@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from distill.data.loader_memory import bytes_needed, shortage
 from distill.errors import UsageError
 from distill.recipe import Recipe
 from orchestrator.planning.config import ModelConfig, SweepConfig
@@ -21,6 +22,17 @@ def check_models(config: SweepConfig) -> None:
     problems = list(_single_values(config))
     if problems:
         raise UsageError("\n".join(dict.fromkeys(problems)))
+
+
+def shared_memory_notes(config: SweepConfig) -> list[str]:
+    """A sentence if this machine's shared memory is too small for the loader processes of a cohort."""
+    loaders, workers = config.operation.loader_workers, config.compute.workers
+    needs = [
+        workers * bytes_needed(recipe.augmentation, max(1, recipe.batch_size // workers), loaders)
+        for recipe in config.recipes.values()
+    ]
+    found = shortage(max(needs)) if loaders else None
+    return [] if found is None else [found]
 
 
 def _single_values(config: SweepConfig) -> Iterator[str]:

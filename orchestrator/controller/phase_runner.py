@@ -52,7 +52,26 @@ def run_phase(
 
     Raises:
         Exception: what ended a cohort for good; every other cohort was finished first.
+        CoordinatorLostError: the coordinator died again and again without a trial recorded in between.
     """
+    while True:
+        try:
+            return _attempt_phase(run, name, cohorts, groups, watch, later)
+        except CoordinatorLostError:
+            groups.replace_coordinator()
+            if run.stopped.is_set():
+                return None
+
+
+def _attempt_phase(
+    run: Run,
+    name: str,
+    cohorts: Sequence[Cohort],
+    groups: WorkerGroupPool,
+    watch: Callable[[PhaseView], None],
+    later: int,
+) -> None:
+    """`run_phase` with one coordinator; raises `CoordinatorLostError` if it dies."""
     recorded = run.recorded()
     scheduler = WaveScheduler(run.config, cohorts, recorded, run.retried)
     preview = WaveScheduler(run.config, cohorts, recorded)
@@ -73,12 +92,12 @@ def run_phase(
         run_tune(
             dispatcher,
             recorder.record,
+            groups.check_coordinator,
             run_name=run.config.name,
             trackers=start_trackers(run.config.operation.trackers, run.ledger, run.config.name),
         )
-    except Exception as error:
-        if groups.is_coordinator_lost():  # in Tune's words it is something else
-            raise CoordinatorLostError from error
+    except Exception:
+        groups.check_coordinator()  # in Tune's words its death is something else
         raise
     finally:
         try:

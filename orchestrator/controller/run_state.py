@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distill.errors import UsageError
+from orchestrator.controller.failure_policy import RestartBudget
 from orchestrator.controller.wave_scheduler import RecordedTrial, WaveScheduler
 from orchestrator.ledger.queries import latest_attempts
 from orchestrator.ledger.repair import incomplete_trials
@@ -40,6 +41,7 @@ class Run:
     running_seconds: float = 0.0  # of trials that are training
     stopped: threading.Event = field(default_factory=threading.Event)
     given_up: list[str] = field(default_factory=list)
+    ray_restarts: RestartBudget = field(default_factory=RestartBudget)
     incomplete: dict[str, str] = field(default_factory=dict)
     """Recorded trials that lack a part, by id, with the name of that part. They are trained again."""
     retried: set[str] = field(default_factory=set)
@@ -96,6 +98,7 @@ class Run:
         name = f"{trial.trial_id}-{attempt}"
         self.ledger.append("curves", curve_rows(trial, state.reports), name)
         self.ledger.append("trials", [row], name)
+        self.ray_restarts.refill()
         self.worker_seconds += row["gpu_seconds"]
         self._since_compaction += 1
         if self._since_compaction >= _COMPACTED_AFTER:

@@ -16,13 +16,14 @@ from ray.tune import PlacementGroupFactory
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from orchestrator.cluster import ray_private
 from orchestrator.controller.coordinator import HEAD_NODE
 from orchestrator.controller.report_poller import ReportPoller
 from orchestrator.controller.trackers import TrackerThread, tracked_trial
 from orchestrator.controller.trial_multiplexer import PollerDiedError, TrialMultiplexer
 from orchestrator.controller.wave_dispatcher import WaveDispatcher
 from orchestrator.planning.plan import Trial
-from orchestrator.protocol import Report
+from orchestrator.protocol import RayLostError, Report
 
 _CAN_START = ("PENDING", "PAUSED")  # states in which Tune may be asked to run a trial
 
@@ -103,6 +104,7 @@ class WaveHalving(FIFOScheduler):
 
     Args:
         record: called with each report that ends a trial.
+        check_coordinator: raises an error if the coordinator has died.
     """
 
     def __init__(
@@ -111,13 +113,15 @@ class WaveHalving(FIFOScheduler):
         multiplexer: TrialMultiplexer,
         tracking: Tracking,
         record: Callable[[Report], None],
+        check_coordinator: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._dispatcher = dispatcher
         self._multiplexer = multiplexer
         self._tracking = tracking
         self._record = record
-        self.failure: PollerDiedError | None = None
+        self._check_coordinator = check_coordinator
+        self.failure: PollerDiedError | RayLostError | None = None
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any | None:
         """The paused trial that gets the process next. Idempotent: the answer changes only with results and errors."""
@@ -158,8 +162,9 @@ class WaveHalving(FIFOScheduler):
         """
         self._multiplexer.resumed(trial.config["trial_id"])
         try:
+            self._check_coordinator()
             self._multiplexer.lost_process()
-        except PollerDiedError as error:
+        except (PollerDiedError, RayLostError) as error:
             self.failure = error
             raise
 
@@ -174,6 +179,7 @@ class _EmptyState:
 def run_tune(
     dispatcher: WaveDispatcher,
     record: Callable[[Report], None],
+    check_coordinator: Callable[[], None],
     *,
     run_name: str,
     trackers: Sequence[TrackerThread],
@@ -182,11 +188,16 @@ def run_tune(
 
     Raises:
         PollerDiedError: Tune's process cannot be kept alive.
+        RayLostError: what `check_coordinator` raises.
     """
     # At the end it would report every trial that had the process when it died as incomplete.
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
+    if logging.getLogger("ray.tune").getEffectiveLevel() > logging.INFO:  # without --verbose
+        # A traceback each time that the process dies, or loses the coordinator: the first is repaired, the second is said.
+        logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
+    ray_private.skip_experiment_snapshots()
     multiplexer, tracking = TrialMultiplexer(), Tracking(run_name, trackers)
-    scheduler = WaveHalving(dispatcher, multiplexer, tracking, record)
+    scheduler = WaveHalving(dispatcher, multiplexer, tracking, record, check_coordinator)
     with tempfile.TemporaryDirectory(prefix="tune-") as scratch:
         tuner = tune.Tuner(
             tune.with_resources(ReportPoller, PlacementGroupFactory([HEAD_NODE])),

@@ -6,16 +6,22 @@ trained its cohort is kept while another one waits.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
+import ray
+
 from orchestrator.cluster.session import worker_resources
 from orchestrator.controller.coordinator import CoordinatorClient
 from orchestrator.controller.run_state import Run
-from orchestrator.protocol import CohortJob, CoordinatorLostError, GalleryJob
+from orchestrator.protocol import CohortJob, CoordinatorLostError, GalleryJob, RayLostError
 from orchestrator.worker.main import run_jobs
+
+END_SECONDS = 120.0
+"""Longest wait until worker groups have ended that have no coordinator any more."""
 
 
 class WorkerGroupPool:
@@ -24,10 +30,14 @@ class WorkerGroupPool:
     Args:
         run: the sweep's state.
         capacity: number of worker groups that the cluster has room for now.
+        say: prints a line.
     """
 
-    def __init__(self, run: Run, capacity: Callable[[], int]) -> None:
+    def __init__(
+        self, run: Run, capacity: Callable[[], int], say: Callable[[str], None] = lambda line: None
+    ) -> None:
         self.capacity = capacity
+        self._say = say
         self.start_seconds: list[float] = []
         """Seconds that groups took from their start to their first training step."""
         self._started_for: set[str] = set()
@@ -35,6 +45,7 @@ class WorkerGroupPool:
         self._coordinator: CoordinatorClient | None = None
         self._idle: list[str] = []
         self._runs: dict[str, Future[None]] = {}
+        self._closed: set[str] = set()
         self._lock = threading.Lock()
 
     @property
@@ -72,7 +83,7 @@ class WorkerGroupPool:
             self.start_seconds.append(seconds)
 
     def draw_gallery(self, job: GalleryJob) -> list[str] | None:
-        """Have an idle group draw the gallery; returns what it leaves out, or None if no group is idle.
+        """Have an idle group draw the gallery; returns what it leaves out, or None if no group is idle or Ray has lost it.
 
         Raises:
             Exception: what ended the Ray Train run for good.
@@ -82,9 +93,12 @@ class WorkerGroupPool:
                 return None
             group = self._idle.pop()
         assignments = self.coordinator.assignments
-        assignments.assign(group, job)
-        self._wait(group)
-        return assignments.notes(group)
+        try:
+            assignments.assign(group, job)
+            self._wait(group)
+            return assignments.notes(group)
+        except RayLostError:
+            return None
 
     def _wait(self, group: str) -> None:
         while not self.coordinator.assignments.is_idle(group):
@@ -96,35 +110,79 @@ class WorkerGroupPool:
         """End idle groups until at most so many are left."""
         with self._lock:
             while self._coordinator is not None and len(self._idle) > most:
-                self._coordinator.assignments.close(self._idle.pop())
+                group = self._idle.pop()
+                self._closed.add(group)
+                self._coordinator.assignments.close(group)
 
     def close(self) -> None:
         """End all groups and wait until they have ended."""
         if self._coordinator is None:
             return
-        if self.is_coordinator_lost():
-            return  # workers are restarted for ever without it; they end with Ray
+        self._closed |= self._runs.keys()
         try:
             for group in self._runs:
                 self._coordinator.assignments.close(group)
-        finally:
-            wait(self._runs.values())
-            self._coordinator.close()
+        except CoordinatorLostError:
+            wait(self._runs.values(), END_SECONDS)  # they end by themselves
+            return
+        wait(self._runs.values())
+        self._coordinator.close()
         for ended in self._runs.values():
             ended.result()
 
-    def is_coordinator_lost(self) -> bool:
-        """Whether the coordinator was started and its process has died since."""
-        if self._coordinator is None:
-            return False
-        try:
+    def check_coordinator(self) -> None:
+        """Raise `CoordinatorLostError` if the coordinator was started and its process has died since."""
+        if self._coordinator is not None:
             self._coordinator.assignments.claim_once("alive")
-        except CoordinatorLostError:
-            return True
-        return False
+
+    def replace_coordinator(self) -> None:
+        """After the coordinator's death: wait until its worker groups have ended. Its next use starts another one.
+
+        Raises:
+            CoordinatorLostError: it dies again and again, or a worker group does not end.
+        """
+        is_allowed = self._run.ray_restarts.take()
+        self._closed |= self._runs.keys()
+        _, late = wait(self._runs.values(), END_SECONDS)
+        if late or not is_allowed:
+            raise CoordinatorLostError
+        with self._lock:
+            self._coordinator = None
+            self._runs.clear()
+            self._idle.clear()
+        self._say(
+            "Ray lost the coordinator of this sweep (its process died); another one is started, and the trials go on from "
+            "their checkpoints"
+        )
 
     def _run_group(self, group: str) -> None:
-        """The Ray Train run of a group. Dead workers are restarted; the cohort channel knows when to give up."""
+        """The Ray Train runs of a group: one, and another one each time that Ray loses the run's controller.
+
+        Raises:
+            RayLostError: the controller dies again and again.
+        """
+        from orchestrator.cluster.ray_private import remove_ownerless_placement_groups
+
+        for number in itertools.count():
+            try:
+                return self._train_run(group, f"{group}-{number}" if number else group)
+            except ray.exceptions.ActorDiedError as error:
+                remove_ownerless_placement_groups()
+                if group in self._closed:
+                    return None
+                if not self._run.ray_restarts.take():
+                    raise RayLostError(
+                        "Ray lost the Ray Train controller of a worker group again and again (its process died; is the head "
+                        "node out of memory?)"
+                    ) from error
+                self._say(
+                    "Ray lost the Ray Train controller of a worker group (its process died); another one is started, and the "
+                    "trials go on from their checkpoints"
+                )
+        return None
+
+    def _train_run(self, group: str, name: str) -> None:
+        """One Ray Train run. Dead workers are restarted; the cohort channel knows when to give up."""
         from ray.train import FailureConfig, RunConfig, ScalingConfig
 
         from orchestrator.cluster.ray_private import WorkerGroupTrainer
@@ -142,7 +200,7 @@ class WorkerGroupPool:
                 resources_per_worker=worker_resources(compute, self._run.config.operation),
             ),
             run_config=RunConfig(
-                name=group,
+                name=name,
                 storage_path=self._run.ledger.below("ray").root,
                 failure_config=FailureConfig(  # type: ignore[call-arg]  # the V2 class is what is imported
                     max_failures=-1, controller_failure_limit=10

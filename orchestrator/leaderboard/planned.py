@@ -35,6 +35,7 @@ def planned(config_yaml: str) -> Planned | None:
     # Imported here: a board without a config does not need the schema of configs.
     from orchestrator.planning.method_settings import method_space
     from orchestrator.planning.renamed import read_recorded_config
+    from orchestrator.planning.search_config import REPEAT_OFFSET
 
     try:
         config = read_recorded_config(config_yaml)
@@ -57,7 +58,11 @@ def planned(config_yaml: str) -> Planned | None:
         pairs=pairs,
         students={pair.label: pair.student.options() for pair in config.pairs},
         methods=tuple(method.title for method in config.methods),
-        seeds=config.final.seeds,
+        seeds=tuple(
+            seed + repeat * REPEAT_OFFSET
+            for repeat in range(config.search.repeats)
+            for seed in config.final.seeds
+        ),
         trials=config.search.trials,
         device=config.compute.device,
         adaptive=config.search.sampler != "sobol",

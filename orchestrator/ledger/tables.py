@@ -40,6 +40,7 @@ from orchestrator.ledger.storage import MAX_RETRIES, Storage
 _META_TABLE, _META_VERSION, _META_REPLACES = b"ledger.table", b"ledger.schema_version", b"ledger.replaces"
 _COMPACTED = "compacted-"
 _SUFFIX = ".parquet"
+_REQUESTS_AT_ONCE = 16
 _OF_A_TRIAL = re.compile(r"[0-9a-f]{8,}-(\d+|tune|test)\.parquet")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
 
@@ -153,12 +154,13 @@ class Ledger(Storage):
             read: read the files, and not their footers alone, which do not show an error in the data.
         """
         schema = table_named(table)
-        found: dict[str, str] = {}
-        for file in self._retrying_compacted(table, lambda: self._listing(table)):
-            why = self._damage(schema, file, read=read)
-            if why is not None:
-                found[file] = why
-        return dict(sorted(found.items()))
+        files = sorted(self._retrying_compacted(table, lambda: self._listing(table)))
+        # Each file of an object store costs several answers of the store, which are waited for together.
+        with ThreadPoolExecutor(1 if self._is_local else _REQUESTS_AT_ONCE) as pool:
+            found = zip(
+                files, pool.map(lambda file: self._damage(schema, file, read=read), files), strict=True
+            )
+            return {file: why for file, why in found if why is not None}
 
     def _damage(self, schema: Table, file: str, *, read: bool) -> str | None:
         """What is wrong with a file; None if nothing is, or if storage does not answer: that is no damage."""

@@ -229,7 +229,10 @@ class OperationConfig(Section):
         description="GPU fraction of a worker: with 0.5 two cohorts share a GPU, without isolation of their memory",
     )
     loader_workers: int = Field(
-        default=0, ge=0, le=1_000, description="data-loading processes per worker; 0: the worker loads"
+        default=0,
+        ge=0,
+        le=1_000,
+        description="data-loading processes per worker; 0: the worker loads. An evaluation decodes in as many threads, at least one",
     )
     cache: DiskCacheConfig | None = Field(
         default=None,
@@ -248,7 +251,10 @@ class OperationConfig(Section):
         description="time between two messages from the workers to the coordinator, which carry progress and requests to stop",
     )
     checkpoint_seconds: float = Field(
-        default=60.0, ge=0, le=1e9, description="time between two checkpoints of a cohort"
+        default=60.0,
+        ge=0,
+        le=1e9,
+        description="time between two checkpoints of a cohort; longer if writing them takes long",
     )
     checkpoints_kept: int = Field(
         default=2,

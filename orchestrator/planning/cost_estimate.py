@@ -27,6 +27,7 @@ from orchestrator.planning.plan import (
     teacher_cohort,
 )
 from orchestrator.planning.prices import Price, price_of
+from orchestrator.planning.step_costs import loss_flops_of, memory_lines, memory_of
 
 # FLOP/s that training with small batches reaches in practice: a fraction of the peak. The ledger has measured times.
 ASSUMED_FLOPS = {
@@ -35,6 +36,10 @@ ASSUMED_FLOPS = {
     ("cuda", "fp32"): 10e12,
     ("cuda", "bf16"): 40e12,
 }
+# Peak of an A100, whose share the assumed speed is.
+PEAK_FLOPS = {("cuda", "fp32"): 156e12, ("cuda", "bf16"): 312e12}
+TOO_LONG_DAYS, TOO_LONG_HOURS = 14, 24 * 365
+"""A training that takes more days, and a plan that takes more worker-hours, gets a warning."""
 BACKWARD = 2.0  # FLOPs of a backward pass, relative to a forward pass
 BYTES = 4  # of a weight
 COUNT_ROW_BYTES = 6  # size of a row of `counts`, compressed
@@ -57,6 +62,7 @@ def estimate(plan: Plan) -> dict[str, Any]:
     phases = {phase: _phase(config, cohorts, phase) for phase in PHASES}
     worker_hours = math.fsum(phase["worker_hours"] for phase in phases.values())
     price = price_of(config.budget)
+    memory, unknown = memory_of(plan) if config.compute.device == "cuda" else ([], [])
     return {
         "name": config.name,
         "plan_hash": plan.plan_hash,
@@ -78,6 +84,9 @@ def estimate(plan: Plan) -> dict[str, Any]:
         "budget": config.budget.model_dump(exclude={"price"}),
         "assumed_flops_per_second": sorted({_speed(config, cohort.recipe) for cohort in cohorts}),
         "disk_bytes": _disk(config, cohorts),
+        "memory": memory,
+        "memory_unknown": unknown,
+        "warnings": _warnings(config, plan, worker_hours),
     }
 
 
@@ -99,7 +108,8 @@ def render_estimate(found: dict[str, Any]) -> str:
     speeds = " and ".join(f"{speed / 1e9:g}" for speed in found["assumed_flops_per_second"])
     lines += [
         "",
-        f"  about {found['worker_hours']:.2f} worker-hours, assuming {speeds} GFLOP/s per worker, without start-up",
+        f"  about {found['worker_hours']:.2f} worker-hours, assuming {speeds} GFLOP/s per worker"
+        f"{_peak_text(found['compute']['device'], found['assumed_flops_per_second'])}, without start-up",
         f"  disk     about {found['disk_bytes'] / 1e6:,.0f} MB at most",
     ]
     if found["price"] is not None:
@@ -117,7 +127,43 @@ def render_estimate(found: dict[str, Any]) -> str:
         lines.append(
             f"  not in it: passes of {', '.join(found['uncounted_teachers'])}, whose cost is not known yet"
         )
+    lines += memory_lines(found["memory"], found["memory_unknown"])
+    lines += [f"  WARNING: {warning}" for warning in found["warnings"]]
     return "\n".join(lines)
+
+
+def _warnings(config: SweepConfig, plan: Plan, worker_hours: float) -> list[str]:
+    """What is unlikely ever to end: single trainings, and the whole plan."""
+    found = {}
+    for cohort in plan.students:
+        recipe = cohort.recipe
+        for study in (bracket.study for wave in cohort.waves for bracket in wave.brackets):
+            own = _cost(config, cohort.data, recipe, study.student).flops_forward * (1 + BACKWARD)
+            loss = loss_flops_of(config, recipe, study)
+            step = recipe.batch_size * own + loss
+            days = recipe.steps * step / _speed(config, recipe) / 86400
+            if days > TOO_LONG_DAYS:
+                found[study.pair, study.title] = (
+                    f"one training of {study.title} on {study.pair} takes about {days:,.0f} days of a worker; its loss "
+                    f"is {loss / step:.0%} of {step / 1e12:,.0f} TFLOP a step"
+                )
+    lines = list(found.values())
+    if worker_hours > TOO_LONG_HOURS:
+        lines.append(
+            f"the plan takes about {worker_hours / TOO_LONG_HOURS:.1f} years of one worker; use more worker groups, "
+            "leave out pairs or methods, or set a budget"
+        )
+    return lines
+
+
+def _peak_text(device: str, speeds: Sequence[float]) -> str:
+    """Which share of a known GPU's peak the assumed speeds are."""
+    shares = [
+        f"{speed / PEAK_FLOPS[key]:.0%} of an A100's peak in {key[1]}"
+        for key, speed in ASSUMED_FLOPS.items()
+        if key[0] == device and key in PEAK_FLOPS and speed in speeds
+    ]
+    return f" ({' and '.join(shares)})" if shares else ""
 
 
 def _phase(config: SweepConfig, cohorts: Sequence[Cohort], phase: Phase) -> dict[str, Any]:
@@ -140,7 +186,8 @@ def _work(config: SweepConfig, cohort: Cohort, wave: Wave) -> Work:
         student_steps = sum(length * running for length, running in _segments(wave, bracket.size))
         steps += student_steps
         cost = _cost(config, cohort.data, recipe, bracket.study.student)
-        flops += student_steps * recipe.batch_size * cost.flops_forward * (1 + BACKWARD)
+        loss = 0.0 if cohort.teacher is None else loss_flops_of(config, recipe, bracket.study)
+        flops += student_steps * (recipe.batch_size * cost.flops_forward * (1 + BACKWARD) + loss)
     if cohort.teacher is not None and _needs_teacher(wave):
         passes = wave.steps
         if _is_countable(cohort.teacher):

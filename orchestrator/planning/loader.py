@@ -25,7 +25,7 @@ from orchestrator.planning.renamed import explain_renamed
 from orchestrator.planning.search_config import MOST_TRIALS, REPEAT_OFFSET
 from search_spaces import library, preset_names, preset_path
 
-_MOST_ERRORS, _MOST_CHARACTERS = 50, 200
+_MOST_ERRORS = 50
 
 
 def load_sweep(source: str, overrides: Sequence[str] = ()) -> SweepConfig:

@@ -138,6 +138,15 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
+def all_settings(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a method with the defaults of those that are not given; a relative weight counts as the weight."""
+    key = "combined_default" if "+" in name else "default"
+    defaults = {
+        setting: schema.get(key, schema.get("default")) for setting, (schema, _) in _settings(name).items()
+    }
+    return defaults | {setting.removeprefix(PREFIX): value for setting, value in given.items()}
+
+
 def check_method_name(name: str) -> None:
     """Check the name of a method, or of several methods combined with `+`.
 

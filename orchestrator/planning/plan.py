@@ -11,6 +11,7 @@ from distill.recipe import Recipe, digest
 from distill.teacher_source import ClassMap, TeacherSource
 from orchestrator.planning.config import MethodSelection, PairConfig, SweepConfig
 from orchestrator.planning.method_settings import apply_params, method_space
+from orchestrator.planning.result_versions import result_versions
 from orchestrator.planning.sampler import History, Params, sample_bracket
 from orchestrator.planning.search_config import REPEAT_OFFSET, SearchConfig
 from orchestrator.planning.selection import best_finalist, finalists, winner
@@ -165,10 +166,12 @@ def make_plan(config: SweepConfig) -> Plan:
         for pair in config.pairs
         for method in config.methods
     )
+    models = [model.name for study in studies for model in (study.student, study.teacher.model)]
+    versions = result_versions(models, [(study.method, study.recipe) for study in studies])
     unique = tuple({teacher.teacher_id: teacher for teacher in teachers.values()}.values())
     return Plan(
         config=config,
-        plan_hash=digest({"version": RESULT_VERSION, "config": config.decisive()}),
+        plan_hash=digest({"version": RESULT_VERSION, "config": config.decisive(), **versions}),
         teachers=unique,
         studies=studies,
         students=tuple(_student_cohorts(config, studies)),
@@ -244,6 +247,7 @@ def _trial(config: SweepConfig, cohort: Cohort, wave: Wave, bracket: Bracket, pa
         "recipe": recipe.model_dump(mode="json"),
         "seed": wave.stream_seed,
         "compute": config.compute.hashed(),
+        **result_versions([study.student.name], [(study.method, recipe)]),
     }
     # Two trials of a study may have the same configuration. The study and the bracket distinguish their ids.
     position = [study.study_id, bracket.index, dict(params)]
@@ -292,6 +296,7 @@ def _teacher(config: SweepConfig, pair: PairConfig) -> Teacher:
         "seed": choice.seed,
         "checkpoint": choice.model_dump(mode="json", include={"checkpoint", "class_map", "sha256"}),
         "compute": None if recipe is None else config.compute.hashed(),
+        **result_versions([model.name]),
     }
     return Teacher(
         teacher_id=digest(weights_key),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Set
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from distill.data.stream import HostBatch, normalise, stream
+from distill.device_errors import is_out_of_memory, release_frames
+from distill.device_memory import tried_again
 from distill.models import ModelInfo, Output
-from distill.models.output import PARTS, OutputMaps
+from distill.models.output import MAP_NAMES, MapName, OutputMaps
 from distill.recipe import digest
 from distill.training import Batch
 from orchestrator.ledger.tables import Ledger
@@ -30,12 +33,17 @@ class TeacherBatch(NamedTuple):
     Attributes:
         host: pictures, labels and picture indices as the stream has them, on the device.
         images_b3hw: the pictures, normalised.
-        maps: the teacher's maps by part; empty if no student reads any.
+        maps: the teacher's maps by name; empty if no student reads any.
     """
 
     host: list[Tensor]
     images_b3hw: Tensor
     maps: OutputMaps
+
+
+def _before_the_watchdog(limit_seconds: float | None) -> float | None:
+    """Time for loader processes: shorter than a step's, so that their error with its cause comes before the watchdog."""
+    return None if limit_seconds is None else 0.9 * limit_seconds
 
 
 class BatchFeed:
@@ -77,6 +85,11 @@ class BatchFeed:
         """What a method may know of the teacher before training; None without a teacher."""
         return None if self._teacher is None else self._teacher.info
 
+    def divide_teacher_passes(self, allowed: bool) -> None:
+        """Whether a teacher pass that runs out of memory is tried in parts: what else is on the device has left it."""
+        if self._teacher is not None:
+            self._teacher.divide(allowed)
+
     def take_saved_seconds(self) -> float:
         """Seconds of teacher passes that the output cache has saved since the last call."""
         return 0.0 if self._teacher is None else self._teacher.take_saved_seconds()
@@ -100,24 +113,29 @@ class BatchFeed:
             rank=0 if whole else rank,
             world_size=1 if whole else size,
             loader_workers=self._job.operation.loader_workers,
+            timeout_seconds=_before_the_watchdog(self._job.operation.step_timeout_seconds),
             on_skipped=self._note_skipped,
         )
 
-    def teacher_batch(self, hosts: Iterator[HostBatch], needs: Set[str], timer: Timer) -> TeacherBatch:
+    def teacher_batch(self, hosts: Iterator[HostBatch], needs: Set[MapName], timer: Timer) -> TeacherBatch:
         """The next batch of a stream, with the teacher's maps.
 
         Args:
             hosts: from `host_batches`.
-            needs: parts of the teacher's output that a student of any worker reads, in the words of method cards.
+            needs: maps of the teacher's output that a student of any worker reads.
             timer: counts the time as `data` and `teacher`.
         """
         with timer.measure("data"):
             host = next(hosts)
+        return tried_again(self.workers.device, partial(self._on_device, host, needs, timer))
+
+    def _on_device(self, host: HostBatch, needs: Set[MapName], timer: Timer) -> TeacherBatch:
+        with timer.measure("data"):
             moved = [
                 self.workers.to_device(tensor) for tensor in (host.images_b3hw, host.labels_bhw, host.index)
             ]
             images = self.normalised(moved[0])
-        if self._teacher is None or "teacher" not in needs:
+        if self._teacher is None or not needs:
             return TeacherBatch(moved, images, {})
         with timer.measure("teacher"):
             return TeacherBatch(moved, images, self._teacher.maps(host, images, needs))
@@ -127,6 +145,11 @@ class BatchFeed:
         (_, labels, index), images, maps = batch
         output = Output.from_maps(maps) if maps else None
         return Batch.shared(images, labels.long(), index, output, self.placement.workers.reduce)
+
+    def without_batch(self) -> None:
+        """Take part in the collectives of `student_batch` without a batch."""
+        if (reduce := self.placement.workers.reduce) is not None:
+            reduce(torch.zeros((), device=self.workers.device))()
 
     def preparation_batches(self) -> Iterator[tuple[Output, Tensor]]:
         """Teacher outputs and labels of whole batches, the same on every worker and in every wave."""
@@ -161,9 +184,20 @@ class SharedBatches:
         self._feed = feed
         self._hosts = feed.host_batches(seed, start)
 
-    def next(self, needs: Set[str], timer: Timer) -> Batch:
-        """The next batch; see `BatchFeed.teacher_batch`."""
-        return self._feed.student_batch(self._feed.teacher_batch(self._hosts, needs, timer))
+    def next(self, needs: Set[MapName], timer: Timer) -> Batch | Exception:
+        """The next batch, or the error of a worker without room for it or for the teacher's pass.
+
+        See `BatchFeed.teacher_batch`.
+        """
+        try:
+            batch = self._feed.teacher_batch(self._hosts, needs, timer)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            release_frames(error)
+            self._feed.without_batch()
+            return error
+        return self._feed.student_batch(batch)
 
 
 class BroadcastBatches:
@@ -183,7 +217,7 @@ class BroadcastBatches:
         self._own: TeacherBatch | None = None
         self._layouts: dict[str, list[MemoryLayout]] = {}
 
-    def next(self, needs: Set[str], timer: Timer) -> Batch:
+    def next(self, needs: Set[MapName], timer: Timer) -> Batch:
         """The next batch; all workers call this together. The timer includes the wait for other workers."""
         if self._source == 0:
             has_one = self._workers.rank < self._left
@@ -193,18 +227,18 @@ class BroadcastBatches:
         self._left -= 1
         return self._feed.student_batch(batch)
 
-    def _broadcast(self, source: int, needs: Set[str], timer: Timer) -> TeacherBatch:
+    def _broadcast(self, source: int, needs: Set[MapName], timer: Timer) -> TeacherBatch:
         own = self._own if self._workers.rank == source else None
         with timer.measure("data"):
             host = self._broadcast_tensors("batch", None if own is None else own.host, source)
             images = self._feed.normalised(host[0]) if own is None else own.images_b3hw
         maps: OutputMaps = {}
-        if "teacher" in needs:
+        if needs:
             with timer.measure("teacher"):
-                for part in PARTS:
-                    if part in needs:
-                        tensors = None if own is None else own.maps[part]
-                        maps[part] = self._broadcast_tensors(part, tensors, source)
+                for name in MAP_NAMES:
+                    if name in needs:
+                        tensors = None if own is None else [own.maps[name]]
+                        (maps[name],) = self._broadcast_tensors(name, tensors, source)
         return TeacherBatch(host, images, maps)
 
     def _broadcast_tensors(self, what: str, tensors: Sequence[Tensor] | None, source: int) -> list[Tensor]:

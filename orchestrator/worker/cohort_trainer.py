@@ -10,26 +10,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 
 from torch import Tensor
 
+from distill.device_errors import is_out_of_memory
 from distill.random_state import RandomState
 from distill.training import Batch, Student, StudentSpec
 from orchestrator.ledger.tables import Ledger
 from orchestrator.ledger.weights import load_saved_model, trial_weights
-from orchestrator.protocol import CohortJob, CohortProgress, Costs, Report, WaveOrder, WorkerStart
+from orchestrator.protocol import CohortJob, CohortProgress, Costs, WaveOrder, WorkerStart
 from orchestrator.worker.batch_feed import BatchFeed, student_batches
 from orchestrator.worker.carried_teacher import CarriedTeacher
 from orchestrator.worker.checkpoint_manager import CheckpointManager
 from orchestrator.worker.data_parallel import Workers
 from orchestrator.worker.device_slots import DeviceSlots
-from orchestrator.worker.evaluator import Evaluator
+from orchestrator.worker.preemption import PreemptionNotices
 from orchestrator.worker.reporter import Reporter
 from orchestrator.worker.round_length import RoundLength
 from orchestrator.worker.student_placement import place_students, workers_of_a_student
+from orchestrator.worker.student_scorer import StudentScorer
 from orchestrator.worker.student_slot import CrashVerdictError, LoadedTeacher, StudentSlot
 from orchestrator.worker.timer import Timer
 from orchestrator.worker.watchdog import Watchdog
@@ -49,17 +51,17 @@ def train_cohort(job: CohortJob, start: WorkerStart | None, carried: CarriedTeac
     """
     workers = Workers(job.compute)
     known = workers.from_rank_0(lambda: start)
-    if known is None or known.given_up:
-        return
-    trainer = CohortTrainer(job, workers, known, carried)
-    try:
-        for wave in trainer.waves():
-            trainer.run_wave(wave)
-    except StopRequestedError:
-        return
-    finally:
-        trainer.close()
-        workers.free_memory()
+    if known is not None and not known.given_up:
+        trainer = CohortTrainer(job, workers, known, carried)
+        try:
+            with suppress(StopRequestedError):
+                for wave in trainer.waves():
+                    trainer.run_wave(wave)
+        finally:
+            trainer.close()
+        del trainer
+    workers.close()
+    workers.free_memory()
 
 
 class CohortTrainer:
@@ -76,27 +78,34 @@ class CohortTrainer:
             speaks=together.is_rank_0,
             limit_seconds=job.operation.step_timeout_seconds,
             careful=start.careful,
+            settle=self._settle,
+            runs_ahead=workers.device.type == "cuda",
         )
         self.placement = place_students(workers, together, self.watchdog)
         self.ledger = Ledger(job.run)
         self.feed = BatchFeed(job, workers, self.placement, self.ledger, self.watchdog, carried)
-        self.evaluator = Evaluator(job, together, self.ledger, self.watchdog.heartbeat)
         self.checkpoints = CheckpointManager(
-            self.ledger,
-            job.cohort.cohort_id,
-            workers,
-            job.operation.checkpoints_kept,
-            job.operation.checkpoint_seconds,
-        )
+            self.ledger, job.cohort.cohort_id, workers, job.operation.checkpoints_kept, job.operation.checkpoint_seconds
+        )  # fmt: skip
         self.reporter = Reporter(job.channel, together, self.ledger)
         self.slots = DeviceSlots(together, job.operation.students_on_device, self._build, self.reporter.fail)
+        self.preemption = PreemptionNotices()
         self.round = RoundLength(job.operation.round_seconds)
+        self.scorer = StudentScorer(
+            job, workers, together, self.placement, self.slots, self.ledger, self.watchdog, self.reporter, self._exchange
+        )  # fmt: skip
         self._prepared: dict[str, tuple[dict[str, Tensor], float]] = {}
 
     def close(self) -> None:
         """The cohort is over."""
         self.watchdog.stop()
+        self.checkpoints.close()
         self.feed.close()
+
+    def _settle(self) -> None:
+        """Wait for the device, then for the other workers of the same students."""
+        self.workers.synchronise()
+        self.student_workers.gather(None)
 
     def waves(self) -> Iterator[WaveOrder]:
         """The waves of the channel, until it is closed."""
@@ -124,8 +133,10 @@ class CohortTrainer:
             while (start := self.placement.earliest_step(loaded := self._load_group(stop))) is not None:
                 group = [slot for slot in loaded if slot.step == start]
                 self._advance(group, start, stop)
-                self._score_all(group, stop)
-            self._score_all(self.slots.training(), stop)  # those that were here before an interruption
+                self.scorer.score(group, stop, last=stop == self.wave.steps)
+            self.scorer.score(
+                self.slots.training(), stop, last=stop == self.wave.steps
+            )  # those that were here before an interruption
             if stop in self.wave.rungs:
                 self._prune(stop)
                 self.placement.rebalance(self.slots)
@@ -133,7 +144,8 @@ class CohortTrainer:
 
     def _restore_slots(self, order: WaveOrder) -> None:
         """A slot for each trial of the wave: as in the newest sound checkpoint, otherwise at step 0."""
-        saved = self.checkpoints.restore(order.index, all_workers=self.placement.is_partitioned)
+        self._note_checkpoint(self.checkpoints.finish())
+        saved = self.checkpoints.open_wave(order.index, all_workers=self.placement.is_partitioned)
         slots: list[StudentSlot] = []
         for trial in order.trials:
             entry = saved.get(trial.trial_id)
@@ -217,21 +229,28 @@ class CohortTrainer:
             self.round.begin()
             for number in range(step, end):
                 self.watchdog.move_to(None, number)
+                self.feed.divide_teacher_passes(self.placement.is_partitioned or self.slots.on_device == 1)
                 batch = batches.next(needs, timer)
                 with self.placement.in_turn():
                     self._step(_at(number, group), batch, timer)
             steps, step = end - step, end
             self._end_round(_at(step, group), timer, step, steps)
 
-    def _step(self, slots: Sequence[StudentSlot], batch: Batch, timer: Timer) -> None:
-        """One step of each student. While a student's gradients are reduced, the next one computes its own."""
+    def _step(self, slots: Sequence[StudentSlot], batch: Batch | Exception, timer: Timer) -> None:
+        """One step of each student. While a student's gradients are reduced, the next one computes its own.
+
+        Without room for the batch all of them fail, and fewer go on together from their last checkpoint.
+        """
+        at_a_time = 0 if self.student_workers.is_alone or self.watchdog.careful else 1
         reducing: list[tuple[StudentSlot, Student]] = []
         for slot in slots:
             if isinstance(slot.student, Student):
                 with self._accounted(slot, timer):
-                    slot.student.begin_step(batch)
+                    if isinstance(batch, Exception):
+                        slot.student.fail(batch)
+                    slot.student.begin_step(None if isinstance(batch, Exception) else batch)
                 reducing.append((slot, slot.student))
-            if len(reducing) > (0 if self.student_workers.is_alone else 1):
+            if len(reducing) > at_a_time:
                 self._finish_step(*reducing.pop(0), timer)
         for slot, student in reducing:
             self._finish_step(slot, student, timer)
@@ -255,7 +274,6 @@ class CohortTrainer:
         teacher, data = (sharers * seconds.pop(name, 0.0) for name in ("teacher", "data"))
         trained = self.placement.total(len(slots))
         taught = self.placement.total(sum(slot.needs_teacher for slot in slots))
-        neighbours = self.slots.on_device - 1  # of a student that ran out of memory
         for slot in slots:
             own = seconds.get(slot.trial.trial_id, 0.0)
             needs = slot.needs_teacher
@@ -267,20 +285,39 @@ class CohortTrainer:
                 wall_seconds=time.time() - slot.started_at,
                 peak_memory_bytes=max(slot.costs.peak_memory_bytes, self.workers.peak_memory()),
             )
-            try:
-                if isinstance(slot.student, Student):
-                    slot.student.check()
-            except Exception as error:
-                self.reporter.fail_or_restart(slot, error, neighbours)
-        self._exchange(step, "training", steps)
+        self._end_failed(slots)
+        self._exchange(step, "training", self.round, steps)
 
-    def _exchange(self, step: int, activity: str, steps: int = 0) -> None:
+    def _end_failed(self, slots: Sequence[StudentSlot]) -> None:
+        """End the trials of students that failed on any worker; those without memory are tried with less first."""
+        failures = [_failure(slot) for slot in slots]
+        short = [failure is not None and is_out_of_memory(failure) for failure in failures]
+        anywhere = self.student_workers.gather(
+            [(f is not None, s) for f, s in zip(failures, short, strict=True)]
+        )
+        neighbours = self.slots.on_device - 1
+        again: list[StudentSlot] = []
+        for number, (slot, failure) in enumerate(zip(slots, failures, strict=True)):
+            if any(is_short for _, is_short in (found[number] for found in anywhere)):
+                if self.slots.can_retry(slot, neighbours):
+                    again.append(slot)
+                    continue
+            elif not any(failed for failed, _ in (found[number] for found in anywhere)):
+                continue
+            self.reporter.fail(slot, failure or RuntimeError("the student failed on another worker"))
+        if self.placement.most(len(again)):
+            saved = self.checkpoints.newest(all_workers=self.placement.is_partitioned)
+            for slot in again:
+                self.slots.retry(slot, neighbours, saved.get(slot.trial.trial_id))
+
+    def _exchange(self, step: int, activity: str, length: RoundLength | None = None, steps: int = 0) -> None:
         """Send progress to the coordinator; every worker gets the same answer.
 
         Args:
             step: where the students are.
             activity: what they do, for the progress display.
-            steps: length of the round that ends here; 0 outside of training.
+            length: length of the rounds of this activity; None for an exchange between rounds.
+            steps: length of the round that ends here.
 
         Raises:
             StopRequestedError: the sweep wants the cohort to stop.
@@ -291,53 +328,22 @@ class CohortTrainer:
         count, spent = (self.placement.total(n) for n in (len(slots), world_size * seconds))
         progress = CohortProgress(self.wave.index, step, self.wave.steps, int(count), activity, spent)
 
-        def ask() -> tuple[bool, bool, int]:
+        def ask() -> tuple[bool, bool, int, bool]:
             stop = self.job.channel.heartbeat(progress)
-            return stop, self.checkpoints.due(), self.round.next_steps(steps)
+            following = 1 if length is None else length.next_steps(steps)
+            return stop, self.checkpoints.due(), following, self.preemption.are_due()
 
-        stop, due, self.round.steps = self.workers.from_rank_0(ask)
-        if stop or due:
+        self._note_checkpoint(self.checkpoints.poll())
+        stop, due, following, look = self.workers.from_rank_0(ask)
+        if length is not None:
+            length.steps = following
+        taken = look and self.preemption.is_new()
+        if stop or due or taken:
             self._checkpoint()
+        if stop or taken:  # the process may be gone within seconds
+            self._note_checkpoint(self.checkpoints.finish())
         if stop:
             raise StopRequestedError
-
-    def _score_all(self, slots: Sequence[StudentSlot], stop: int) -> None:
-        """Score those that are at `stop` and were not scored there."""
-        waiting = [slot for slot in _at(stop, slots) if not slot.was_reported(stop)]
-        for number in range(self.placement.most(len(waiting))):
-            self._exchange(stop, "scoring")
-            with self.placement.in_turn():
-                if number < len(waiting) and self.slots.load([waiting[number]]):
-                    self._score(waiting[number], stop)
-
-    def _score(self, slot: StudentSlot, stop: int) -> None:
-        """Score a student and report it; at the last step also on test, and keep its weights."""
-        assert slot.student is not None  # `load` has put it on the device
-        student = slot.student
-        last = stop == self.wave.steps
-        self.watchdog.move_to(slot.trial.trial_id, stop)
-        student.average_buffers()
-        score = self.evaluator.score(slot.trial, student, last=last)
-        if isinstance(score, Exception):
-            self.reporter.fail(slot, score)
-            return
-        raw, weighted = student.read_losses()
-        report = Report(
-            trial_id=slot.trial.trial_id,
-            step=stop,
-            status="ok" if last else None,
-            tune_miou=score.tune_miou,
-            test_miou=score.test_miou,
-            lr=slot.trial.recipe.lr * slot.trial.recipe.lr_factor(stop - 1),
-            terms_raw=raw,
-            terms_weighted=weighted,
-            costs=replace(slot.costs, wall_seconds=time.time() - slot.started_at),
-            checkpoint=score.weights,
-            remark=slot.remark,
-            started_at=slot.started_at,
-            finished_at=time.time(),
-        )
-        self.reporter.report(slot, report)
 
     def _prune(self, rung: int) -> None:
         """Wait for the decision at a rung and release the students that do not continue."""
@@ -356,13 +362,29 @@ class CohortTrainer:
                 slot.release()
 
     def _checkpoint(self) -> None:
+        """Begin to write a checkpoint, after the one before is written."""
         self.watchdog.rest()
-        self.checkpoints.save({slot.trial.trial_id: slot.entry() for slot in self.slots.slots})
+        self._note_checkpoint(self.checkpoints.finish())
         steps = self.placement.total(sum(slot.step for slot in self.slots.slots))
-        position = (self.wave.index, int(steps))
-        self.watchdog.careful = self.workers.from_rank_0(partial(self.watchdog.checkpointed, position))
+        entries = {slot.trial.trial_id: slot.entry() for slot in self.slots.slots}
+        self.checkpoints.begin(entries, (self.wave.index, int(steps)))
+
+    def _note_checkpoint(self, position: tuple[int, int] | None) -> None:
+        """Tell the coordinator of a checkpoint that is written."""
+        if position is not None:
+            self.watchdog.careful = self.workers.from_rank_0(partial(self.watchdog.checkpointed, position))
 
 
 def _at(step: int, slots: Sequence[StudentSlot]) -> list[StudentSlot]:
     """The slots that are training and at this step."""
     return [slot for slot in slots if not slot.ended and slot.step == step]
+
+
+def _failure(slot: StudentSlot) -> Exception | None:
+    """What ended a student's training on this worker; synchronises with the device."""
+    try:
+        if isinstance(slot.student, Student):
+            slot.student.check()
+    except Exception as error:
+        return error.with_traceback(None)  # which holds the student
+    return None

@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from distill.device_errors import is_device_fault, release_frames
+from distill.device_memory import free_memory
 from distill.errors import UsageError
 from distill.training import Reduce
 from orchestrator.planning.config import ComputeConfig
@@ -64,6 +66,7 @@ class Workers:
         if compute.device == "cuda":
             self.device = ray.train.torch.get_device()
             torch.cuda.set_device(self.device)
+            torch.set_float32_matmul_precision("high")  # TF32, as cuDNN has it by default
             torch.backends.cudnn.benchmark = True
             torch.cuda.reset_peak_memory_stats(self.device)  # of an earlier cohort
         else:
@@ -73,6 +76,19 @@ class Workers:
         # Plain objects are sent over gloo, whatever backend sends the gradients.
         self._objects: Any = None if self.is_alone else dist.new_group(backend="gloo")
         self.reduce: Reduce | None = None if self.is_alone else self._mean
+        if self.device.type == "cuda" and not self.is_alone:
+            self._mean(torch.zeros(1, device=self.device))()  # NCCL allocates its buffers while there is room
+
+    def close(self) -> None:
+        """End the group for plain objects: each holds threads and files. All workers call this together."""
+        if self._objects is not None:
+            dist.destroy_process_group(self._objects)
+            self._objects = None
+
+    def synchronise(self) -> None:
+        """Wait for the device, so that an error of what it computes is raised here."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     def alone_view(self) -> Workers:
         """A view of this worker with world size 1, for students that it trains alone."""
@@ -151,13 +167,19 @@ class Workers:
         """The result of something that may fail on any worker, or an exception on all of them.
 
         The workers gather their errors before they continue, so none waits in a collective that another one has left. If a
-        worker is dead, the gather raises.
+        worker is dead, the gather raises. A returned error holds no frames, and so no memory.
+
+        Raises:
+            Exception: a fault of the device, which ends the process.
         """
         value: T | None = None
         failure: Exception | None = None
         try:
             value = work()
         except Exception as error:
+            if is_device_fault(error):
+                raise
+            release_frames(error)
             failure = error
         summary = (
             None
@@ -173,9 +195,8 @@ class Workers:
         return UsageError(text) if is_usage else RuntimeError(f"on another worker: {kind}: {text}")
 
     def free_memory(self) -> None:
-        """Release the device's cached memory."""
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        """Release the memory that nothing refers to."""
+        free_memory(self.device)
 
     def peak_memory(self) -> int:
         """Bytes: the device's peak on a GPU, the process's on a CPU (of all students together)."""

@@ -15,7 +15,7 @@ from PIL import Image
 from distill.data import Sample, SegmentationDataset, build_dataset
 from distill.data.stream import normalise
 from distill.errors import UsageError
-from distill.evaluation import confusion_matrices, pixel_logits
+from distill.evaluation import confusion_matrices, predicted_classes
 from distill.models.teachers import TeacherNetwork
 from distill.recipe import Recipe
 from orchestrator.leaderboard.gallery_page import (
@@ -117,8 +117,10 @@ def _predict(model: TeacherNetwork, samples: Sequence[Sample], scored: Recipe, d
     with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=scored.precision == "bf16"):
         for sample in samples:
             image_13hw = normalise(torch.tensor(sample.image_hw3, device=device).permute(2, 0, 1)[None])
-            logits = pixel_logits(lambda pieces: model(pieces).logits, image_13hw, scored.sliding_window)
-            found.append(logits.max(1).indices[0].to(torch.uint8).cpu().numpy())
+            predicted = predicted_classes(
+                lambda pieces: model(pieces).logits, image_13hw, scored.sliding_window
+            )
+            found.append(predicted[0].to(torch.uint8).cpu().numpy())
     return found
 
 

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import socket
-from typing import Any
+from typing import Any, Literal
 
+from distill.device_errors import device_condition
 from distill.errors import UsageError
-from orchestrator.protocol import AssignmentsClient, ChannelClosedError, CohortJob, GalleryJob
+from orchestrator.protocol import (
+    AssignmentsClient,
+    ChannelClosedError,
+    CohortJob,
+    CoordinatorLostError,
+    GalleryJob,
+    Job,
+)
 from orchestrator.worker.carried_teacher import CarriedTeacher
 
 
@@ -19,7 +27,7 @@ def run_jobs(config: dict[str, Any]) -> None:
     is_rank_0 = ray.train.get_context().get_world_rank() == 0
     done: str | None = None
     carried = CarriedTeacher()
-    while (job := assignments.current(group, done)) != "closed":
+    while (job := _next_job(assignments, group, done)) != "closed":
         if job is None:
             continue
         notes: list[str] | None = None
@@ -31,6 +39,18 @@ def run_jobs(config: dict[str, Any]) -> None:
         done = job.name
         if is_rank_0:
             assignments.finish(group, notes)
+
+
+def _next_job(assignments: AssignmentsClient, group: str, done: str | None) -> Job | Literal["closed"] | None:
+    """The next job. Without a coordinator there is none: the driver starts another one, with workers of its own.
+
+    A worker that loses the coordinator during a job raises an error. Ray Train starts its workers again, since the others
+    may wait for it, and they then end here.
+    """
+    try:
+        return assignments.current(group, done)
+    except CoordinatorLostError:
+        return "closed"
 
 
 def _draw_gallery(job: GalleryJob) -> list[str]:
@@ -68,5 +88,8 @@ def _train_cohort(job: CohortJob, is_rank_0: bool, carried: CarriedTeacher) -> N
         job.channel.give_up(UsageError(remedy))
         raise
     except Exception as error:
+        if device_condition(error) == "usage":
+            remedy = f"the GPU of {socket.gethostname()} cannot be used: {error}; install a torch for its driver and its GPU"
+            job.channel.give_up(UsageError(remedy))
         job.channel.note_error(f"{type(error).__name__}: {error}")
         raise

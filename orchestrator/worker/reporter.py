@@ -1,4 +1,4 @@
-"""Sends the reports of a cohort's trials, and ends or restarts a trial that failed."""
+"""Sends the reports of a cohort's trials, and ends a trial that failed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from distill.redaction import redacted
 from orchestrator.ledger.tables import Ledger
 from orchestrator.protocol import CohortChannelClient, Report
 from orchestrator.worker.data_parallel import Workers
-from orchestrator.worker.student_slot import StudentSlot, explain_error, is_out_of_memory
+from orchestrator.worker.student_slot import StudentSlot, explain_error
 
 
 class Reporter:
@@ -26,32 +26,6 @@ class Reporter:
         self._channel = channel
         self._workers = workers
         self._ledger = ledger
-
-    def fail_or_restart(self, slot: StudentSlot, error: Exception, neighbours: int) -> None:
-        """End a trial. After running out of memory restart it instead: first alone, then in halved batches if allowed.
-
-        Args:
-            slot: the trial's.
-            error: what ended it, on this worker or another.
-            neighbours: number of other students on the device.
-        """
-        recipe = slot.trial.recipe
-        share = recipe.batch_size // (self._workers.world_size * recipe.accumulate)
-        can_halve = recipe.accumulate_if_out_of_memory and slot.accumulate == 1 and share % 2 == 0
-        if not any(self._workers.gather(is_out_of_memory(error))):
-            self.fail(slot, error)
-        elif neighbours:
-            slot.alone = True
-            slot.restart(
-                f"ran out of memory by step {slot.step} beside {neighbours} others; trained anew by itself"
-            )
-        elif can_halve:
-            slot.accumulate = 2
-            slot.restart(
-                f"ran out of memory by step {slot.step}; trained anew with accumulate {2 * recipe.accumulate}"
-            )
-        else:
-            self.fail(slot, error)
 
     def fail(self, slot: StudentSlot, error: Exception) -> None:
         """End one trial as failed. The others are not affected."""

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
+from distill.models.output import MapName
 from orchestrator.planning.config import ComputeConfig
 from orchestrator.planning.plan import Cohort
 from orchestrator.worker.data_parallel import Workers
@@ -88,8 +89,8 @@ class ReplicatedStudents:
         """Smallest step of any worker's first slot; None if no worker has one."""
         return slots[0].step if slots else None
 
-    def needs(self, slots: Sequence[StudentSlot]) -> frozenset[str] | None:
-        """What the losses of any worker's students read, in the words of method cards; None without students."""
+    def needs(self, slots: Sequence[StudentSlot]) -> frozenset[MapName] | None:
+        """The teacher's maps that the losses of any worker's students read; None without students."""
         return _union(slot.needs for slot in slots) if slots else None
 
     @contextmanager
@@ -141,7 +142,7 @@ class PartitionedStudents:
         steps = self._gather(slots[0].step if slots else None)
         return min((step for step in steps if step is not None), default=None)
 
-    def needs(self, slots: Sequence[StudentSlot]) -> frozenset[str] | None:
+    def needs(self, slots: Sequence[StudentSlot]) -> frozenset[MapName] | None:
         """See `ReplicatedStudents.needs`."""
         own = _union(slot.needs for slot in slots) if slots else None
         needs = [each for each in self._gather(own) if each is not None]
@@ -195,5 +196,5 @@ def place_students(all_workers: Workers, workers: Workers, watchdog: Watchdog) -
     return ReplicatedStudents(workers)
 
 
-def _union(needs: Iterable[frozenset[str]]) -> frozenset[str]:
-    return frozenset[str]().union(*needs)
+def _union(needs: Iterable[frozenset[MapName]]) -> frozenset[MapName]:
+    return frozenset[MapName]().union(*needs)

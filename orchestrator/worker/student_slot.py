@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
-from torch.utils._pytree import tree_map
-
+from distill.device_errors import is_out_of_memory
+from distill.device_memory import copy_to_host
+from distill.models.output import MapName
 from distill.models.teachers import TeacherNetwork
 from distill.training import State, Student
 from orchestrator.planning.plan import Trial
@@ -40,7 +40,9 @@ class StudentSlot:
 
     Attributes:
         accumulate: factor on the recipe's `accumulate`, after the student ran out of memory.
-        alone: train with no other student on the device, after it ran out of memory beside others.
+        most_together: students on the device, with this one, while it trains; None for no limit of its own.
+        averaged_at: step at which the running statistics were averaged over the workers, so that it is not done twice.
+        scored_in: 0: beside other students; n: alone, in n parts of a batch, after scoring it ran out of memory.
         host_state: state of the student, on the host, while it is not on the device.
     """
 
@@ -52,18 +54,24 @@ class StudentSlot:
     started_at: float = field(default_factory=time.time)
     accumulate: int = 1
     remark: str | None = None
-    alone: bool = False
+    most_together: int | None = None
+    averaged_at: int | None = None
+    scored_in: int = 0
     host_state: State | None = None
 
     def move_to_host(self) -> None:
         """Take the student off the device; `host_state` is what it resumes from."""
         if isinstance(self.student, Student):
-            self.host_state = tree_map(_on_host, self.student.state_dict())
+            self.host_state = copy_to_host(self.student.state_dict())
         self.student = None
 
-    def restart(self, remark: str) -> None:
-        """Back to step 0, with a student that is still to be built."""
-        self.student, self.host_state, self.step, self.remark = None, None, 0, remark
+    def rewind(self, saved: Mapping[str, Any] | None) -> None:
+        """Back to a checkpoint's entry, or to step 0, with a student that is still to be built."""
+        if saved is not None and saved["accumulate"] != self.accumulate:
+            saved = None
+        self.student = None
+        self.host_state, self.step = (None, 0) if saved is None else (saved["student"], saved["step"])
+        self.averaged_at = None if saved is None else saved.get("averaged_at")
 
     def release(self) -> None:
         """The trial has ended: its student is needed no more."""
@@ -75,14 +83,14 @@ class StudentSlot:
         return bool(self.reports) and self.reports[-1].status is not None
 
     @property
-    def needs(self) -> frozenset[str]:
-        """What this student's loss reads, in the words of its method's card."""
-        return frozenset(self.student.method.card.needs if isinstance(self.student, Student) else ())
+    def needs(self) -> frozenset[MapName]:
+        """The teacher's maps that this student's loss reads."""
+        return self.student.method.needs if isinstance(self.student, Student) else frozenset()
 
     @property
     def needs_teacher(self) -> bool:
         """Whether this student's loss reads the teacher's output."""
-        return "teacher" in self.needs
+        return bool(self.needs)
 
     def was_reported(self, step: int) -> bool:
         """Whether there is a report of this step."""
@@ -103,7 +111,8 @@ class StudentSlot:
             "started_at": self.started_at,
             "accumulate": self.accumulate,
             "remark": self.remark,
-            "alone": self.alone,
+            "most_together": self.most_together,
+            "averaged_at": self.averaged_at,
             "student": self.host_state if self.student is None else self.student.state_dict(),
         }
 
@@ -113,12 +122,12 @@ class StudentSlot:
         reports = [Report(**{**report, "costs": Costs(**report["costs"])}) for report in entry["reports"]]
         plain = {key: entry[key] for key in ("step", "started_at", "accumulate", "remark")}
         costs = Costs(**entry["costs"])
-        alone = entry.get("alone", False)  # older checkpoints do not have it
-        return cls(trial, costs=costs, reports=reports, alone=alone, host_state=entry["student"], **plain)
-
-
-def _on_host(value: Any) -> Any:
-    return value.cpu() if isinstance(value, torch.Tensor) else value
+        slot = cls(trial, costs=costs, reports=reports, host_state=entry["student"], **plain)
+        slot.most_together, slot.averaged_at = (
+            entry.get("most_together"),
+            entry.get("averaged_at"),
+        )  # not in older ones
+        return slot
 
 
 class CrashVerdictError(RuntimeError):
@@ -128,11 +137,6 @@ class CrashVerdictError(RuntimeError):
         self.step = verdict.step
         super().__init__(verdict.reason)
         self.add_note(verdict.stack)
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an allocation failed, on a GPU or on the host."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def explain_error(error: Exception) -> str:

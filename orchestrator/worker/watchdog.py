@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from orchestrator.protocol import CohortChannelClient, WorkerPosition
@@ -27,14 +27,27 @@ class Watchdog:
         speaks: whether this worker announces positions. Of workers that are at the same position, only rank 0 does.
         limit_seconds: longest time at one position; None for no limit.
         careful: announce every position to the coordinator beforehand, because an earlier attempt died.
+        settle: called before a position is announced: waits for the device and for the other workers at this position, so
+            that a death is counted at the position that caused it.
+        runs_ahead: whether the host runs ahead of the device. Then it is unknown which trial hangs, unless care is taken.
     """
 
     def __init__(
-        self, channel: CohortChannelClient, *, speaks: bool, limit_seconds: float | None, careful: bool
+        self,
+        channel: CohortChannelClient,
+        *,
+        speaks: bool,
+        limit_seconds: float | None,
+        careful: bool,
+        settle: Callable[[], None],
+        runs_ahead: bool,
     ) -> None:
         self._channel = channel
         self._speaks = speaks
         self.careful = careful
+        self._settle = settle
+        self._runs_ahead = runs_ahead
+        self._announced: WorkerPosition | None = None
         self._at: tuple[WorkerPosition, float] | None = None
         self._main_thread = threading.get_ident()
         self._stopped = threading.Event()
@@ -74,8 +87,12 @@ class Watchdog:
         return self._channel.checkpointed(position)
 
     def _announce(self, position: WorkerPosition | None) -> None:
-        if self.careful and self._speaks:
+        if not self.careful or position == self._announced:
+            return
+        self._settle()
+        if self._speaks:
             self._channel.announce(position)
+        self._announced = position
 
     def _watch(self, limit: float) -> None:
         while not self._stopped.is_set():
@@ -83,7 +100,8 @@ class Watchdog:
             self._stopped.wait(limit / 4)
             at = self._at
             if at is not None and time.monotonic() - at[1] > limit:
-                self._exit(at[0], limit)
+                known = self.careful or not self._runs_ahead
+                self._exit(at[0] if known else WorkerPosition(None, at[0].step), limit)
         faulthandler.cancel_dump_traceback_later()
 
     def _exit(self, position: WorkerPosition, limit: float) -> None:

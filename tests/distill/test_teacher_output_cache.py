@@ -12,12 +12,12 @@ import torch
 
 from distill.data.stream import HostBatch
 from distill.models import Output
-from distill.models.output import OutputMaps
+from distill.models.output import MAP_NAMES, MapName, OutputMaps
 from distill.teacher_output_cache import PROBES, TeacherOutputCache
 from distill.testing import maps_of
 
 CPU = torch.device("cpu")
-ALL = frozenset({"teacher", "labels", "logits", "fused", "stages"})
+ALL = frozenset(MAP_NAMES)
 
 
 def batch(seed: int = 0) -> HostBatch:
@@ -52,7 +52,7 @@ class Teacher:
             folder, int(megabytes * 1e6), teacher=name, precision=precision, layout=layout, device=CPU
         )
 
-    def __call__(self, host: HostBatch, needs: frozenset[str] = ALL, seconds: float = 0.02) -> Output:
+    def __call__(self, host: HostBatch, needs: frozenset[MapName] = ALL, seconds: float = 0.02) -> Output:
         def compute() -> OutputMaps:
             self.asked += 1
             time.sleep(seconds)
@@ -97,9 +97,9 @@ def test_nothing_is_read_for_other_pictures_another_teacher_precision_or_layout(
 
 
 def test_only_what_is_needed_is_kept_and_what_is_missing_is_computed(tmp_path: Path) -> None:
-    ask(Teacher(tmp_path), batch(), needs=frozenset({"teacher", "logits"}))
+    ask(Teacher(tmp_path), batch(), needs=frozenset({"logits"}))
     again = Teacher(tmp_path)
-    found = again(batch(), frozenset({"teacher", "logits"}))
+    found = again(batch(), frozenset({"logits"}))
     assert torch.equal(found.logits, answer(batch()).logits)
     assert not found.fused.numel()
     assert again.asked == 0

@@ -20,7 +20,16 @@ from distill.data.stream import normalise, stream
 from distill.models import SegmentationModel, build_model
 from distill.random_state import RandomState
 from distill.recipe import Recipe
-from distill.training import Batch, NonFiniteLossError, Reduce, Student, StudentSpec, teacher_output
+from distill.testing import maps_of
+from distill.training import (
+    Batch,
+    NonFiniteLossError,
+    Reduce,
+    Student,
+    StudentSpec,
+    cast_weights,
+    teacher_output,
+)
 
 CPU = torch.device("cpu")
 SCENES = ScenesConfig(size=(32, 32), classes=4, train=12, teacher_train=12, tune=4, test=4)
@@ -331,3 +340,16 @@ def test_two_workers_with_half_the_batch_each_give_the_losses_of_one(halves: Pat
     expected = trajectory(alone, batches(teacher, 0, 20, view=view))
     for rank in range(2):
         assert torch.load(halves / f"losses{number}-{rank}") == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["segformer-test_vit", "deeplabv3-test_resnet"])
+def test_a_teacher_with_cast_weights_gives_the_same_output_to_the_bit(name: str) -> None:
+    model = build_model(name, 5, head_channels=8).eval().requires_grad_(False)
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    before = teacher_output(model, images, "bf16")
+    cast_weights(model, "bf16")
+    assert any(parameter.dtype == torch.bfloat16 for parameter in model.parameters())
+    after = teacher_output(model, images, "bf16")
+    assert all(
+        torch.equal(ours, theirs) for ours, theirs in zip(maps_of(after), maps_of(before), strict=True)
+    )

@@ -1,16 +1,20 @@
-"""Kills processes of a sweep at random moments, has the same command go on, and compares what comes out.
+"""Harms the processes of a sweep at random moments, has the same command go on, and compares what comes out.
 
-`python -m tests.faults.harness --kills 100 --seed 1` is the long form; tests/faults/test_faults.py runs a few.
+`python -m tests.faults.harness --kills 100 --seed 1` is the long form; tests/faults/test_faults.py runs a few. With `--log FILE`
+each run is appended to a file, and the same command goes on after the runs that are in it. Harms to tables without Ray:
+`tests.faults.table_harms`.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import signal
 import statistics
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -19,11 +23,38 @@ from pathlib import Path
 
 import pandas as pd
 
-from tests.orchestrator.sweeps import SMALL, Sweep, assert_equal_runs, descendants, run, trials
+from orchestrator.console.exit_codes import RAY_LOST
+from orchestrator.ledger.tables import Ledger
+from tests import ROOT
+from tests.faults.table_harms import HARMS, files_of, harm
+from tests.orchestrator.sweeps import Sweep, assert_equal_runs, descendants, trials
 
+SMALLEST = ROOT / "tests" / "faults" / "smallest.yaml"
+TITLES = {
+    "teacher": ("RayTrainWorker",),
+    "worker": ("RayTrainWorker",),
+    "trial": ("ReportPoller", "ResourceTrainable"),
+    "coordinator": ("ray::Coordinator",),
+    "controller": ("ray::TrainController",),
+    "raylet": ("raylet/raylet",),
+    "gcs": ("gcs/gcs_server",),
+    "agent": ("DashboardAgent", "RuntimeEnvAgent"),
+}
+"""Kinds of processes, by a part of their titles. An agent is the dashboard's or the one of runtime environments."""
+RAY_KINDS = ("coordinator", "controller", "raylet", "gcs", "agent")
+PAUSED_KINDS = ("worker", "trial", *RAY_KINDS)
+PAUSES = tuple(f"pause-{kind}" for kind in PAUSED_KINDS)
 KINDS = ("teacher", "worker", "trial", "command", "machine", "damage")
 """The process that trains the teacher; one that trains students; Tune's, which serves all trials; the command; everything at once; the
 same, with the newest checkpoint damaged."""
+NEW_KINDS = (*RAY_KINDS, *PAUSES, "table", "lock")
+"""Ray's own processes are killed, or paused for up to five seconds; files of tables are harmed after everything was killed;
+the lock of the folder is replaced by one of another command that has ended."""
+ENDS_COMMAND = ("command", "machine", "damage", "table", "lock")
+END_SECONDS = 1200.0
+"""Longest wait for the end of a sweep: the cores may be busy."""
+MISSING_SECONDS = 120.0
+"""A kind that is not there for so long is left out."""
 PATIENT = ("--set", "operation.max_failures=100")
 """Kills may follow each other faster than checkpoints: what is tested is that nothing is lost, not when to give up."""
 
@@ -36,22 +67,35 @@ class Toll:
     runs: int = 0
     repeated_seconds: list[float] = field(default_factory=list)
     """Age of the newest checkpoint, or of the training's start, when a training worker was killed."""
+    lost_seconds: list[float] = field(default_factory=list)
+    """Time from the death of raylet, GCS or agent to the end of the command."""
 
     def sentence(self) -> str:
         dealt = ", ".join(f"{number} × {kind}" for kind, number in sorted(self.kills.items()))
         repeated = self.repeated_seconds or [0.0]
+        lost = self.lost_seconds or [0.0]
         return (
-            f"{sum(self.kills.values())} kills ({dealt}) in {self.runs} runs, each equal to the undisturbed one to the "
-            f"bit; work repeated per kill: median {statistics.median(repeated):.1f} s, most {max(repeated):.1f} s"
+            f"{sum(self.kills.values())} harms ({dealt}) in {self.runs} runs, each equal to the undisturbed one to the "
+            f"bit; work repeated per killed worker: median {statistics.median(repeated):.1f} s, most {max(repeated):.1f} s; the "
+            f"command ended with exit code {RAY_LOST} {len(self.lost_seconds)} times, after {statistics.median(lost):.1f} s "
+            f"in the median, {max(lost):.1f} s at most"
         )
 
+    def add(self, other: Toll) -> None:
+        """Add what another campaign has seen."""
+        self.kills += other.kills
+        self.runs += other.runs
+        self.repeated_seconds += other.repeated_seconds
+        self.lost_seconds += other.lost_seconds
 
-def processes(sweep: Sweep, title: str) -> list[int]:
-    """Processes of the sweep whose title holds this."""
+
+def processes(sweep: Sweep, *titles: str) -> list[int]:
+    """Processes of the sweep whose title has one of these parts."""
     found = []
     for pid in descendants(sweep.process.pid):
         try:
-            if title.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+            content = Path(f"/proc/{pid}/cmdline").read_bytes()
+            if any(title.encode() in content for title in titles):
                 found.append(pid)
         except OSError:
             continue
@@ -70,14 +114,23 @@ def manifests(sweep: Sweep) -> list[Path]:
 
 
 def kill(sweep: Sweep, kind: str, choose: random.Random, toll: Toll) -> bool:
-    """One SIGKILL of this kind; False where there is nothing of the kind just now."""
-    if kind in ("machine", "damage"):
-        if kind == "damage" and not manifests(sweep):
+    """One harm of this kind; False where there is nothing of the kind just now."""
+    if kind in ("machine", "damage", "table"):
+        if (kind == "damage" and not manifests(sweep)) or (kind == "table" and not harmed_files(sweep)):
             return False
         sweep.end()
         if kind == "damage":
             newest = max(manifests(sweep), key=lambda path: path.stat().st_mtime).with_name("rank0.pt")
             newest.write_bytes(newest.read_bytes()[: choose.randrange(newest.stat().st_size)])
+        elif kind == "table":
+            harm(Ledger(sweep.output), choose.choice(HARMS), choose.choice(harmed_files(sweep)), choose)
+    elif kind == "lock":
+        if not (lock := sweep.output / "lock.json").exists():
+            return False
+        lock.write_text(json.dumps({**json.loads(lock.read_text()), "pid": 2**22 + 1, "token": "another"}))
+        assert sweep.process.wait(120) == 2, sweep.text()
+        assert "is no longer held by this command" in sweep.text()
+        sweep.end()
     elif kind == "command":
         family = descendants(sweep.process.pid)
         sweep.process.kill()
@@ -85,20 +138,67 @@ def kill(sweep: Sweep, kind: str, choose: random.Random, toll: Toll) -> bool:
         gone = time.monotonic() + 60
         while any(Path(f"/proc/{pid}").exists() for pid in family) and time.monotonic() < gone:
             time.sleep(0.05)  # Ray's processes follow the driver by themselves
+    elif kind in PAUSES:
+        return pause(sweep, kind, choose, toll)
     else:
-        pids = processes(sweep, "ResourceTrainable" if kind == "trial" else "RayTrainWorker")
+        pids = processes(sweep, *TITLES[kind])
         is_late = any(sweep.output.glob("teachers/*")) if kind == "teacher" else False
         if not pids or is_late:
             return False
         pid = choose.choice(pids)
         try:
-            if kind != "trial":
+            if kind in ("teacher", "worker"):
                 toll.repeated_seconds.append(unsaved_seconds(sweep, pid))
             os.kill(pid, signal.SIGKILL)
         except (ProcessLookupError, FileNotFoundError):
             return False
     toll.kills[kind] += 1
     return True
+
+
+def harmed_files(sweep: Sweep) -> list[str]:
+    """Files of tables, but for the provenance: without it nothing says which plan the tables are of."""
+    return [path for path in files_of(Ledger(sweep.output)) if "tables/" in path and "provenance" not in path]
+
+
+def pause(sweep: Sweep, kind: str, choose: random.Random, toll: Toll) -> bool:
+    """SIGSTOP a process, and SIGCONT it after up to five seconds; returns at once."""
+    pids = processes(sweep, *TITLES[kind.removeprefix("pause-")])
+    if not pids:
+        return False
+    pid = choose.choice(pids)
+    try:
+        os.kill(pid, signal.SIGSTOP)
+    except ProcessLookupError:
+        return False
+
+    def go_on() -> None:
+        try:
+            os.kill(pid, signal.SIGCONT)
+        except ProcessLookupError:  # it was killed meanwhile
+            return
+
+    threading.Timer(choose.uniform(0.2, 5.0), go_on).start()
+    toll.kills[kind] += 1
+    return True
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process exists and is no zombie, which only waits for its parent."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def end_without_ray(sweep: Sweep, family: Sequence[int], struck_at: float, toll: Toll) -> None:
+    """The command has ended with exit code `RAY_LOST`: it has said so, and no process is left."""
+    toll.lost_seconds.append(time.monotonic() - struck_at)
+    said = sweep.text()
+    assert "the same command goes on from here" in said, said
+    assert "Traceback" not in said, said
+    left = [pid for pid in family if is_running(pid)]
+    assert not left, f"{left} outlive the command:\n{said}"
 
 
 def disturbed_run(
@@ -112,20 +212,26 @@ def disturbed_run(
     """
     struck = 0
     sweep = Sweep(source, output, *PATIENT, *arguments)
+    struck_at, family = time.monotonic(), list[int]()
     try:
-        for kind in kinds:
+        for kind in (*kinds, None):
             moment = time.monotonic() + choose.uniform(0, span)
             dealt = False
-            while not dealt and sweep.process.poll() is None:
-                if time.monotonic() >= moment:
+            while not dealt and (kind is None or time.monotonic() < moment + MISSING_SECONDS):
+                if sweep.process.poll() == RAY_LOST:
+                    end_without_ray(sweep, family, struck_at, toll)
+                    sweep = Sweep(source, output, *PATIENT, *arguments)
+                if sweep.process.poll() is not None:
+                    break
+                if kind is not None and time.monotonic() >= moment:
+                    family = descendants(sweep.process.pid)
+                    struck_at = time.monotonic()
                     dealt = kill(sweep, kind, choose, toll)
                 time.sleep(0.02)
             struck += dealt
-            if not dealt:
-                break
-            if kind in ("command", "machine", "damage"):
+            if dealt and kind in ENDS_COMMAND:
                 sweep = Sweep(source, output, *PATIENT, *arguments)
-        code = sweep.finish()
+        code = sweep.finish(END_SECONDS)
         assert code == 0, sweep.text()
     finally:
         sweep.end()
@@ -133,36 +239,56 @@ def disturbed_run(
     return struck
 
 
-def assert_nothing_lost(found: Path, expected: Path) -> None:
+def assert_nothing_lost(found: Path, expected: Path, *, tables_harmed: bool = False) -> None:
     """Every trial once, same losses to the bit, same board, no checkpoint left over."""
     assert_equal_runs(found, expected)
     assert trials(found).index.is_unique
     rows = pd.read_parquet(found / "tables" / "trials")
-    assert (rows.attempt == 1).all()
+    assert tables_harmed or (rows.attempt == 1).all()
     assert not list(found.glob("checkpoints/*/*"))
     assert not (found / "lock.json").exists()
 
 
+def recorded_toll(log: Path | None) -> Toll:
+    """What the runs in a log have seen."""
+    toll = Toll()
+    for line in log.read_text().splitlines() if log is not None and log.exists() else ():
+        run_of = json.loads(line)
+        toll.add(Toll(Counter(run_of["kills"]), 1, run_of["repeated_seconds"], run_of["lost_seconds"]))
+    return toll
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description="Kill a sweep's processes at random and see that nothing is lost."
+        description="Harm a sweep's processes and files at random and see that nothing is lost."
     )
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--per-run", type=int, default=6, help="kills of one run, at most")
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--per-run", type=int, default=6, help="harms of one run, at most")
+    parser.add_argument("--kinds", nargs="+", choices=(*KINDS, *NEW_KINDS), default=(*KINDS, *NEW_KINDS))
+    parser.add_argument("--each-once", action="store_true", help="one harm of each kind instead of a draw")
+    parser.add_argument("--log", type=Path, help="file to which each run is appended")
     chosen = parser.parse_args()
-    choose = random.Random(chosen.seed)
-    toll = Toll()
+    toll = recorded_toll(chosen.log)
+    order = random.Random(chosen.seed).sample(chosen.kinds, len(chosen.kinds))
+    most = len(order) if chosen.each_once else chosen.kills
     with tempfile.TemporaryDirectory() as folder:
         undisturbed = Path(folder) / "undisturbed"
-        assert run(SMALL, undisturbed).process.returncode == 0
-        while sum(toll.kills.values()) < chosen.kills:
+        assert Sweep(SMALLEST, undisturbed).finish(END_SECONDS) == 0
+        while (done := sum(toll.kills.values())) < most:
             output = Path(folder) / f"run{toll.runs}"
-            left = chosen.kills - sum(toll.kills.values())
-            kinds = choose.choices(chosen.kinds, k=min(left, chosen.per_run))
-            disturbed_run(SMALL, output, kinds, choose, toll)
-            assert_nothing_lost(output, undisturbed)
+            choose = random.Random(f"{chosen.seed}-{toll.runs}")
+            several = min(most - done, chosen.per_run)
+            missing = [kind for kind in order if not toll.kills[kind]]
+            kinds = missing[:several] if chosen.each_once else choose.choices(chosen.kinds, k=several)
+            seen = Toll()
+            disturbed_run(SMALLEST, output, kinds, choose, seen)
+            assert_nothing_lost(output, undisturbed, tables_harmed="table" in seen.kills)
+            toll.add(seen)
+            if chosen.log is not None:
+                with chosen.log.open("a") as log:
+                    line = {"run": toll.runs, "kills": seen.kills, "repeated_seconds": seen.repeated_seconds}
+                    log.write(json.dumps({**line, "lost_seconds": seen.lost_seconds}) + "\n")
             print(toll.sentence(), flush=True)
 
 

@@ -31,6 +31,7 @@ from orchestrator.planning.plan import make_plan
 from orchestrator.sweep import SweepOptions, command
 from orchestrator.worker.checkpoint_manager import CheckpointManager
 from tests import ROOT
+from tests.orchestrator.worker.alone import alone_worker
 
 SIZES = [(32, 32)]
 
@@ -131,16 +132,6 @@ def test_a_pickle_is_executed_from_no_file_of_a_data_set(name: str, mark: Path, 
         assert not mark.exists()
 
 
-class Alone:
-    """What checkpoints ask of the workers, of one without others."""
-
-    rank, world_size, is_rank_0 = 0, 1, True
-    device = torch.device("cpu")
-
-    def from_rank_0(self, ask: Callable[[], object]) -> object:
-        return ask()
-
-
 def test_a_pickle_is_executed_from_no_checkpoint_of_a_strangers_run(mark: Path, tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "run")
     for number, bomb in enumerate(bombs(mark, tmp_path / "bomb")):
@@ -148,9 +139,9 @@ def test_a_pickle_is_executed_from_no_checkpoint_of_a_strangers_run(mark: Path, 
         ledger.write_bytes(f"{folder}/rank0.pt", bomb)
         manifest = {"world_size": 1, "sha256": [hashlib.sha256(bomb).hexdigest()]}
         ledger.write_bytes(f"{folder}/manifest.json", json.dumps(manifest).encode())
-        checkpoints = CheckpointManager(ledger, "c", Alone(), 2, 1.0)  # type: ignore[arg-type]
+        checkpoints = CheckpointManager(ledger, "c", alone_worker(), 2, 1.0)
         with pytest.raises(UsageError, match=r"cannot be read: .*; delete this checkpoint"):
-            checkpoints.restore(0, all_workers=False)
+            checkpoints.open_wave(0, all_workers=False)
         assert not mark.exists()
 
 

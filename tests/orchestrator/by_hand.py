@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from distill.data.stream import normalise, stream
-from distill.models.output import PARTS, Output
+from distill.models.output import MAP_NAMES, Output
 from distill.training import Batch, Student, StudentSpec
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.loader import load_sweep
@@ -94,7 +94,7 @@ def _trained(
     shown = []
     for host in islice(source, wave.steps):
         images = normalise(host.images_b3hw)
-        taught = Output.from_maps(teacher.maps(host, images, {"teacher", *PARTS}))
+        taught = Output.from_maps(teacher.maps(host, images, set(MAP_NAMES)))
         shown.append(Batch.shared(images, host.labels_bhw.long(), host.index, taught, None))
     stops = {*wave.rungs, *wave.evaluations, wave.steps}
     found: list[tuple[str, int, float]] = []

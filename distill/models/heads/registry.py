@@ -52,6 +52,7 @@ class HeadCard:
         output_stride: stride to which backbones that support it are dilated; None keeps the backbone's own.
         default_channels: width of the head for (backbone name, channels of the last stage).
         build: the head's class.
+        result_version: raised when a change alters the last bits of the output; from 2 on it is part of trial ids.
     """
 
     name: str
@@ -60,6 +61,7 @@ class HeadCard:
     output_stride: int | None
     default_channels: Callable[[str, int], int]
     build: Callable[[HeadInputs], nn.Module]
+    result_version: int = 1
 
 
 _HEADS: dict[str, HeadCard] = {}
@@ -81,11 +83,12 @@ def register_head(
     paper: str,
     output_stride: int | None,
     default_channels: Callable[[str, int], int],
+    result_version: int = 1,
 ) -> Callable[[type[nn.Module]], type[nn.Module]]:
     """Register the decorated class, built from `HeadInputs`, as the head `name`."""
 
     def register(build: type[nn.Module]) -> type[nn.Module]:
-        _HEADS[name] = HeadCard(name, title, paper, output_stride, default_channels, build)
+        _HEADS[name] = HeadCard(name, title, paper, output_stride, default_channels, build, result_version)
         return build
 
     return register

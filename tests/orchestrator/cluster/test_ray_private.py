@@ -5,14 +5,17 @@ A failure names what a new Ray has changed. Change `orchestrator/cluster/ray_pri
 
 from __future__ import annotations
 
+import fnmatch
 import inspect
 
 import ray
 import ray._private.worker
 import ray.train.torch
 from ray import _raylet
-from ray._private import services
+from ray._private import state
+from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 from ray.train.v2.api import data_parallel_trainer
+from ray.tune.execution import experiment_state, tune_controller
 
 from orchestrator.cluster import ray_private
 
@@ -49,9 +52,21 @@ def test_init_takes_the_address_to_advertise() -> None:
     assert ray_private.local_address_settings("127.0.0.2") == {"_node_ip_address": "127.0.0.2"}
 
 
-def test_a_node_that_is_not_up_in_time_says_so_in_these_words() -> None:
-    sources = inspect.getsource(ray._private.node) + inspect.getsource(services)
-    assert ray_private.STARTUP_TIMEOUT in sources, SEEN_IN
+def test_tune_writes_its_snapshots_by_the_method_that_is_switched_off() -> None:
+    saving = inspect.getsource(experiment_state._ExperimentCheckpointManager)
+    assert "def sync_up_experiment_state(" in saving, SEEN_IN
+    assert "self._storage.experiment_fs_path" in saving, SEEN_IN
+    assert fnmatch.fnmatch(
+        "experiment_state-empty.json", tune_controller.TuneController.CKPT_FILE_TMPL.format("*")
+    )
+    assert "self._checkpoint_manager.sync_up_experiment_state(" in inspect.getsource(tune_controller), SEEN_IN
+
+
+def test_a_placement_group_says_whether_its_creator_is_alive() -> None:
+    fields = {field.name for field in PlacementGroupTableData.DESCRIPTOR.fields}
+    assert {"placement_group_id", "creator_actor_dead", "creator_job_id", "state"} <= fields, SEEN_IN
+    assert "get_placement_group_table()" in inspect.getsource(state.GlobalState), SEEN_IN
+    assert callable(state.state._connect_and_get_accessor), SEEN_IN
 
 
 def test_ray_replaces_the_handler_of_sigterm_by_the_function_that_is_switched_off() -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,6 +16,7 @@ from distill.errors import UsageError
 from orchestrator.cluster import session as cluster
 from orchestrator.cluster.session import LOCAL, ClusterResources
 from orchestrator.planning.config import ComputeConfig, OperationConfig
+from orchestrator.protocol import RayLostError
 
 SESSION = """
 import os, sys
@@ -131,18 +131,20 @@ def test_a_cohort_for_which_no_single_node_has_room_is_refused_with_what_there_i
 class SlowRay:
     """Starts a process at each `init`, which then fails with the next outcome, or succeeds if it is None."""
 
-    def __init__(self, *outcomes: str | None) -> None:
+    def __init__(self, *outcomes: Exception | None) -> None:
         self.started: list[subprocess.Popen[bytes]] = []
         self.outcomes = list(outcomes)
 
     def init(self, **settings: object) -> None:
         self.started.append(subprocess.Popen(["sleep", "100"]))
-        if (message := self.outcomes.pop(0)) is not None:
-            raise Exception(message)
+        if (error := self.outcomes.pop(0)) is not None:
+            raise error
+
+    def shutdown(self) -> None:
+        raise ConnectionError("Ray was never there")
 
     def still_there(self) -> int:
         """Number of processes that are left. Ends them."""
-        time.sleep(0.2)  # a killed process is not gone at once
         left = [process for process in self.started if process.poll() is None]
         for process in left:
             process.kill()
@@ -150,25 +152,36 @@ class SlowRay:
         return len(left)
 
 
-LATE = "The current node timed out during startup. This could happen because ..."
+LATE = Exception("The current node timed out during startup. This could happen because ...")
+NO_GCS = RuntimeError("Failed to start GCS.  Last 0 lines of error files: ...")
+NO_PORT = RuntimeError("Timed out waiting for file /tmp/ray/session/gcs_server_port")
+REFUSED = ConnectionError("Failed to connect to the raylet")
+FULL = OSError(errno.ENOSPC, "No space left on device")
+WRONG = ValueError("object_store_memory is too small")
 
 
 @pytest.mark.parametrize(
     ("address", "outcomes", "raised", "starts", "left"),
     [
-        (LOCAL, [LATE, LATE, None], None, 3, 1),
-        (LOCAL, [LATE] * 4, LATE, 3, 1),
-        (LOCAL, ["another fault", None], "another fault", 1, 1),
-        ("auto", [LATE, None], LATE, 1, 1),
+        (LOCAL, [LATE, NO_GCS, None], None, 3, 1),
+        (LOCAL, [NO_PORT, REFUSED, None], None, 3, 1),
+        (LOCAL, [LATE] * 4, (RayLostError, "did not start in 3 attempts .*timed out during startup.* same command"), 3, 0),
+        (LOCAL, [FULL, None], (UsageError, "No space left on device; make room, or name another folder in RAY_TMPDIR"), 1, 1),
+        (LOCAL, [WRONG, None], (ValueError, "too small"), 1, 1),
+        ("auto", [LATE, None], (Exception, "timed out"), 1, 1),
     ],
-    ids=["in time at last", "never in time", "another fault", "a joined one"],
-)
-def test_an_embedded_ray_that_is_not_up_in_time_is_started_again_and_leaves_no_processes(
-    address: str, outcomes: list[str | None], raised: str | None, starts: int, left: int
+    ids=["late and without GCS", "other kinds", "never", "no place", "settings", "a joined one"],
+)  # fmt: skip
+def test_an_embedded_ray_that_does_not_start_under_load_is_started_again_and_leaves_no_processes(
+    address: str,
+    outcomes: list[Exception | None],
+    raised: tuple[type[Exception], str] | None,
+    starts: int,
+    left: int,
 ) -> None:
-    """Ray waits 30 seconds for its own node, which can be too short on busy cores."""
+    """Ray waits 30 seconds for its own processes, which can be too short on busy cores."""
     ray = SlowRay(*outcomes)
-    with contextlib.nullcontext() if raised is None else pytest.raises(Exception, match=re.escape(raised)):
+    with contextlib.nullcontext() if raised is None else pytest.raises(raised[0], match=raised[1]):
         cluster._start(ray, address, {})
     assert len(ray.started) == starts
     assert ray.still_there() == left

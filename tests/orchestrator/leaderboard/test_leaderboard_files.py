@@ -235,7 +235,7 @@ def test_no_printed_command_deletes_results(tmp_path: Path) -> None:
         assert "street.yaml --fresh" not in text
     assert printed.getvalue().count(shown) == 2
     arguments = ["street.yaml", "--fresh"]
-    assert provenance_row(make_plan(tiny_sweep()), arguments, {})["command"].endswith("sweep street.yaml")
+    assert provenance_row(make_plan(tiny_sweep()), arguments, {}, {})["command"].endswith("sweep street.yaml")
 
 
 @pytest.mark.parametrize("module", ["orchestrator.leaderboard.__main__", "orchestrator.show"])

@@ -4,69 +4,32 @@ from __future__ import annotations
 
 import random
 import shutil
+import threading
+import uuid
+from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from distill.errors import UsageError
 from orchestrator.controller.run_state import Run
-from orchestrator.controller.wave_scheduler import WaveScheduler
 from orchestrator.ledger.repair import incomplete_trials, repair_run
-from orchestrator.ledger.row_builders import count_rows
-from orchestrator.ledger.run_folder import check_run_folder, claim_run_folder
 from orchestrator.ledger.tables import Ledger
-from orchestrator.planning.plan import make_plan
-from orchestrator.protocol import Report
+from orchestrator.sweep import _write_leaderboard
 from tests import examples
-from tests.orchestrator.sweep_files import tiny_sweep
-
-PLAN = make_plan(tiny_sweep(search__trials=4, search__bracket=4, search__wave=8))
-COHORT = PLAN.students[0]
-
-
-def score(trial_id: str, step: int) -> float:
-    return random.Random(f"{trial_id}{step}").random()
-
-
-def train(folder: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Train whatever is not recorded, as workers would; returns how each trial of the plan ended, with its scores' steps."""
-    run = Run(Ledger(folder), PLAN, provenance_id="p")
-    claim_run_folder(run.ledger, PLAN, fresh=False)
-    run.ledger.append("provenance", [{"provenance_id": "p", "plan_hash": PLAN.plan_hash}], "p")
-    scheduler = WaveScheduler(PLAN.config, [COHORT], run.recorded(), run.retried)
-    while (order := scheduler.open_next(COHORT.cohort_id)) is not None:
-        alive = [trial.trial_id for trial in order.trials]
-        for step in (*order.wave.rungs, order.wave.steps):
-            last = step == order.wave.steps
-            for trial_id in alive:
-                trial = scheduler.trials[trial_id].trial
-                if last and trial.phase == "final":
-                    for split in ("tune", "test"):
-                        rows = count_rows(trial_id, split, [0], *np.ones((3, 1, 2), dtype=np.int64))
-                        run.ledger.append("counts", rows, f"{trial_id}-{split}")
-                    run.ledger.append("models", [{"name": trial.student.name, "num_classes": 4, "options": "{}",
-                                                  "height": 8, "width": 8, "device": "cpu"}], "model")  # fmt: skip
-                report = Report(
-                    trial_id, step, "ok" if last else None, tune_miou=score(trial_id, step), finished_at=1.0
-                )
-                scheduler.add_report(report)
-                if last:
-                    run.record(scheduler, COHORT, report)
-            for decision in scheduler.decisions():
-                for trial_id in set(decision.drop) & set(alive):
-                    alive.remove(trial_id)
-                    at = decision.rung
-                    ended = Report(trial_id, at, "pruned", tune_miou=score(trial_id, at), finished_at=1.0)
-                    scheduler.add_report(ended)
-                    run.record(scheduler, COHORT, ended)
-    return outcome(scheduler)
-
-
-def outcome(scheduler: WaveScheduler) -> dict[str, tuple[str, tuple[int, ...]]]:
-    return {t: (str(s.status), tuple(sorted(s.scores))) for t, s in scheduler.trials.items()}
+from tests.faults.table_harms import (
+    HARMS,
+    PLAN,
+    copy_run,
+    files_of,
+    harm,
+    harmed_run,
+    outcome_of,
+    resume,
+    train,
+)
 
 
 @pytest.fixture(scope="module")
@@ -76,32 +39,16 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-HARMS = ("remove", "truncate", "garble", "overwrite", "duplicate", "swap", "empty")
-
-
-def harm(kind: str, files: list[Path], choose: random.Random) -> None:
-    """Do something to one or two files of one kind."""
-    file = choose.choice(files)
-    others = [other for other in files if other.parent == file.parent and other != file]
-    data = file.read_bytes()
-    if kind == "remove":
-        file.unlink()
-    elif kind == "truncate":
-        file.write_bytes(data[: choose.randrange(1, len(data))])
-    elif kind == "garble":
-        at = choose.randrange(len(data) // 2)
-        file.write_bytes(data[:at] + bytes(255 - byte for byte in data[at : at + 40]) + data[at + 40 :])
-    elif kind == "empty":
-        file.write_bytes(b"")
-    elif others:
-        other = choose.choice(others)
-        if kind == "overwrite":
-            file.write_bytes(other.read_bytes())
-        elif kind == "duplicate":
-            file.with_name(f"copy-{file.name}").write_bytes(data)
-        else:
-            file.write_bytes(other.read_bytes())
-            other.write_bytes(data)
+def harm_and_resume(whole: Path, root: str, seed: int, kind: str, times: int, compacted: bool) -> None:
+    """Copy a finished run, harm up to three of its files, and give the same command."""
+    copy_run(whole, root)
+    if compacted:
+        Run(Ledger(root), PLAN).compact()
+    choose = random.Random(seed)
+    for _ in range(times):
+        harm(Ledger(root), kind, choose.choice(files_of(Ledger(root))), choose)
+    end = resume(root, outcome_of(whole))
+    assert end == "equal" or kind == "remove"
 
 
 @given(st.integers(0, 10**9), st.sampled_from(HARMS), st.integers(1, 3), st.booleans())
@@ -111,32 +58,66 @@ def harm(kind: str, files: list[Path], choose: random.Random) -> None:
 def test_whatever_becomes_of_a_runs_files_it_ends_as_the_undisturbed_one_or_refuses(
     whole: Path, tmp_path: Path, seed: int, kind: str, times: int, compacted: bool
 ) -> None:
-    expected = outcome_of(whole)
-    folder = tmp_path / "run"
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(whole, folder)
-    if compacted:
-        Run(Ledger(folder), PLAN).compact()
-    choose = random.Random(seed)
-    for _ in range(times):
-        files = sorted(path for path in folder.rglob("*") if path.suffix in (".parquet", ".json"))
-        harm(kind, files, choose)
-    try:
-        check_run_folder(Ledger(folder), PLAN, fresh=False)
-        repair_run(Ledger(folder), PLAN)
-    except UsageError:  # refused: nothing says any more which plan the tables are of
-        assert not (folder / "tables" / "provenance" / "p.parquet").exists() or kind != "remove"
-        return
-    assert train(folder) == expected
-    assert not incomplete_trials(Ledger(folder))
-    assert outcome_of(folder) == expected
+    shutil.rmtree(tmp_path / "run", ignore_errors=True)
+    harm_and_resume(whole, str(tmp_path / "run"), seed, kind, times, compacted)
 
 
-def outcome_of(folder: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """How the trials ended, by the tables alone."""
-    run = Run(Ledger(folder), PLAN)
-    recorded = run.recorded()
-    return {t: (str(r.status), tuple(sorted(r.scores))) for t, r in sorted(recorded.items())}
+@given(st.integers(0, 10**9), st.sampled_from(HARMS), st.booleans())
+@settings(
+    max_examples=examples(6), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_so_does_a_run_in_an_object_store(
+    whole: Path, s3_server: str, seed: int, kind: str, compacted: bool
+) -> None:
+    root = f"s3://runs/{uuid.uuid4().hex}?scheme=http&endpoint_override={s3_server}&region=us-east-1"
+    harm_and_resume(whole, root, seed, kind, 1, compacted)
+
+
+def test_a_run_that_is_cut_and_harmed_again_and_again_ends_as_the_undisturbed_one(
+    whole: Path, tmp_path: Path
+) -> None:
+    harms: Counter[str] = Counter()
+    assert harmed_run(tmp_path / "run", outcome_of(whole), "3", harms) == "equal"
+    assert sum(harms.values()) > 1
+
+
+def test_footers_of_an_object_stores_files_are_read_at_the_same_time(
+    s3_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger(f"s3://runs/run?scheme=http&endpoint_override={s3_server}&region=us-east-1")
+    for number in range(4):
+        ledger.append("curves", [{"trial_id": f"t{number}", "step": 1, "loss_total": 1.0}], f"t{number}")
+    ledger.write_bytes("tables/curves/t2.parquet", b"damaged")
+    together = threading.Barrier(4)
+    source = Ledger._footer_source
+
+    def meet(self: Ledger, path: str, *, whole: bool) -> object:
+        together.wait(timeout=60)  # fails if another file is read only after this one
+        return source(self, path, whole=whole)
+
+    monkeypatch.setattr(Ledger, "_footer_source", meet)
+    assert list(ledger.damaged_files("curves")) == ["t2.parquet"]
+
+
+def test_damaged_counts_are_found_when_the_board_is_written_and_their_trial_is_trained_again(
+    whole: Path, tmp_path: Path
+) -> None:
+    """Their footer is sound, so opening the run does not find it."""
+    root = str(tmp_path / "run")
+    copy_run(whole, root)
+    path = min((tmp_path / "run" / "tables" / "counts").iterdir())
+    data = path.read_bytes()
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    path.write_bytes(data[:4] + bytes(255 - byte for byte in data[4:footer]) + data[footer:])
+    assert repair_run(Ledger(root), PLAN) == []
+    with pytest.raises(
+        UsageError, match=rf"{path.name}: (.|\n)* moved to damaged/counts/(.|\n)*same command"
+    ):
+        _write_leaderboard(Ledger(root))
+    assert not path.exists()
+    assert list(incomplete_trials(Ledger(root)).values()) == ["its counts"]
+    assert resume(root, outcome_of(whole)) == "equal"
+    _write_leaderboard(Ledger(root))
 
 
 def test_teachers_that_were_interrupted_before_their_row_are_trained_again(tmp_path: Path) -> None:

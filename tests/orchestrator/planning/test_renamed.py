@@ -105,7 +105,7 @@ def test_a_recorded_config_has_the_plan_hash_of_the_same_config_with_the_new_nam
     assert (make_plan(current).plan_hash != make_plan(tiny_sweep()).plan_hash) == changes_the_plan
 
 
-@pytest.mark.parametrize(("divide", "plan_hash"), [("batches", "176631fed265"), ("students", "762a8bbb5597")])
+@pytest.mark.parametrize(("divide", "plan_hash"), [("batches", "b51a47a3204e"), ("students", "ef8aade25737")])
 def test_a_recorded_division_of_the_work_has_the_plan_hash_of_the_version_that_recorded_it(
     monkeypatch: pytest.MonkeyPatch, divide: str, plan_hash: str
 ) -> None:
