@@ -154,7 +154,7 @@ class _Walk:
             if node.tag in (f"{_TAG}bool", f"{_TAG}null"):
                 self._constructed(node)
             return
-        if node.style is None and (_OCTAL.match(text) or ":" in text):
+        if getattr(node, "style", None) is None and (_OCTAL.match(text) or ":" in text):
             self._refuse_old_number(node, text)
         value = self._constructed(node)
         if abs(value) > LARGEST_INTEGER if isinstance(value, int) else not math.isfinite(value):
