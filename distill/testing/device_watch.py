@@ -266,7 +266,7 @@ def real_cuda() -> Iterator[RealWatch]:
 def _project_line(file: str, line: int) -> str | None:
     """`distill/training.py:12` for a line of this project outside of its tests and test tools."""
     path = Path(file)
-    if "site-packages" in path.parts or "testing" in path.parts:
+    if not {"site-packages", "testing", "tests"}.isdisjoint(path.parts):
         return None
     for package in _PACKAGES:
         if package in path.parts:
@@ -280,8 +280,7 @@ def _wait_of(name: str, args: Sequence[Any], given: Mapping[str, Any], uses_devi
     if name in _WAITS and uses_device:
         return name
     if name in ("index", "index_put", "index_put_") and uses_device:
-        masks = [each for each in args[1] if each is not None and each.dtype in (torch.bool, torch.uint8)]
-        return f"{name} by a mask" if masks else None
+        return f"{name} by a mask" if _masks(args[1]) else None
     if name not in ("_to_copy", "copy_"):
         return None
     source = args[1] if name == "copy_" else args[0]
@@ -294,6 +293,10 @@ def _wait_of(name: str, args: Sequence[Any], given: Mapping[str, Any], uses_devi
     return f"copy from {source.device.type} to {target.type}"
 
 
+def _masks(indices: Sequence[Tensor | None]) -> list[Tensor]:
+    return [each for each in indices if each is not None and each.dtype in (torch.bool, torch.uint8)]
+
+
 def _answer(func: Any, name: str, args: Sequence[Any], given: Mapping[str, Any]) -> Any:
     """The operator's result. Where it depends on values, which fake tensors lack, a result of the right kind."""
     first: Any = args[0] if args else None
@@ -304,6 +307,8 @@ def _answer(func: Any, name: str, args: Sequence[Any], given: Mapping[str, Any])
         return True if first.dtype is torch.bool else 1.0 if first.dtype.is_floating_point else 1
     if name == "nonzero":
         return torch.empty(first.numel(), first.dim(), dtype=torch.int64, device=first.device)
+    if name == "index" and (masks := _masks(args[1])):
+        return first.new_empty((masks[0].numel(), *first.shape[masks[0].dim() :]))
     if name == "bincount":
         size = given.get("minlength", args[2] if len(args) > 2 else 1)
         return torch.empty(size, dtype=torch.int64, device=first.device)

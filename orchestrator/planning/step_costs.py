@@ -130,7 +130,7 @@ def memory_lines(rows: list[dict[str, Any]], unknown: list[str]) -> list[str]:
         sizes = "/".join(map(str, DEVICES_GIB))
         lines = [
             "",
-            "  memory of a worker for one student (GiB), from a count without a GPU, without the libraries' work spaces",
+            "  memory of a worker for one student (GiB), counted without a GPU; the method's own layers and the libraries' work spaces are not in it",
             f"  {'pair':<58}{'state':>7}{'training':>10}{'teacher':>9}{'scores':>8}{'in all':>8}   students in {sizes} GiB",
         ]
     for row in rows:

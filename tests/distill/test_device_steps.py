@@ -81,7 +81,7 @@ def test_no_part_of_a_step_waits_for_the_device(
     ("method", "config", "changes"),
     [
         ("kd", {}, {"ema_decay": 0.99, "clip_norm": 1.0}),
-        ("kd+heteroakd", {}, {"accumulate": 2, "channels_last": True, "precision": "bf16"}),
+        ("kd+heteroakd", {}, {"accumulate": 2, "batch_size": 4, "channels_last": True, "precision": "bf16"}),
         ("cwd", {"balanced.cwd_weight": 1.0}, {"norm": "group"}),
     ],
     ids=["moving average and clipping", "micro-batches, channels last", "relative weight, group norm"],
