@@ -57,7 +57,7 @@ DOCUMENT: dict[str, Any] = {
         "kd+cwd",
         {"name": "heteroakd", "label": "h", "config": {"tap": "stride8"}, "space": {"hakd_weight": {"log_uniform": [1, 9]}}},
     ],
-    "search": {"sampler": "sobol", "trials": 2, "bracket": 2, "wave": 4, "rungs": [0.5], "seed": 1},
+    "search": {"sampler": "sobol", "trials": 2, "bracket": 2, "wave": 4, "rungs": [0.5], "seed": 3},
     "final": {"seeds": [1, 2]},
     "compute": {"workers": 1, "device": "cpu"},
     "operation": {"cache": {"folder": "/nowhere", "gigabytes": 1}, "checkpoint_seconds": 1.5, "teachers": "/nowhere"},
@@ -134,7 +134,12 @@ def dry_run(folder: Path, data: bytes, overrides: list[str] | None = None) -> No
     file.write_bytes(data)
     before = fingerprint(folder)
     options = SweepOptions(
-        source=str(file), set=overrides or [], output=str(folder / "out"), dry_run=True, json=True
+        source=str(file),
+        set=overrides or [],
+        output=str(folder / "out"),
+        dry_run=True,
+        json=True,
+        address="job",
     )
     exits("sweep files" if overrides is None else "--set", lambda: command(options))
     assert fingerprint(folder) == before
@@ -143,7 +148,10 @@ def dry_run(folder: Path, data: bytes, overrides: list[str] | None = None) -> No
 def test_the_document_that_is_changed_is_sound(folder: Path) -> None:
     (folder / "sweep.yaml").write_text(VALID)
     assert (
-        exits("sweep files", lambda: command(SweepOptions(source=str(folder / "sweep.yaml"), dry_run=True)))
+        exits(
+            "sweep files",
+            lambda: command(SweepOptions(source=str(folder / "sweep.yaml"), dry_run=True, address="job")),
+        )
         == 0
     )
 

@@ -61,7 +61,7 @@ def rows(**changes: Any) -> list[dict[str, Any]]:
     cohort = plan.students[0]
     wave = cohort.waves[0]
     trials: list[Trial] = [
-        trial for bracket in wave.brackets for trial in bracket_trials(plan.config, cohort, wave, bracket, [])
+        trial for bracket in wave.brackets for trial in bracket_trials(plan.config, cohort, wave, bracket, {})
     ]
     return [
         trial_row(
