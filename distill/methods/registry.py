@@ -122,7 +122,7 @@ class Method(nn.Module):
         """
         named = frozenset(self.card.needs)
         stages = ("stage1", "stage2", "stage3", "stage4") if "stages" in named else ()
-        return frozenset((*(name for name in ("logits", "fused") if name in named), *stages))  # type: ignore[arg-type]
+        return frozenset((*(name for name in ("logits", "fused") if name in named), *stages))
 
     def maps_of_terms(self, **maps: MapName) -> frozenset[MapName]:
         """The maps of those terms whose weight is above 0, given the map that each term reads."""

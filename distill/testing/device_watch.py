@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -145,7 +146,7 @@ class Watch(Protocol):
         ...
 
 
-class FakeWatch(TorchDispatchMode):
+class FakeWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees every operator that is dispatched to a fake device.
 
     Args:
@@ -153,7 +154,7 @@ class FakeWatch(TorchDispatchMode):
     """
 
     def __init__(self, backward_node: Callable[[], str] = lambda: "") -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live = 0
         self._storages: dict[int, weakref.ref[Any]] = {}
         self._backward_node = backward_node
@@ -193,7 +194,7 @@ class FakeWatch(TorchDispatchMode):
         if count is not None:
             with suppress(AssertionError, ValueError):  # a shape that torch's formula does not know
                 kind = str(inputs[0].dtype).removeprefix("torch.")
-                self._seen.flops[kind] += int(count(*args, **given, out_val=answer))  # type: ignore[operator]
+                self._seen.flops[kind] += int(count(*args, **given, out_val=answer))
 
     def _hold(self, tensor: Tensor, operator: str) -> None:
         """Count a tensor's memory for as long as it lives."""
@@ -217,11 +218,11 @@ class FakeWatch(TorchDispatchMode):
         self.live -= size
 
     def _where(self) -> str:
-        frame = sys._getframe(2)
+        frame: FrameType | None = sys._getframe(2)
         while frame is not None:
             if (place := _project_line(frame.f_code.co_filename, frame.f_lineno)) is not None:
                 return place
-            frame = frame.f_back  # type: ignore[assignment]
+            frame = frame.f_back
         return f"backward of {self._backward_node()}" if self._backward_node() else "?"
 
 
@@ -299,7 +300,7 @@ def _masks(indices: Sequence[Tensor | None]) -> list[Tensor]:
 
 def _answer(func: Any, name: str, args: Sequence[Any], given: Mapping[str, Any]) -> Any:
     """The operator's result. Where it depends on values, which fake tensors lack, a result of the right kind."""
-    first = args[0] if args else None
+    first: Any = args[0] if args else None
     if name == "_local_scalar_dense":
         if first.device.type == "cpu":
             with suppress(Exception):  # fake tensors of constants know their value
