@@ -60,13 +60,13 @@ def _squared_differences(student_bcn: Tensor, teacher_bcn: Tensor, products: tor
     """
     batch, _, positions = student_bcn.shape
     if positions > max(student_bcn.shape[1], teacher_bcn.shape[1]):
-        grams = (
+        pairs = (
             (student_bcn, student_bcn, 1),
             (student_bcn, teacher_bcn, -2),
             (teacher_bcn, teacher_bcn, 1),
         )
         # The three sums nearly cancel for a trained student, so they are added in float64, and never in bfloat16.
-        parts = [k * (a @ b.transpose(1, 2)).double().square().sum() for a, b, k in grams]
+        parts = [k * (a @ b.transpose(1, 2)).double().square().sum() for a, b, k in pairs]
         return torch.stack(parts).sum().to(student_bcn.dtype)
 
     def squares(rows: slice) -> Tensor:

@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import distill.training
 from distill.data.stream import normalise
 from distill.models import ModelInfo, Output, SegmentationModel
 from distill.recipe import Recipe
 from distill.testing.device_watch import Seen, Watch
-from distill.testing.fake_cuda import CUDA
+from distill.testing.fake_cuda import CUDA, build_on_device
 from distill.training import Batch, Student, StudentSpec, teacher_output
 
 
@@ -48,10 +47,8 @@ class WatchedTraining:
     def __init__(self, case: Case, watch: Watch) -> None:
         self.case = case
         self._watch = watch
-        model = distill.training.build_model(  # type: ignore[attr-defined]
-            case.teacher, case.num_classes, **case.teacher_options
-        )
-        self.teacher: SegmentationModel = model.to(CUDA).eval().requires_grad_(False)
+        model = build_on_device(case.teacher, case.num_classes, **case.teacher_options)
+        self.teacher: SegmentationModel = model.eval().requires_grad_(False)
         self.student = make_student(case, self.teacher.info)
 
     def step(self) -> dict[str, Seen]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -217,11 +218,11 @@ class FakeWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.live -= size
 
     def _where(self) -> str:
-        frame = sys._getframe(2)
+        frame: FrameType | None = sys._getframe(2)
         while frame is not None:
             if (place := _project_line(frame.f_code.co_filename, frame.f_lineno)) is not None:
                 return place
-            frame = frame.f_back  # type: ignore[assignment]
+            frame = frame.f_back
         return f"backward of {self._backward_node()}" if self._backward_node() else "?"
 
 

@@ -25,8 +25,8 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.nn import functional as F
 from torch.utils._python_dispatch import _disable_current_modes
 
-import distill.models.model
 import distill.training
+from distill.models import SegmentationModel, build_model
 from distill.testing.autograd_walk import AutogradWalk
 from distill.testing.device_watch import FakeWatch
 
@@ -47,7 +47,7 @@ def fake_cuda() -> Iterator[FakeWatch]:
         return numpy_of(tensor, *args, **kwargs)
 
     replaced: list[tuple[Any, str, Any]] = [
-        (distill.training, "build_model", _build_on_device(distill.models.model.build_model)),
+        (distill.training, "build_model", build_on_device),
         (distill.training, "RandomState", _NoRandomState),
         (nn.Module, "_apply", _apply),
         (Tensor, "backward", lambda loss, *args, **kwargs: walk.backward(loss, *args, **kwargs)),
@@ -70,18 +70,18 @@ def fake_cuda() -> Iterator[FakeWatch]:
         yield watch
 
 
-def _build_on_device(build: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
-    """`build_model` without numbers: on the meta device, and from there on the fake GPU."""
+def build_on_device(*args: Any, **kwargs: Any) -> SegmentationModel:
+    """`build_model` on `cuda:0`; on a fake one by way of the meta device, without numbers."""
+    if not isinstance(torch.empty(0), FakeTensor):
+        return build_model(*args, **kwargs).to(CUDA)
 
     def on_device(tensor: Tensor) -> Tensor:
         return torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device=CUDA)
 
-    def built(*args: Any, **kwargs: Any) -> nn.Module:
-        with _disable_current_modes(), torch.device("meta"):
-            model = build(*args, **{**kwargs, "pretrained": False})
-        return _apply(model, on_device)
-
-    return built
+    with _disable_current_modes(), torch.device("meta"):
+        model = build_model(*args, **{**kwargs, "pretrained": False})
+    _apply(model, on_device)
+    return model
 
 
 def _apply(module: nn.Module, change: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
@@ -134,5 +134,5 @@ def _attention(
         return found
     efficient: Any = torch.ops.aten._scaled_dot_product_efficient_attention
     gradients = query.requires_grad or key.requires_grad
-    attended: Tensor = efficient(query, key, value, None, gradients, dropout_p, is_causal, scale=scale)[0]
-    return attended
+    answer: Tensor = efficient(query, key, value, None, gradients, dropout_p, is_causal, scale=scale)[0]
+    return answer

@@ -12,10 +12,9 @@ from typing import Any
 
 import torch
 
-import distill.training
 from distill.catalogue.model_memory import TABLE, WEIGHT_COPY_BYTES, key_of
 from distill.testing.device_watch import FakeWatch
-from distill.testing.fake_cuda import CUDA, fake_cuda
+from distill.testing.fake_cuda import CUDA, build_on_device, fake_cuda
 from distill.training import autocast, teacher_output
 
 _BATCH, _SIZE = 2, (128, 256)
@@ -35,9 +34,7 @@ MODELS: tuple[tuple[str, Mapping[str, Any]], ...] = (
 def measured(name: str, options: Mapping[str, Any], precision: str) -> dict[str, float]:
     """Bytes per pixel of the batch: kept for the backward pass, and at the peak of a pass without gradients."""
     with fake_cuda() as watch:
-        model = distill.training.build_model(  # type: ignore[attr-defined]
-            name, _CLASSES, **options
-        )
+        model = build_on_device(name, _CLASSES, **options)
         images = torch.zeros(_BATCH, 3, *_SIZE, device=CUDA)
         pixels = _BATCH * _SIZE[0] * _SIZE[1]
         # Autocast keeps a copy of the weights, which does not grow with the pixels.

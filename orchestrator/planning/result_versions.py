@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from distill.catalogue.reader import load_catalogue
-from distill.catalogue_entries import HeadEntry, MethodEntry
 from distill.recipe import Recipe
 
 
@@ -23,8 +22,9 @@ def result_versions(
     catalogue = load_catalogue()
     heads = [catalogue.heads.get(model.partition("-")[0]) for model in models]
     methods = [catalogue.methods[part] for method, _ in losses for part in method.split("+")]
-    entries: list[HeadEntry | MethodEntry] = [*(head for head in heads if head is not None), *methods]
-    versions = {entry.name: entry.result_version for entry in entries if entry.result_version > 1}
+    every = {head.name: head.result_version for head in heads if head is not None}
+    every |= {method.name: method.result_version for method in methods}
+    versions = {name: version for name, version in every.items() if version > 1}
     if any(recipe.precision == "bf16" and method != "student" for method, recipe in losses):
         versions["bf16 losses"] = 2  # matrix products of losses are bfloat16 too
     return {"versions": versions} if versions else {}

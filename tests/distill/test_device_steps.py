@@ -15,14 +15,13 @@ import numpy as np
 import pytest
 import torch
 
-import distill.training
 from distill.data.sample import Sample
 from distill.evaluation import evaluate
 from distill.methods import list_methods
 from distill.recipe import Recipe, SlidingWindow
 from distill.testing.device_step import Case, WatchedTraining
 from distill.testing.device_watch import Wait, Watch, real_cuda
-from distill.testing.fake_cuda import CUDA, fake_cuda
+from distill.testing.fake_cuda import CUDA, build_on_device, fake_cuda
 from distill.testing.step_budget import BUDGETS, TOLERANCE, measured, read_budgets
 
 Device = Callable[[], AbstractContextManager[Watch]]
@@ -111,7 +110,7 @@ def test_an_evaluation_waits_only_to_fetch_pictures_and_counts(
     device: Device, window: SlidingWindow | None
 ) -> None:
     with device() as watch:
-        model = distill.training.build_model(CNN, 19).to(CUDA)
+        model = build_on_device(CNN, 19)
         watch.mark()
         counts = evaluate(model, Pictures(), device=CUDA, batch_size=2, precision="bf16", window=window)  # type: ignore[arg-type]
         waits = {wait.why for wait in watch.mark().waits}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -46,12 +44,10 @@ class SegFormerHead(nn.Module):
 
     def forward(self, stages: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """`fused` and `logits` at the stride of the first stage."""
-        convolution, norm, activation = self.fuse
-        weight = cast("Tensor", convolution.weight)
-        weights = weight.chunk(len(stages), dim=1)  # of each stage's projection
+        weights = self.fuse[0].get_parameter("weight").chunk(len(stages), dim=1)  # of each stage's projection
         parts = [
             resized(F.conv2d(project(stage), part), like=stages[0])
             for project, stage, part in zip(self.project, stages, weights, strict=True)
         ]
-        fused = activation(norm(parts[0] + parts[1] + parts[2] + parts[3]))
+        fused = self.fuse[1:](parts[0] + parts[1] + parts[2] + parts[3])
         return fused, self.classifier(self.dropout(fused))
