@@ -91,13 +91,13 @@ def _check_data(plan: Plan, data: AnyDataConfig) -> None:
 
 def _check_checkpoints(plan: Plan, ledger: Ledger, *, fresh: bool) -> None:
     """Read the checkpoints that a start would read, but not those on the hub, which would be downloaded."""
-    from orchestrator.controller.teachers import check_teacher
-
     problems = []
     for teacher in plan.teachers:
         known = not fresh and ledger.exists(teacher_weights(teacher))
         if teacher.checkpoint is None or known or _is_on_hub(teacher.checkpoint):
             continue
+        from orchestrator.controller.teachers import check_teacher
+
         try:
             check_teacher(plan, teacher)
         except UsageError as error:

@@ -101,6 +101,8 @@ def render_estimate(found: dict[str, Any]) -> str:
         f"  {'phase':<10}{'trials':>8}{'student steps':>16}{'teacher passes':>16}{'worker-hours':>14}",
     ]
     for name, phase in found["phases"].items():
+        if name == "selection" and not phase["trials"]:
+            continue
         hours = f"{phase['worker_hours']:.3f}"
         lines.append(
             f"  {name:<10}{phase['trials']:>8}{phase['student_steps']:>16,}{phase['teacher_passes']:>16,}{hours:>14}"
