@@ -46,13 +46,19 @@ def fake_cuda() -> Iterator[FakeWatch]:
             return np.zeros(tuple(tensor.shape), kind)
         return numpy_of(tensor, *args, **kwargs)
 
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+
+    def pinned(tensor: Tensor, *_: Any) -> Tensor:
+        # A thread that collates pictures is outside of the mode, so its tensors are real.
+        return tensor if isinstance(tensor, FakeTensor) else mode.from_tensor(tensor)
+
     replaced: list[tuple[Any, str, Any]] = [
         (distill.training, "build_model", build_on_device),
         (distill.training, "RandomState", _NoRandomState),
         (nn.Module, "_apply", _apply),
         (Tensor, "backward", lambda loss, *args, **kwargs: walk.backward(loss, *args, **kwargs)),
         (torch.autograd, "grad", walk.grad),
-        (Tensor, "pin_memory", lambda tensor, *args: tensor),
+        (Tensor, "pin_memory", pinned),
         (Tensor, "numpy", numpy),
         (torch.random, "fork_rng", lambda *args, **kwargs: nullcontext()),
         (torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
@@ -65,7 +71,7 @@ def fake_cuda() -> Iterator[FakeWatch]:
             stack.enter_context(patch.object(owner, name, value))
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
-        stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        stack.enter_context(mode)
         stack.enter_context(watch)
         yield watch
 
