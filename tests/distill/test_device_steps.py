@@ -60,12 +60,12 @@ def waits_of_a_step(device: Device, method: str, config: dict[str, Any], **chang
 
 
 def every_case() -> Iterator[Any]:
-    """Every method with both precisions and both optimisers; four of them in the quick loop."""
+    """Every method with both precisions and both optimisers: one case each in CI, four of them in the quick loop."""
     for method in list_methods():
         for precision, optimizer in itertools.product(("fp32", "bf16"), ("sgd", "adamw")):
-            is_quick = method in QUICK and (precision, optimizer) == ("bf16", "adamw")
-            marks = () if is_quick else (pytest.mark.slow,)
-            yield pytest.param(method, precision, optimizer, marks=marks)
+            in_ci = (precision, optimizer) == ("bf16", "adamw")
+            mark = [] if in_ci and method in QUICK else [pytest.mark.slow if in_ci else pytest.mark.long]
+            yield pytest.param(method, precision, optimizer, marks=mark)
 
 
 @pytest.mark.parametrize(("method", "precision", "optimizer"), every_case())
@@ -118,7 +118,7 @@ def test_an_evaluation_waits_only_to_fetch_pictures_and_counts(
     assert waits <= MAY_WAIT_IN_EVALUATION
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", BUDGETS)
 def test_a_full_size_step_stays_in_its_budget(name: str) -> None:
     """Peak, largest tensor, kernels and FLOPs are within 5 % of the file, which the module's command writes."""
