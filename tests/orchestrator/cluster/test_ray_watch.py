@@ -51,7 +51,7 @@ def test_a_process_that_is_back_within_the_grace_period_is_not_lost() -> None:
 ORPHANS = """
 import subprocess, sys
 from orchestrator.cluster.ray_watch import no_process_left
-child = "import subprocess; print(subprocess.Popen(['sleep', '100'], stdout=subprocess.DEVNULL).pid)"
+child = "import subprocess; print(subprocess.Popen(['sleep', '300'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).pid)"
 with no_process_left():
     done = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True)
 print(done.stdout)

@@ -59,6 +59,7 @@ def taught_by_one_that_is_loaded(teacher: Path, source: Path) -> Path:
 
 
 @pytest.mark.ray
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_students_on_a_worker_each_learn_what_they_learn_alone_and_go_on_after_a_worker_was_killed(
     undisturbed: Path, tmp_path: Path
