@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from distill.device_errors import is_device_fault, release_frames
 from distill.errors import UsageError
-from distill.evaluation_mode import Precision, autocast, evaluating
+from distill.evaluation_mode import evaluating
 from distill.picture_batches import PictureBatch, picture_batches
+from distill.precision import Precision, autocast
 
 if TYPE_CHECKING:
     import torch

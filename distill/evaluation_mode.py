@@ -1,17 +1,13 @@
-"""The modes in which models are evaluated: no training behaviour, no change of random states, a precision."""
+"""The mode in which models are evaluated: no training behaviour, no change of random states."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
-
-from distill.errors import unknown
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
-
-Precision = Literal["fp32", "bf16", "fp16"]
 
 
 @contextlib.contextmanager
@@ -32,17 +28,3 @@ def evaluating(models: Sequence[Callable[..., Any]], device: torch.device) -> It
             torch.backends.cudnn.benchmark = benchmark
             for module, training in zip(modules, modes, strict=True):
                 module.training = training
-
-
-def autocast(device: torch.device | str, precision: Precision) -> torch.autocast:
-    """Autocast to a precision on a device.
-
-    Raises:
-        UsageError: the precision is unknown.
-    """
-    import torch
-
-    kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if precision not in kinds:
-        raise unknown("precision", precision, kinds)
-    return torch.autocast(torch.device(device).type, dtype=kinds[precision], enabled=precision != "fp32")

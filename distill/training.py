@@ -7,8 +7,7 @@ students may share, are computed by the caller.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -24,6 +23,7 @@ from distill.methods.pixels import cross_entropy, valid_pixels
 from distill.models import ModelInfo, Output, SegmentationModel, build_model
 from distill.moving_average import MovingAverage
 from distill.optimizers import allocate_state, build_optimizer
+from distill.precision import Precision, autocast
 from distill.random_state import RandomState
 from distill.recipe import Recipe
 from distill.relative_weights import split_balanced
@@ -235,7 +235,7 @@ class Student:
 
     def _forward(self, batch: Batch) -> tuple[Output, dict[str, Tensor]]:
         """The student's output and the unweighted terms: the task's cross-entropy and the method's terms."""
-        with autocast(self.spec.recipe.precision, self.device):
+        with autocast(self.device, self.spec.recipe.precision):
             output = self.model(batch.images)
             terms = {"task": cross_entropy(output.logits, batch.labels)}
             # A method without an active term may have no teacher output. Formulas turn autocast off (`in_float32`).
@@ -340,13 +340,6 @@ class Student:
         self.losses = LossRecord(**{**losses, "names": tuple(losses["names"])})
 
 
-@contextmanager
-def autocast(precision: str, device: torch.device) -> Iterator[None]:
-    """Enable bfloat16 autocast if the precision is bf16."""
-    with torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext():
-        yield
-
-
 def cast_weights(teacher: nn.Module, precision: str) -> None:
     """Store a frozen model's weights as autocast would cast them in every pass; its output stays the same to the bit.
 
@@ -358,9 +351,9 @@ def cast_weights(teacher: nn.Module, precision: str) -> None:
                 module.to(torch.bfloat16)
 
 
-def teacher_output(teacher: nn.Module, images: Tensor, precision: str) -> Output:
+def teacher_output(teacher: nn.Module, images: Tensor, precision: Precision) -> Output:
     """The frozen teacher's output for a batch, without autograd."""
-    with torch.no_grad(), autocast(precision, images.device):
+    with torch.no_grad(), autocast(images.device, precision):
         return cast(Output, teacher(images))
 
 

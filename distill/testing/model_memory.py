@@ -13,9 +13,10 @@ from typing import Any
 import torch
 
 from distill.catalogue.model_memory import TABLE, WEIGHT_COPY_BYTES, key_of
+from distill.precision import Precision, autocast
 from distill.testing.device_watch import FakeWatch
 from distill.testing.fake_cuda import CUDA, build_on_device, fake_cuda
-from distill.training import autocast, teacher_output
+from distill.training import teacher_output
 
 _BATCH, _SIZE = 2, (128, 256)
 _CLASSES = 19
@@ -31,7 +32,7 @@ MODELS: tuple[tuple[str, Mapping[str, Any]], ...] = (
 """Models of the presets for GPUs."""
 
 
-def measured(name: str, options: Mapping[str, Any], precision: str) -> dict[str, float]:
+def measured(name: str, options: Mapping[str, Any], precision: Precision) -> dict[str, float]:
     """Bytes per pixel of the batch: kept for the backward pass, and at the peak of a pass without gradients."""
     with fake_cuda() as watch:
         model = build_on_device(name, _CLASSES, **options)
@@ -45,9 +46,9 @@ def measured(name: str, options: Mapping[str, Any], precision: str) -> dict[str,
         return {"training": round(kept, 1), "inference": round((watch.mark().peak - base) / pixels, 1)}
 
 
-def _kept_by_training(model: Any, images: Any, precision: str, watch: FakeWatch) -> int:
+def _kept_by_training(model: Any, images: Any, precision: Precision, watch: FakeWatch) -> int:
     base = _mark(watch)
-    with autocast(precision, CUDA):
+    with autocast(CUDA, precision):
         output = model.train()(images)
     kept = watch.live - base
     del output
