@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -11,6 +11,8 @@ from torch import Tensor
 from distill.models.mit import MIX_TRANSFORMER, mit_encoder, rename
 
 State = dict[str, Tensor]
+Translate = Callable[[Mapping[str, Tensor], Collection[str]], State]
+"""Gives tensors timm's names; the second argument has the names that the backbone wants."""
 
 NESTS = (
     "state_dict", "model_state_dict", "model_state", "model", "module", "net", "network", "weights", "params",
@@ -47,7 +49,7 @@ class Vocabulary:
 
     name: str
     mark: str
-    translate: Callable[[Mapping[str, Tensor], Collection[str]], State]
+    translate: Translate
 
     def recognises(self, names: Collection[str]) -> bool:
         """Whether a file with these names is of this vocabulary."""
@@ -108,14 +110,14 @@ def _ours(state: Mapping[str, Tensor], wanted: Collection[str]) -> State:
     return {plain_name(name, wanted): tensor for name, tensor in state.items()}
 
 
-def _by(*rules: tuple[str, str]) -> Callable[[Mapping[str, Tensor], Collection[str]], State]:
+def _by(*rules: tuple[str, str]) -> Translate:
     def translate(state: Mapping[str, Tensor], wanted: Collection[str]) -> State:
         return {rename(name, rules): tensor for name, tensor in state.items()}
 
     return translate
 
 
-def _mobile(*rules: tuple[str, str]) -> Callable[[Mapping[str, Tensor], Collection[str]], State]:
+def _mobile(*rules: tuple[str, str]) -> Translate:
     """Rules for networks of inverted residuals: from their names to the steps of a block, then to timm's names.
 
     The rules give `<block>|step.rest` for a tensor of a block. The blocks of the file are timm's in the same order.
@@ -196,6 +198,32 @@ _FEATURES_ENDS = (
     (r"^classifier\.1\.", r"classifier."),
 )
 
+_EXPANDED_PARTS = ("expand", "expand_norm", "depthwise", "depthwise_norm", "project", "project_norm")
+
+
+def _mobilenetv2(first: tuple[str, ...], others: tuple[str, ...]) -> Translate:
+    """Rename a MobileNetV2 whose blocks are `features.N.conv`.
+
+    Args:
+        first: places of the parts of the first block, which has no expansion, from depthwise to the norm of the projection.
+        others: places of the parts of all other blocks, in the order of `_EXPANDED_PARTS`.
+    """
+
+    def block(
+        number: str, target: str, places: tuple[str, ...], parts: tuple[str, ...]
+    ) -> Iterator[tuple[str, str]]:
+        for place, part in zip(places, parts, strict=True):
+            yield rf"^features\.{number}\.conv\.{re.escape(place)}\.", rf"<{target}>|{part}."
+
+    return _mobile(
+        *_FEATURES_ENDS,
+        (r"^features\.18\.0\.", r"conv_head."),
+        (r"^features\.18\.1\.", r"bn2."),
+        *block("1", "1", first, _EXPANDED_PARTS[2:]),
+        *block(r"(\d+)", r"\1", others, _EXPANDED_PARTS),
+    )
+
+
 TIMM = Vocabulary("timm", r"", _same)
 
 VOCABULARIES = (
@@ -223,40 +251,12 @@ VOCABULARIES = (
     Vocabulary(
         "torchvision's MobileNetV2",
         r"^features\.1\.conv\.0\.0\.",
-        _mobile(
-            *_FEATURES_ENDS,
-            (r"^features\.18\.0\.", r"conv_head."),
-            (r"^features\.18\.1\.", r"bn2."),
-            (r"^features\.1\.conv\.0\.0\.", r"<1>|depthwise."),
-            (r"^features\.1\.conv\.0\.1\.", r"<1>|depthwise_norm."),
-            (r"^features\.1\.conv\.1\.", r"<1>|project."),
-            (r"^features\.1\.conv\.2\.", r"<1>|project_norm."),
-            (r"^features\.(\d+)\.conv\.0\.0\.", r"<\1>|expand."),
-            (r"^features\.(\d+)\.conv\.0\.1\.", r"<\1>|expand_norm."),
-            (r"^features\.(\d+)\.conv\.1\.0\.", r"<\1>|depthwise."),
-            (r"^features\.(\d+)\.conv\.1\.1\.", r"<\1>|depthwise_norm."),
-            (r"^features\.(\d+)\.conv\.2\.", r"<\1>|project."),
-            (r"^features\.(\d+)\.conv\.3\.", r"<\1>|project_norm."),
-        ),
+        _mobilenetv2(("0.0", "0.1", "1", "2"), ("0.0", "0.1", "1.0", "1.1", "2", "3")),
     ),
     Vocabulary(
         "tonylins' MobileNetV2",
         r"^features\.1\.conv\.3\.",
-        _mobile(
-            *_FEATURES_ENDS,
-            (r"^features\.18\.0\.", r"conv_head."),
-            (r"^features\.18\.1\.", r"bn2."),
-            (r"^features\.1\.conv\.0\.", r"<1>|depthwise."),
-            (r"^features\.1\.conv\.1\.", r"<1>|depthwise_norm."),
-            (r"^features\.1\.conv\.3\.", r"<1>|project."),
-            (r"^features\.1\.conv\.4\.", r"<1>|project_norm."),
-            (r"^features\.(\d+)\.conv\.0\.", r"<\1>|expand."),
-            (r"^features\.(\d+)\.conv\.1\.", r"<\1>|expand_norm."),
-            (r"^features\.(\d+)\.conv\.3\.", r"<\1>|depthwise."),
-            (r"^features\.(\d+)\.conv\.4\.", r"<\1>|depthwise_norm."),
-            (r"^features\.(\d+)\.conv\.6\.", r"<\1>|project."),
-            (r"^features\.(\d+)\.conv\.7\.", r"<\1>|project_norm."),
-        ),
+        _mobilenetv2(("0", "1", "3", "4"), ("0", "1", "3", "4", "6", "7")),
     ),
     Vocabulary(
         "torchvision's EfficientNet",
