@@ -138,7 +138,7 @@ def _walk(
 
 
 def _is_of_kind(value: dict[Any, Any], model: type[BaseModel]) -> bool:
-    """Whether a value may be of a member of a union that is told apart by `kind`."""
+    """Whether a value may be of a member of a union whose members differ by `kind`."""
     kind = model.model_fields.get("kind")
     kinds = () if kind is None else get_args(kind.annotation)
     return not kinds or value.get("kind") in kinds

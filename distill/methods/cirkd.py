@@ -189,7 +189,7 @@ class CIRKDConfig(WithKDConfig):
         ge=1,
         le=64,
         description="kernel and stride of a mean pooling before the cross-image term, whose time falls with its 4th "
-        "power; left out: to stride 16, which is the 2×2 pooling of the authors' code at stride 8",
+        "power; left out: to stride 16, which at stride 8 is the 2×2 pooling that the authors' code has as an option",
     )
     tap: Tap = Field("fused", description="which features are compared")
     pixel_queue: int = Field(20_000, ge=1, le=10**7, description="pixels remembered per class")
