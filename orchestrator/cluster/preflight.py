@@ -101,7 +101,7 @@ def _needs(config: SweepConfig, ledger: Ledger) -> node_probe.NodeRequirements:
 def _weights(config: SweepConfig) -> Iterator[str]:
     """Files of pretrained weights, which each worker reads."""
     for pair in config.pairs:
-        for model in (pair.teacher, pair.student):
+        for _, model in pair.models:
             if model.weights_file is not None:
                 yield model.weights_file.path
 

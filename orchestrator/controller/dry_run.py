@@ -69,7 +69,7 @@ def _unseen(plan: Plan, address: str) -> Iterator[str]:
     if is_job(address):
         yield f"data, files of weights, devices and room on the cluster at {address}; the job checks them at its start"
         return
-    models = [model for pair in config.pairs for model in (pair.teacher, pair.student)]
+    models = [model for pair in config.pairs for _, model in pair.models]
     if any(model.pretrained is True for model in models):
         yield "timm's pretrained weights, which the first worker loads or downloads"
     if any(map(_is_on_hub, (pair.teacher.checkpoint for pair in config.pairs))):
@@ -96,10 +96,10 @@ def _check_checkpoints(plan: Plan, ledger: Ledger, *, fresh: bool) -> None:
         known = not fresh and ledger.exists(teacher_weights(teacher))
         if teacher.checkpoint is None or known or _is_on_hub(teacher.checkpoint):
             continue
-        from orchestrator.controller.teachers import check_teacher
+        from orchestrator.controller.teachers import read_checkpoint
 
         try:
-            check_teacher(plan, teacher)
+            read_checkpoint(plan, teacher)
         except UsageError as error:
             problems.append(str(error))
     if problems:

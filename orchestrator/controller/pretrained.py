@@ -46,7 +46,7 @@ def pretrained_weights(config: SweepConfig) -> dict[str, dict[str, Any]]:
 
 def _files(config: SweepConfig) -> Iterator[tuple[str, ModelConfig, BackboneFile]]:
     for pair in config.pairs:
-        for role, model in (("teacher", pair.teacher), ("student", pair.student)):
+        for role, model in pair.models:
             if model.weights_file is not None:
                 yield f"{pair.label}.{role}", model, model.weights_file
 

@@ -31,12 +31,7 @@ def check_teachers(plan: Plan, ledger: Ledger, *, fresh: bool) -> None:
     """
     for teacher in plan.teachers:
         if teacher.checkpoint is not None and (fresh or not ledger.exists(teacher_weights(teacher))):
-            check_teacher(plan, teacher)
-
-
-def check_teacher(plan: Plan, teacher: Teacher) -> None:
-    """Read the checkpoint of one teacher; raises as `check_teachers` does."""
-    _read(plan, teacher)
+            read_checkpoint(plan, teacher)
 
 
 def anything_left(run: Run) -> bool:
@@ -56,7 +51,7 @@ def prepare_teachers(run: Run, *, groups: WorkerGroupPool, watch: Callable[[Phas
         if run.ledger.exists(path):
             continue
         if teacher.checkpoint is not None:
-            run.ledger.write_bytes(path, _file_of(_read(run.plan, teacher)))
+            run.ledger.write_bytes(path, _file_of(read_checkpoint(run.plan, teacher)))
         elif shared is not None and shared.exists(path):
             run.ledger.write_bytes(path, shared.read_bytes(path))
     run_phase(run, "teachers", _cohorts(run), groups=groups, watch=watch, later=len(run.plan.students))
@@ -85,8 +80,8 @@ def teacher_hashes(run: Run) -> dict[str, str]:
     }
 
 
-def _read(plan: Plan, teacher: Teacher) -> ReadTeacher:
-    """The teacher from its checkpoint, checked on images of the sizes that it will get."""
+def read_checkpoint(plan: Plan, teacher: Teacher) -> ReadTeacher:
+    """The teacher from its checkpoint, checked on images of the sizes that it will get; raises as `check_teachers` does."""
     from distill.data import build_dataset
     from distill.models.teachers import read_teacher, representative_sizes
 

@@ -150,10 +150,7 @@ class WorkerGroupPool:
             self._coordinator = None
             self._runs.clear()
             self._idle.clear()
-        self._say(
-            "Ray lost the coordinator of this sweep (its process died); another one is started, and the trials go on from "
-            "their checkpoints"
-        )
+        self._say_restart("the coordinator of this sweep")
 
     def _run_group(self, group: str) -> None:
         """The Ray Train runs of a group: one, and another one each time that Ray loses the run's controller.
@@ -175,11 +172,13 @@ class WorkerGroupPool:
                         "Ray lost the Ray Train controller of a worker group again and again (its process died; is the head "
                         "node out of memory?)"
                     ) from error
-                self._say(
-                    "Ray lost the Ray Train controller of a worker group (its process died); another one is started, and the "
-                    "trials go on from their checkpoints"
-                )
+                self._say_restart("the Ray Train controller of a worker group")
         return None
+
+    def _say_restart(self, lost: str) -> None:
+        self._say(
+            f"Ray lost {lost} (its process died); another one is started, and the trials go on from their checkpoints"
+        )
 
     def _train_run(self, group: str, name: str) -> None:
         """One Ray Train run. Dead workers are restarted; the cohort channel knows when to give up."""

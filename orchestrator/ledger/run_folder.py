@@ -70,17 +70,15 @@ def check_run_folder(ledger: Ledger, plan: Plan, *, fresh: bool) -> None:
 def claim_run_folder(ledger: Ledger, plan: Plan, *, fresh: bool) -> None:
     """Check the folder and write the plan into it; `fresh` first deletes the results of the earlier plan."""
     check_run_folder(ledger, plan, fresh=fresh)
-    if (
-        not fresh
-        and fault_of_plan_file(ledger) is None
-        and _stored_plan(ledger)["plan_hash"] != plan.plan_hash
-    ):
+    is_planned = ledger.exists(PLAN_FILE)
+    outdated: tuple[str, ...] = ()
+    if fresh:
+        outdated = _RUN_PATHS if is_planned or _is_repairable(ledger) else ()  # only in the folder of a run
+    elif is_planned and _stored_plan(ledger)["plan_hash"] != plan.plan_hash:
         # What a command wrote that failed before anything was trained. Teachers are valid for every plan, by their ids.
-        for path in ("tables", PLAN_FILE):
-            ledger.delete(path)
-    if fresh and (ledger.exists(PLAN_FILE) or _is_repairable(ledger)):  # only in the folder of a run
-        for path in _RUN_PATHS:
-            ledger.delete(path)
+        outdated = ("tables", PLAN_FILE)
+    for path in outdated:
+        ledger.delete(path)
     if not ledger.exists(PLAN_FILE):
         write_plan(ledger, plan)
 

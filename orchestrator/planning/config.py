@@ -104,6 +104,11 @@ class PairConfig(Section):
         """Name of the pair on the leaderboard."""
         return self.name or f"{self.teacher.model}_to_{self.student.model}"
 
+    @property
+    def models(self) -> tuple[tuple[str, TeacherConfig | StudentConfig], ...]:
+        """Its two models, each with its role."""
+        return ("teacher", self.teacher), ("student", self.student)
+
 
 def _method_shorthand(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value

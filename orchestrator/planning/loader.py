@@ -319,7 +319,7 @@ def _check_pairs(config: SweepConfig, locations: _Locations) -> Iterator[str]:
             )
         if pair.data not in config.data:
             yield f"{locations.of('pairs', i, 'data')}: {unknown('data set', pair.data, config.data)}"
-        for role, model in (("teacher", pair.teacher), ("student", pair.student)):
+        for role, model in pair.models:
             if model.recipe is not None and model.recipe not in config.recipes:
                 known = {*config.recipes, *library.recipes()}
                 yield f"{locations.of('pairs', i, role, 'recipe')}: {unknown('recipe', model.recipe, known)}"

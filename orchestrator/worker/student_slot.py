@@ -121,13 +121,11 @@ class StudentSlot:
         """The slot of a checkpoint's entry; its student is still to be built."""
         reports = [Report(**{**report, "costs": Costs(**report["costs"])}) for report in entry["reports"]]
         plain = {key: entry[key] for key in ("step", "started_at", "accumulate", "remark")}
+        plain |= {
+            key: entry.get(key) for key in ("most_together", "averaged_at")
+        }  # older checkpoints lack them
         costs = Costs(**entry["costs"])
-        slot = cls(trial, costs=costs, reports=reports, host_state=entry["student"], **plain)
-        slot.most_together, slot.averaged_at = (
-            entry.get("most_together"),
-            entry.get("averaged_at"),
-        )  # not in older ones
-        return slot
+        return cls(trial, costs=costs, reports=reports, host_state=entry["student"], **plain)
 
 
 class CrashVerdictError(RuntimeError):
