@@ -54,6 +54,13 @@ def test_a_choice_is_valued_by_seeds_that_it_did_not_use(selection: ModuleType) 
         assert {len(choice.seeds) for choice in choices} == {expected}
 
 
+def test_the_regret_of_a_choice_does_not_count_the_seed_that_made_it_look_good(selection: ModuleType) -> None:
+    scores = np.zeros((2, 8, 4))
+    scores[0, 0], scores[1] = 4.0, 1.0  # configuration 0 is good with seed 0 only
+    regret, _ = selection.regret(scores, lambda *_: selection.Choice(0, frozenset({0}), 1.0), 1)
+    assert regret == 1.0
+
+
 def test_more_fresh_seeds_choose_better_among_the_same_finalists(selection: ModuleType) -> None:
     few, many = (
         sum(

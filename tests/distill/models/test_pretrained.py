@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -133,6 +134,35 @@ def test_the_names_of_torchvision_are_those_tensors_of_timm_that_compute_the_sam
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(ours(images), theirs(images), rtol=1e-4, atol=1e-4)
+
+
+def as_tonylins(state: State) -> State:
+    """A torchvision MobileNetV2's tensors with the names of tonylins' repository, whose blocks are not nested."""
+    renamed: State = {}
+    for name, tensor in state.items():
+        found = re.match(r"features\.(\d+)\.conv\.([\d.]+)\.(\w+)$", name)
+        if found is None:
+            renamed[name] = tensor
+            continue
+        block, place, rest = found.groups()
+        # torchvision: [conv, norm, ReLU6], …, conv, norm; tonylins: the same layers in one sequence.
+        outer, _, inner = place.partition(".")
+        nested = 1 if block == "1" else 2
+        flat = 3 * int(outer) + int(inner) if inner else 3 * nested + int(outer) - nested
+        renamed[f"features.{block}.conv.{flat}.{rest}"] = tensor
+    return renamed
+
+
+def test_the_names_of_tonylins_are_those_tensors_of_torchvisions_in_one_sequence() -> None:
+    state = mobilenet_v2().state_dict()
+    wanted = timm.create_model("mobilenetv2_050").state_dict().keys()
+    theirs = as_tonylins(state)
+    (found, *_) = vocabularies(theirs)
+    (expected, *_) = vocabularies(state)
+    assert found.name == "tonylins' MobileNetV2"
+    translated, reference = found.translate(theirs, wanted), expected.translate(state, wanted)
+    assert translated.keys() == reference.keys()
+    assert all(translated[name] is reference[name] for name in reference)
 
 
 def as_lukemelas(state: State) -> State:

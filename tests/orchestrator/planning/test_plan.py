@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from itertools import combinations
 
 import pytest
 from hypothesis import given, settings
@@ -97,6 +98,24 @@ def test_all_methods_of_one_final_seed_form_a_wave() -> None:
     assert [wave.stream_seed for wave in finals] == [1, 2]
     for wave in finals:
         assert [b.study.method for b in wave.brackets] == ["student", "kd", "heteroakd"]
+
+
+def test_repeats_of_a_search_share_nothing_but_the_pair_and_leave_the_first_as_it_was() -> None:
+    once, thrice = (tiny_sweep(search__trials=6, search__bracket=4, search__repeats=n) for n in (1, 3))
+    (single,), (cohort,) = make_plan(once).students, make_plan(thrice).students
+    first = {t.trial_id for t in all_trials(once, single)}
+    trials = all_trials(thrice, cohort)
+    assert {t.trial_id for t in trials if t.repeat == 0} == first
+    drawn = [{str(t.params) for t in trials if t.repeat == repeat and t.params} for repeat in range(3)]
+    seeds = [
+        {wave.stream_seed for wave in cohort.waves if wave.brackets[0].study.repeat == repeat}
+        for repeat in range(3)
+    ]
+    for one, other in combinations(range(3), 2):
+        assert not drawn[one] & drawn[other]
+        assert not seeds[one] & seeds[other]
+    assert [wave.index for wave in cohort.waves] == list(range(len(cohort.waves)))
+    assert all(len({b.study.repeat for b in wave.brackets}) == 1 for wave in cohort.waves)
 
 
 def test_brackets_and_finalists_train_with_seeds_of_their_own_and_the_drawn_configurations_stay() -> None:
