@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.controller.failure_policy import FailurePolicy
+from orchestrator.controller.failure_policy import FailurePolicy, RestartBudget
 from orchestrator.protocol import GivenUpError, WorkerPosition
 
 
@@ -54,3 +54,10 @@ def test_a_hang_outside_of_any_trial_convicts_none() -> None:
         policy.position = None
     assert not policy.verdicts
     assert policy.start().given_up
+
+
+def test_lost_processes_of_ray_are_replaced_five_times_without_a_recorded_trial_in_between() -> None:
+    budget = RestartBudget()
+    assert [budget.take() for _ in range(6)] == [True] * 5 + [False]
+    budget.refill()
+    assert budget.take()
