@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from orchestrator.console.progress import ProgressView
     from orchestrator.controller.run_state import Run
     from orchestrator.controller.worker_groups import WorkerGroupPool
+    from orchestrator.leaderboard.files import Written
     from orchestrator.ledger.tables import Ledger
     from orchestrator.planning.plan import Plan
 
@@ -132,11 +133,12 @@ def sweep(options: SweepOptions) -> int:
             with ray_session(
                 options.address, plan.config.operation, verbose=options.verbose, on_lost=on_lost
             ) as resources:
-                _carry_out(options, run, _capacity(options, plan, resources))
+                written = _carry_out(options, run, _capacity(options, plan, resources))
         else:
-            _carry_out(options, run, None)
-    show = show_calibration if options.calibrate else show_outcome
-    return show(run, as_json=options.json, code=exit_code(run))
+            written = _carry_out(options, run, None)
+    if written is None:
+        return show_calibration(run, as_json=options.json, code=exit_code(run))
+    return show_outcome(run, written, as_json=options.json, code=exit_code(run))
 
 
 def _budget_settings(options: SweepOptions) -> list[str]:
@@ -164,11 +166,14 @@ def _capacity(options: SweepOptions, plan: Plan, now: ClusterResources) -> Calla
     return lambda: current_capacity(compute, operation)
 
 
-def _carry_out(options: SweepOptions, run: Run, capacity: Callable[[], int] | None) -> None:
+def _carry_out(options: SweepOptions, run: Run, capacity: Callable[[], int] | None) -> Written | None:
     """The phases, one after the other, each of which may be asked to stop; then the board.
 
     Args:
         capacity: number of cohorts that fit now; None if nothing is left to train and there is no Ray.
+
+    Returns:
+        The board; None for a calibration, which has none.
     """
     from rich.console import Console
 
@@ -196,20 +201,20 @@ def _carry_out(options: SweepOptions, run: Run, capacity: Callable[[], int] | No
         ledger.delete("ray")  # files of Ray Train
         if options.calibrate:
             write_calibration(ledger)
-            return
+            return None
         for note in notes:
             view.say(note)
-        _write_leaderboard(ledger)  # after the gallery, to which it links
+        return _write_leaderboard(ledger)  # after the gallery, to which it links
 
 
-def _write_leaderboard(ledger: Ledger) -> None:
+def _write_leaderboard(ledger: Ledger) -> Written:
     """Write the leaderboard. A damaged file of a table is found here at the latest, and moved away."""
     from distill.errors import UsageError
     from orchestrator.leaderboard.files import write_leaderboard
     from orchestrator.ledger.repair import set_aside_damaged
 
     try:
-        write_leaderboard([ledger])
+        return write_leaderboard([ledger])
     except UsageError as error:
         notes = set_aside_damaged(ledger, read=True)
         if not notes:
