@@ -5,6 +5,7 @@ python -m orchestrator.sweep [PRESET | FILE.yaml] [options]
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from distill.command_line import exit_code_of, run_command
+from distill.command_line import DONE, exit_code_of, run_command
 from orchestrator.console.ray_lost import exit_without_ray
 from orchestrator.console.signals import STOP_SIGNALS
 
@@ -66,6 +67,10 @@ class SweepOptions:
     """Delete the results that are in the run's folder and start anew."""
     verbose: bool = False
     """Show Ray's own messages."""
+    list_names: Annotated[bool, tyro.conf.arg(name="list")] = False
+    """Print the names of all presets, methods, heads, pairs, recipes, data kinds, samplers and prices, and nothing else."""
+    version: bool = False
+    """Print the version, with those of torch, timm and ray, and nothing else."""
 
 
 def main() -> None:
@@ -80,10 +85,25 @@ def command(options: SweepOptions) -> int:
     """Run a sweep; errors become an exit code and a message."""
     from orchestrator.protocol import RayLostError
 
+    if options.list_names or options.version:
+        return exit_code_of(lambda: _print_facts(options))
     try:
         return exit_code_of(lambda: sweep(options), "interrupted; the same command goes on from here")
     except RayLostError as error:
         exit_without_ray(error)
+
+
+def _print_facts(options: SweepOptions) -> int:
+    """What `--list` and `--version` print."""
+    from orchestrator.console.known_names import known_names, render_names, versions
+
+    if options.version:
+        print(versions())
+    elif options.json:
+        print(json.dumps(known_names(), indent=1, ensure_ascii=False))
+    else:
+        print(render_names(known_names()))
+    return DONE
 
 
 def sweep(options: SweepOptions) -> int:
