@@ -110,7 +110,7 @@ def sweep(options: SweepOptions) -> int:
     """Plan → teachers → students → leaderboard, each one call into one room. Returns the exit code."""
     from orchestrator.cluster.job_submission import submit
     from orchestrator.cluster.session import is_job, prepare_environment, ray_session
-    from orchestrator.console.plan_view import show_plan
+    from orchestrator.console.plan_view import show_plan, start_line
     from orchestrator.console.summary import exit_code, show_calibration, show_outcome
     from orchestrator.controller.calibration import calibration_plan
     from orchestrator.controller.run_state import Run
@@ -137,6 +137,7 @@ def sweep(options: SweepOptions) -> int:
     prepare_environment(options.address)
     if is_job(options.address):
         return submit(options)
+    print(start_line(plan, ledger.place()), file=sys.stderr, flush=True)
     from orchestrator.controller.checks import check_before_start  # imports Ray, which reads its environment
     from orchestrator.controller.teachers import anything_left
 

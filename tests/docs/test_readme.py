@@ -51,7 +51,9 @@ def test_a_method_of_ones_own_conforms_and_is_planned_beside_the_others(tmp_path
     assert len([line for line in method.splitlines() if line]) <= 30
     (tmp_path / "my_method.py").write_text(method)
     (tmp_path / "test_my_method.py").write_text(snippet(OWN_METHOD, "python", "class TestCosine"))
-    named = re.fullmatch(r'\[project\.entry-points\."([\w.]+)"\]\n(.*)\n', snippet(OWN_METHOD, "toml", "entry-points"))
+    named = re.fullmatch(
+        r'\[project\.entry-points\."([\w.]+)"\]\n(.*)\n', snippet(OWN_METHOD, "toml", "entry-points")
+    )
     assert named is not None
     installed = tmp_path / "mine-1.0.dist-info"
     installed.mkdir()
