@@ -154,9 +154,9 @@ def _studies(view: PhaseView) -> Table:
     for state in view.scheduler.trials.values():
         studies.setdefault((state.trial.pair, state.trial.title), []).append(state)
     has_test = any(_tested(members) for members in studies.values())
-    table = Table(box=None, pad_edge=False)
-    for name in ("pair", "method"):
-        table.add_column(name, overflow="ellipsis", no_wrap=True, max_width=24)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for name, width in (("pair", 20), ("method", 14)):
+        table.add_column(name, overflow="ellipsis", no_wrap=True, max_width=width)
     headings = ("done", "running", "pruned", "failed", "best tune", *(("test",) if has_test else ()))
     for name in headings:
         table.add_column(name, justify="right", no_wrap=True)
