@@ -5,16 +5,18 @@ from __future__ import annotations
 import time
 from collections import Counter
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.controller.phase_runner import PhaseView
-from orchestrator.controller.wave_scheduler import TrialState
 from orchestrator.planning.plan import PHASES
+
+if TYPE_CHECKING:  # they import Ray Tune
+    from orchestrator.controller.phase_runner import PhaseView
+    from orchestrator.controller.wave_scheduler import TrialState
 
 LINE_SECONDS = 60.0
 
