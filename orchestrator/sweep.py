@@ -111,11 +111,7 @@ def sweep(options: SweepOptions) -> int:
     from orchestrator.cluster.job_submission import submit
     from orchestrator.cluster.session import is_job, prepare_environment, ray_session
     from orchestrator.console.plan_view import show_plan, start_line
-    from orchestrator.console.summary import exit_code, show_calibration, show_outcome
     from orchestrator.controller.calibration import calibration_plan
-    from orchestrator.controller.run_state import Run
-    from orchestrator.ledger.folder_lock import hold_run_folder
-    from orchestrator.ledger.repair import repair_run
     from orchestrator.ledger.run_folder import CALIBRATION
     from orchestrator.ledger.tables import Ledger
     from orchestrator.planning.loader import load_sweep
@@ -138,8 +134,13 @@ def sweep(options: SweepOptions) -> int:
     if is_job(options.address):
         return submit(options)
     print(start_line(plan, ledger.place()), file=sys.stderr, flush=True)
-    from orchestrator.controller.checks import check_before_start  # imports Ray, which reads its environment
+    # A dry run needs none of this, and does not wait for it. Ray reads its environment when it is imported.
+    from orchestrator.console.summary import exit_code, show_calibration, show_outcome
+    from orchestrator.controller.checks import check_before_start
+    from orchestrator.controller.run_state import Run
     from orchestrator.controller.teachers import anything_left
+    from orchestrator.ledger.folder_lock import hold_run_folder
+    from orchestrator.ledger.repair import repair_run
 
     check_before_start(plan, ledger, fresh=options.fresh, address=options.address)
     # Before Ray starts, so that a folder that cannot be written is an error at once.

@@ -40,8 +40,15 @@ SLOW_TESTS = (
     "no_step_leaves_float64",
     "test_estimated_cost_is_within_a_fifth",
     "test_training_a_teachers_projector",
+    "vainf_is_read_at_the_stride_that_is_given[16]",
+    "torchvision_gives_the_same_outputs[fcn-resnet50]",
+    "operations_are_counted_without_memory[mit_b0",
 )
 """Parts of the names of other tests that `make check` leaves out."""
+
+
+GOLDEN_IN_QUICK_LOOP = ("student", "kd", "cirkd", "heteroakd")
+"""Methods whose golden curves are drawn again by `make check`: no term, one term, a queue, projectors."""
 
 
 def pytest_collection_modifyitems(items: list) -> None:
@@ -51,19 +58,30 @@ def pytest_collection_modifyitems(items: list) -> None:
     for item in items:
         if _is_a_further_network(item):
             takes_seconds = any(name in item.name for name in TAKE_SECONDS)
-            item.add_marker("long" if takes_seconds else "slow")
+            item.add_marker("long" if takes_seconds or _is_a_further_product(item) else "slow")
         elif item.path.name in SLOW_FILES or any(name in item.nodeid for name in SLOW_TESTS):
             item.add_marker("slow")
 
 
 def _is_a_further_network(item: pytest.Item) -> bool:
-    """Whether a conformance test repeats on further networks what the quick loop tests on one pair, or two backbones."""
+    """Whether a conformance test repeats on further networks, methods or settings what the quick loop tests on a few."""
     params = item.callspec.params if hasattr(item, "callspec") else {}
     if item.path.name == "test_method_conformance.py" and "pair" in params:
-        return "transformer-teaches-cnn" not in item.name
+        further = "two_workers" in item.name and bool(params["config"])
+        return further or "transformer-teaches-cnn" not in item.name
+    if "every_tensor_of_every_family" in item.name:
+        return params["name"] not in ("test_resnet", "test_vit", "mit_b0")
+    if item.path.name == "test_golden_curves.py" and "training_goes_as" in item.name:
+        return params["name"] not in GOLDEN_IN_QUICK_LOOP
     if item.path.name == "test_head_conformance.py" and "model" in params:
         return not params["model"].endswith(("-test_resnet", "-test_vit"))
     return False
+
+
+def _is_a_further_product(item: pytest.Item) -> bool:
+    """Whether a conformance test has a further pair of networks and further settings, each of which CI tests alone."""
+    params = item.callspec.params
+    return bool(params.get("config")) and "transformer-teaches-cnn" not in item.name
 
 
 @pytest.fixture(scope="session")

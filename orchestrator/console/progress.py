@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -16,9 +16,11 @@ from rich.text import Text
 
 from distill.errors import printable
 from orchestrator.console.remaining_work import Work, work_of
-from orchestrator.controller.phase_runner import PhaseView
-from orchestrator.controller.wave_scheduler import TrialState
 from orchestrator.planning.plan import PHASES
+
+if TYPE_CHECKING:  # they import Ray Tune
+    from orchestrator.controller.phase_runner import PhaseView
+    from orchestrator.controller.wave_scheduler import TrialState
 
 LINE_SECONDS = 60.0
 _NARROW = 79

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from orchestrator.controller.wave_scheduler import TrialState, WaveScheduler
 from orchestrator.planning.plan import Wave
 from orchestrator.protocol import CohortProgress
+
+if TYPE_CHECKING:  # it imports Ray Tune
+    from orchestrator.controller.wave_scheduler import TrialState, WaveScheduler
 
 _LEAST_SECONDS, _LEAST_SHARE = 20.0, 0.02
 """Before both are reached, nothing is said about the time that is left."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -46,12 +47,32 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("tour")
 
 
+# Runs what follows the sweep one after the other in one process, as `python` and `python -m` would: torch is imported once.
+ONE_AFTER_THE_OTHER = """
+import contextlib, io, json, runpy, shlex, sys
+said = []
+for language, text in json.load(sys.stdin):
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        if language == "python":
+            exec(compile(text, "<the tour>", "exec"), {"__name__": "__main__"})
+        else:
+            python, dash_m, module, *arguments = shlex.split(text)
+            assert (python, dash_m) == ("python", "-m"), text
+            sys.argv = [module, *arguments]
+            try:
+                runpy.run_module(module, run_name="__main__", alter_sys=True)
+            except SystemExit as end:
+                assert not end.code, text
+    said.append(printed.getvalue())
+print(json.dumps(said))
+"""
+
 # Every Python imports this; a command tells at its end what it has imported.
 TELLING = """
 import atexit, os, pathlib, sys
 def tell():
     name = pathlib.Path(sys.argv[0]).stem
-    if name in ("sweep", "gallery"):
+    if name == "sweep":
         pathlib.Path(os.environ["TELL"], name).write_text(str("torch" in sys.modules))
 atexit.register(tell)
 """
@@ -65,20 +86,25 @@ def steps(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Step]:
         **os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(telling)]), "TELL": str(folder)
     }  # fmt: skip
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    done = []
-    for language, text in snippets():
-        command = ["sh", "-ec", text] if language == "sh" else [sys.executable, "-c", text]
+
+    def output_of(command: list[str], given: str = "") -> str:
         process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+            command, cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
         try:
-            said, complained = process.communicate()
+            said, complained = process.communicate(given)
         finally:
             for pid in [*descendants(process.pid), process.pid] if process.poll() is None else ():
                 os.kill(pid, signal.SIGKILL)
-        assert process.returncode == 0, f"{text}\n{said}\n{complained}"
-        done.append(Step(language, text, said))
-    return done
+        assert process.returncode == 0, f"{command}\n{said}\n{complained}"
+        return said
+
+    dry_run, sweep, *later = snippets()
+    assert "--dry-run" in dry_run[1]
+    said = [output_of(["sh", "-ec", text]) for _, text in (dry_run, sweep)]
+    said += json.loads(output_of([sys.executable, "-c", ONE_AFTER_THE_OTHER], json.dumps(later)))
+    return [Step(*snippet, text) for snippet, text in zip((dry_run, sweep, *later), said, strict=True)]
 
 
 def test_every_command_of_the_tour_runs_and_leaves_what_it_promises(steps: list[Step], folder: Path) -> None:

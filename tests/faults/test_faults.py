@@ -6,22 +6,63 @@ import json
 import os
 import random
 import re
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
 
+from orchestrator.console.exit_codes import RAY_LOST
 from tests import ROOT
-from tests.faults.harness import PATIENT, Toll, assert_nothing_lost, disturbed_run
+from tests.faults.harness import (
+    END_SECONDS,
+    PATIENT,
+    TITLES,
+    Toll,
+    assert_nothing_lost,
+    disturbed_run,
+    end_without_ray,
+    kill,
+    manifests,
+    processes,
+)
 from tests.orchestrator import ray_nodes
 from tests.orchestrator.by_hand import losses_by_hand, losses_of
-from tests.orchestrator.sweeps import SMALL, Sweep, counted, run, trials
+from tests.orchestrator.sweeps import SMALL, Sweep, counted, descendants, run, trials
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 TROUBLES = ROOT / "tests" / "orchestrator" / "troubles"
 
 
+def test_a_run_that_loses_its_gcs_its_coordinator_a_worker_and_a_checkpoint_ends_as_the_one_nobody_disturbed(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    """One harm of each kind, in as few sweeps as they need. All kinds, at random moments: `make test-long`."""
+    toll, choose, output = Toll(), random.Random(1), tmp_path / "run"
+    sweep = Sweep(SMALL, output, *PATIENT)
+    sweep.wait_until(lambda: bool(processes(sweep, *TITLES["worker"])), END_SECONDS)
+    family, struck_at = descendants(sweep.process.pid), time.monotonic()
+    assert kill(sweep, "gcs", choose, toll)
+    assert sweep.process.wait(120) == RAY_LOST, sweep.text()
+    end_without_ray(sweep, family, struck_at, toll)
+    assert "Ray lost its control service (GCS)" in sweep.text()
+
+    sweep = Sweep(SMALL, output, *PATIENT)
+    sweep.wait_until(lambda: bool(processes(sweep, *TITLES["worker"])), END_SECONDS)
+    assert kill(sweep, "coordinator", choose, toll)
+    said = "Ray lost the coordinator of this sweep (its process died); another one is started"
+    sweep.wait_until(lambda: said in sweep.text(), END_SECONDS)
+    for kind in ("worker", "damage"):
+        sweep.wait_until(lambda: bool(manifests(sweep)), END_SECONDS)
+        while not kill(sweep, kind, choose, toll):
+            assert sweep.process.poll() is None, sweep.text()
+    sweep = Sweep(SMALL, output, *PATIENT)
+    assert sweep.finish(END_SECONDS) == 0, sweep.text()
+    assert_nothing_lost(output, undisturbed)
+
+
+@pytest.mark.long
 def test_a_run_whose_processes_are_killed_at_random_ends_as_the_one_nobody_disturbed(
     undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -61,6 +102,7 @@ def test_one_of_two_workers_is_killed_and_both_go_on_from_the_checkpoint(tmp_pat
         assert_nothing_lost(tmp_path / "run", tmp_path / "expected")
 
 
+@pytest.mark.long
 def test_the_node_that_trains_is_lost_and_another_goes_on(
     undisturbed: Path, tmp_path: Path, nodes_env: dict[str, str]
 ) -> None:
@@ -110,6 +152,7 @@ def test_trials_that_hang_die_raise_or_want_too_much_memory_fail_alone(
     assert len(told["failures"]) == 4
 
 
+@pytest.mark.long
 def test_students_for_which_the_device_has_no_room_together_are_trained_in_turn_with_the_same_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

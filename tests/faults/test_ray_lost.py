@@ -24,6 +24,7 @@ from tests.orchestrator.sweeps import SMALL, Sweep, descendants
 
 
 @pytest.mark.ray
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_sweep_goes_on_without_its_controller_and_coordinator_and_after_the_same_command_without_its_gcs(
     undisturbed: Path, tmp_path: Path

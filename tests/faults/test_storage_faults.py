@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from distill.errors import UsageError
+from orchestrator.console.exit_codes import USAGE
 from orchestrator.ledger.tables import Ledger
+from orchestrator.sweep import SweepOptions, command
 from tests.faults.stumbling_store import StumblingStore
 from tests.orchestrator.sweeps import SMALL, Sweep, assert_equal_runs, run
 
@@ -105,18 +107,19 @@ def test_a_full_disk_ends_the_sweep_with_a_sentence_and_with_room_it_goes_on(
 
 
 def test_a_folder_that_may_not_be_written_is_refused_before_anything_starts(
-    small_disk: Path, tmp_path: Path
+    small_disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    sweep = Sweep(SMALL, small_disk / "run", log=tmp_path / "sweep.log")
-    assert sweep.finish() == 2, sweep.text()
-    assert "cannot be read or written" in sweep.text()
-    assert "Traceback" not in sweep.text()
+    assert command(SweepOptions(source=str(SMALL), output=str(small_disk / "run"))) == USAGE
+    message = capsys.readouterr().err
+    assert "cannot be read or written" in message
+    assert "Traceback" not in message
 
 
-def test_a_file_where_the_folder_should_be_is_refused(tmp_path: Path) -> None:
+def test_a_file_where_the_folder_should_be_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").write_text("mine")
-    sweep = Sweep(SMALL, tmp_path / "file" / "run", log=tmp_path / "sweep.log")
-    assert sweep.finish() == 2, sweep.text()
-    assert "choose another --output" in sweep.text()
+    assert command(SweepOptions(source=str(SMALL), output=str(tmp_path / "file" / "run"))) == USAGE
+    assert "choose another --output" in capsys.readouterr().err
     assert (tmp_path / "file").read_text() == "mine"

@@ -51,10 +51,13 @@ def trained_briefly(model: torch.nn.Module, steps: int = 120) -> torch.nn.Module
 def hub_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("transformers", reason="the extra `hub` is not installed")
     folder = tmp_path_factory.mktemp("hub") / "upernet"
-    names = dict(enumerate(["nothing", *CLASSES]))
-    model = trained_briefly(upernet(5, id2label=names, label2id={v: k for k, v in names.items()}))
-    model.save_pretrained(folder)  # type: ignore[operator]
+    untrained().save_pretrained(folder)  # type: ignore[operator]
     return folder
+
+
+def untrained() -> torch.nn.Module:
+    names = dict(enumerate(["nothing", *CLASSES]))
+    return upernet(5, id2label=names, label2id={v: k for k, v in names.items()})
 
 
 @pytest.fixture(scope="module")
@@ -99,10 +102,11 @@ def write(folder: Path, content: dict[str, Any]) -> Path:
 
 
 @pytest.mark.ray
-def test_a_teacher_of_transformers_is_scored_and_then_teaches_a_cnn(
-    hub_folder: Path, program: Path, tmp_path: Path
-) -> None:
-    content = document(hub_folder, program)
+@pytest.mark.long
+def test_a_teacher_of_transformers_is_scored_and_then_teaches_a_cnn(program: Path, tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason="the extra `hub` is not installed")
+    trained_briefly(untrained()).save_pretrained(tmp_path / "upernet")  # type: ignore[operator]
+    content = document(tmp_path / "upernet", program)
     content["pairs"] = content["pairs"][:1]
     sweep = run(write(tmp_path, content), tmp_path / "run")
     assert sweep.process.returncode == DONE, sweep.text()

@@ -91,7 +91,7 @@ import time
 from tests.distill.data.test_loader_processes import Silent, VIEW
 from distill.data.stream import stream
 if __name__ == "__main__":
-    next(stream(Silent(), VIEW, batch_size=2, seed=0, loader_workers=2))
+    next(stream(Silent(), VIEW, batch_size=2, seed=0, loader_workers=1))
 """
 
 
@@ -121,7 +121,7 @@ def test_no_loader_process_outlives_the_process_that_reads_its_batches(tmp_path:
     found: list[int] = []
     try:
         deadline = time.monotonic() + 120
-        while len(found) < 2:
+        while not found:
             assert reader.poll() is None
             assert time.monotonic() < deadline
             found = list(loaders_of(reader.pid))

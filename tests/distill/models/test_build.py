@@ -36,7 +36,10 @@ def test_equal_seeds_build_equal_models() -> None:
 
 @pytest.mark.parametrize(
     ("size", "count"),
-    list(enumerate([3_319_392, 13_151_424, 24_196_288, 44_072_128, 60_842_688, 81_443_008])),
+    [
+        pytest.param(size, count, marks=[pytest.mark.slow] if size in (3, 4) else [])
+        for size, count in enumerate([3_319_392, 13_151_424, 24_196_288, 44_072_128, 60_842_688, 81_443_008])
+    ],
 )
 def test_mix_transformer_encoders_have_the_published_parameter_counts(size: int, count: int) -> None:
     assert parameters(on_meta(f"segformer-mit_b{size}").backbone) == count

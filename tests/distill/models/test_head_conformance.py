@@ -106,7 +106,7 @@ class _Logits(torch.nn.Module):
     any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")),
     reason="the extra `onnx` is not installed",
 )
-@pytest.mark.parametrize("head", ["deeplabv3", "upernet"])
+@pytest.mark.parametrize("head", [pytest.param("deeplabv3", marks=pytest.mark.long), "upernet"])
 def test_an_onnx_export_gives_the_same_logits(head: str, tmp_path: Path) -> None:
     import onnxruntime
 

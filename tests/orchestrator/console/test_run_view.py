@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import datetime
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from distill.errors import UsageError
 from orchestrator.console.run_view import chart, run_view, trial_view
 from orchestrator.ledger.optuna_export import write_optuna_file
 from orchestrator.ledger.tables import Ledger
+from orchestrator.show import main
 
 
 def text_of(view: object) -> str:
@@ -128,11 +128,13 @@ def test_a_chart_rises_with_its_values_and_names_its_range() -> None:
     assert len(chart([(1, 2.0), (2, float("inf")), (3, 2.0)], height=3)) == 4
 
 
-def test_the_command_exits_with_2_where_there_is_no_run(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "orchestrator.show", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "holds no tables; give the folder of a run" in done.stderr
+def test_the_command_exits_with_2_where_there_is_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["show", str(tmp_path)])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "holds no tables; give the folder of a run" in capsys.readouterr().err
 
 
 CONFIG = """

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -14,12 +12,14 @@ from distill.errors import UsageError
 from distill.methods import build_method
 from distill.models import build_model
 from distill.relative_weights import STEPS, split_balanced
+from orchestrator.console.exit_codes import USAGE
 from orchestrator.controller.calibration import calibration_plan
 from orchestrator.ledger.run_folder import check_run_folder
 from orchestrator.ledger.tables import Ledger
 from orchestrator.ledger.weights import teacher_weights
 from orchestrator.planning.loader import load_sweep
 from orchestrator.planning.plan import bracket_trials, make_plan
+from orchestrator.sweep import SweepOptions, command
 from tests.orchestrator.sweeps import SMALL, run
 
 
@@ -95,10 +95,11 @@ def test_a_wrong_relative_weight_is_refused_before_anything_runs(setting: str, t
     assert told in str(caught.value)
 
 
-def test_a_sweep_without_a_weight_has_nothing_to_calibrate(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "orchestrator.sweep", str(SMALL), "--calibrate", "--dry-run"]
-    done = subprocess.run(
-        [*command, "--set", "methods=[student]", "--output", str(tmp_path)], capture_output=True, text=True, check=False
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert "no method has a weight to calibrate" in done.stderr
+def test_a_sweep_without_a_weight_has_nothing_to_calibrate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = SweepOptions(
+        source=str(SMALL), set=["methods=[student]"], output=str(tmp_path), calibrate=True, dry_run=True
+    )
+    assert command(options) == USAGE
+    assert "no method has a weight to calibrate" in capsys.readouterr().err

@@ -16,6 +16,7 @@ from rich.console import Console
 from distill.errors import UsageError
 from orchestrator.cluster.provenance import provenance_row
 from orchestrator.console.run_view import run_view, trial_view
+from orchestrator.leaderboard.__main__ import main
 from orchestrator.leaderboard.files import write_leaderboard
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.plan import make_plan
@@ -175,20 +176,26 @@ def _cards(ledger: Ledger) -> list[str]:
     return [path.removeprefix("leaderboard/") for path in ledger.list("leaderboard/cards")]
 
 
-def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "orchestrator.leaderboard", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def run_command(*arguments: str) -> int:
+    """`python -m orchestrator.leaderboard` with these arguments, in this process; its exit code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["leaderboard", *arguments])
+        try:
+            main()
+        except SystemExit as end:
+            return int(end.code or 0)
+        return 0
 
 
-def test_the_command_prints_where_the_page_lies_and_refuses_a_folder_that_is_no_run(tmp_path: Path) -> None:
+def test_the_command_prints_where_the_page_lies_and_refuses_a_folder_that_is_no_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_run(tmp_path / "run", Run())
-    done = run_command(str(tmp_path / "run"), "--output", str(tmp_path / "page"))
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{tmp_path}/page/LEADERBOARD.md\n"
-    refused = run_command(str(tmp_path / "nowhere"))
-    assert refused.returncode == 2
-    assert "nowhere holds no tables; give the folder of a run" in refused.stderr
-    assert run_command().returncode == 2
+    assert run_command(str(tmp_path / "run"), "--output", str(tmp_path / "page")) == 0
+    assert capsys.readouterr().out == f"{tmp_path}/page/LEADERBOARD.md\n"
+    assert run_command(str(tmp_path / "nowhere")) == 2
+    assert "nowhere holds no tables; give the folder of a run" in capsys.readouterr().err
+    assert run_command() == 2
 
 
 @pytest.mark.parametrize("output", [(), ("--output", "my page")])
@@ -197,7 +204,7 @@ def test_the_command_on_the_page_makes_the_page_again_where_it_is_read(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_run(tmp_path / "a run", Run())
-    assert run_command("a run", *output).returncode == 0
+    assert run_command("a run", *output) == 0
     folder = tmp_path / (output[1] if output else "a run/leaderboard")
     page = (folder / "LEADERBOARD.md").read_text()
     assert str(tmp_path) not in page
@@ -205,7 +212,7 @@ def test_the_command_on_the_page_makes_the_page_again_where_it_is_read(
     assert line in html.unescape((folder / "leaderboard.html").read_text())
     (folder / "LEADERBOARD.md").unlink()
     monkeypatch.chdir(folder)
-    assert run_command(*shlex.split(line)[3:]).returncode == 0
+    assert run_command(*shlex.split(line)[3:]) == 0
     assert (folder / "LEADERBOARD.md").read_text() == page
 
 

@@ -53,7 +53,7 @@ def harm_and_resume(whole: Path, root: str, seed: int, kind: str, times: int, co
 
 @given(st.integers(0, 10**9), st.sampled_from(HARMS), st.integers(1, 3), st.booleans())
 @settings(
-    max_examples=examples(24), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(12), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_whatever_becomes_of_a_runs_files_it_ends_as_the_undisturbed_one_or_refuses(
     whole: Path, tmp_path: Path, seed: int, kind: str, times: int, compacted: bool
@@ -64,7 +64,7 @@ def test_whatever_becomes_of_a_runs_files_it_ends_as_the_undisturbed_one_or_refu
 
 @given(st.integers(0, 10**9), st.sampled_from(HARMS), st.booleans())
 @settings(
-    max_examples=examples(6), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(3), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_so_does_a_run_in_an_object_store(
     whole: Path, s3_server: str, seed: int, kind: str, compacted: bool

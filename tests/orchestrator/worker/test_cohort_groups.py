@@ -32,5 +32,5 @@ def _cohorts(rank: int, folder: str) -> None:
 
 
 def test_a_cohort_leaves_no_threads_and_no_open_files_in_its_workers(tmp_path: Path) -> None:
-    run: Callable[..., Any] = mp.spawn  # type: ignore[attr-defined]
-    run(_cohorts, (str(tmp_path),), nprocs=2)
+    run: Callable[..., Any] = mp.start_processes  # type: ignore[attr-defined]
+    run(_cohorts, (str(tmp_path),), nprocs=2, start_method="fork")  # a new Python would import torch again
