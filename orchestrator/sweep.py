@@ -119,7 +119,8 @@ def sweep(options: SweepOptions) -> int:
     from orchestrator.controller.checks import check_before_start  # imports Ray, which reads its environment
     from orchestrator.controller.teachers import anything_left
 
-    check_before_start(plan, ledger, fresh=options.fresh, address=options.address)
+    for note in check_before_start(plan, ledger, fresh=options.fresh, address=options.address):
+        print(note, file=sys.stderr)
     # Before Ray starts, so that a folder that cannot be written is an error at once.
     with hold_run_folder(ledger) as lock:
         if not options.fresh:

@@ -53,6 +53,7 @@ class DatasetReport:
         decoded: number of decoded label maps by split; all in a full check.
         pixels: pixels per class in them, followed by the ignored ones, by split.
         notes: remarks about allowed but unusual findings.
+        coverage: what was decoded, if it was not everything; otherwise empty.
     """
 
     name: str
@@ -63,6 +64,7 @@ class DatasetReport:
     decoded: dict[str, int]
     pixels: dict[str, tuple[int, ...]]
     notes: tuple[str, ...]
+    coverage: str = ""
 
     def describe(self) -> str:
         """The report as text for a terminal."""
@@ -83,7 +85,8 @@ class DatasetReport:
             lines.append(f"  {name:<{width}}" + "".join(f"  {share:6.2f} %" for share in shares))
         if self.licence is not None:
             lines.append(f"licence   {self.licence}")
-        return "\n".join(lines + [f"note      {note}" for note in self.notes])
+        notes = (*self.notes, self.coverage) if self.coverage else self.notes
+        return "\n".join(lines + [f"note      {note}" for note in notes])
 
 
 def check_dataset(
@@ -174,11 +177,10 @@ def _check_disk(
     notes = [f"will be skipped: {problem}" for problem in found.skipped]
     notes += orientation_notes(headers) + shares.notes() + _extra_files(splits, pairs)
     notes += [] if sampled else repeated_files(by_split)
-    if not full:
-        notes.append(
-            f"decoded were the pictures of tune and test, and {sum(shares.decoded.values())} of {len(pairs)} label maps"
-            f"{', and no other file was fetched' if sampled else ''}; --full decodes everything"
-        )
+    coverage = (
+        f"decoded were the pictures of tune and test, and {sum(shares.decoded.values())} of {len(pairs)} label maps"
+        f"{', and no other file was fetched' if sampled else ''}; --full decodes everything"
+    )
     return DatasetReport(
         config.kind,
         splits.layout.licence,
@@ -188,6 +190,7 @@ def _check_disk(
         shares.decoded,
         {name: tuple(int(count) for count in counts) for name, counts in shares.pixels.items()},
         tuple(notes),
+        coverage="" if full else coverage,
     )
 
 
