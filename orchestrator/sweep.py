@@ -95,15 +95,17 @@ def sweep(options: SweepOptions) -> int:
     from orchestrator.controller.run_state import Run
     from orchestrator.ledger.folder_lock import hold_run_folder
     from orchestrator.ledger.repair import repair_run
-    from orchestrator.ledger.run_folder import CALIBRATION
+    from orchestrator.ledger.run_folder import CALIBRATION, recorded_contents
     from orchestrator.ledger.tables import Ledger
     from orchestrator.planning.loader import load_sweep
     from orchestrator.planning.plan import make_plan
+    from orchestrator.planning.weight_contents import weight_contents
 
-    plan = make_plan(load_sweep(options.source, [*options.set, *_budget_settings(options)]))
-    ledger = Ledger(options.output or f"runs/{plan.config.name}")
+    config = load_sweep(options.source, [*options.set, *_budget_settings(options)])
+    ledger = Ledger(options.output or f"runs/{config.name}")
+    plan = make_plan(config, weight_contents(config, recorded_contents(ledger)))
     if options.calibrate:
-        plan = calibration_plan(plan.config, ledger.root)
+        plan = calibration_plan(config, plan.contents, ledger.root)
         ledger = ledger.below(CALIBRATION)
     if options.dry_run:
         code = show_plan(plan, as_json=options.json)

@@ -11,7 +11,8 @@ from distill.errors import UsageError
 from distill.teacher_source import TransformersSource
 from orchestrator.ledger.tables import Ledger
 from orchestrator.ledger.weights import teacher_weights
-from orchestrator.planning.plan import Plan, Teacher
+from orchestrator.planning.plan import Plan
+from orchestrator.planning.planned_models import Teacher
 
 if TYPE_CHECKING:
     from distill.data import SegmentationDataset

@@ -14,7 +14,8 @@ from orchestrator.controller.wave_scheduler import WaveScheduler
 from orchestrator.controller.worker_groups import WorkerGroupPool
 from orchestrator.ledger.tables import Ledger
 from orchestrator.ledger.weights import teacher_weights
-from orchestrator.planning.plan import Cohort, Teacher, teacher_cohort
+from orchestrator.planning.plan import Cohort, teacher_cohort
+from orchestrator.planning.planned_models import Teacher
 
 if TYPE_CHECKING:
     from distill.models.teachers import ReadTeacher

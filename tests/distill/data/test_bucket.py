@@ -29,7 +29,8 @@ from distill.data.picture_cache import PictureCache
 from distill.data.remote_copies import RemoteCopies, RemoteCopiesConfig
 from distill.errors import UsageError
 from orchestrator.planning.loader import load_sweep
-from orchestrator.planning.plan import data_identity, make_plan
+from orchestrator.planning.plan import make_plan
+from orchestrator.planning.planned_models import data_identity
 from tests.distill.data.buckets import at, changed_later, read_train, remove, upload
 from tests.distill.data.trees import write_cityscapes_tree, write_folder_tree, write_voc_tree
 from tests.faults.stumbling_store import StumblingStore
