@@ -391,6 +391,7 @@ CASES = {
     "booleans as names": Case(nothing, ("is false, must be text; YAML reads no, off or false as false, so write it in quotes",), options={"classes": [False, True]}),
     "numbers as names": Case(nothing, ("is 0, must be text; write '0', in quotes",), options={"classes": [0, 1, 2]}),
     "names before values": Case(nothing, ("classes are written name: value", "must be value: name", "write {1: bright, …}"), options={"classes": {"dark": 0, "bright": 1}}),
+    "a boolean as a value": Case(nothing, ("config.yaml:", "tune_seed is true, must be a number"), options={"ignored": [255], "tune_seed": True}),
     "one ignored value": Case(nothing, ("ignored is 255, must be a list of whole numbers such as [1, 2]",), options={"ignored": 255}),
     "no root": Case(nothing, ("root is empty, must be a folder",), options={"root": None}),
     "a root that is a file": Case(lambda root: (shutil.rmtree(root), root.write_text("PK")), ("is a file; unpack it", "Expected"), options={"classes": ["a", "b"]}),
