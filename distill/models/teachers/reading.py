@@ -176,7 +176,8 @@ def _numbers(count: int) -> tuple[str, ...]:
 def _checked(path: Path, sha256: str | None) -> bytes:
     """A file's bytes; raises UsageError if their hash is not the required one."""
     if not path.is_file():
-        raise UsageError(f"'{path}' does not exist; give the path of an existing file")
+        found = "is not a file" if path.exists() else "does not exist"
+        raise UsageError(f"'{path}' {found}; give the path of an existing file")
     data = path.read_bytes()
     found = hashlib.sha256(data).hexdigest()
     if sha256 is not None and found != sha256:
