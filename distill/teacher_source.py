@@ -5,11 +5,17 @@ No config names code to run: each kind reads one file format. Weights are read a
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from distill.setting_paths import PathSetting, SettingPath
+
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+"""Weights in a folder of transformers; the first counts."""
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
+"""Files of a processor's config. As in transformers, the first counts if it has a section `image_processor`."""
 
 TapName = int | str
 """An output of a program by position or key, or (torch.export only) the path of a module inside it."""
@@ -104,6 +110,18 @@ TeacherSource = Annotated[
 def brings_network(source: TeacherSource | None) -> bool:
     """Whether a source defines its network, so that `model` is only a name on the leaderboard."""
     return isinstance(source, TransformersSource | ProgramSource)
+
+
+def files_of(source: TeacherSource | BackboneFile) -> list[Path]:
+    """The files that are read of a source; none if it is a name on the hub, or does not exist on this machine."""
+    path = Path(source.path)
+    if not path.is_absolute():
+        return []
+    if not isinstance(source, TransformersSource):
+        return [path] if path.is_file() else []
+    weights = [path / name for name in WEIGHT_FILES if (path / name).is_file()]
+    described = [path / name for name in ("config.json", *PROCESSOR_FILES)]
+    return [*filter(Path.is_file, described), *weights[:1]]
 
 
 ClassMap = dict[str, tuple[TapName, ...]]

@@ -69,6 +69,31 @@ _SCALARS = {int: ("whole numbers", "[1, 2]"), float: ("numbers", "[0.5, 2.0]"), 
 _MOST_KEYS = 4
 
 
+def booleans_as_numbers(
+    written: Any, validated: Any, keys: tuple[str | int, ...] = ()
+) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Keys and messages of booleans that pydantic took for the numbers 0 and 1.
+
+    Args:
+        written: plain values of a document.
+        validated: the model or value that pydantic made of it.
+        keys: keys of the value in the document.
+    """
+    if isinstance(written, bool) and not isinstance(validated, bool):
+        text = str(written).lower()
+        yield (
+            keys,
+            f"{'.'.join(map(str, keys))} is {text}, must be a number; YAML reads yes, no, on and off as booleans",
+        )
+    elif isinstance(written, dict):
+        for key, value in written.items():
+            inner = validated.get(key) if isinstance(validated, dict) else getattr(validated, str(key), value)
+            yield from booleans_as_numbers(value, inner, (*keys, key))
+    elif isinstance(written, list) and isinstance(validated, list | tuple):
+        for position, (value, inner) in enumerate(zip(written, validated, strict=False)):
+            yield from booleans_as_numbers(value, inner, (*keys, position))
+
+
 def violation(error: ErrorDetails, key: str, annotation: Any) -> str:
     """A sentence with a value and the rule that it violates, such as `lr is 0, must be above 0`.
 

@@ -112,15 +112,17 @@ def sweep(options: SweepOptions) -> int:
     from orchestrator.cluster.session import is_job, prepare_environment, ray_session
     from orchestrator.console.plan_view import show_plan, start_line
     from orchestrator.controller.calibration import calibration_plan
-    from orchestrator.ledger.run_folder import CALIBRATION
+    from orchestrator.ledger.run_folder import CALIBRATION, recorded_contents
     from orchestrator.ledger.tables import Ledger
     from orchestrator.planning.loader import load_sweep
     from orchestrator.planning.plan import make_plan
+    from orchestrator.planning.weight_contents import weight_contents
 
-    plan = make_plan(load_sweep(options.source, [*options.set, *_budget_settings(options)]))
-    ledger = Ledger(options.output or f"runs/{plan.config.name}")
+    config = load_sweep(options.source, [*options.set, *_budget_settings(options)])
+    ledger = Ledger(options.output or f"runs/{config.name}")
+    plan = make_plan(config, weight_contents(config, recorded_contents(ledger)))
     if options.calibrate:
-        plan = calibration_plan(plan.config, ledger.root)
+        plan = calibration_plan(config, plan.contents, ledger.root)
         ledger = ledger.below(CALIBRATION)
     if options.dry_run:
         code = show_plan(plan, as_json=options.json)
@@ -142,7 +144,8 @@ def sweep(options: SweepOptions) -> int:
     from orchestrator.ledger.folder_lock import hold_run_folder
     from orchestrator.ledger.repair import repair_run
 
-    check_before_start(plan, ledger, fresh=options.fresh, address=options.address)
+    for note in check_before_start(plan, ledger, fresh=options.fresh, address=options.address):
+        print(note, file=sys.stderr)
     # Before Ray starts, so that a folder that cannot be written is an error at once.
     with hold_run_folder(ledger) as lock:
         if not options.fresh:

@@ -19,7 +19,7 @@ from distill.data.remote_copies import RemoteCopiesConfig
 from distill.data.sample import Protocol
 from distill.errors import UsageError, nearest
 from distill.setting_paths import paths_in
-from distill.validation_text import violated_rule, violation
+from distill.validation_text import booleans_as_numbers, violated_rule, violation
 from distill.yaml_reader import parse_yaml
 
 KINDS: dict[Any, type[AnyDataConfig]] = {
@@ -97,6 +97,8 @@ def _validated(value: object, path: Path, tree: Any, place: tuple[Any, ...]) -> 
     _make_absolute(value, DataConfig, path, tree, place)
     with _placed(path, tree, place):
         config: AnyDataConfig = TypeAdapter(DataConfig).validate_python(value)
+    for keys, message in booleans_as_numbers(value, config, place):
+        raise UsageError(f"{path}:{_line(tree, keys)}: {message}")
     return config
 
 

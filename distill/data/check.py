@@ -12,6 +12,7 @@ from distill.data.config import AnyDataConfig, DiskConfig, ScenesConfig
 from distill.data.factory import build_dataset
 from distill.data.picture_check import (
     PairHeaders,
+    content_notes,
     counted_labels,
     orientation_notes,
     orientation_problems,
@@ -53,6 +54,7 @@ class DatasetReport:
         decoded: number of decoded label maps by split; all in a full check.
         pixels: pixels per class in them, followed by the ignored ones, by split.
         notes: remarks about allowed but unusual findings.
+        coverage: what was decoded, if it was not everything; otherwise empty.
     """
 
     name: str
@@ -63,6 +65,7 @@ class DatasetReport:
     decoded: dict[str, int]
     pixels: dict[str, tuple[int, ...]]
     notes: tuple[str, ...]
+    coverage: str = ""
 
     def describe(self) -> str:
         """The report as text for a terminal."""
@@ -83,7 +86,8 @@ class DatasetReport:
             lines.append(f"  {name:<{width}}" + "".join(f"  {share:6.2f} %" for share in shares))
         if self.licence is not None:
             lines.append(f"licence   {self.licence}")
-        return "\n".join(lines + [f"note      {note}" for note in self.notes])
+        notes = (*self.notes, self.coverage) if self.coverage else self.notes
+        return "\n".join(lines + [f"note      {note}" for note in notes])
 
 
 def check_dataset(
@@ -100,7 +104,8 @@ def check_dataset(
         config: config of the data set.
         full: decode every picture and label map. Otherwise read all headers, and decode the pairs of tune and test and
             `SAMPLE` label maps of train, spread evenly. Of a bucket, all names are checked, but no other files.
-        skip_broken: accept what a run would skip: unreadable train pictures, up to the config's `broken_share`.
+        skip_broken: check as a run does: accept unreadable train pictures, up to the config's `broken_share`, and decode
+            all pictures of train if there are at most `SAMPLE`.
         copies: local copies of pictures in a bucket; None uses the defaults of `RemoteCopiesConfig`.
         protocol: protocol whose splits are checked; in `paper` the tune split is the test split.
 
@@ -158,10 +163,13 @@ def _check_disk(
     label_map, kept = splits.layout.label_map, {sound.pair for sound in headers}
     by_split = {name: [pair for pair in of_split if pair in kept] for name, of_split in listed.items()}
     shares = SplitShares(by_split, label_map.names)
-    # a broken picture of tune or test would end a run after hours; the scale of 16 bits shows in the pixels only
+    # A broken picture of tune or test would end a run after hours, and so would one of a small train split, of which none
+    # may be skipped. The scale of 16 bits shows in the pixels only.
+    is_small = skip_broken and len(listed["train"]) <= SAMPLE
+    pictures = used if full or is_small else scored | deep
     to_decode = chosen | deep
     decoded = [sound.pair for sound in headers if sound.pair in to_decode]
-    _count_labels(decoded, chosen if full else scored | deep, label_map, shares, found)
+    _count_labels(decoded, pictures, label_map, shares, found)
     for problem in orientation_problems(headers) + palette_problems(headers):
         found.add(UsageError(problem))
     if len(found.skipped) > int(config.broken_share * len(found.skippable)):
@@ -172,13 +180,13 @@ def _check_disk(
     if found:
         raise found.error(config.root)
     notes = [f"will be skipped: {problem}" for problem in found.skipped]
-    notes += orientation_notes(headers) + shares.notes() + _extra_files(splits, pairs)
+    notes += orientation_notes(headers) + content_notes(headers, pictures)
+    notes += shares.notes() + _extra_files(splits, pairs)
     notes += [] if sampled else repeated_files(by_split)
-    if not full:
-        notes.append(
-            f"decoded were the pictures of tune and test, and {sum(shares.decoded.values())} of {len(pairs)} label maps"
-            f"{', and no other file was fetched' if sampled else ''}; --full decodes everything"
-        )
+    coverage = (
+        f"decoded were the pictures of tune and test, and {sum(shares.decoded.values())} of {len(pairs)} label maps"
+        f"{', and no other file was fetched' if sampled else ''}; --full decodes everything"
+    )
     return DatasetReport(
         config.kind,
         splits.layout.licence,
@@ -188,6 +196,7 @@ def _check_disk(
         shares.decoded,
         {name: tuple(int(count) for count in counts) for name, counts in shares.pixels.items()},
         tuple(notes),
+        coverage="" if full or pictures == used else coverage,
     )
 
 

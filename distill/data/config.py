@@ -313,7 +313,10 @@ class FolderConfig(CutConfig):
             if twice := [value for value in values if values.count(value) > 1]:
                 raise ValueError(f"{what} {twice[0]!r} occurs twice in classes, must be unique")
         if both := sorted({label.value for label in self.classes} & set(self.ignored)):
-            raise ValueError(f"value {both[0]} is a class and ignored, must be one of them; change `ignored`")
+            left = [value for value in self.ignored if value not in both]
+            raise ValueError(
+                f"value {both[0]} is a class and ignored, must be one of them; set ignored to {left}"
+            )
         return self
 
     @field_validator("image_suffix", "mask_suffix")

@@ -51,6 +51,7 @@ class Header(NamedTuple):
         orientation: EXIF orientation, from 1 to 8; 1 is stored upright.
         complete: whether a PNG or JPEG has its end.
         pixels_at: position of the compressed pixels of a JPEG.
+        frames: number of pictures in a file that is neither PNG nor JPEG; the first is read.
     """
 
     format: str
@@ -63,6 +64,7 @@ class Header(NamedTuple):
     orientation: int = 1
     complete: bool = True
     pixels_at: int = 0
+    frames: int = 1
 
     @property
     def size(self) -> tuple[int, int]:
@@ -123,7 +125,7 @@ def _png(file: IO[bytes]) -> Header:
         "PNG", height, width, _PNG_CHANNELS[colour], bits, orientation,
         palette=palette if colour == _PALETTE_TYPE else b"",
         interlaced=bool(interlaced),
-        complete=end.endswith(_PNG_END),
+        complete=_PNG_END in end,  # programs may write more behind it
     )  # fmt: skip
 
 
@@ -225,9 +227,19 @@ def open_other(file: IO[bytes]) -> Image.Image:
         return Image.open(file, formats=[name for name in OTHER_FORMATS if name in Image.OPEN])
     except (UnidentifiedImageError, SyntaxError) as error:
         file.seek(0)
-        raise NotAnImageError(
-            f"not a PNG or JPEG image (it starts with {file.read(len(_PNG_START))!r})"
-        ) from error
+        raise NotAnImageError(_resemblance(file.read(32))) from error
+
+
+def _resemblance(start: bytes) -> str:
+    """What a file seems to be that is no image of a known kind."""
+    if not start:
+        return "not a PNG or JPEG image: it is empty"
+    if start.startswith(b"version https://git-lfs"):
+        return "not a PNG or JPEG image but a pointer of Git LFS (`git lfs pull` fetches the image)"
+    if start[4:8] == b"ftyp":
+        return "not a PNG or JPEG image but a HEIC image or a video (convert it to JPEG or PNG)"
+    text = " but text" if start.isascii() and b"\0" not in start else ""
+    return f"not a PNG or JPEG image{text} (it starts with {start[: len(_PNG_START)]!r})"
 
 
 def _other(file: IO[bytes]) -> Header:
@@ -241,7 +253,10 @@ def _other(file: IO[bytes]) -> Header:
     height, width = picture.height, picture.width  # of a TIFF already upright
     if picture.format == "TIFF" and orientation > 4:
         height, width = width, height
-    return _upright(picture.format or "", height, width, len(picture.getbands()), bits, orientation)
+    return _upright(
+        picture.format or "", height, width, len(picture.getbands()), bits, orientation,
+        frames=getattr(picture, "n_frames", 1),
+    )  # fmt: skip
 
 
 def _upright(

@@ -79,6 +79,23 @@ def read_image(path: File) -> NDArray[np.uint8]:
     return pixels
 
 
+def is_damaged_jpeg(path: File) -> bool:
+    """Whether libjpeg warns of a JPEG that it decodes, in which case a part may be grey, shifted or noise.
+
+    `read_image` accepts such a picture, because some programs write JPEGs with warnings whose pixels are right.
+    """
+    with _decoding(path), path.open("rb") as file:
+        data = file.read()
+        header = parse_header(io.BytesIO(data))
+    if header.format != "JPEG" or header.channels == _CMYK or header.bits != 8:
+        return False
+    try:
+        kornia.decode_image_jpegturbo(data, "rgb")
+    except Exception:  # it has no error class of its own
+        return True
+    return False
+
+
 def read_values(path: File) -> NDArray[np.uint8]:
     """Read the values `H×W` of a label file as they are stored: grey values, or palette indices.
 

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from distill.data.layout import Source
 
 _WHAT = "UTF-8 text with a picture's name a line"
+_HEADER = re.compile(
+    r"(image|img|picture|photo|file|mask|label|annotation|segmentation|gt|x|y)?s?[_ ]?(path|name|file|filename|id)?s?",
+    re.IGNORECASE,
+)
+"""Heads of columns in tables of pictures and masks."""
+_LONGEST = 1000  # characters of a name
 _DRIVE = re.compile(r"^[A-Za-z]:/")
 
 
@@ -33,7 +39,7 @@ def read_keys(
 
     A line is a picture's name, relative to the folder of pictures, to the root, or to the list; or an absolute path below
     the root. The suffix may be missing. The mask's name may follow in a second column. A name that no file has is its own
-    key. Lines that begin with `#` are comments.
+    key. Lines that begin with `#` are comments, and the first line may name two columns.
 
     Args:
         root: root of the data set.
@@ -57,8 +63,12 @@ def read_keys(
             if key is not None:
                 _check_mask(f"{path}:{number}", key, columns, root, source, listed, labels)
         if key is None:
-            if not entry or entry.startswith("#"):
+            if not entry or entry.startswith("#") or (not keys and _is_header(columns)):
                 continue
+            if len(entry) > _LONGEST:
+                raise UsageError(
+                    f"{path}:{number}: has {len(entry)} characters, must be a picture's name; write one picture a line"
+                )
             key = key_of(entry, source.image_suffixes)
         if key in keys:
             raise UsageError(
@@ -75,7 +85,8 @@ def _check_mask(
     mask = _found(columns[1], root, source, listed, labels)
     if len(columns) > 2 or mask is None:
         raise UsageError(
-            f"{place}: '{columns[-1]}' follows the picture '{columns[0]}', must be its mask or nothing; remove that column"
+            f"{place}: '{columns[-1]}' follows the picture '{columns[0]}', must be its mask or nothing; "
+            "remove that column, or write one picture a line"
         )
     if mask != key:
         ending = mask.removeprefix(key)
@@ -122,6 +133,10 @@ def _columns(entry: str) -> list[str]:
         if len(columns) > 1:
             return columns
     return [entry]
+
+
+def _is_header(columns: list[str]) -> bool:
+    return len(columns) == 2 and all(column and _HEADER.fullmatch(column) for column in columns)
 
 
 def _unquoted(text: str) -> str:

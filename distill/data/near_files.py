@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,7 @@ def unpaired(
     neither = [key for key in unseen if lines and key in set(unlabelled)]
     images = (source.images, source.image_suffixes, source.image_setting)
     labels = (source.labels, (source.label_suffix,), source.label_setting)
+    paired = _keys(root, images) & _keys(root, labels)
     parts, near = [], ""
     for keys, what, (folder, suffixes, setting) in (
         (neither, f"names in {split} have neither picture nor label map", images),
@@ -41,7 +42,9 @@ def unpaired(
         ([key for key in unseen if key not in neither], f"label maps of {split} have no picture", images),
     ):
         if keys:
-            near = near_file(root / folder, keys[0], suffixes, setting)
+            near = near_file(
+                root / folder, keys[0], suffixes, setting, taken=lines if keys is neither else paired
+            )
             line = f"'{keys[0]}' in line {lines[keys[0]]}: " if keys[0] in lines else ""
             missing = root / folder / f"{keys[0]}{suffixes[0]}"
             parts.append(f"{len(keys)} {what} (first: {line}{missing} is missing{near})")
@@ -49,7 +52,18 @@ def unpaired(
     return "; ".join(parts) + "." + remedy
 
 
-def near_file(folder: File, key: str, suffixes: tuple[str, ...], setting: str = "") -> str:
+def _keys(root: File, place: tuple[str, tuple[str, ...], str]) -> set[str]:
+    folder, suffixes, _ = place
+    return {key_of(name, suffixes) for name, _ in files_below(root / folder, suffixes)}
+
+
+def near_file(
+    folder: File,
+    key: str,
+    suffixes: tuple[str, ...],
+    setting: str = "",
+    taken: Container[str] = (),
+) -> str:
     """`, but NAME is there; REMEDY` for the file that is probably meant; empty if there is none.
 
     Args:
@@ -57,6 +71,7 @@ def near_file(folder: File, key: str, suffixes: tuple[str, ...], setting: str = 
         key: its name without suffix.
         suffixes: its suffixes.
         setting: setting of the suffix, if the config has one.
+        taken: keys that are named elsewhere, so that a merely similar name is another file.
     """
     names = sorted(unicodedata.normalize("NFC", name) for name, _ in files_below(folder, ("",)))
     allowed = " or ".join(dict.fromkeys(suffixes))
@@ -76,6 +91,7 @@ def near_file(folder: File, key: str, suffixes: tuple[str, ...], setting: str = 
         if found.rpartition("/")[2] == base:
             return f", but {name} is there; use the same folders in both, or write '{found}' in the list"
     by_key = {key_of(name, suffixes): name for name in names[:_MOST_COMPARED]}
+    by_key = {found: name for found, name in by_key.items() if found not in taken}
     close = nearest(key, by_key, 1)
     return f", but {by_key[close[0]]} is there; use the same name in both" if close else ""
 

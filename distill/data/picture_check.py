@@ -81,6 +81,35 @@ def orientation_notes(found: Sequence[PairHeaders]) -> list[str]:
     return notes
 
 
+def content_notes(found: Sequence[PairHeaders], pictures: Collection[Pair]) -> list[str]:
+    """Remarks on pictures whose files hold more or less than one sound picture.
+
+    Args:
+        found: the pairs.
+        pictures: those of them whose JPEGs are decoded to find damage.
+    """
+    from distill.data.images import is_damaged_jpeg
+
+    jpegs = [headers.pair for headers in found if headers.image.format == "JPEG" and headers.pair in pictures]
+    damaged = [
+        pair
+        for pair, bad in zip(jpegs, _mapped(lambda pair: is_damaged_jpeg(pair.image), jpegs), strict=True)
+        if bad
+    ]
+    several = [headers.pair for headers in found if headers.image.frames > 1]
+    notes = []
+    if damaged:
+        notes.append(
+            f"{len(damaged)} JPEG pictures make their decoder warn of damaged data (first: {damaged[0].image}): a part of "
+            "them may be grey, shifted or noise; look at them, and upload them again"
+        )
+    if several:
+        notes.append(
+            f"{len(several)} pictures have several pages or frames (first: {several[0].image}): the first one is read"
+        )
+    return notes
+
+
 def orientation_problems(found: Sequence[PairHeaders]) -> list[str]:
     """Messages about label maps of turned pictures, if others of the data set were drawn before the picture was turned.
 

@@ -60,6 +60,12 @@ class SplitShares:
             decoded, size = self.decoded[split], self._sizes[split]
             where = f"the {size} label maps" if decoded == size else f"{decoded} decoded of {size} label maps"
             notes.append(f"no pixel of {shown} in {where} of {split}: {_MEANING[split]}")
+            if len(absent) == len(self._classes) - 1:
+                ignored = 100 * counts[-1] / counts.sum()
+                notes.append(
+                    f"all labelled pixels of {split} are of one class, and {ignored:.3g} % of its pixels are ignored: if an "
+                    "ignored value is a class, take it out of `ignored` and put it into `classes`"
+                )
         return notes
 
 

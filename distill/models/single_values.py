@@ -9,7 +9,8 @@ import torch
 
 from distill.models.model import build_model
 
-_TORCH_REFUSES = "Expected more than 1 value per channel"
+TORCH_REFUSES = "Expected more than 1 value per channel"
+"""Part of the message of torch's BatchNorm on one value."""
 
 
 def normalises_one_value(name: str, options: Mapping[str, Any], height: int, width: int) -> bool:
@@ -30,7 +31,7 @@ def normalises_one_value(name: str, options: Mapping[str, Any], height: int, wid
             with torch.no_grad():
                 model(torch.empty(1, 3, height, width))
     except ValueError as error:
-        return _TORCH_REFUSES in str(error)
+        return TORCH_REFUSES in str(error)
     except (
         Exception
     ):  # not every network runs on the meta device; the training itself reports what it cannot do

@@ -20,11 +20,12 @@ CALIBRATION_FILE = "calibration.csv"
 COLUMNS = ("pair", "method", "term", "ratio", "even_weight")
 
 
-def calibration_plan(config: SweepConfig, teachers: str) -> Plan:
+def calibration_plan(config: SweepConfig, contents: Mapping[str, str], teachers: str) -> Plan:
     """A plan of every study's default, all terms balanced, for as many steps as a balance is measured.
 
     Args:
         config: the sweep that is calibrated.
+        contents: see `make_plan`.
         teachers: the run's folder. A teacher trained here is found there by the sweep, and the other way round.
 
     Raises:
@@ -35,7 +36,8 @@ def calibration_plan(config: SweepConfig, teachers: str) -> Plan:
         raise UsageError("no method has a weight to calibrate; name one beside the student alone")
     search = config.search.model_copy(update={"trials": 1, "bracket": 1, "rungs": (), "evaluations": 1})
     operation = config.operation.model_copy(update={"teachers": config.operation.teachers or teachers})
-    plan = make_plan(config.model_copy(update={"methods": methods, "search": search, "operation": operation}))
+    updated = config.model_copy(update={"methods": methods, "search": search, "operation": operation})
+    plan = make_plan(updated, contents)
     return replace(
         plan,
         students=tuple(

@@ -5,21 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-from distill.data.check import check_dataset
-from distill.data.config import AnyDataConfig
 from distill.errors import UsageError
-from distill.teacher_source import TransformersSource
 from distill.uris import is_uri
 from orchestrator.cluster.session import LOCAL, ClusterResources, is_job, ray_session
-from orchestrator.controller.model_checks import check_models, shared_memory_notes
-from orchestrator.controller.pretrained import check_pretrained
-from orchestrator.ledger.folder_lock import refuse_if_held
-from orchestrator.ledger.run_folder import check_run_folder
+from orchestrator.controller.checks import Check, Checks
+from orchestrator.controller.loaded_teachers import is_on_hub
 from orchestrator.ledger.tables import Ledger
-from orchestrator.ledger.weights import teacher_weights
 from orchestrator.planning.plan import Plan
 
 
@@ -29,39 +24,25 @@ def look_ahead(plan: Plan, ledger: Ledger, *, fresh: bool, address: str) -> list
     Raises:
         UsageError: names everything that is wrong, each with its remedy.
     """
-    notes = [f"not looked at: {note}" for note in _unseen(plan, address)]
-    if address == LOCAL:
-        notes += [f"WARNING: {note}" for note in shared_memory_notes(plan.config)]
-    problems = []
-    for check in _checks(plan, ledger, fresh=fresh, address=address):
-        try:
-            check()
-        except UsageError as error:
-            problems.append(str(error))
-    if problems:
-        raise UsageError("\n".join([*dict.fromkeys(problems), *notes]))
-    return notes
+    checks = Checks(plan, ledger, fresh=fresh, address=address)
+    unseen = [f"not looked at: {note}" for note in _unseen(plan, address)]
+    try:
+        checks.run(download=False, more=_places(plan, ledger, address))
+    except UsageError as error:
+        raise UsageError("\n".join([str(error), *unseen])) from None
+    return [*checks.notes, *unseen]
 
 
-def _checks(plan: Plan, ledger: Ledger, *, fresh: bool, address: str) -> Iterator[Callable[[], None]]:
-    config = plan.config
-    if is_job(address):  # files, data and devices are those of the cluster
-        if is_uri(ledger.root):
-            yield lambda: check_run_folder(ledger, plan, fresh=fresh)
+def _places(plan: Plan, ledger: Ledger, address: str) -> Iterator[Check]:
+    """Checks of folders and devices; a sweep uses them at its start instead, and finds the same."""
+    if is_job(address):
         return
-    for data in config.data.values():
-        yield lambda data=data: _check_data(plan, data)  # type: ignore[misc]
-    yield lambda: check_models(config)
-    yield lambda: check_pretrained(config, on_other_nodes=address != LOCAL)
-    yield lambda: _check_checkpoints(plan, ledger, fresh=fresh)
-    yield lambda: refuse_if_held(ledger)
-    yield lambda: check_run_folder(ledger, plan, fresh=fresh)
     if not is_uri(ledger.root):
-        yield lambda: _check_writable("--output", ledger.root)
+        yield partial(_check_writable, "--output", ledger.root)
     if address == LOCAL:
-        for name, folder in config.operation.cache_folders.items():
-            yield lambda name=name, folder=folder: _check_writable(f"{name}.folder", folder)  # type: ignore[misc]
-    yield lambda: _check_room(plan, address)
+        for name, folder in plan.config.operation.cache_folders.items():
+            yield partial(_check_writable, f"{name}.folder", folder)
+    yield partial(_check_room, plan, address)
 
 
 def _unseen(plan: Plan, address: str) -> Iterator[str]:
@@ -72,38 +53,12 @@ def _unseen(plan: Plan, address: str) -> Iterator[str]:
     models = [model for pair in config.pairs for _, model in pair.models]
     if any(model.pretrained is True for model in models):
         yield "timm's pretrained weights, which the first worker loads or downloads"
-    if any(map(_is_on_hub, (pair.teacher.checkpoint for pair in config.pairs))):
+    if any(map(is_on_hub, plan.teachers)):
         yield "checkpoints on the Hugging Face hub"
     if config.operation.trackers:
         yield "whether the trackers answer"
     if address != LOCAL:
         yield "what each node has: packages, data, folders"
-
-
-def _is_on_hub(source: object) -> bool:
-    return isinstance(source, TransformersSource) and not os.path.isabs(source.path)
-
-
-def _check_data(plan: Plan, data: AnyDataConfig) -> None:
-    config = plan.config
-    check_dataset(data, skip_broken=True, copies=config.operation.remote_copies, protocol=config.protocol)
-
-
-def _check_checkpoints(plan: Plan, ledger: Ledger, *, fresh: bool) -> None:
-    """Read the checkpoints that a start would read, but not those on the hub, which would be downloaded."""
-    problems = []
-    for teacher in plan.teachers:
-        known = not fresh and ledger.exists(teacher_weights(teacher))
-        if teacher.checkpoint is None or known or _is_on_hub(teacher.checkpoint):
-            continue
-        from orchestrator.controller.teachers import read_checkpoint
-
-        try:
-            read_checkpoint(plan, teacher)
-        except UsageError as error:
-            problems.append(str(error))
-    if problems:
-        raise UsageError("\n".join(problems))
 
 
 def _check_writable(name: str, folder: str) -> None:

@@ -1,4 +1,4 @@
-"""Checks of the models of a plan before anything is trained: batches that their norms cannot take.
+"""Checks of the models and methods of a plan before anything is trained: batches that their norms cannot take.
 
 Imports torch only if a worker gets one picture at a time.
 """
@@ -6,20 +6,23 @@ Imports torch only if a worker gets one picture at a time.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 
 from distill.data.loader_memory import bytes_needed, shortage
 from distill.errors import UsageError
 from distill.recipe import Recipe
+from distill.relative_weights import split_balanced
+from distill.teacher_source import brings_network
 from orchestrator.planning.config import ModelConfig, SweepConfig
 
 
 def check_models(config: SweepConfig) -> None:
-    """Check every model that the sweep trains.
+    """Check every model and method that the sweep trains.
 
     Raises:
         UsageError: a BatchNorm would see one value per channel.
     """
-    problems = list(_single_values(config))
+    problems = [*_single_values(config), *_single_values_of_methods(config)]
     if problems:
         raise UsageError("\n".join(dict.fromkeys(problems)))
 
@@ -45,14 +48,46 @@ def _single_values(config: SweepConfig) -> Iterator[str]:
         from distill.models.single_values import normalises_one_value
 
         if normalises_one_value(model.model, model.options(), *recipe.augmentation.crop):
-            parts = [f"recipes.{name}.batch_size {recipe.batch_size}"]
-            parts += [f"compute.workers {workers}"] if workers > 1 and recipe.norm != "sync" else []
-            parts += [f"accumulate {recipe.accumulate}"] if recipe.accumulate > 1 else []
-            least = 2 * recipe.batch_size // pictures
+            divided = 1 if recipe.norm == "sync" else workers
             yield (
-                f"{' / '.join(parts)} gives {model.model} {pictures} picture at a time, and its BatchNorm over pooled features "
-                f"needs at least 2: set recipes.{name}.norm to group, or batch_size to {least}"
+                f"{_share(name, recipe, divided)} gives {model.model} {pictures} picture at a time, and its BatchNorm over "
+                f"pooled features needs at least 2: set recipes.{name}.norm to group, or batch_size to "
+                f"{2 * recipe.batch_size // pictures}"
             )
+
+
+def _single_values_of_methods(config: SweepConfig) -> Iterator[str]:
+    """A problem for each recipe and method of whose own BatchNorm the same is true. `norm` is a setting of the model's."""
+    workers = config.compute.workers_of_a_student(has_teacher=True)
+    for pair, selection in product(config.pairs, config.methods):
+        name, teacher = pair.student.recipe, pair.teacher
+        recipe = config.recipes[name]
+        if recipe.batch_size // recipe.accumulate // workers > 1:
+            continue
+        from distill.methods.single_values import method_normalises_one_value
+
+        if method_normalises_one_value(
+            selection.name,
+            split_balanced(selection.config)[0],
+            (pair.student.model, pair.student.options()),
+            None if brings_network(teacher.checkpoint) else (teacher.model, teacher.options()),
+            config.data[pair.data].class_count,
+            recipe.augmentation.crop,
+        ):
+            height, width = recipe.augmentation.crop
+            yield (
+                f"{_share(name, recipe, workers)} gives method '{selection.title}' 1 picture at a time, and of a crop of "
+                f"{height}×{width} its BatchNorm sees one pixel, needs at least 2: set recipes.{name}.batch_size to "
+                f"{2 * recipe.accumulate * workers}, or a larger augmentation.crop"
+            )
+
+
+def _share(name: str, recipe: Recipe, workers: int) -> str:
+    """The settings that decide how many pictures a norm sees at a time."""
+    parts = [f"recipes.{name}.batch_size {recipe.batch_size}"]
+    parts += [f"compute.workers {workers}"] if workers > 1 else []
+    parts += [f"accumulate {recipe.accumulate}"] if recipe.accumulate > 1 else []
+    return " / ".join(parts)
 
 
 def _pictures_of_a_norm(recipe: Recipe, workers: int) -> int:

@@ -10,7 +10,8 @@ from distill.errors import UsageError, reading
 from distill.redaction import redacted
 from orchestrator.ledger.folder_lock import CONTENDERS, LOCK_FILE
 from orchestrator.ledger.tables import Ledger
-from orchestrator.planning.plan import Plan
+from orchestrator.planning.plan import Plan, make_plan
+from orchestrator.planning.weight_contents import with_contents
 
 DAMAGED = "damaged"
 """Folder inside a run into which damaged files are moved."""
@@ -57,8 +58,8 @@ def check_run_folder(ledger: Ledger, plan: Plan, *, fresh: bool) -> None:
             )
         return
     stored = _stored_plan(ledger)
-    if not fresh and stored["plan_hash"] != plan.plan_hash and _has_results(ledger):
-        found = _differences(stored["config"], plan.config.decisive())
+    if not fresh and not _is_of_plan(stored, plan) and _has_results(ledger):
+        found = _differences(_described(stored), _described(_plan_content(plan)))
         lines = [redacted(f"  {key}: there {old!r}, here {new!r}") for key, old, new in found]
         raise UsageError(
             f"{ledger.place()} holds another plan:\n"
@@ -74,7 +75,7 @@ def claim_run_folder(ledger: Ledger, plan: Plan, *, fresh: bool) -> None:
     outdated: tuple[str, ...] = ()
     if fresh:
         outdated = _RUN_PATHS if is_planned or _is_repairable(ledger) else ()  # only in the folder of a run
-    elif is_planned and _stored_plan(ledger)["plan_hash"] != plan.plan_hash:
+    elif is_planned and not _is_of_plan(_stored_plan(ledger), plan):
         # What a command wrote that failed before anything was trained. Teachers are valid for every plan, by their ids.
         outdated = ("tables", PLAN_FILE)
     for path in outdated:
@@ -90,8 +91,43 @@ def _has_results(ledger: Ledger) -> bool:
 
 def write_plan(ledger: Ledger, plan: Plan) -> None:
     """Write the plan that the folder belongs to."""
-    content = {"plan_hash": plan.plan_hash, "config": plan.config.decisive()}
-    ledger.write_bytes(PLAN_FILE, redacted(json.dumps(content, indent=1, sort_keys=True)).encode())
+    text = json.dumps(_plan_content(plan), indent=1, sort_keys=True)
+    ledger.write_bytes(PLAN_FILE, redacted(text).encode())
+
+
+def recorded_contents(ledger: Ledger) -> dict[str, str]:
+    """Content of each file of weights that the run was planned with, by its path; none if there is no sound plan file."""
+    try:
+        found = json.loads(ledger.read_bytes(PLAN_FILE))["contents"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # reported by `check_run_folder`
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _plan_content(plan: Plan) -> dict[str, Any]:
+    return {
+        "plan_hash": plan.plan_hash,
+        "config": plan.config.decisive(),
+        "contents": dict(plan.contents),
+    }
+
+
+def _described(content: Mapping[str, Any]) -> Any:
+    """A plan file's config with the content of files in place of their paths."""
+    contents = content.get("contents")
+    return with_contents(content["config"], contents if isinstance(contents, dict) else {})
+
+
+def _is_of_plan(stored: Mapping[str, Any], plan: Plan) -> bool:
+    """Whether a plan file is of this plan. Its data sets may have been in other folders."""
+    if stored["plan_hash"] == plan.plan_hash:
+        return True
+    moved = {}
+    for name, data in plan.config.data.items():
+        known = stored["config"].get("data", {}).get(name, {})
+        moved[name] = data.model_copy(update={"root": known["root"]}) if "root" in known else data
+    before = plan.config.model_copy(update={"data": moved})
+    return bool(make_plan(before, plan.contents).plan_hash == stored["plan_hash"])
 
 
 def fault_of_plan_file(ledger: Ledger) -> str | None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.ledger.tables import Ledger
-from orchestrator.planning.plan import Teacher, Trial
+from orchestrator.planning.plan import Trial
+from orchestrator.planning.planned_models import Teacher
 
 if TYPE_CHECKING:
     import torch

@@ -19,13 +19,12 @@ from orchestrator.planning.plan import (
     KEPT_PHASES,
     PHASES,
     Cohort,
-    Model,
     Phase,
     Plan,
-    Teacher,
     Wave,
     teacher_cohort,
 )
+from orchestrator.planning.planned_models import Model, Teacher
 from orchestrator.planning.prices import Price, price_of
 from orchestrator.planning.step_costs import loss_flops_of, memory_lines, memory_of
 

@@ -16,7 +16,7 @@ from distill.catalogue.reader import check_model_name
 from distill.errors import UsageError, nearest, reading, unknown
 from distill.setting_paths import KeyPath, paths_in
 from distill.teacher_source import brings_network
-from distill.validation_text import violated_rule, violation
+from distill.validation_text import booleans_as_numbers, violated_rule, violation
 from distill.yaml_reader import parse_yaml
 from orchestrator.planning.config import SweepConfig
 from orchestrator.planning.method_settings import check_method_name, check_settings, check_space, method_space
@@ -43,8 +43,9 @@ def load_sweep(source: str, overrides: Sequence[str] = ()) -> SweepConfig:
         config = SweepConfig.model_validate(document)
     except ValidationError as error:
         raise _combined(_describe(error, document, locations)) from None
-    errors = list(_cross_checks(config, locations))
-    if errors:
+    booleans = booleans_as_numbers(document, config)
+    errors = [f"{locations.of(*keys)}: {message}" for keys, message in booleans]
+    if errors := [*errors, *_cross_checks(config, locations)]:
         raise _combined(errors)
     return config
 
@@ -55,8 +56,7 @@ def with_absolute_paths(source: str, overrides: Sequence[str]) -> tuple[str, lis
     Raises:
         UsageError: see `load_sweep`.
     """
-    document, _ = _read(source)
-    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(_read(source)[0], sort_keys=False, allow_unicode=True)
     return text, _read_with_overrides(source, overrides)[2]
 
 
@@ -359,8 +359,8 @@ def _check_seeds(config: SweepConfig, locations: _Locations) -> Iterator[str]:
 def _check_trial_count(config: SweepConfig, locations: _Locations) -> Iterator[str]:
     search = config.search
     finalists = min(search.finalists, search.trials) * len(search.finalist_seeds)
-    each = search.repeats * (search.trials + finalists + len(config.final.seeds))
-    trials = len(config.pairs) * len(config.methods) * each
+    studies = len(config.pairs) * len(config.methods) * search.repeats
+    trials = studies * (search.trials + finalists + len(config.final.seeds))
     if trials > MOST_TRIALS:
         yield (
             f"{locations.of('search', 'trials')}: the sweep has {trials} trials, must have at most {MOST_TRIALS}; lower "

@@ -18,7 +18,8 @@ from distill.catalogue_entries import ModelCost
 from distill.errors import UsageError
 from distill.recipe import digest
 from orchestrator.planning.loader import load_sweep
-from orchestrator.planning.plan import Model, Plan, make_plan
+from orchestrator.planning.plan import Plan, make_plan
+from orchestrator.planning.planned_models import Model
 from search_spaces import preset_names
 
 TABLE = Path(search_spaces.__file__).with_name("costs.json")

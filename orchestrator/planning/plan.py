@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from types import MappingProxyType
 from typing import Any, Literal
 
 from distill.recipe import Recipe, digest
-from distill.teacher_source import ClassMap, TeacherSource
 from orchestrator.planning.config import MethodSelection, PairConfig, SweepConfig
 from orchestrator.planning.method_settings import apply_params, method_space
-from orchestrator.planning.result_versions import result_versions
+from orchestrator.planning.planned_models import Model, Teacher, data_identity, model_of, teacher_of
+from orchestrator.planning.result_versions import RESULT_VERSION, result_versions
 from orchestrator.planning.sampler import History, Params, sample_bracket
 from orchestrator.planning.search_config import REPEAT_OFFSET, SearchConfig
 from orchestrator.planning.selection import best_finalist, finalists, winner
+from orchestrator.planning.weight_contents import with_contents
 from search_spaces import Space
 
 Phase = Literal["teacher", "search", "selection", "final"]
@@ -22,30 +24,6 @@ PHASES: tuple[Phase, ...] = ("teacher", "search", "selection", "final")
 """In the order of a sweep. `selection` trains each study's finalists again, with seeds that the search did not use."""
 KEPT_PHASES: tuple[Phase, ...] = ("teacher", "final")
 """Phases whose models are scored on test and kept. All others see tune only."""
-RESULT_VERSION = 2
-"""Part of every id. Raise it if a change of the code changes the results of a configuration."""
-
-
-@dataclass(frozen=True)
-class Model:
-    """Name and options of a model, as `build_model` takes them."""
-
-    name: str
-    options: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """A teacher. Its id is a hash of everything that determines its weights."""
-
-    teacher_id: str
-    model: Model
-    data: str
-    recipe: Recipe | None
-    seed: int
-    checkpoint: TeacherSource | None
-    class_map: ClassMap | None
-    sha256: str | None
 
 
 @dataclass(frozen=True)
@@ -148,20 +126,26 @@ class Cohort:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that a sweep will train."""
+    """Everything that a sweep will train. `contents` are those of its files of weights (`weight_contents`)."""
 
     config: SweepConfig
     plan_hash: str
     teachers: tuple[Teacher, ...]
     studies: tuple[Study, ...]
     students: tuple[Cohort, ...]
+    contents: Mapping[str, str]
 
 
-def make_plan(config: SweepConfig) -> Plan:
-    """The plan of a checked config."""
-    teachers = {pair.label: _teacher(config, pair) for pair in config.pairs}
+def make_plan(config: SweepConfig, contents: Mapping[str, str] = MappingProxyType({})) -> Plan:
+    """The plan of a checked config.
+
+    Args:
+        config: the sweep.
+        contents: see `weight_contents`. A file that is not in it is known by its path.
+    """
+    teachers = {pair.label: teacher_of(config, pair, contents) for pair in config.pairs}
     studies = tuple(
-        _study(config, pair, method, teachers[pair.label], repeat)
+        _study(config, pair, method, teachers[pair.label], repeat, contents)
         for repeat in range(config.search.repeats)
         for pair in config.pairs
         for method in config.methods
@@ -171,10 +155,13 @@ def make_plan(config: SweepConfig) -> Plan:
     unique = tuple({teacher.teacher_id: teacher for teacher in teachers.values()}.values())
     return Plan(
         config=config,
-        plan_hash=digest({"version": RESULT_VERSION, "config": config.decisive(), **versions}),
+        plan_hash=digest(
+            {"version": RESULT_VERSION, "config": with_contents(config.decisive(), contents), **versions}
+        ),
         teachers=unique,
         studies=studies,
         students=tuple(_student_cohorts(config, studies)),
+        contents=contents,
     )
 
 
@@ -242,7 +229,7 @@ def _trial(config: SweepConfig, cohort: Cohort, wave: Wave, bracket: Bracket, pa
         "protocol": config.protocol,
         "data": data_identity(config, study.data),
         "teacher": None if cohort.teacher is None else cohort.teacher.teacher_id,
-        "student": [study.student.name, dict(study.student.options)],
+        "student": [study.student.name, study.student.hashed],
         "method": [study.method, method_config],
         "recipe": recipe.model_dump(mode="json"),
         "seed": wave.stream_seed,
@@ -278,46 +265,19 @@ def study_recipe_hash(config: SweepConfig, study: Study) -> str:
     return digest([study.recipe.model_dump(mode="json"), config.protocol, data_identity(config, study.data)])
 
 
-def data_identity(config: SweepConfig, data: str) -> dict[str, Any]:
-    """Settings of a data set without its folder: two copies of the same data are the same data set."""
-    return config.data[data].model_dump(mode="json", exclude={"root"})
-
-
-def _teacher(config: SweepConfig, pair: PairConfig) -> Teacher:
-    choice = pair.teacher
-    recipe = None if choice.recipe is None else config.recipes[choice.recipe]
-    model = Model(choice.model, choice.options())
-    weights_key = {
-        "version": RESULT_VERSION,
-        "model": [model.name, dict(model.options)],
-        "data": data_identity(config, pair.data),
-        "protocol": config.protocol,
-        "recipe": None if recipe is None else recipe.model_dump(mode="json"),
-        "seed": choice.seed,
-        "checkpoint": choice.model_dump(mode="json", include={"checkpoint", "class_map", "sha256"}),
-        "compute": None if recipe is None else config.compute.hashed(),
-        **result_versions([model.name]),
-    }
-    return Teacher(
-        teacher_id=digest(weights_key),
-        model=model,
-        data=pair.data,
-        recipe=recipe,
-        seed=choice.seed,
-        checkpoint=choice.checkpoint,
-        class_map=choice.class_map,
-        sha256=choice.sha256,
-    )
-
-
 def _study(
-    config: SweepConfig, pair: PairConfig, method: MethodSelection, teacher: Teacher, repeat: int
+    config: SweepConfig,
+    pair: PairConfig,
+    method: MethodSelection,
+    teacher: Teacher,
+    repeat: int,
+    contents: Mapping[str, str],
 ) -> Study:
     recipe = config.recipes[pair.student.recipe]
-    student = Model(pair.student.model, pair.student.options())
+    student = model_of(pair.student, contents)
     space = method_space(method)
     key: list[Any] = [pair.label, pair.data, method.title, method.name, method.config, teacher.teacher_id, student.name,
-           dict(student.options), recipe.digest(), space.model_dump(mode="json")]  # fmt: skip
+           student.hashed, recipe.digest(), space.model_dump(mode="json")]  # fmt: skip
     key += [repeat] if repeat else []  # the first search keeps the ids of earlier runs
     return Study(
         study_id=f"{pair.label}.{method.title}.{digest(key, 6)}",

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from distill.catalogue.reader import load_catalogue
 from distill.recipe import Recipe
 
+RESULT_VERSION = 2
+"""Part of every id. Raise it if a change of the code changes the results of a configuration."""
+
 
 def result_versions(
     models: Sequence[str], losses: Sequence[tuple[str, Recipe]] = ()

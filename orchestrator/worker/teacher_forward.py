@@ -19,7 +19,7 @@ from distill.teacher_output_cache import TeacherOutputCache
 from distill.training import cast_weights, teacher_output
 from orchestrator.ledger.tables import Ledger
 from orchestrator.ledger.weights import load_saved_model, teacher_weights
-from orchestrator.planning.plan import Teacher
+from orchestrator.planning.planned_models import Teacher
 from orchestrator.protocol import CohortJob
 
 

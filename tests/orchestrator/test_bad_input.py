@@ -75,6 +75,8 @@ def refuse(capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str = SWEEP
         ("final: {seeds: [1]}", "final: {seeds: 2}", 15, "final.seeds is 2, must be a list of whole numbers such as [1, 2]"),
         ("trials: 2", "trials: 010", 14, "010 is 8 in YAML, to base 8; write 10 or 8"),
         ("final: {seeds: [1]}", "budget: {hours: 1:30}", 15, "1:30 is 90 in YAML, to base 60; write 90"),
+        ("batch_size: 4", "batch_size: yes", 5, "recipes.short.batch_size is true, must be a number; YAML reads yes"),
+        ("final: {seeds: [1]}", "final: {seeds: [on]}", 15, "final.seeds.0 is true, must be a number"),
         ("name: mine", "name: no", 1, "name is false, must be text; YAML reads no, off or false as false"),
     ],
 )  # fmt: skip

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from distill.data import ScenesConfig, build_dataset
-from distill.data.config import AugmentationConfig
+from distill.data.config import SCENE_CLASSES, AugmentationConfig
 from distill.data.stream import normalise, stream
 from distill.methods.pixels import cross_entropy
 from orchestrator.console.exit_codes import DONE, USAGE
@@ -22,7 +22,7 @@ from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.plan import make_plan
 from orchestrator.sweep import SweepOptions, command
 from tests.distill.data.trees import write_folder_tree
-from tests.distill.models.foreign_models import Plain, dpt, export, segformer, upernet
+from tests.distill.models.foreign_models import Plain, dpt, export, exported_by_us, segformer, upernet
 from tests.orchestrator.sweep_files import tiny_sweep
 from tests.orchestrator.sweeps import Sweep, run
 
@@ -142,16 +142,14 @@ def test_a_sweep_with_a_teacher_of_each_kind_on_pictures_of_180_by_240_ends_with
     )
     torch.save({"model": seen.state_dict(), "epoch": 1}, tmp_path / "fcn.pth")
     sources["fcn-resnet50"] = {"kind": "torchvision", "path": str(tmp_path / "fcn.pth")}
-    path = tmp_path / "plain.pt"
-    torch.jit.save(torch.jit.script(Plain(classes).eval()), path)
+    sources["segformer-test_resnet"] = {"kind": "run", "path": str(exported_by_us(tmp_path, SCENE_CLASSES))}
+    programs = {"torchscript": tmp_path / "plain.pt", "export": tmp_path / "plain.pt2"}
+    torch.jit.save(torch.jit.script(Plain(classes).eval()), programs["torchscript"])
+    export(Plain(classes), programs["export"], multiple=1)
     taps = {"stages": ["fine", "fine", "coarse", "coarse"], "logits": "logits"}
-    sources["plain"] = {
-        "kind": "torchscript",
-        "path": str(path),
-        "family": "cnn",
-        "classes": classes,
-        "taps": taps,
-    }
+    for kind, path in programs.items():
+        about = {"family": "cnn", "classes": classes, "taps": taps}
+        sources[kind] = {"kind": kind, "path": str(path), **about}
     student = {"model": "deeplabv3-test_resnet", "head_channels": 8, "recipe": "short"}
     content = {
         "name": "kinds",
@@ -165,7 +163,8 @@ def test_a_sweep_with_a_teacher_of_each_kind_on_pictures_of_180_by_240_ends_with
         "search": {"trials": 0},
         "final": {"seeds": [1]},
     }  # fmt: skip
-    content["pairs"][-1]["teacher"]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()  # type: ignore[index]
+    for pair, path in zip(content["pairs"][-2:], programs.values(), strict=True):  # type: ignore[index]
+        pair["teacher"]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()  # type: ignore[index]
     sweep = Sweep(write(tmp_path, content), tmp_path / "run")
     sweep.finish(800)
     assert sweep.process.returncode == DONE, sweep.text()

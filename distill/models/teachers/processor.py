@@ -11,9 +11,7 @@ from typing import Any, cast
 from distill.errors import UsageError
 from distill.models.checkpoint import CheckpointMetadata
 from distill.models.teachers.teacher import Triple
-
-PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
-"""Files of a processor's config. As in transformers, the first counts if it has a section `image_processor`."""
+from distill.teacher_source import PROCESSOR_FILES
 
 _BRIGHTEST = 255  # a processor gets bytes; our images are in [0, 1] before they are normalised
 _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

@@ -17,7 +17,7 @@ from distill.models.families import Family
 from distill.models.teachers.conversion import model_from_torchvision, segformer_from_transformers
 from distill.models.teachers.hub import build_network, family_of_config
 from distill.models.teachers.probe import probe
-from distill.models.teachers.processor import PROCESSOR_FILES, normalisation
+from distill.models.teachers.processor import normalisation
 from distill.models.teachers.programs import load_program
 from distill.models.teachers.store import ReadTeacher, open_teacher
 from distill.models.teachers.teacher import (
@@ -31,6 +31,8 @@ from distill.models.teachers.teacher import (
 from distill.models.weight_files import read_weight_file, refuse_non_finite
 from distill.models.weight_layouts import unwrapped
 from distill.teacher_source import (
+    PROCESSOR_FILES,
+    WEIGHT_FILES,
     ClassMap,
     ProgramSource,
     RunSource,
@@ -38,8 +40,6 @@ from distill.teacher_source import (
     TorchvisionSource,
     TransformersSource,
 )
-
-_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,8 @@ def _numbers(count: int) -> tuple[str, ...]:
 def _checked(path: Path, sha256: str | None) -> bytes:
     """A file's bytes; raises UsageError if their hash is not the required one."""
     if not path.is_file():
-        raise UsageError(f"'{path}' does not exist; give the path of an existing file")
+        found = "is not a file" if path.exists() else "does not exist"
+        raise UsageError(f"'{path}' {found}; give the path of an existing file")
     data = path.read_bytes()
     found = hashlib.sha256(data).hexdigest()
     if sha256 is not None and found != sha256:
@@ -196,7 +197,7 @@ def _local_folder(source: TransformersSource) -> Path:
     from huggingface_hub import snapshot_download
 
     configs = ["config.json", *PROCESSOR_FILES]
-    for weights in _WEIGHT_FILES:
+    for weights in WEIGHT_FILES:
         try:
             found = Path(
                 snapshot_download(source.path, revision=source.revision, allow_patterns=[*configs, weights])
@@ -212,10 +213,10 @@ def _local_folder(source: TransformersSource) -> Path:
 
 
 def _weights_file(folder: Path) -> Path:
-    for name in _WEIGHT_FILES:
+    for name in WEIGHT_FILES:
         if (folder / name).is_file():
             return folder / name
     raise UsageError(
-        f"'{folder}' holds neither {' nor '.join(_WEIGHT_FILES)}; save the model again in one piece: "
+        f"'{folder}' holds neither {' nor '.join(WEIGHT_FILES)}; save the model again in one piece: "
         "save_pretrained(folder, max_shard_size='100GB')"
     )

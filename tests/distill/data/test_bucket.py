@@ -29,7 +29,8 @@ from distill.data.picture_cache import PictureCache
 from distill.data.remote_copies import RemoteCopies, RemoteCopiesConfig
 from distill.errors import UsageError
 from orchestrator.planning.loader import load_sweep
-from orchestrator.planning.plan import data_identity, make_plan
+from orchestrator.planning.plan import make_plan
+from orchestrator.planning.planned_models import data_identity
 from tests.distill.data.buckets import at, changed_later, read_train, remove, upload
 from tests.distill.data.trees import write_cityscapes_tree, write_folder_tree, write_voc_tree
 from tests.faults.stumbling_store import StumblingStore
@@ -246,7 +247,7 @@ def test_a_quick_check_fetches_what_is_scored_and_a_sample_and_a_full_one_fills_
     assert sum(report.images.values()) - report.images["train (teacher)"] == 11
     scored = report.images["tune"] + report.images["test"]
     assert sum(report.sizes.values()) == scored + 3
-    assert any("7 of 11 label maps, and no other file was fetched" in note for note in report.notes)
+    assert "7 of 11 label maps, and no other file was fetched" in report.coverage
     assert len(kept(copies)) == (scored + 3) * 2
     assert sum(check_dataset(mine(address), full=True, copies=copies).sizes.values()) == 11
     assert len(kept(copies)) == PICTURES

@@ -253,6 +253,28 @@ CASES = {
         masks(lambda labels_hw, number: Image.fromarray(labels_hw + np.uint8(number))),
         ("5 label maps hold labels 3, 4, 5, 6, 7, must be one of 0–2, 255; add it to `classes` or `ignored` (first:",),
     ),
+    # files
+    "bytes behind the end of a PNG": Case(files(lambda path, _: path.write_bytes(path.read_bytes() + b"written by a program"), "masks")),
+    "a cut JPEG whose end was put back": Case(
+        files(lambda path, _: path.write_bytes(path.read_bytes()[: path.stat().st_size - 20] + b"\xff\xd9"), "images", (4,)),
+        note="1 JPEG pictures make their decoder warn of damaged data",
+    ),
+    "pages of a TIFF": Case(
+        both(
+            pictures(lambda path, image: image.save(path.with_suffix(".tif"), save_all=True, append_images=[image.rotate(90)])),
+            lambda root: [path.unlink() for path in (root / "images").glob("*.jpg")],
+        ),
+        note="6 pictures have several pages or frames (first:",
+    ),
+    "pointers of Git LFS": Case(
+        files(lambda path, _: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:a\nsize 9\n"), "images"),
+        ("p0.jpg is not a PNG or JPEG image but a pointer of Git LFS", "`git lfs pull` fetches", "5 other files"),
+    ),
+    "web pages": Case(files(lambda path, _: path.write_text("<html>404"), "images"), ("p0.jpg is not a PNG or JPEG image but text",)),
+    "empty files": Case(files(lambda path, _: path.write_bytes(b""), "masks", (1,)), ("p1.png is not a PNG or JPEG image: it is empty", "upload it again")),
+    "a phone's picture named .jpg": Case(
+        files(lambda path, _: path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"), "images", (1,)), ("p1.jpg is not a PNG or JPEG image but a HEIC image", "convert it to JPEG")
+    ),
     # splits
     "a class that train and test lack": Case(
         masks(lambda labels_hw, _: Image.fromarray(labels_hw % 2)), note="no pixel of top in the 2 label maps of test: it is not in the mean IoU",
@@ -266,6 +288,12 @@ CASES = {
         masks(lambda labels_hw, _: Image.fromarray(np.full_like(labels_hw, 255)), (0, 1, 2, 3)),
         ("label maps of train (student) have only ignored pixels", "must have a pixel of a class"),
     ),
+    "a class that is written as ignored": Case(
+        both(masks(lambda labels_hw, _: Image.fromarray(np.where(labels_hw == 2, 255, 0).astype(np.uint8))), table("value,name\n0,rest\n1,top\n")),
+        note="all labelled pixels of train are of one class, and 25 % of its pixels are ignored",
+        labels=lambda labels_hw: np.where(labels_hw == 2, 255, 0).astype(np.uint8),
+    ),
+    "a class and ignored": Case(table("value,name\n0,rest\n255,top\n"), ("value 255 is a class and ignored", "set ignored to []")),
     "one train picture": Case(
         lambda root: (root / "train.txt").write_text("p0\n"), ("has 1 train picture (p0)", "needs at least 2", "add a picture, or set protocol: paper")
     ),
@@ -331,6 +359,14 @@ CASES = {
     "backslashes": Case(both(into_clip, lists("clip1\\{}.jpg\r".format)), keys=CLIPS),
     "no folder before the name": Case(into_clip, ("'p0' in line 1", "clip1/p0.jpg is there", "write 'clip1/p0' in the list")),
     "a name that nothing has": Case(lists(lambda name: name.replace("p3", "pp3")), ("'pp3' in line 4", "p3.jpg is there", "use the same name")),
+    "heads of columns": Case(lists(lambda name: ("image,mask\n" if name in ("p0", "p4") else "") + f"{name}.jpg,{name}.png")),
+    "all names in one line": Case(
+        lambda root: (root / "train.txt").write_text(" ".join(TRAIN)), ("train.txt:1: 'p3' follows the picture 'p0'", "write one picture a line")
+    ),
+    "a list of another kind": Case(lambda root: (root / "train.txt").write_text("x" * 5000), ("train.txt:1: has 5000 characters", "one picture a line")),
+    "a folder named as a picture": Case(
+        lambda root: ((root / "images/p3.jpg").unlink(), (root / "images/p3.jpg").mkdir()), ("p3.jpg is missing). Unpack the archives",)
+    ),
     "a comment": Case(lists(lambda name: f"# {name}\n{name}")),
     "a name twice": Case(lists(lambda name: f"{name}\n{name}.jpg"), ("train.txt:2: 'p0' is already in line 1", "must occur once", "remove one")),
     "a list that is a folder": Case(lambda root: ((root / "train.txt").unlink(), (root / "train.txt").mkdir()), ("train.txt is not a file", "must be")),
@@ -355,6 +391,7 @@ CASES = {
     "booleans as names": Case(nothing, ("is false, must be text; YAML reads no, off or false as false, so write it in quotes",), options={"classes": [False, True]}),
     "numbers as names": Case(nothing, ("is 0, must be text; write '0', in quotes",), options={"classes": [0, 1, 2]}),
     "names before values": Case(nothing, ("classes are written name: value", "must be value: name", "write {1: bright, …}"), options={"classes": {"dark": 0, "bright": 1}}),
+    "a boolean as a value": Case(nothing, ("config.yaml:", "tune_seed is true, must be a number"), options={"ignored": [255], "tune_seed": True}),
     "one ignored value": Case(nothing, ("ignored is 255, must be a list of whole numbers such as [1, 2]",), options={"ignored": 255}),
     "no root": Case(nothing, ("root is empty, must be a folder",), options={"root": None}),
     "a root that is a file": Case(lambda root: (shutil.rmtree(root), root.write_text("PK")), ("is a file; unpack it", "Expected"), options={"classes": ["a", "b"]}),

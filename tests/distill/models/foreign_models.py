@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,16 +84,27 @@ class Silent(Plain):
         return logits
 
 
-def export(model: nn.Module, path: Path) -> Path:
-    """A torch.export file for any number and size of images."""
-    free = (
-        {
-            0: torch.export.Dim("batch", min=1),
-            2: 8 * torch.export.Dim("rows", min=2),
-            3: 8 * torch.export.Dim("columns", min=2),
-        },
-    )
+def export(model: nn.Module, path: Path, *, multiple: int = 8) -> Path:
+    """A torch.export file for any number of images, and for any size that is a multiple of a number."""
+    rows, columns = (torch.export.Dim(name, min=-(-16 // multiple)) for name in ("rows", "columns"))
+    free = ({0: torch.export.Dim("batch", min=1), 2: multiple * rows, 3: multiple * columns},)
     torch.export.save(
         torch.export.export(model.eval(), (torch.zeros(2, 3, 64, 48),), dynamic_shapes=free), path
     )
     return path
+
+
+def exported_by_us(folder: Path, classes: Sequence[str]) -> Path:
+    """What `python -m distill.export` writes of a model that was trained here."""
+    from distill.export.__main__ import ExportOptions
+    from distill.export.__main__ import export as export_model
+    from distill.models import CheckpointMetadata, build_model, save_model
+
+    torch.manual_seed(0)
+    model = build_model("segformer-test_resnet", len(classes), head_channels=8)
+    metadata = CheckpointMetadata(classes=tuple(classes))
+    save_model(folder / "trained.safetensors", model, metadata)
+    export_model(
+        ExportOptions(run=str(folder / "trained.safetensors"), output=folder / "exported", onnx=False)
+    )
+    return folder / "exported" / "model.safetensors"

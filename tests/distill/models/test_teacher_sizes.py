@@ -16,7 +16,7 @@ from distill.models.teachers import read_teacher, representative_sizes
 from distill.models.teachers.probe import probe
 from distill.models.teachers.teacher import TeacherDescription
 from distill.teacher_source import TeacherSource
-from tests.distill.models.foreign_models import Plain, dpt, segformer, upernet
+from tests.distill.models.foreign_models import Plain, dpt, export, exported_by_us, segformer, upernet
 
 SOURCE: TypeAdapter[Any] = TypeAdapter(TeacherSource)
 CLASSES = ("sky", "road", "car", "person")
@@ -34,11 +34,16 @@ def saved(kind: str, folder: Path) -> tuple[str, dict[str, Any]]:
         pytest.importorskip("transformers", reason="the extra `hub` is not installed")
         makers[kind]().save_pretrained(folder)  # type: ignore[operator]
         return kind, {"kind": "transformers", "path": str(folder)}
-    if kind == "program":
-        torch.jit.save(torch.jit.script(Plain().eval()), folder / "p.pt")
+    if kind == "run":
+        return "segformer-test_resnet", {"kind": "run", "path": str(exported_by_us(folder, CLASSES))}
+    if kind in ("torchscript", "export"):
+        if kind == "export":
+            export(Plain(), folder / "p.pt", multiple=1)
+        else:
+            torch.jit.save(torch.jit.script(Plain().eval()), folder / "p.pt")
         taps = {"stages": ["fine", "fine", "coarse", "coarse"], "logits": "logits"}
         return kind, {
-            "kind": "torchscript",
+            "kind": kind,
             "path": str(folder / "p.pt"),
             "family": "cnn",
             "classes": 4,
@@ -52,14 +57,19 @@ def saved(kind: str, folder: Path) -> tuple[str, dict[str, Any]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["segformer", "upernet", "dpt", "program", "torchvision"])
-def test_every_foreign_kind_has_the_same_strides_at_eleven_real_sizes(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "kind", ["segformer", "upernet", "dpt", "torchscript", "export", "torchvision", "run"]
+)
+def test_every_kind_has_the_same_strides_at_eleven_real_sizes(kind: str, tmp_path: Path) -> None:
     name, source = saved(kind, tmp_path)
     sizes = REAL_SIZES[:1] if kind == "torchvision" else REAL_SIZES  # a slow network of known strides
     teacher = read_teacher(
         name, SOURCE.validate_python(source), classes=CLASSES, class_map=None, sizes=sizes
     ).model
-    expected = {"program": (4, 4, 8, 8), "torchvision": (4, 8, 8, 8)}.get(kind, (4, 8, 16, 32))
+    program = (4, 4, 8, 8)
+    expected = {"torchscript": program, "export": program, "torchvision": (4, 8, 8, 8)}.get(
+        kind, (4, 8, 16, 32)
+    )
     assert teacher.info.strides == expected
     for size in sizes if kind != "torchvision" else []:
         again = probe(teacher.network, teacher.description, 4, [size])

@@ -51,7 +51,7 @@ def test_a_calibration_balances_exactly_the_terms_that_a_method_has_by_default(m
     info = build_model("deeplabv3-test_resnet", 4, head_channels=8).info
     built = build_method(method, student=info, teacher=info, num_classes=4)
     plan = make_plan(load_sweep(str(SMALL), [f'methods=["student", "{method}"]']))
-    (study,) = calibration_plan(plan.config, "somewhere").studies
+    (study,) = calibration_plan(plan.config, {}, "somewhere").studies
     _, balanced = split_balanced(study.method_config)
     assert balanced == {term for term, weight in built.weights.items() if weight > 0}
 

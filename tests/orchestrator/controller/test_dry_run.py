@@ -48,7 +48,9 @@ def pictures(tmp_path: Path) -> Path:
 def test_a_sweep_that_can_start_passes(
     tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert dry_run(tmp_path, capsys) == (DONE, "")
+    code, text = dry_run(tmp_path, capsys)
+    assert code == DONE
+    assert "not looked at" not in text
 
 
 def test_everything_that_is_wrong_is_named_at_once_with_the_key_that_helps(
@@ -136,3 +138,44 @@ def test_batch_norm_on_one_value_is_refused_before_the_teacher_trains(
         check_models(config)
     least = 2 * workers * recipe.get("accumulate", 1)
     assert f"set recipes.student.norm to group, or batch_size to {least}" in str(refusal.value)
+
+
+def test_what_the_check_of_a_data_set_notes_is_printed_with_its_name(
+    tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (pictures / "images" / "spare.png").write_bytes(next((pictures / "images").rglob("*.png")).read_bytes())
+    code, text = dry_run(tmp_path, capsys)
+    assert code == DONE
+    lines = text.splitlines()
+    assert all(line.startswith("data set 'mine': ") for line in lines)
+    assert "data set 'mine': 1 pictures and 0 label maps are in no split" in lines
+
+
+@pytest.mark.parametrize(
+    ("method", "recipe", "workers", "said"),
+    [
+        ("ofa", {"batch_size": 1}, 1, "recipes.student.batch_size 1 gives method 'ofa' 1 picture at a time"),
+        ({"name": "heteroakd", "config": {"teacher_projector": "pretrained"}}, {"batch_size": 1}, 1, "batch_size to 2"),
+        ({"name": "kd + cirkd", "config": {"cirkd.pixel_weight": 0.1}}, {"batch_size": 2}, 2, "batch_size to 4"),
+        ("ofa", {"batch_size": 1, "augmentation": {"crop": 64}}, 1, None),
+        ("kd", {"batch_size": 1}, 1, None),
+    ],
+)  # fmt: skip
+def test_batch_norm_of_a_method_on_one_value_is_refused_though_the_models_have_group_norm(
+    method: Any, recipe: dict[str, Any], workers: int, said: str | None
+) -> None:
+    config = tiny_sweep(
+        recipes__student={**TINY_RECIPE, "norm": "group", **recipe}, compute={"workers": workers},
+        methods=["student", method],
+        pairs=[{
+            "teacher": {"model": "segformer-test_vit", "head_channels": 8, "recipe": "teacher"},
+            "student": {"model": "fcn-test_resnet", "output_stride": 32, "head_channels": 8, "recipe": "student"},
+            "data": "scenes",
+        }],
+    )  # fmt: skip
+    if said is None:
+        check_models(config)
+        return
+    with pytest.raises(UsageError, match=said) as refusal:
+        check_models(config)
+    assert "or a larger augmentation.crop" in str(refusal.value)
