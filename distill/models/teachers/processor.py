@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from distill.errors import UsageError
 from distill.models.checkpoint import CheckpointMetadata
-from distill.models.teachers.teacher import Triple
+from distill.normalisation import Triple
 
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 """Files of a processor's config. As in transformers, the first counts if it has a section `image_processor`."""
