@@ -5,6 +5,7 @@ python -m orchestrator.sweep [PRESET | FILE.yaml] [options]
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from distill.command_line import exit_code_of, run_command
+from distill.command_line import DONE, exit_code_of, run_command
 from orchestrator.console.ray_lost import exit_without_ray
 from orchestrator.console.signals import STOP_SIGNALS
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from orchestrator.console.progress import ProgressView
     from orchestrator.controller.run_state import Run
     from orchestrator.controller.worker_groups import WorkerGroupPool
+    from orchestrator.leaderboard.files import Written
     from orchestrator.ledger.tables import Ledger
     from orchestrator.planning.plan import Plan
 
@@ -65,6 +67,10 @@ class SweepOptions:
     """Delete the results that are in the run's folder and start anew."""
     verbose: bool = False
     """Show Ray's own messages."""
+    list_names: Annotated[bool, tyro.conf.arg(name="list")] = False
+    """Print the names of all presets, methods, heads, pairs, recipes, data kinds, samplers and prices, and nothing else."""
+    version: bool = False
+    """Print the version, with those of torch, timm and ray, and nothing else."""
 
 
 def main() -> None:
@@ -79,17 +85,32 @@ def command(options: SweepOptions) -> int:
     """Run a sweep; errors become an exit code and a message."""
     from orchestrator.protocol import RayLostError
 
+    if options.list_names or options.version:
+        return exit_code_of(lambda: _print_facts(options))
     try:
         return exit_code_of(lambda: sweep(options), "interrupted; the same command goes on from here")
     except RayLostError as error:
         exit_without_ray(error)
 
 
+def _print_facts(options: SweepOptions) -> int:
+    """What `--list` and `--version` print."""
+    from orchestrator.console.known_names import known_names, render_names, versions
+
+    if options.version:
+        print(versions())
+    elif options.json:
+        print(json.dumps(known_names(), indent=1, ensure_ascii=False))
+    else:
+        print(render_names(known_names()))
+    return DONE
+
+
 def sweep(options: SweepOptions) -> int:
     """Plan → teachers → students → leaderboard, each one call into one room. Returns the exit code."""
     from orchestrator.cluster.job_submission import submit
     from orchestrator.cluster.session import is_job, prepare_environment, ray_session
-    from orchestrator.console.plan_view import show_plan
+    from orchestrator.console.plan_view import show_plan, start_line
     from orchestrator.console.summary import exit_code, show_calibration, show_outcome
     from orchestrator.controller.calibration import calibration_plan
     from orchestrator.controller.run_state import Run
@@ -116,6 +137,7 @@ def sweep(options: SweepOptions) -> int:
     prepare_environment(options.address)
     if is_job(options.address):
         return submit(options)
+    print(start_line(plan, ledger.place()), file=sys.stderr, flush=True)
     from orchestrator.controller.checks import check_before_start  # imports Ray, which reads its environment
     from orchestrator.controller.teachers import anything_left
 
@@ -132,11 +154,12 @@ def sweep(options: SweepOptions) -> int:
             with ray_session(
                 options.address, plan.config.operation, verbose=options.verbose, on_lost=on_lost
             ) as resources:
-                _carry_out(options, run, _capacity(options, plan, resources))
+                written = _carry_out(options, run, _capacity(options, plan, resources))
         else:
-            _carry_out(options, run, None)
-    show = show_calibration if options.calibrate else show_outcome
-    return show(run, as_json=options.json, code=exit_code(run))
+            written = _carry_out(options, run, None)
+    if written is None:
+        return show_calibration(run, as_json=options.json, code=exit_code(run))
+    return show_outcome(run, written, as_json=options.json, code=exit_code(run))
 
 
 def _budget_settings(options: SweepOptions) -> list[str]:
@@ -164,11 +187,14 @@ def _capacity(options: SweepOptions, plan: Plan, now: ClusterResources) -> Calla
     return lambda: current_capacity(compute, operation)
 
 
-def _carry_out(options: SweepOptions, run: Run, capacity: Callable[[], int] | None) -> None:
+def _carry_out(options: SweepOptions, run: Run, capacity: Callable[[], int] | None) -> Written | None:
     """The phases, one after the other, each of which may be asked to stop; then the board.
 
     Args:
         capacity: number of cohorts that fit now; None if nothing is left to train and there is no Ray.
+
+    Returns:
+        The board; None for a calibration, which has none.
     """
     from rich.console import Console
 
@@ -196,20 +222,20 @@ def _carry_out(options: SweepOptions, run: Run, capacity: Callable[[], int] | No
         ledger.delete("ray")  # files of Ray Train
         if options.calibrate:
             write_calibration(ledger)
-            return
+            return None
         for note in notes:
             view.say(note)
-        _write_leaderboard(ledger)  # after the gallery, to which it links
+        return _write_leaderboard(ledger)  # after the gallery, to which it links
 
 
-def _write_leaderboard(ledger: Ledger) -> None:
+def _write_leaderboard(ledger: Ledger) -> Written:
     """Write the leaderboard. A damaged file of a table is found here at the latest, and moved away."""
     from distill.errors import UsageError
     from orchestrator.leaderboard.files import write_leaderboard
     from orchestrator.ledger.repair import set_aside_damaged
 
     try:
-        write_leaderboard([ledger])
+        return write_leaderboard([ledger])
     except UsageError as error:
         notes = set_aside_damaged(ledger, read=True)
         if not notes:

@@ -7,12 +7,17 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from filelock import FileLock
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # threads decide the order of sums, and with it the last bits
 
+hypothesis.settings.register_profile(
+    "any load", deadline=None
+)  # no verdict depends on how busy the machine is
+hypothesis.settings.load_profile("any load")
 
 TAKE_SECONDS = ("next_losses", "onnx_export", "compiled_models")
 """Parts of the names of tests that take seconds for each network: further networks are left to `make test-long`."""

@@ -94,6 +94,38 @@ def numbered(names: Iterable[str], first: int = 0) -> tuple[LabelClass, ...]:
     return tuple(LabelClass(value, name, voc_colour(value)) for value, name in enumerate(names, first))
 
 
+def distinct_colour(place: int) -> Colour:
+    """Colour of the class at a place, for classes that have none of their own: far from those of all places before it.
+
+    Args:
+        place: from 0 to 255.
+    """
+    return _distinct_colours()[place]
+
+
+@functools.cache
+def _distinct_colours() -> tuple[Colour, ...]:
+    """256 colours, each the one of a grid that is farthest from those before it, from black, white and mid grey.
+
+    The distance weighs red, green and blue by their share in what an eye tells apart (2, 4, 3). All numbers are whole, so
+    that the colours are the same on every machine.
+    """
+    levels = np.arange(16, 256, 32)
+    grid_n3 = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
+
+    def distance(colour: NDArray[np.int64]) -> NDArray[np.int64]:
+        squares: NDArray[np.int64] = (grid_n3 - colour) ** 2 @ np.array([2, 4, 3])
+        return squares
+
+    nearest = np.minimum.reduce([distance(np.array([grey] * 3)) for grey in (0, 128, 255)])
+    found = []
+    for _ in range(256):
+        farthest = grid_n3[int(nearest.argmax())]
+        found.append((int(farthest[0]), int(farthest[1]), int(farthest[2])))
+        nearest = np.minimum(nearest, distance(farthest))
+    return tuple(found)
+
+
 def voc_colour(value: int) -> Colour:
     """Colour of a byte value in Pascal VOC's colour map.
 

@@ -1,4 +1,4 @@
-"""What `--dry-run` prints."""
+"""What a sweep prints before it starts, and what `--dry-run` prints."""
 
 from __future__ import annotations
 
@@ -14,3 +14,9 @@ def show_plan(plan: Plan, *, as_json: bool) -> int:
     found = estimate(plan)
     print(json.dumps(found, indent=1) if as_json else render_estimate(found))
     return DONE
+
+
+def start_line(plan: Plan, place: str) -> str:
+    """The plan in one line, with the run's folder: what a sweep prints at once, before checks and Ray take seconds."""
+    trainings = len(plan.teachers) + sum(cohort.trials for cohort in plan.students)
+    return f"{plan.config.name}: {len(plan.studies)} studies, at most {trainings} trainings → {place}; checking, then starting Ray"

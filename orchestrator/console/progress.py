@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from distill.errors import printable
+from orchestrator.console.remaining_work import Work, work_of
 from orchestrator.controller.phase_runner import PhaseView
 from orchestrator.controller.wave_scheduler import TrialState
 from orchestrator.planning.plan import PHASES
 
 LINE_SECONDS = 60.0
+_NARROW = 79
+"""Columns of a live view, at most."""
 
 
 class ProgressView:
@@ -27,7 +33,7 @@ class ProgressView:
         self._live = (
             Live(console=console, refresh_per_second=2, transient=True) if console.is_terminal else None
         )
-        self._begun: dict[str, float] = {}
+        self._begun: dict[str, tuple[float, Work]] = {}
         self._lined_at = 0.0
         self._ended: set[str] = set()
 
@@ -49,52 +55,62 @@ class ProgressView:
     def watch(self, view: PhaseView) -> None:
         """Show the state of a phase."""
         now = time.monotonic()
+        work = work_of(view.scheduler, view.progress)
         first = view.name not in self._begun
-        begun = self._begun.setdefault(view.name, now)
-        done = _done(view) and view.name not in self._ended
+        begun, start = self._begun.get(view.name, (now, work))
+        if work.done == start.done:  # the pace is that since the first step
+            begun, start = now, work
+        self._begun[view.name] = begun, start
+        done = _is_done(view) and view.name not in self._ended
+        pace = _pace(view, work, start, now - begun)
         if self._live is not None:
-            self._live.update(Group(Text(_line(view, now - begun)), _studies(view), *_cohorts(view)))
+            self._live.update(_live_view(view, work, pace))
         if done:
             self._ended.add(view.name)
-        if first or done or (self._live is None and now - self._lined_at >= LINE_SECONDS):
+        due = self._live is None and (first or now - self._lined_at >= LINE_SECONDS)
+        if done or due:
             self._lined_at = now
-            self.say(_line(view, now - begun))
+            self.say(" · ".join([*_counts(view), *_positions(view), *pace]))
 
 
-def _done(view: PhaseView) -> bool:
+def _is_done(view: PhaseView) -> bool:
     return sum(s.status is not None for s in view.scheduler.trials.values()) >= view.planned
 
 
-def _share(view: PhaseView) -> float:
-    """Share of the phase's steps that is done. A trial that has ended counts as done."""
-    reached = 0.0
-    at = {name: progress.step for name, progress in view.progress.items()}
-    for state in view.scheduler.trials.values():
-        steps = state.trial.recipe.steps
-        here = max(max(state.scores, default=0), min(at.values(), default=0))
-        reached += 1.0 if state.status is not None else min(1.0, here / steps)
-    return reached / view.planned if view.planned else 1.0
+def _live_view(view: PhaseView, work: Work, pace: Sequence[str]) -> RenderableType:
+    """Bar, counts, pace, and a table of the studies; no line is longer than a terminal of 80 columns."""
+    bar = Table.grid(padding=(0, 1))
+    share = work.share
+    bar.add_row(Text(view.name), ProgressBar(100.0, 100 * share, width=40), Text(f"{100 * share:.0f} %"))
+    lines: list[RenderableType] = [bar]
+    lines += [Text(line) for line in joined([*_counts(view), *_positions(view), *pace])]
+    return Group(*lines, _studies(view))
 
 
-def _line(view: PhaseView, elapsed: float) -> str:
+def joined(parts: Sequence[str], width: int = _NARROW) -> list[str]:
+    """The parts on as few lines as hold them whole, with ` · ` between those of one line."""
+    lines: list[str] = []
+    for part in parts:
+        if lines and len(lines[-1]) + len(part) + 3 <= width:
+            lines[-1] += f" · {part}"
+        else:
+            lines.append(part)
+    return lines
+
+
+def _counts(view: PhaseView) -> list[str]:
+    """Ended and running trials of each kind, such as `search 12 done, 3 pruned, 5 running of 20`."""
     states = list(view.scheduler.trials.values())
     parts = []
     for phase in PHASES:
-        tally = Counter(
-            "running" if s.status is None else str(s.status) for s in states if s.trial.phase == phase
-        )
+        tally = Counter(str(s.status or "running") for s in states if s.trial.phase == phase)
         planned = sum(
             wave.trials for c in view.scheduler.cohorts.values() for wave in c.waves if wave.phase == phase
         )
         if planned:
-            told = ", ".join(f"{tally[key]} {word}" for key, word in _WORDS if tally[key]) or "none yet"
-            parts.append(f"{phase} {told} of {planned}")
-    at = [f"{p.activity} {p.step}/{p.steps}" for p in view.progress.values() if p.steps]
-    share = _share(view)
-    left = [f"about {_span(elapsed * (1 - share) / share)} left"] if 0.05 < share < 1 else []
-    spent = [s.reports[-1].costs for s in states if s.reports]
-    hours = sum(costs.student_seconds + costs.shared_seconds for costs in spent) / 3600
-    return f"{' | '.join(parts)} · " + " · ".join([*at, _span(elapsed), *left, f"{hours:.3f} worker-hours"])
+            shown = ", ".join(f"{tally[key]} {word}" for key, word in _WORDS if tally[key])
+            parts.append(f"{phase} {shown} of {planned}" if shown else f"{phase} 0 of {planned}")
+    return parts
 
 
 _WORDS = (
@@ -106,28 +122,67 @@ _WORDS = (
 )
 
 
+def _positions(view: PhaseView) -> list[str]:
+    """Where each worker group is, by the pairs of its cohort, such as `big_to_small: training 40 of 360, 12 students`."""
+    parts = []
+    for label, shown in view.progress.items():
+        cohort = view.scheduler.cohorts.get(label.split(" ")[0])
+        if cohort is None or not shown.steps:
+            parts += [f"workers: {shown.activity}"]
+            continue
+        pairs = list(dict.fromkeys(b.study.pair for wave in cohort.waves for b in wave.brackets))
+        name = pairs[0] if len(pairs) == 1 else f"{len(pairs)} pairs"
+        students = f", {shown.students} students" if shown.students > 1 else ""
+        parts.append(f"{printable(name)}: {shown.activity} {shown.step} of {shown.steps}{students}")
+    return parts
+
+
+def _pace(view: PhaseView, work: Work, start: Work, seconds: float) -> list[str]:
+    """Pictures per second of all students together, the time that is left, and the cost so far."""
+    parts = []
+    left = work.seconds_left(start, seconds)
+    if left is not None and work.left:
+        parts += [f"{(work.images - start.images) / seconds:.0f} images/s", f"about {span(left)} left"]
+    spent = [s.reports[-1].costs for s in view.scheduler.trials.values() if s.reports]
+    hours = sum(costs.student_seconds + costs.shared_seconds for costs in spent) / 3600
+    return [*parts, *([f"{hours:.2f} worker-hours"] if hours >= 0.005 else [])]
+
+
 def _studies(view: PhaseView) -> Table:
-    table = Table("study", "done", "running", "pruned", "failed", "best tune mIoU", box=None, pad_edge=False)
-    studies: dict[str, list[TrialState]] = {}
+    """A line per study; the scores of final runs once there are some."""
+    studies: dict[tuple[str, str], list[TrialState]] = {}
     for state in view.scheduler.trials.values():
-        studies.setdefault(f"{state.trial.pair} {state.trial.title}", []).append(state)
-    for name, members in studies.items():
+        studies.setdefault((state.trial.pair, state.trial.title), []).append(state)
+    has_test = any(_tested(members) for members in studies.values())
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for name, width in (("pair", 20), ("method", 14)):
+        table.add_column(name, overflow="ellipsis", no_wrap=True, max_width=width)
+    headings = ("done", "running", "pruned", "failed", "best tune", *(("test",) if has_test else ()))
+    for name in headings:
+        table.add_column(name, justify="right", no_wrap=True)
+    for (pair, method), members in studies.items():
         tally = Counter(s.status for s in members)
         best = max((max(s.scores.values()) for s in members if s.scores), default=None)
-        shown = "" if best is None else f"{100 * best:.1f}"
-        table.add_row(Text(name), *(str(tally[key]) for key in ("ok", None, "pruned", "failed")), shown)
+        tested = _tested(members)
+        cells = [*(str(tally[key] or "") for key in ("ok", None, "pruned", "failed"))]
+        cells += ["" if best is None else f"{100 * best:.1f}"]
+        cells += [f"{100 * sum(tested) / len(tested):.1f}" if tested else ""] if has_test else []
+        table.add_row(Text(printable(pair)), Text(printable(method)), *cells)
     return table
 
 
-def _cohorts(view: PhaseView) -> list[Text]:
-    return [
-        Text(f"{name}: wave {p.wave + 1}, {p.activity}, step {p.step} of {p.steps}, {p.students} students")
-        for name, p in view.progress.items()
-        if p.steps
-    ]
+def _tested(states: Sequence[TrialState]) -> list[float]:
+    """Test mIoU of the final runs among these trials."""
+    found = [s.reports[-1].test_miou for s in states if s.trial.phase == "final" and s.reports]
+    return [score for score in found if score is not None]
 
 
-def _span(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+def span(seconds: float) -> str:
+    """A time with as many digits as an estimate has: `40 s`, `3 min`, `1 h 20 min`."""
+    if seconds < 50:
+        return f"{max(10, round(seconds, -1)):.0f} s"
+    minutes = max(1, round(seconds / 60))
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(5 * round(minutes / 5), 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"

@@ -13,6 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from distill.errors import UsageError, printable, unknown
+from orchestrator.console.board_head import board_heads
+from orchestrator.leaderboard.board import build_boards
+from orchestrator.leaderboard.files import GALLERY, PAGE
+from orchestrator.leaderboard.run_records import read_run_records
 from orchestrator.ledger.queries import latest_attempts, resuming_command
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.plan import PHASES
@@ -25,7 +29,7 @@ Row = Mapping[str, Any]
 
 
 def run_view(ledger: Ledger) -> RenderableType:
-    """Counts per phase and status, each study's best trial, and what failed."""
+    """Counts per phase and status, each study's best trial, what failed, and the leaderboard's first rows."""
     trials = latest_attempts(ledger.read("trials").to_pylist())
     provenance = sorted(ledger.read("provenance").to_pylist(), key=lambda row: str(row["created_at"]))
     parts: list[RenderableType] = [Text(ledger.place(), style="bold")]
@@ -38,7 +42,17 @@ def run_view(ledger: Ledger) -> RenderableType:
         )
     if not trials:
         return Group(*parts, Text("No trial has ended yet."))
-    return Group(*parts, _counts(trials), *_studies(trials), *_failures(trials))
+    return Group(*parts, _counts(trials), *_studies(trials), *_failures(trials), *_result(ledger, trials))
+
+
+def _result(ledger: Ledger, trials: Sequence[Row]) -> Iterable[RenderableType]:
+    """The first rows of the leaderboard, and where it is; nothing before the first final run."""
+    if not any(row["phase"] == "final" and row["test_miou"] is not None for row in trials):
+        return
+    yield from board_heads(build_boards(read_run_records([ledger])))
+    for name, title in ((PAGE, "leaderboard"), (GALLERY, "gallery")):
+        if ledger.exists(f"leaderboard/{name}"):
+            yield Text(f"{title}: {ledger.place(f'leaderboard/{name}')}")
 
 
 def trial_view(ledger: Ledger, name: str) -> RenderableType:

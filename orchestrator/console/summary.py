@@ -1,4 +1,4 @@
-"""What a sweep prints at its end: counts, failures, where the results are."""
+"""What a sweep prints at its end: failures, counts, the leaderboard's first rows, where the results are."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from distill.relative_weights import STEPS
+from orchestrator.console.board_head import board_heads, export_command, result_console
 from orchestrator.console.exit_codes import BUDGET, DONE, INTERRUPTED, SOME_FAILED
 from orchestrator.console.signals import INTERRUPT
 from orchestrator.controller.calibration import CALIBRATION_FILE, calibration_rows
 from orchestrator.controller.wave_scheduler import is_hopeless
+from orchestrator.leaderboard.files import table_rows
 from orchestrator.ledger.queries import latest_attempts
 from orchestrator.protocol import SKIPPED_PICTURES
 
 if TYPE_CHECKING:
     from orchestrator.controller.run_state import Run
+    from orchestrator.leaderboard.files import Written
     from orchestrator.protocol import Status
 
 _GALLERY = "leaderboard/gallery.html"
@@ -60,20 +63,27 @@ def outcome(run: Run, code: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def show_outcome(run: Run, *, as_json: bool, code: int) -> int:
+def show_outcome(run: Run, written: Written, *, as_json: bool, code: int) -> int:
     """Print the outcome; returns the exit code."""
     found = outcome(run, code)
     if as_json:
+        found["rows"] = table_rows(written.boards)
         print(json.dumps(found, indent=1))
         return code
     show_failures(found)
     for phase, tally in found["trials"].items():
         print(f"{phase}: " + ", ".join(f"{number} {status}" for status, number in tally.items()))
+    for head in board_heads(written.boards):
+        result_console().print(head)
+    print()
     if found["stopped"]:
         print(f"stopped: {found['stopped']}; the same command goes on from here")
-    print(f"leaderboard: {found['leaderboard']}")
+    print(f"leaderboard: {written.page}")
     if found["gallery"]:
         print(f"gallery: {found['gallery']}")
+    following = export_command(found["run"], written.boards)
+    if not found["stopped"] and following is not None:
+        print(f"next, take the best student of a pair home: {following}")
     return code
 
 

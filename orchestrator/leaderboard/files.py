@@ -25,17 +25,23 @@ from orchestrator.leaderboard.run_records import RunRecords, read_run_records
 from orchestrator.leaderboard.selected_students import STUDENTS, select_students, students_bytes
 from orchestrator.ledger.tables import Ledger
 
-NAME, GALLERY = "LEADERBOARD.md", "gallery.html"
+NAME, PAGE, GALLERY = "LEADERBOARD.md", "leaderboard.html", "gallery.html"
 _PER_PAIR = "gain_per_pair"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
 
 
 class Written(NamedTuple):
-    """Path of the page, and the rows of all boards."""
+    """Paths of the Markdown and of the HTML page, and the boards."""
 
     path: str
-    rows: tuple[BoardRow, ...]
+    page: str
+    boards: tuple[Board, ...]
+
+    @property
+    def rows(self) -> tuple[BoardRow, ...]:
+        """The rows of all boards."""
+        return tuple(row for board in self.boards for row in board.rows)
 
 
 def write_leaderboard(
@@ -78,11 +84,11 @@ def write_leaderboard(
     target.write_bytes(STUDENTS, students_bytes(selected, records))
     gallery = target.exists(GALLERY)
     page = leaderboard_html(boards, records, rows, best, shlex.join(command), with_gallery=gallery)
-    target.write_bytes("leaderboard.html", page.encode())
+    target.write_bytes(PAGE, page.encode())
     target.write_bytes(NAME, leaderboard_markdown(boards, command).encode())
     cards = {s.card: card_text(s.board, records, s.pair, s.cell, s.trial).encode() for s in best}
     _write_cards(target, cards, records)
-    return Written(target.place(NAME), tuple(row for board in boards for row in board.rows))
+    return Written(target.place(NAME), target.place(PAGE), boards)
 
 
 def _write_cards(target: Ledger, cards: Mapping[str, bytes], records: RunRecords) -> None:

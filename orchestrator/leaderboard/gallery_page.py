@@ -69,9 +69,16 @@ class PairSection:
     classes: tuple[tuple[str, Colour], ...]
 
 
-def gallery_html(sections: Sequence[PairSection], notes: Sequence[str], command: str) -> str:
-    """The whole page. `notes` say what is left out and why; `command` is the command that makes the page."""
+def gallery_html(sections: Sequence[PairSection], notes: Sequence[str], command: str, title: str) -> str:
+    """The whole page.
+
+    Args:
+        sections: the pairs.
+        notes: what is left out, and why.
+        command: the command that makes the page.
+        title: name and day of the run.
+    """
     template = templates().get_template("gallery.html.j2")
     return template.render(
-        sections=sections, notes=notes, rule=RULE, differences=DIFFERENCES, command=command
+        sections=sections, notes=notes, title=title, rule=RULE, differences=DIFFERENCES, command=command
     )

@@ -44,6 +44,7 @@ from orchestrator.leaderboard.texts import (
     noise,
     protocol_line,
     resolution,
+    runs_title,
     verdict,
 )
 
@@ -118,6 +119,7 @@ def leaderboard_html(
     def page(bytes_of_trials: int) -> str:
         data = [_data(board, records, bytes_of_trials) for board in boards]
         return template.render(
+            title=runs_title(records),
             boards=views,
             facts=HOW_TO_READ,
             command=command,

@@ -33,7 +33,7 @@ def interval(low: float | None, high: float | None, *, sign: bool = False) -> st
     """` [low, high]` in points; ` (n/a)` if there is no interval."""
     if low is None or high is None:
         return " (n/a)"
-    ends = (_with_sign(100 * end) if sign else f"{100 * end:.1f}" for end in (low, high))
+    ends = (_with_sign(100 * end) if sign else number(end, 100, 1) for end in (low, high))
     return f" [{', '.join(ends)}]"
 
 
@@ -105,4 +105,5 @@ def measure(value: float | None, factor: float = 1.0) -> str:
     """`value * factor` with three significant digits, for values that span orders of magnitude."""
     if value is None or math.isnan(value):
         return NOTHING
-    return f"{value * factor:.0f}" if abs(value * factor) >= 99.95 else f"{value * factor:#.3g}"
+    text = f"{value * factor:.0f}" if abs(value * factor) >= 99.95 else f"{value * factor:#.3g}"
+    return text.replace("-", "−")

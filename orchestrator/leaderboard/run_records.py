@@ -28,6 +28,7 @@ class TrialRecord:
     """
 
     run: int
+    run_name: str
     trial_id: str
     attempt: int
     study_id: str

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from orchestrator.leaderboard.comparison import BETTER, WORSE
 from orchestrator.leaderboard.entries import FAILED, OFF_PROTOCOL, UNCOMMITTED, Board
+from orchestrator.leaderboard.run_records import RunRecords
 
 HOW_TO_READ = (
     "A rank such as 2–5 means that the data do not say where between 2 and 5 the method stands: it is 1 "
@@ -30,10 +31,22 @@ HOW_TO_READ = (
     "Ranks are per data set and recipe. Hiding rows changes no rank.",
 )
 
+_NAMES = 3
+"""Maximum number of runs that a title names."""
+
 EQUAL_PROBABILITIES = (
     "Some p are equal: Holm's adjustment gives no comparison a smaller p than one that had a smaller p before the "
     "adjustment, and cuts at 1."
 )
+
+
+def runs_title(records: RunRecords) -> str:
+    """The names of the runs, and the day on which their last trial ended; empty if there is no trial."""
+    names = list(dict.fromkeys(trial.run_name for trial in records.trials if trial.run_name))
+    more = [f"{len(names) - _NAMES} more"] if len(names) > _NAMES else []
+    ended = [trial.finished_at for trial in records.trials if trial.finished_at is not None]
+    day = [f"{max(ended):%Y-%m-%d}"] if ended else []
+    return " · ".join([*([" + ".join([*sorted(names)[:_NAMES], *more])] if names else []), *day])
 
 
 def board_title(board: Board, several: bool) -> str:

@@ -10,6 +10,7 @@ from orchestrator.leaderboard.files import GALLERY
 from orchestrator.leaderboard.gallery_page import gallery_html
 from orchestrator.leaderboard.gallery_pictures import PairGallery, pair_galleries
 from orchestrator.leaderboard.run_records import RunRecords, read_run_records
+from orchestrator.leaderboard.texts import runs_title
 from orchestrator.ledger.tables import Ledger
 from orchestrator.worker.gallery_renderer import Predicted, draw_section, predict_gallery
 
@@ -35,7 +36,7 @@ def write_gallery(ledger: Ledger) -> tuple[str | None, list[str]]:
     place = ledger.place()
     run = place if "://" in place else ".."
     command = shlex.join(["python", "-m", "orchestrator.gallery", run])
-    ledger.write_bytes(path, _page(predicted, notes, command))
+    ledger.write_bytes(path, _page(predicted, notes, command, runs_title(records)))
     return ledger.place(path), notes
 
 
@@ -55,11 +56,11 @@ def _predict(
     return found, notes
 
 
-def _page(predicted: list[Predicted], notes: list[str], command: str) -> bytes:
+def _page(predicted: list[Predicted], notes: list[str], command: str, title: str) -> bytes:
     page = b""
     for longest in _LONGEST_SIDES:
         sections = [draw_section(found, longest) for found in predicted]
-        page = gallery_html(sections, notes, command).encode()
+        page = gallery_html(sections, notes, command, title).encode()
         if len(page) <= _PAGE_BYTES:
             break
     return page

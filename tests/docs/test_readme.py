@@ -1,4 +1,4 @@
-"""What the README shows works as it stands."""
+"""What the README and the page on methods of one's own show works as it stands."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from tests import ROOT
 from tests.distill.data.trees import write_folder_tree
 
 README = (ROOT / "README.md").read_text()
+OWN_METHOD = (ROOT / "docs" / "own_method.md").read_text()
 
 
-def snippet(language: str, holds: str) -> str:
+def snippet(page: str, language: str, holds: str) -> str:
     """The one block of this language that holds this text."""
-    (found,) = [s for s in re.findall(rf"^```{language}\n(.*?)^```$", README, re.M | re.S) if holds in s]
+    (found,) = [s for s in re.findall(rf"^```{language}\n(.*?)^```$", page, re.M | re.S) if holds in s]
     return found
 
 
@@ -34,7 +35,7 @@ def call(folder: Path, *arguments: str, path: str = "") -> str:
 
 
 def test_the_sweep_file_for_pictures_of_ones_own_is_checked_and_planned(tmp_path: Path) -> None:
-    text = snippet("yaml", "# mine.yaml")
+    text = snippet(README, "yaml", "# mine.yaml")
     assert len(text.splitlines()) <= 20
     (tmp_path / "mine.yaml").write_text(text)
     write_folder_tree(tmp_path / "pictures")
@@ -46,11 +47,13 @@ def test_the_sweep_file_for_pictures_of_ones_own_is_checked_and_planned(tmp_path
 
 @pytest.mark.slow
 def test_a_method_of_ones_own_conforms_and_is_planned_beside_the_others(tmp_path: Path) -> None:
-    method = snippet("python", "# my_method.py")
+    method = snippet(OWN_METHOD, "python", "# my_method.py")
     assert len([line for line in method.splitlines() if line]) <= 30
     (tmp_path / "my_method.py").write_text(method)
-    (tmp_path / "test_my_method.py").write_text(snippet("python", "class TestCosine"))
-    named = re.fullmatch(r'\[project\.entry-points\."([\w.]+)"\]\n(.*)\n', snippet("toml", "entry-points"))
+    (tmp_path / "test_my_method.py").write_text(snippet(OWN_METHOD, "python", "class TestCosine"))
+    named = re.fullmatch(
+        r'\[project\.entry-points\."([\w.]+)"\]\n(.*)\n', snippet(OWN_METHOD, "toml", "entry-points")
+    )
     assert named is not None
     installed = tmp_path / "mine-1.0.dist-info"
     installed.mkdir()
@@ -68,7 +71,7 @@ def test_a_method_of_ones_own_conforms_and_is_planned_beside_the_others(tmp_path
         "test_my_method.py",
         path=str(tmp_path),
     )
-    methods = re.search(r"`methods: (\[[^\]]*cosine[^\]]*\])`", README)
+    methods = re.search(r"`methods: (\[[^\]]*cosine[^\]]*\])`", OWN_METHOD)
     assert methods is not None
     assert "kd + cosine" in yaml.safe_load(methods[1])
     plan = call(

@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 
 from distill.data.config import PICTURE_SUFFIXES, FolderConfig
-from distill.data.labels import LabelClass, LabelMap, voc_colour
+from distill.data.labels import LabelClass, LabelMap, distinct_colour
 from distill.data.layout import Layout, Source
 
 
 def layout(config: FolderConfig) -> Layout:
     """The layout that a config of a user's own pictures describes."""
     classes = tuple(
-        LabelClass(label.value, label.name, label.colour or voc_colour(label.value))
-        for label in config.classes
+        LabelClass(label.value, label.name, label.colour or distinct_colour(place))
+        for place, label in enumerate(config.classes)
     )
     lists = ", ".join(f"ROOT/{name}" for name in (config.train, config.tune, config.test) if name)
     return Layout(

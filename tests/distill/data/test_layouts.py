@@ -192,6 +192,10 @@ def test_a_class_table_stands_in_the_config_whatever_it_was_written_in(tmp_path:
     in_order = folder(root, classes=list(SCENE_CLASSES))
     assert [label.value for label in in_order.classes] == list(range(9))
     assert build_dataset(from_file, "test").palette[1] == (1, 0, 255)
+    colours = np.array(build_dataset(in_order, "test").palette)
+    apart = np.abs(colours[:, None] - colours[None]).sum(-1) + 1000 * np.eye(len(colours))
+    assert apart.min() >= 96, "classes without a colour get colours that are told apart"
+    assert (colours.sum(-1) >= 96).all(), "none is nearly black"
 
 
 @pytest.mark.parametrize(

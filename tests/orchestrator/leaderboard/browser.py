@@ -17,6 +17,9 @@ CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 MISSING = "no chromium and chromedriver on the PATH: apt-get install chromium chromium-driver"
 _AXE = Path(axe_core_python.__file__).parent / "axe.min.js"
 
+_PATIENCE = 280
+"""Seconds: a busy machine changes no test's verdict."""
+
 
 class Browser:
     """Opens pages from disk and remembers every request that they made."""
@@ -28,6 +31,8 @@ class Browser:
             options.add_argument(argument)
         options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
         self.driver = Chrome(options=options, service=Service(DRIVER))
+        self.driver.set_script_timeout(_PATIENCE)
+        self.driver.set_page_load_timeout(_PATIENCE)
         self.downloads = downloads
         self._command("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(downloads))
 

@@ -118,7 +118,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
             PairSection(gallery, panels, tuple((f"{NASTY} {k}", (k, 0, 9 * k)) for k in range(9)))
         )
     path = folder / "gallery.html"
-    path.write_text(gallery_html(sections, [f"the gallery leaves out {NASTY}"], f"python -m {NASTY}"))
+    path.write_text(gallery_html(sections, [f"the gallery leaves out {NASTY}"], f"python -m {NASTY}", NASTY))
     return path
 
 

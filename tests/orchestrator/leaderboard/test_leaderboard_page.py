@@ -42,6 +42,23 @@ def methods(browser: Browser) -> list[str]:
     return list(browser.run(f"return {rows}.map(r => r.dataset.m)"))
 
 
+def test_a_title_names_the_run_and_its_day(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    assert browser.run("return document.title") == "run · 2026-03-01 · Distillation leaderboard"
+
+
+def test_there_is_a_filter_only_where_there_is_something_to_filter(
+    browser: Browser, page: Path, tmp_path: Path
+) -> None:
+    shown = "return document.querySelector('.filters').offsetParent !== null"
+    browser.open(page)
+    assert browser.run(shown) is False
+    gains = {"student": 0.0, **{f"m{i}": i / 100 for i in range(6)}}
+    write_leaderboard([write_run(tmp_path, Run(gains=gains, seeds=(1, 2)))])
+    browser.open(tmp_path / "leaderboard" / "leaderboard.html")
+    assert browser.run(shown) is True
+
+
 def test_the_page_asks_for_nothing_but_itself_and_complains_of_nothing(browser: Browser, page: Path) -> None:
     browser.open(page)
     browser.run("document.querySelectorAll('details').forEach(d => d.open = true)")
