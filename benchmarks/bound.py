@@ -25,9 +25,10 @@ import torch.multiprocessing
 from plain_sweep import parser_of, planned_trials
 
 from distill.data import build_dataset
-from distill.data.stream import normalise, stream
+from distill.data.stream import stream
 from distill.models import ModelInfo
 from distill.models.teachers import load_teacher
+from distill.normalisation import normalise
 from distill.training import Batch, Student, StudentSpec, teacher_output
 from orchestrator.planning.loader import load_sweep
 from orchestrator.planning.plan import Trial

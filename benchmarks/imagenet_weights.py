@@ -31,11 +31,11 @@ from torch import Tensor, nn
 from benchmarks.measured import machine, rounded
 from distill.data import build_dataset
 from distill.data.config import CamVidConfig
-from distill.data.stream import normalise
 from distill.errors import UsageError
 from distill.models import build_model
 from distill.models.weight_files import read_weight_file
 from distill.models.weight_layouts import vocabularies
+from distill.normalisation import normalise
 
 CELL = 16  # pixels of a block's side; the stride of the third stage
 STREET_CLASSES = (

@@ -47,7 +47,8 @@ from distill.data.layout import Pair
 from distill.data.layouts.cityscapes import LABEL_CLASSES
 from distill.data.picture_cache import PictureCache
 from distill.data.scenes import draw_scene
-from distill.data.stream import IMAGENET_MEAN, IMAGENET_STD, normalise, stream
+from distill.data.stream import stream
+from distill.normalisation import IMAGENET, normalise
 
 SIZE, CROP, SCALE, BATCH = (1024, 2048), (512, 1024), (0.5, 2.0), 4
 TRAIN_ID = np.full(256, 255, np.uint8)
@@ -84,7 +85,7 @@ class TorchvisionPictures(Dataset[tuple[torch.Tensor, torch.Tensor]]):
             v2.RandomHorizontalFlip(),
             v2.RandomCrop(CROP, pad_if_needed=True, fill={tv_tensors.Image: 0, tv_tensors.Mask: 255}),
             v2.ToDtype({tv_tensors.Image: torch.float32, tv_tensors.Mask: torch.int64, "others": None}, scale=True),
-            v2.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+            v2.Normalize(*IMAGENET),
         ])  # fmt: skip
 
     def __len__(self) -> int:
@@ -106,7 +107,7 @@ class AlbumentationsPictures(Dataset[tuple[torch.Tensor, torch.Tensor]]):
             A.PadIfNeeded(*CROP, border_mode=cv2.BORDER_CONSTANT, fill=0, fill_mask=255),
             A.RandomCrop(*CROP),
             A.HorizontalFlip(p=0.5),
-            A.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+            A.Normalize(*IMAGENET),
             ToTensorV2(),
         ])  # fmt: skip
 

@@ -55,6 +55,7 @@ python benchmarks/overlap.py      # all-reduce of gradients while the next stude
 python benchmarks/scale.py        # overhead per trial compared with bare Ray Tune; --trials 10000 for the largest
 python benchmarks/many_nodes.py   # a plan larger than a cluster of 64 simulated nodes
 python benchmarks/loss_flops.py   # operations of every loss at real size, by formula
+python benchmarks/real_size.py    # a step and an evaluation at the size of photographs, beside the same written plainly
 ```
 
 Figures are medians, with the smallest and the largest of the repeats in brackets. A ratio is computed within each repeat,
@@ -303,6 +304,27 @@ def _memories(rows: cells.Rows) -> str:
     )
 
 
+def _real_size(found: Mapping[str, Any], aims: cells.Aims) -> list[str]:
+    table = [
+        [row["what"], "×".join(map(str, row["size"])), *(cells.interval(row["seconds"][way]) for way in ("ours", "plain")),
+         cells.interval([one / other for one, other in zip(row["seconds"]["ours"], row["seconds"]["plain"], strict=True)]),
+         *(f"{row['largest'][way] / 2**20:.0f}" for way in ("ours", "plain"))]
+        for row in found["rows"]
+    ]  # fmt: skip
+    return [
+        "## Photographs at their own size",
+        "",
+        f"A training step of `{found['student']}` with KD from `{found['teacher']}`, {found['batch']} pictures, the teacher's output in memory; and an evaluation "
+        f"of {found['students']} such students on {found['pictures']} PNG files, {found['batch']} at a time. Plain: the same in a few lines of torch, with an evaluation for each student. "
+        f"Seconds of processor time, one thread, torch {found['torch']}. Both evaluations count the same. {cells.machine(found['machine'])}",
+        "",
+        *cells.table(
+            ("work", "pictures", "ours (s)", "plain (s)", "ours / plain", "ours, largest tensor (MiB)", "plain"), table
+        ),
+        "",
+    ]  # fmt: skip
+
+
 def _loss_flops(report: Mapping[str, Any], aims: cells.Aims) -> list[str]:
     """Operations of each loss, a column for each pair."""
     rows = report["rows"]
@@ -340,6 +362,7 @@ SECTIONS: dict[str, Callable[[Mapping[str, Any], cells.Aims], list[str]]] = {
     "overlap": _overlap,
     "scale": _scale,
     "many_nodes": _many_nodes,
+    "real_size": _real_size,
     "loss_flops": _loss_flops,
 }
 """Sections of the page, by the name of their report, in order."""

@@ -74,10 +74,10 @@ def train_student(settings: dict[str, Any]) -> None:
     from torch.utils.data import DataLoader
 
     from distill.data import build_dataset
-    from distill.data.stream import normalise
     from distill.evaluation import evaluate, task_metrics
     from distill.methods import method_class
     from distill.models.teachers import load_teacher
+    from distill.normalisation import normalise
     from distill.training import Batch, Student, StudentSpec, teacher_output
 
     torch.set_num_threads(1)

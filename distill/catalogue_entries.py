@@ -86,12 +86,17 @@ class MethodEntry:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """All heads, backbones and methods, and the library versions that were surveyed."""
+    """All heads, backbones and methods, and the library versions that were surveyed.
+
+    `own_normalisation` has the backbones, with and without a weights tag, whose pretrained weights were trained with
+    another mean or standard deviation than ImageNet's.
+    """
 
     versions: Mapping[str, str]
     heads: Mapping[str, HeadEntry]
     backbones: Mapping[str, BackboneEntry]
     methods: Mapping[str, MethodEntry]
+    own_normalisation: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

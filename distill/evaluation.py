@@ -268,7 +268,7 @@ class Evaluation:
         """tp, fp and fn of one batch, `B×3×K`, on the device."""
         import torch
 
-        from distill.data.stream import normalise
+        from distill.normalisation import normalise
 
         classes = self._dataset.num_classes
         images, labels = (

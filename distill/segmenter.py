@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from distill.data.labels import Colour, voc_colour
-from distill.data.stream import normalise
 from distill.errors import UsageError
 from distill.evaluation import predicted_classes, resized_logits
 from distill.models import SegmentationModel, load_model
+from distill.normalisation import normalise
 from distill.recipe import SlidingWindow
 
 EVEN = 32

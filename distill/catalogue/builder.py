@@ -26,6 +26,7 @@ def write_catalogue(path: Path, only: list[str] | None = None) -> int:
         survey_methods,
         versions,
     )
+    from distill.models.timm_weights import with_own_normalisation
 
     previous = json.loads(path.read_text(encoding="utf-8"))["backbones"] if only is not None else []
     surveyed = [asdict(entry) for entry in survey_backbones(only)]
@@ -35,13 +36,14 @@ def write_catalogue(path: Path, only: list[str] | None = None) -> int:
     backbones = {entry["name"]: entry for entry in [*listed, *previous, *surveyed]}
     values = {
         "versions": versions(),
+        "own_normalisation": with_own_normalisation(),
         "heads": [asdict(entry) for entry in survey_heads()],
         "methods": [asdict(entry) for entry in survey_methods()],
         "backbones": [backbones[name] for name in sorted(backbones)],
     }
     lines = []
     for key, value in values.items():
-        if isinstance(value, dict):
+        if key in ("versions", "own_normalisation"):
             lines.append(f'"{key}": {json.dumps(value)}')
             continue
         rows = ",\n".join(json.dumps(row, separators=(",", ":"), sort_keys=True) for row in value)

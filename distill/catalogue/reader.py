@@ -45,6 +45,7 @@ def load_catalogue() -> Catalogue:
         heads={entry["name"]: HeadEntry(**entry) for entry in values["heads"]},
         backbones={entry["name"]: _backbone(entry) for entry in values["backbones"]},
         methods={entry["name"]: MethodEntry(**entry) for entry in values["methods"]} | _installed_methods(),
+        own_normalisation=frozenset(values["own_normalisation"]),
     )
 
 

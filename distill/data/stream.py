@@ -40,8 +40,6 @@ from distill.data.philox import permutation
 from distill.data.sample import SegmentationDataset
 from distill.errors import UsageError
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 _LOOK_SECONDS = 5.0
 """Time after which a loader looks whether its processes are alive."""
 _TIMED_OUT = "DataLoader timed out"
@@ -63,24 +61,6 @@ class HostBatch:
     labels_bhw: Tensor
     index: Tensor
     step: int
-
-
-def normalise(
-    images_b3hw: Tensor,
-    mean: tuple[float, float, float] = IMAGENET_MEAN,
-    std: tuple[float, float, float] = IMAGENET_STD,
-) -> Tensor:
-    """Normalise RGB bytes to the float32 input of a network, with ImageNet's statistics by default.
-
-    Runs on the images' device, so that only bytes are transferred to it.
-    """
-    mean_311, deviation_311 = (_by_channel(values, images_b3hw.device) for values in (mean, std))
-    return images_b3hw.contiguous().float().div_(255).sub_(mean_311).div_(deviation_311)
-
-
-def _by_channel(values: tuple[float, float, float], device: torch.device) -> Tensor:
-    """The values as `3×1×1`, created on the device: copying them there would synchronise."""
-    return torch.cat([torch.full((1, 1, 1), value, device=device) for value in values])
 
 
 class _View(NamedTuple):

@@ -9,7 +9,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distill.data.labels import voc_colour
-from distill.data.stream import normalise
 from distill.errors import UsageError
 from distill.models import CheckpointMetadata, ModelOptions, SegmentationModel, build_model
+from distill.normalisation import normalise
 from distill.segmenter import EVEN, ONNX_CLASSES, ONNX_INPUT, ONNX_LOGITS, ONNX_METADATA
 
 OPSET = 18
@@ -138,7 +138,7 @@ def _plain(model: SegmentationModel) -> SegmentationModel:
     if model.options.norm != "sync":
         return model
     options: ModelOptions = replace(model.options, norm="batch")
-    plain = build_model(**asdict(options))
+    plain = build_model(**options.arguments())
     plain.load_state_dict(model.state_dict())
     return plain
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +16,9 @@ from distill.device_errors import device_condition
 from distill.errors import UsageError, unknown
 from distill.models.families import Family, any_size_arguments, family_of
 from distill.models.pretrained import LoadedWeights, WeightsPath, load_backbone, read_pretrained
+from distill.models.timm_weights import timm_normalisation
 from distill.models.weight_files import WeightFile
+from distill.normalisation import IMAGENET, Normalisation, renormalise
 
 # timm takes two seconds to import, so it is imported inside the functions that need it.
 
@@ -66,23 +68,31 @@ class Backbone(nn.Module):
 
     Attributes:
         plan: shapes, and timm's arguments.
+        normalisation: what its weights were trained with; ImageNet's if they are random.
         loaded: origin of its weights, if they are from a file.
     """
 
-    def __init__(self, plan: BackbonePlan, network: nn.Module, loaded: LoadedWeights | None = None) -> None:
+    def __init__(
+        self,
+        plan: BackbonePlan,
+        network: nn.Module,
+        normalisation: Normalisation = IMAGENET,
+        loaded: LoadedWeights | None = None,
+    ) -> None:
         super().__init__()
         self.plan = plan
         self.network = network
+        self.normalisation = normalisation
         self.loaded = loaded
 
     def forward(self, images_b3hw: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The four stages.
+        """The four stages of images that are normalised with ImageNet's statistics.
 
         Raises:
             UsageError: the backbone does not take images of this size.
         """
         try:
-            maps = self.network(images_b3hw)
+            maps = self.network(renormalise(images_b3hw, self.normalisation))
         except (AssertionError, RuntimeError) as error:
             height, width = images_b3hw.shape[-2:]
             uneven = height % _EVEN or width % _EVEN
@@ -216,11 +226,12 @@ def create_backbone(plan: BackbonePlan, pretrained: bool | WeightsPath) -> Backb
             f"timm has no weights for backbone '{plan.name}': use pretrained=False, or a checkpoint's path"
         )
     try:
-        return Backbone(plan, timm.create_model(plan.timm_name, pretrained=True, **_timm_options(plan)))
+        network = timm.create_model(plan.timm_name, pretrained=True, **_timm_options(plan))
     except Exception as error:  # timm raises any error for what it downloads
         raise UsageError(
             f"weights of backbone '{plan.name}' could not be loaded from the hub: {error}"
         ) from error
+    return Backbone(plan, network, timm_normalisation(plan.timm_name))
 
 
 def check_weights(
@@ -239,7 +250,8 @@ def check_weights(
 def _from_file(plan: BackbonePlan, file: WeightFile) -> Backbone:
     shapes = _shapes_of_whole(plan.timm_name, json.dumps(plan.arguments, sort_keys=True))
     network, loaded = load_backbone(plan.name, file, shapes, lambda state: _build(plan, state))
-    return Backbone(plan, network, loaded)
+    normalisation = loaded.normalisation or timm_normalisation(plan.timm_name)
+    return Backbone(plan, network, normalisation, replace(loaded, normalisation=normalisation))
 
 
 def _build(plan: BackbonePlan, state: dict[str, Tensor] | None) -> nn.Module:

@@ -18,9 +18,8 @@ from torch import Tensor, nn
 
 from distill.errors import UsageError, reading
 from distill.models.model import ModelOptions, SegmentationModel, build_model
-from distill.models.weight_files import refuse_non_finite
-
-_FORMAT = "distill-segmentation-1"
+from distill.models.weight_files import MODEL_FORMAT, refuse_non_finite
+from distill.normalisation import IMAGENET, Triple
 
 Described = TypeVar("Described")
 Network = TypeVar("Network", bound=nn.Module)
@@ -42,8 +41,8 @@ class CheckpointMetadata:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     classes: tuple[str, ...]
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mean: Triple = IMAGENET.mean
+    std: Triple = IMAGENET.std
     palette: tuple[tuple[int, int, int], ...] | None = None
     window: dict[str, tuple[int, int]] | None = None
     notes: dict[str, Any] = field(default_factory=dict)
@@ -67,8 +66,8 @@ def save_model(path: str | Path, model: SegmentationModel, metadata: CheckpointM
         )
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     header = {
-        "format": _FORMAT,
-        "options": json.dumps(asdict(model.options), sort_keys=True),
+        "format": MODEL_FORMAT,
+        "options": json.dumps(model.options.arguments(), sort_keys=True),
         "metadata": json.dumps(asdict(metadata), sort_keys=True),
     }
     header["sha256"] = _content_hash(tensors, header)
@@ -98,9 +97,9 @@ def load_model(path: str | Path) -> tuple[SegmentationModel, CheckpointMetadata]
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise UsageError(f"{place} is not a safetensors file: {error}; copy it again") from error
-    if header.get("format") != _FORMAT:
+    if header.get("format") != MODEL_FORMAT:
         raise UsageError(
-            f"{place} has format '{header.get('format')}', must be '{_FORMAT}': write it with save_model"
+            f"{place} has format '{header.get('format')}', must be '{MODEL_FORMAT}': write it with save_model"
         )
     options = described(ModelOptions, header.get("options"), place)
     metadata = described(CheckpointMetadata, header.get("metadata"), place)
@@ -109,7 +108,7 @@ def load_model(path: str | Path) -> tuple[SegmentationModel, CheckpointMetadata]
             f"{place} names {len(metadata.classes)} classes and has {options.num_classes}, must name them all: "
             "write it with save_model"
         )
-    model = filled(lambda: build_model(**asdict(options)), tensors, place)
+    model = filled(lambda: build_model(**options.arguments()), tensors, place)
     if header.get("sha256", written := _content_hash(tensors, header)) != written:
         raise UsageError(
             f"{place} is damaged: its content hashes to {written[:12]}…, must be {header['sha256'][:12]}…; "

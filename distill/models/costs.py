@@ -48,7 +48,7 @@ def count_cost(options: ModelOptions, height: int, width: int) -> ModelCost:
     counted as it is for inference, so the kind of norm does not matter.
     """
     with torch.device("meta"):
-        model = build_model(**{**vars(options), "norm": "batch"}).eval()
+        model = build_model(**{**options.arguments(), "norm": "batch"}).eval()
         images = torch.empty(1, 3, height, width)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(images)

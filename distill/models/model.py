@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, get_args
 
@@ -16,13 +16,15 @@ from distill.models.heads import HeadCard, HeadInputs, head_card, list_heads
 from distill.models.norms import Norm, replace_batch_norm
 from distill.models.output import ModelInfo, Output
 from distill.models.pretrained import weights_path
+from distill.normalisation import IMAGENET, Normalisation, normalisation_of
 
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """Everything that decides a model's architecture; `build_model(**vars(options))` rebuilds it.
+    """Everything that decides what a model computes, but its weights; `build_model(**options.arguments())` rebuilds it.
 
-    `output_stride` and `head_channels` are as requested; None is the head's default.
+    `output_stride` and `head_channels` are as requested; None is the head's default. `normalisation` is what the
+    backbone's pretrained weights were trained with; None is ImageNet's mean and standard deviation.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -34,10 +36,19 @@ class ModelOptions:
     norm: Norm = "batch"
     dropout: float = 0.1
     backbone_args: dict[str, Any] = field(default_factory=dict)
+    normalisation: Normalisation | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of `build_model`, as JSON values. There is a normalisation only if it is not ImageNet's."""
+        found = asdict(self)
+        return {name: value for name, value in found.items() if (name, value) != ("normalisation", None)}
 
 
 class SegmentationModel(nn.Module):
     """A timm backbone and a segmentation head.
+
+    It takes images that are normalised with ImageNet's statistics. The backbone normalises them with those of its pretrained
+    weights if they differ.
 
     Attributes:
         info: shapes of its outputs.
@@ -72,6 +83,7 @@ def build_model(
     norm: Norm = "batch",
     dropout: float = 0.1,
     backbone_args: dict[str, Any] | None = None,
+    normalisation: Sequence[Sequence[float]] | None = None,
 ) -> SegmentationModel:
     """Build the model `head-backbone`, for instance `deeplabv3-resnet101` or `segformer-mit_b4`.
 
@@ -86,6 +98,8 @@ def build_model(
         norm: "batch"; "sync" for BatchNorm synchronised over ranks; "group" for GroupNorm in its place.
         dropout: probability with which a channel of the classifier's input is dropped in training, in [0, 1).
         backbone_args: extra arguments of timm's constructor, JSON values only: `{"layers": [1, 1, 1, 1]}`.
+        normalisation: mean and standard deviation that the backbone's weights were trained with, to rebuild a model; None is
+            that of the pretrained weights, or ImageNet's.
 
     Raises:
         UsageError: the head or backbone is unknown (the message names the nearest), or does not support an option.
@@ -97,6 +111,10 @@ def build_model(
     card, plan = plan_model(options)
     width = head_channels or card.default_channels(plan.name, plan.channels[-1])
     backbone = create_backbone(plan, weights_path(pretrained))
+    if normalisation is not None:
+        backbone.normalisation = normalisation_of(normalisation)
+    if backbone.normalisation != IMAGENET:
+        options = replace(options, normalisation=backbone.normalisation)
     head = card.build(HeadInputs(plan.channels, plan.strides, num_classes, width, dropout))
     info = ModelInfo(
         name=name,

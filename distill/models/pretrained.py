@@ -12,7 +12,16 @@ from torch import Tensor, nn
 
 from distill.errors import UsageError, nearest
 from distill.models.weight_files import WeightFile, read_weight_file
-from distill.models.weight_layouts import State, is_computed, plain_name, resemblance, views, vocabularies
+from distill.models.weight_layouts import (
+    State,
+    Vocabulary,
+    is_computed,
+    plain_name,
+    resemblance,
+    views,
+    vocabularies,
+)
+from distill.normalisation import Normalisation
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,7 @@ class LoadedWeights:
         names: vocabulary of the file's names, such as `timm`.
         loaded: number of the backbone's tensors; all of them are from the file.
         unused: number of the file's tensors that the backbone does not have, such as a classifier's.
+        normalisation: what the weights were trained with; None if the file's names do not say it.
     """
 
     file: str
@@ -34,6 +44,7 @@ class LoadedWeights:
     names: str
     loaded: int
     unused: int
+    normalisation: Normalisation | None
 
 
 @dataclass(frozen=True)
@@ -131,7 +142,7 @@ def load_backbone(
             more blocks than the backbone.
     """
     record = _Record()
-    prefix, names, state = _best_view(record.tagged(file.tensors), shapes)
+    prefix, vocabulary, state = _best_view(record.tagged(file.tensors), shapes)
     place = f"pretrained weights '{file.path}' do not fit backbone '{name}'"
     wrong = [
         key for key, tensor in state.items() if shapes.get(key, tuple(tensor.shape)) != tuple(tensor.shape)
@@ -156,18 +167,21 @@ def load_backbone(
     _refuse_more_blocks(place, used, file.tensors, state, shapes)
     origin = ".".join(part for part in (file.key, prefix.rstrip(".")) if part)
     counted = sum(not is_computed(key) for key in file.tensors.keys() - used)
-    return network, LoadedWeights(str(file.path), file.sha256, origin, names, len(wanted), counted)
+    normalisation = file.normalisation or vocabulary.normalisation
+    return network, LoadedWeights(
+        str(file.path), file.sha256, origin, vocabulary.name, len(wanted), counted, normalisation
+    )
 
 
-def _best_view(tagged: State, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, str, State]:
+def _best_view(tagged: State, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, Vocabulary, State]:
     """Prefix, vocabulary and tensors of the view of a file that has most of a network's names."""
-    best: tuple[int, str, str, State] | None = None
+    best: tuple[int, str, Vocabulary, State] | None = None
     for prefix, view in views(tagged):
         for vocabulary in vocabularies(view):
             state = vocabulary.translate(view, shapes.keys())
             found = len(state.keys() & shapes.keys())
             if best is None or found > best[0]:
-                best = (found, prefix, vocabulary.name, state)
+                best = (found, prefix, vocabulary, state)
     assert best is not None  # there is a view of all tensors, and timm's vocabulary recognises any
     return best[1:]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ from torch import Tensor
 
 from distill.errors import UsageError, reading, unknown
 from distill.models.weight_layouts import NESTS, State, is_computed
+from distill.normalisation import IMAGENET, Normalisation, normalisation_of
+
+MODEL_FORMAT = "distill-segmentation-1"
+"""Mark of a model file of this program."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +32,14 @@ class WeightFile:
         sha256: hash of its bytes.
         key: the key in the file under which the tensors are; empty if the file is a state dict itself.
         tensors: the tensors by name.
+        normalisation: what they were trained with, as a model file of this program says; None in all other files.
     """
 
     path: Path
     sha256: str
     key: str
     tensors: State
+    normalisation: Normalisation | None = None
 
 
 class _Beside:
@@ -80,7 +87,8 @@ def read_weight_file(path: Path, key: str | None = None, sha256: str | None = No
     with reading(f"'{path}' as plain tensors", "save its state dict alone, as safetensors"):
         taken, tensors = _choose(_document(data, f"'{path}'"), key, f"'{path}'")
         refuse_non_finite(tensors, f"'{path}'")
-    return WeightFile(path, found, taken, tensors)
+        normalisation = _own_normalisation(data)
+    return WeightFile(path, found, taken, tensors, normalisation)
 
 
 def refuse_non_finite(tensors: Mapping[str, Tensor], place: str) -> None:
@@ -103,8 +111,22 @@ def _is_finite(tensor: Tensor) -> bool:
     return bool(torch.isfinite(tensor if tensor.element_size() > 1 else tensor.float()).all())
 
 
+def _own_normalisation(data: bytes) -> Normalisation | None:
+    """The normalisation of the backbone in a file of `save_model`; None for other files."""
+    if not _is_safetensors(data):
+        return None
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__") or {}
+    if header.get("format") != MODEL_FORMAT:
+        return None
+    return normalisation_of(json.loads(header["options"]).get("normalisation") or IMAGENET)
+
+
+def _is_safetensors(data: bytes) -> bool:
+    return data[8:9] == b"{"  # the first byte of the header; the suffix of the file's name may be any
+
+
 def _document(data: bytes, place: str) -> Any:
-    if data[8:9] == b"{":  # a safetensors header; its suffix may be any
+    if _is_safetensors(data):
         return load_safetensors(data)
     try:
         with torch.serialization.safe_globals(_BESIDE):

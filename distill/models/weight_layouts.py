@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from distill.models.mit import MIX_TRANSFORMER, mit_encoder, rename
+from distill.normalisation import IMAGENET, Normalisation
 
 State = dict[str, Tensor]
 Translate = Callable[[Mapping[str, Tensor], Collection[str]], State]
@@ -45,11 +46,13 @@ class Vocabulary:
         name: for messages and provenance.
         mark: a pattern that at least one name of such a file matches.
         translate: from the file's tensors and the network's names to tensors with timm's names.
+        normalisation: what that program trains all its networks with; None if they differ, as timm's do.
     """
 
     name: str
     mark: str
     translate: Translate
+    normalisation: Normalisation | None = IMAGENET
 
     def recognises(self, names: Collection[str]) -> bool:
         """Whether a file with these names is of this vocabulary."""
@@ -224,7 +227,7 @@ def _mobilenetv2(first: tuple[str, ...], others: tuple[str, ...]) -> Translate:
     )
 
 
-TIMM = Vocabulary("timm", r"", _same)
+TIMM = Vocabulary("timm", r"", _same, normalisation=None)
 
 VOCABULARIES = (
     Vocabulary("this program's", r"^[a-z]+_\d+\.", _ours),
@@ -247,6 +250,7 @@ VOCABULARIES = (
             (r"^_blocks\.(\d+)\._project_conv\.", r"<\1>|project."),
             (r"^_blocks\.(\d+)\._bn2\.", r"<\1>|project_norm."),
         ),
+        normalisation=None,
     ),
     Vocabulary(
         "torchvision's MobileNetV2",

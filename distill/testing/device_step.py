@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill.data.stream import normalise
 from distill.models import ModelInfo, Output, SegmentationModel
+from distill.normalisation import normalise
 from distill.recipe import Recipe
 from distill.testing.device_watch import Seen, Watch
 from distill.testing.fake_cuda import CUDA, build_on_device

@@ -110,6 +110,20 @@ class PairConfig(Section):
         return ("teacher", self.teacher), ("student", self.student)
 
 
+def _with_files(pair: Any, folder: str) -> Any:
+    """A written pair, with the file of each backbone that is `pretrained: true`."""
+    if not isinstance(pair, dict):
+        return pair
+    return {role: _with_file(model, folder) for role, model in pair.items()}
+
+
+def _with_file(model: Any, folder: str) -> Any:
+    if not isinstance(model, dict) or model.get("pretrained") is not True:
+        return model
+    backbone = str(model.get("model")).partition("-")[2]
+    return {**model, "pretrained": f"{folder.rstrip('/')}/{backbone}.safetensors"}
+
+
 def _method_shorthand(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
@@ -334,11 +348,25 @@ class SweepConfig(Section):
     methods: tuple[Annotated[MethodSelection, BeforeValidator(_method_shorthand)], ...] = Field(
         min_length=1, max_length=1_000, description="methods to compare, with the student alone among them"
     )
+    pretrained_folder: SettingPath | None = Field(
+        default=None,
+        exclude_if=lambda folder: folder is None,  # keeps the hashes of earlier runs
+        description="folder of files BACKBONE.safetensors, which `pretrained: true` reads instead of downloading weights",
+    )
     search: SearchConfig = Field(default_factory=SearchConfig)
     final: FinalConfig = Field(default_factory=FinalConfig)
     compute: ComputeConfig = Field(default_factory=ComputeConfig)
     operation: OperationConfig = Field(default_factory=OperationConfig)
     budget: BudgetConfig = Field(default_factory=BudgetConfig)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _files_of_folder(cls, values: Any) -> Any:
+        """`pretrained: true` with the backbone's file in the folder, so that paths, checks and ids are those of a file."""
+        folder = values.get("pretrained_folder") if isinstance(values, dict) else None
+        if not isinstance(folder, str) or not isinstance(values.get("pairs"), list | tuple):
+            return values
+        return {**values, "pairs": [_with_files(pair, folder) for pair in values["pairs"]]}
 
     def decisive(self) -> dict[str, Any]:
         """Settings that determine the results: all but `operation` and `budget`. The plan hash is computed from them."""

@@ -150,7 +150,7 @@ def make_plan(config: SweepConfig, contents: Mapping[str, str] = MappingProxyTyp
         for pair in config.pairs
         for method in config.methods
     )
-    models = [model.name for study in studies for model in (study.student, study.teacher.model)]
+    models = [model for study in studies for model in (study.student, study.teacher.model)]
     versions = result_versions(models, [(study.method, study.recipe) for study in studies])
     unique = tuple({teacher.teacher_id: teacher for teacher in teachers.values()}.values())
     return Plan(
@@ -234,7 +234,7 @@ def _trial(config: SweepConfig, cohort: Cohort, wave: Wave, bracket: Bracket, pa
         "recipe": recipe.model_dump(mode="json"),
         "seed": wave.stream_seed,
         "compute": config.compute.hashed(),
-        **result_versions([study.student.name], [(study.method, recipe)]),
+        **result_versions([study.student], [(study.method, recipe)]),
     }
     # Two trials of a study may have the same configuration. The study and the bracket distinguish their ids.
     position = [study.study_id, bracket.index, dict(params)]

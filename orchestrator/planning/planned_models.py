@@ -58,7 +58,7 @@ def teacher_of(config: SweepConfig, pair: PairConfig, contents: Mapping[str, str
         "seed": choice.seed,
         "checkpoint": with_contents(choice.model_dump(mode="json", include=_CHECKPOINT), contents),
         "compute": None if recipe is None else config.compute.hashed(),
-        **result_versions([model.name]),
+        **result_versions([model]),
     }
     return Teacher(
         teacher_id=digest(weights_key),

@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from distill.catalogue.reader import load_catalogue
 from distill.recipe import Recipe
+
+if TYPE_CHECKING:
+    from orchestrator.planning.planned_models import Model
 
 RESULT_VERSION = 2
 """Part of every id. Raise it if a change of the code changes the results of a configuration."""
 
 
 def result_versions(
-    models: Sequence[str], losses: Sequence[tuple[str, Recipe]] = ()
+    models: Sequence[Model], losses: Sequence[tuple[str, Recipe]] = ()
 ) -> dict[str, dict[str, int]]:
     """The entry of the hashed values that separates new results from old ones: of trials, teachers and plans.
 
     It is empty if nothing has changed, so that all other ids stay. Raising `RESULT_VERSION` would change every id.
 
     Args:
-        models: names of models.
+        models: the models that are trained.
         losses: methods, each with the recipe of its student.
     """
     catalogue = load_catalogue()
-    heads = [catalogue.heads.get(model.partition("-")[0]) for model in models]
+    named = [model.name.partition("-") for model in models]
+    heads = [catalogue.heads.get(head) for head, _, _ in named]
     methods = [catalogue.methods[part] for method, _ in losses for part in method.split("+")]
     every = {head.name: head.result_version for head in heads if head is not None}
     every |= {method.name: method.result_version for method in methods}
     versions = {name: version for name, version in every.items() if version > 1}
     if any(recipe.precision == "bf16" and method != "student" for method, recipe in losses):
         versions["bf16 losses"] = 2  # matrix products of losses are bfloat16 too
+    if any(
+        model.options.get("pretrained") and backbone in catalogue.own_normalisation
+        for model, (_, _, backbone) in zip(models, named, strict=True)
+    ):
+        versions["normalisation"] = 2  # pictures are normalised as for the training of the pretrained weights
     return {"versions": versions} if versions else {}

@@ -9,11 +9,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from distill.data.stream import HostBatch, normalise, stream
+from distill.data.stream import HostBatch, stream
 from distill.device_errors import is_out_of_memory, release_frames
 from distill.device_memory import tried_again
 from distill.models import ModelInfo, Output
 from distill.models.output import MAP_NAMES, MapName, OutputMaps
+from distill.normalisation import normalise
 from distill.recipe import digest
 from distill.training import Batch
 from orchestrator.ledger.tables import Ledger

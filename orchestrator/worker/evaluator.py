@@ -211,7 +211,9 @@ class Evaluator:
     def _size(self, model: TeacherNetwork) -> tuple[str, dict[str, Any]] | None:
         """Row of a model's size and speed on one test picture, and the row's name; None if they were measured before."""
         height, width = self._test[0].image_hw3.shape[:2]
-        made = vars(model.options) if isinstance(model, SegmentationModel) else model.description.network
+        made = (
+            model.options.arguments() if isinstance(model, SegmentationModel) else model.description.network
+        )
         options = {key: made[key] for key in made if key not in ("name", "num_classes")}
         name = f"model-{digest([model.info.name, made, height, width])}"
         if name in self._measured:

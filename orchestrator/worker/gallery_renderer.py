@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from distill.data import Sample, SegmentationDataset, build_dataset
-from distill.data.stream import normalise
 from distill.errors import UsageError
 from distill.evaluation import confusion_matrices, predicted_classes
 from distill.models.teachers import TeacherNetwork
+from distill.normalisation import normalise
 from distill.recipe import Recipe
 from orchestrator.leaderboard.gallery_page import (
     ALONE_RIGHT,

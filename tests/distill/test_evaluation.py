@@ -81,7 +81,7 @@ def pictures(sizes: list[tuple[int, int]], classes: int = CLASSES, seed: int = 0
 
 def predictions(net: Net, sample: Sample) -> NDArray[np.int64]:
     """One picture alone: resize the logits to the label's size, then take the largest."""
-    from distill.data.stream import normalise
+    from distill.normalisation import normalise
 
     image = torch.from_numpy(sample.image_hw3).permute(2, 0, 1)[None]
     with torch.no_grad():
@@ -126,7 +126,7 @@ def test_iou_per_class_agrees_with_torchmetrics(net: Net) -> None:
 def test_sliding_windows_average_the_logits_of_every_window_a_pixel_lies_in(
     net: Net, size: tuple[int, int], stride: tuple[int, int]
 ) -> None:
-    from distill.data.stream import normalise
+    from distill.normalisation import normalise
 
     data = pictures([(24, 40), (20, 28)])
     counts = evaluate(net, data, window=SlidingWindow(size=size, stride=stride))

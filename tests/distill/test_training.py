@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.data import AugmentationConfig, ScenesConfig, build_dataset
-from distill.data.stream import normalise, stream
+from distill.data.stream import stream
 from distill.models import SegmentationModel, build_model
+from distill.normalisation import normalise
 from distill.random_state import RandomState
 from distill.recipe import Recipe
 from distill.testing import maps_of

@@ -15,8 +15,9 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from distill.data.stream import normalise, stream
+from distill.data.stream import stream
 from distill.models.output import MAP_NAMES, Output
+from distill.normalisation import normalise
 from distill.training import Batch, Student, StudentSpec
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.loader import load_sweep

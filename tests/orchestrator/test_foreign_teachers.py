@@ -13,8 +13,9 @@ import yaml
 
 from distill.data import ScenesConfig, build_dataset
 from distill.data.config import SCENE_CLASSES, AugmentationConfig
-from distill.data.stream import normalise, stream
+from distill.data.stream import stream
 from distill.methods.pixels import cross_entropy
+from distill.normalisation import normalise
 from orchestrator.console.exit_codes import DONE, USAGE
 from orchestrator.console.summary import outcome
 from orchestrator.controller.run_state import Run

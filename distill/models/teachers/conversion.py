@@ -143,4 +143,4 @@ def _check_stride(output_stride: int | None, is_vainf: bool) -> None:
 
 
 def _filled(options: ModelOptions, state: Mapping[str, Tensor]) -> SegmentationModel:
-    return filled(lambda: build_model(**vars(options)), state, f"weights of a {options.name}")
+    return filled(lambda: build_model(**options.arguments()), state, f"weights of a {options.name}")

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from distill.errors import UsageError
 from distill.models.checkpoint import CheckpointMetadata
-from distill.models.teachers.teacher import Triple
+from distill.normalisation import Triple
 from distill.teacher_source import PROCESSOR_FILES
 
 _BRIGHTEST = 255  # a processor gets bytes; our images are in [0, 1] before they are normalised

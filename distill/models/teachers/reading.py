@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,11 @@ from distill.models.teachers.teacher import (
     Kind,
     TeacherDescription,
     TeacherModel,
-    Triple,
     group_classes,
 )
 from distill.models.weight_files import read_weight_file, refuse_non_finite
 from distill.models.weight_layouts import unwrapped
+from distill.normalisation import Triple
 from distill.teacher_source import (
     PROCESSOR_FILES,
     WEIGHT_FILES,
@@ -104,7 +104,13 @@ def _from_run(name: str, source: RunSource, sha256: str | None) -> _Found:
         return _Found(saved.model.network, replace(saved.model.description, name=name), saved.program)
     model, metadata = load_model(source.path)
     described = _describe(
-        name, "model", asdict(model.options), model.info.family, metadata.classes, metadata.mean, metadata.std
+        name,
+        "model",
+        model.options.arguments(),
+        model.info.family,
+        metadata.classes,
+        metadata.mean,
+        metadata.std,
     )
     return _Found(model, described)
 
@@ -118,7 +124,7 @@ def _from_transformers(name: str, source: TransformersSource, sha256: str | None
     kind: Kind
     if config.get("model_type") == "segformer":
         converted = segformer_from_transformers(config, read_weight_file(weights, sha256=sha256).tensors)
-        network, kind, made = converted, "model", asdict(converted.options)
+        network, kind, made = converted, "model", converted.options.arguments()
         count = converted.info.num_classes
     else:
         hub = build_network(config)
@@ -139,7 +145,7 @@ def _from_torchvision(name: str, source: TorchvisionSource, sha256: str | None) 
     described = _describe(
         name,
         "model",
-        asdict(model.options),
+        model.options.arguments(),
         model.info.family,
         names,
         CheckpointMetadata.mean,

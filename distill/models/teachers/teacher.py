@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import ConfigDict
 from torch import Tensor, nn
 
 from distill.errors import UsageError, unknown
-from distill.models.checkpoint import CheckpointMetadata
 from distill.models.families import Family
 from distill.models.output import ModelInfo, Output
+from distill.normalisation import Normalisation, Triple, renormalise
 from distill.teacher_source import ClassMap
 
 Kind = Literal["model", "transformers", "torchscript", "export"]
 UNNAMED = "LABEL_"  # transformers' prefix of a class without a name
-Triple = tuple[float, float, float]
 Grouping = tuple[tuple[int, ...], ...]
 """For each class of the data set, the teacher's classes that make it up."""
 
@@ -63,23 +62,12 @@ class TeacherModel(nn.Module):
         self.network = network
         self.description = description
         self.info = info
-        ours = [
-            torch.tensor(values).view(3, 1, 1) for values in (CheckpointMetadata.mean, CheckpointMetadata.std)
-        ]
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (description.mean, description.std))
-        self.register_buffer("_scale", ours[1] / std, persistent=False)
-        self.register_buffer("_shift", (ours[0] - mean) / std, persistent=False)
-        self._renormalises = (description.mean, description.std) != (
-            CheckpointMetadata.mean,
-            CheckpointMetadata.std,
-        )
+        self._normalisation = Normalisation(description.mean, description.std)
         self.requires_grad_(False)
 
     def forward(self, images_b3hw: Tensor) -> Output:
         """Stages, fused map and logits of images normalised by ImageNet's mean and standard deviation."""
-        if self._renormalises:
-            images_b3hw = images_b3hw * cast(Tensor, self._scale) + cast(Tensor, self._shift)
-        output: Output = self.network(images_b3hw)
+        output: Output = self.network(renormalise(images_b3hw, self._normalisation))
         grouping = self.description.grouping
         return output if grouping is None else replace(output, logits=grouped(output.logits, grouping))
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from distill.data import AugmentationConfig, FolderConfig, ScenesConfig, build_dataset
-from distill.data.stream import HostBatch, normalise, stream
+from distill.data.stream import HostBatch, stream
 from distill.errors import UsageError
+from distill.normalisation import normalise
 from tests.distill.data.trees import write_folder_tree, write_labels
 
 DATASET = build_dataset(ScenesConfig(size=32, train=10), "train")

@@ -19,9 +19,10 @@ from typing import Any
 import torch
 
 from distill.data import AugmentationConfig, ScenesConfig, build_dataset
-from distill.data.stream import normalise, stream
+from distill.data.stream import stream
 from distill.methods import list_methods
 from distill.models import SegmentationModel, build_model
+from distill.normalisation import normalise
 from distill.random_state import RandomState
 from distill.recipe import Recipe
 from distill.training import Batch, Student, StudentSpec, teacher_output

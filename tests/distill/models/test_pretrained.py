@@ -244,7 +244,13 @@ def test_weights_in_a_training_checkpoint_are_found(nest: str, resnet: State, tm
     }
     path = write(tmp_path, {nest: OrderedDict(resnet), **beside})
     assert check(path) == LoadedWeights(
-        str(path), hashlib.sha256(path.read_bytes()).hexdigest(), nest, "timm", check(path).loaded, 2
+        str(path),
+        hashlib.sha256(path.read_bytes()).hexdigest(),
+        nest,
+        "timm",
+        check(path).loaded,
+        2,
+        check(path).normalisation,
     )
 
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import nn
 
-from distill.data.stream import normalise
 from distill.errors import UsageError
 from distill.models.teachers import read_teacher
 from distill.models.teachers.processor import normalisation
+from distill.normalisation import normalise
 from distill.teacher_source import TransformersSource
 from tests.distill.models.foreign_models import dpt, segformer
 

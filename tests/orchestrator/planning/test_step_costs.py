@@ -9,7 +9,7 @@ from distill.models import ModelOptions
 from distill.models.model import plan_model
 from orchestrator.planning.cost_estimate import estimate, render_estimate
 from orchestrator.planning.loader import load_sweep
-from orchestrator.planning.plan import make_plan
+from orchestrator.planning.plan import Model, make_plan
 from orchestrator.planning.result_versions import result_versions
 from orchestrator.planning.step_costs import GIB
 
@@ -55,7 +55,19 @@ def test_a_loss_that_costs_more_than_the_network_is_in_the_estimate_and_is_warne
 def test_only_what_computes_another_result_than_before_gets_another_id() -> None:
     recipe = next(iter(load_sweep("smoke").recipes.values()))
     bf16 = recipe.model_copy(update={"precision": "bf16"})
-    assert result_versions(["deeplabv3-resnet18"], [("kd", recipe), ("student", bf16)]) == {}
-    assert result_versions(["deeplabv3-resnet18"], [("kd+cirkd", recipe)]) == {"versions": {"cirkd": 2}}
-    assert result_versions(["segformer-mit_b0"]) == {"versions": {"segformer": 2}}
-    assert result_versions(["deeplabv3-resnet18"], [("kd", bf16)]) == {"versions": {"bf16 losses": 2}}
+    resnet, segformer = Model("deeplabv3-resnet18", {"pretrained": True}), Model("segformer-mit_b0", {})
+    assert result_versions([resnet], [("kd", recipe), ("student", bf16)]) == {}
+    assert result_versions([resnet], [("kd+cirkd", recipe)]) == {"versions": {"cirkd": 2}}
+    assert result_versions([segformer]) == {"versions": {"segformer": 2}}
+    assert result_versions([resnet], [("kd", bf16)]) == {"versions": {"bf16 losses": 2}}
+
+
+def test_pretrained_backbones_that_are_normalised_in_another_way_than_before_get_another_id() -> None:
+    def versions(backbone: str, pretrained: bool | str) -> dict[str, dict[str, int]]:
+        return result_versions([Model(f"fcn-{backbone}", {"pretrained": pretrained})])
+
+    changed = {"versions": {"normalisation": 2}}
+    assert versions("tf_efficientnet_lite0", "lite.safetensors") == changed
+    assert versions("tf_efficientnet_lite0", False) == {}
+    assert versions("convnext_base.clip_laiona", True) == changed
+    assert versions("convnext_base", True) == {}
