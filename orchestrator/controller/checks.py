@@ -34,10 +34,12 @@ def check_before_start(plan: Plan, ledger: Ledger, *, fresh: bool, address: str)
         _check_folders(plan.config.operation.cache_folders)
         for note in shared_memory_notes(plan.config):
             print(f"WARNING: {note}", file=sys.stderr)
-    check_run_folder(ledger, plan, fresh=fresh)
+    growth = check_run_folder(ledger, plan, fresh=fresh)
     check_trackers(plan.config.operation.trackers, ledger)
     check_pretrained(plan.config, on_other_nodes=address != LOCAL)
     check_teachers(plan, ledger, fresh=fresh)
+    if growth is not None:
+        print(f"{ledger.place()} grows: {growth.sentence()}", file=sys.stderr)
 
 
 def _check_folders(folders: Mapping[str, str]) -> None:

@@ -20,6 +20,7 @@ from orchestrator.ledger.folder_lock import refuse_if_held
 from orchestrator.ledger.run_folder import check_run_folder
 from orchestrator.ledger.tables import Ledger
 from orchestrator.ledger.weights import teacher_weights
+from orchestrator.planning.growth import Growth
 from orchestrator.planning.plan import Plan
 
 
@@ -35,15 +36,18 @@ def look_ahead(plan: Plan, ledger: Ledger, *, fresh: bool, address: str) -> list
     problems = []
     for check in _checks(plan, ledger, fresh=fresh, address=address):
         try:
-            check()
+            found = check()
         except UsageError as error:
             problems.append(str(error))
+        else:
+            if isinstance(found, Growth):
+                notes.append(f"{ledger.place()} grows: {found.sentence()}")
     if problems:
         raise UsageError("\n".join([*dict.fromkeys(problems), *notes]))
     return notes
 
 
-def _checks(plan: Plan, ledger: Ledger, *, fresh: bool, address: str) -> Iterator[Callable[[], None]]:
+def _checks(plan: Plan, ledger: Ledger, *, fresh: bool, address: str) -> Iterator[Callable[[], object]]:
     config = plan.config
     if is_job(address):  # files, data and devices are those of the cluster
         if is_uri(ledger.root):
