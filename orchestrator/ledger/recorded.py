@@ -58,14 +58,14 @@ def choices_of(ledger: Ledger) -> Choices:
     )
 
 
-def newest_row(provenance: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+def _newest_row(provenance: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """The newest row of `provenance`."""
     return max(provenance, key=lambda row: (row["created_at"] is not None, row["created_at"]), default=None)
 
 
 def newest_plan(provenance: Sequence[Mapping[str, Any]]) -> Plan | None:
     """The newest plan of a run; None if this version of the program makes another plan of its config."""
-    newest = newest_row(provenance)
+    newest = _newest_row(provenance)
     try:
         plan = None if newest is None else make_plan(read_recorded_config(newest["config_yaml"] or ""))
     except UsageError:

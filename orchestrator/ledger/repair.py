@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 
 from distill.errors import UsageError
 from orchestrator.ledger.queries import latest_attempts
-from orchestrator.ledger.recorded import newest_row
 from orchestrator.ledger.run_folder import DAMAGED, PLAN_FILE, earlier_plan, fault_of_plan_file, write_plan
 from orchestrator.ledger.schema import TABLES
 from orchestrator.ledger.tables import Ledger
@@ -108,15 +107,14 @@ def _set_aside(ledger: Ledger, path: str, why: str) -> str:
 
 
 def _repaired_plan(ledger: Ledger, plan: Plan) -> Iterator[str]:
-    """Write `plan.json` again if it is lost or damaged and the last command of the run had this plan."""
+    """Write `plan.json` again if it is lost or damaged and the run has had this plan."""
     why = fault_of_plan_file(ledger)
     if why is None or not ledger.exists("tables/provenance"):
         return
-    newest = newest_row(ledger.read("provenance", ["plan_hash", "created_at"]).to_pylist())
-    if newest is None or newest["plan_hash"] != plan.plan_hash:
+    if plan.plan_hash not in ledger.read("provenance", ["plan_hash"]).column("plan_hash").to_pylist():
         raise UsageError(
             f"{ledger.place(PLAN_FILE)} {why}, and the tables are of another plan than this sweep file; resume with the "
             "sweep file of this run, or choose another --output"
         )
     write_plan(ledger, plan)
-    yield f"{ledger.place(PLAN_FILE)} {why}; written again, as the tables are of the same plan"
+    yield f"{ledger.place(PLAN_FILE)} {why}; written again, as the run has had this plan"

@@ -124,7 +124,9 @@ def test_a_cohort_of_slow_students_is_heard_every_few_seconds_and_stops_within_a
         train(tmp_path / "run", slow, stopped)
     assert signal <= slow.steps <= signal + a_round
     assert slow.steps % STUDENTS, "it was in the middle of a step of all students"
-    manifests = [path for path in Ledger(tmp_path / "run").list("checkpoints") if path.endswith("manifest.json")]
+    manifests = [
+        path for path in Ledger(tmp_path / "run").list("checkpoints") if path.endswith("manifest.json")
+    ]
     assert len(manifests) == 1
 
     slow.now += 12 * 3600  # the night until the next command
