@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def test_a_run_that_grew_has_the_trials_and_the_board_of_the_long_one_and_keeps_
     assert "a longer search chose another configuration" in text
     board_text(at_once)
     pd.testing.assert_frame_equal(board(folder), board(at_once), check_exact=True)
-    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=120, record=True, file=io.StringIO())
     console.print(run_view(ledger))
     assert (
         f"{len(former)} final runs are of a configuration that a longer search has replaced"
