@@ -200,15 +200,17 @@ class CohortTrainer:
             group: this worker's students that train together.
             number: the step.
             most: largest number of students at this step on any worker, so that all workers exchange equally often.
-            batch: the batch, or why there is none. Then all fail together.
+            batch: the batch, or why there is none.
             timer: measures the round.
 
         Returns:
             How many students were trained since the last exchange.
         """
         slots, done = _at(number, group), 0
+        # Without room for the batch on some worker all students fail together, and share the device anew.
+        whole = self.round.units >= most or any(self.workers.gather(isinstance(batch, Exception)))
         while True:
-            size = most - done if isinstance(batch, Exception) else min(self.round.units, most - done)
+            size = most if whole else min(self.round.units, most - done)
             with self.placement.in_turn():
                 self._step(_at(number, slots[done : done + size]), batch, timer)
             done += size
