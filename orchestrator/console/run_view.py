@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import pyarrow.compute as pc
@@ -18,6 +18,7 @@ from orchestrator.leaderboard.board import build_boards
 from orchestrator.leaderboard.files import GALLERY, PAGE
 from orchestrator.leaderboard.run_records import read_run_records
 from orchestrator.ledger.queries import latest_attempts, resuming_command
+from orchestrator.ledger.recorded import choices_of
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.plan import PHASES
 
@@ -42,7 +43,16 @@ def run_view(ledger: Ledger) -> RenderableType:
         )
     if not trials:
         return Group(*parts, Text("No trial has ended yet."))
-    return Group(*parts, _counts(trials), *_studies(trials), *_failures(trials), *_result(ledger, trials))
+    former = choices_of(ledger).former
+    return Group(
+        *parts,
+        _counts(trials),
+        *_studies(trials, former),
+        *_former(former),
+        *_budgets(trials),
+        *_failures(trials),
+        *_result(ledger, trials),
+    )
 
 
 def _result(ledger: Ledger, trials: Sequence[Row]) -> Iterable[RenderableType]:
@@ -147,7 +157,24 @@ def _counts(trials: Sequence[Row]) -> Table:
     return table
 
 
-def _studies(trials: Sequence[Row]) -> Iterable[Table]:
+def _former(former: Set[str]) -> Iterable[Text]:
+    if former:
+        yield Text(
+            f"{len(former)} final runs are of a configuration that a longer search has replaced; they are not in the means."
+        )
+
+
+def _budgets(trials: Sequence[Row]) -> Iterable[Text]:
+    """A line for each pair whose methods were searched with unequal numbers of trials: they do not compare fairly."""
+    searched = Counter((row["pair"], row["method"]) for row in trials if row["phase"] == "search")
+    for pair in sorted({pair or "" for pair, _ in searched}):
+        counts = {method: number for (of, method), number in searched.items() if (of or "") == pair}
+        if len(set(counts.values())) > 1:
+            listed = ", ".join(f"{method} {number}" for method, number in sorted(counts.items()))
+            yield Text(f"{pair}: searched with unequal numbers of trials so far: {listed}.", style="bold")
+
+
+def _studies(trials: Sequence[Row], former: Set[str]) -> Iterable[Table]:
     """A table per pair; a pair's name is too long to be a column."""
     pairs: dict[str, dict[str, list[Row]]] = {}
     for row in trials:
@@ -161,7 +188,7 @@ def _studies(trials: Sequence[Row]) -> Iterable[Table]:
             searched = [row for row in rows if row["phase"] == "search"]
             done = [row for row in searched if row["status"] == "ok" and row["tune_miou"] is not None]
             best = max(done, key=lambda row: float(row["tune_miou"]), default=None)
-            finals = [row for row in rows if row["phase"] == "final"]
+            finals = [row for row in rows if row["phase"] == "final" and row["trial_id"] not in former]
             tested = [float(row["test_miou"]) for row in finals if row["test_miou"] is not None]
             table.add_row(
                 Text(method),

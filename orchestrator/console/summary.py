@@ -13,9 +13,9 @@ from orchestrator.console.board_head import board_heads, export_command, result_
 from orchestrator.console.exit_codes import BUDGET, DONE, INTERRUPTED, SOME_FAILED
 from orchestrator.console.signals import INTERRUPT
 from orchestrator.controller.calibration import CALIBRATION_FILE, calibration_rows
-from orchestrator.controller.wave_scheduler import is_hopeless
 from orchestrator.leaderboard.files import table_rows
 from orchestrator.ledger.queries import latest_attempts
+from orchestrator.planning.replay import is_hopeless
 from orchestrator.protocol import SKIPPED_PICTURES
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ class Checks:
     """The checks of a sweep's start that write nothing, and what they noted about the data.
 
     Attributes:
-        notes: remarks on the data sets, filled by `run`.
+        notes: how the run grows, and remarks on the data sets, filled by `run`.
     """
 
     def __init__(self, plan: Plan, ledger: Ledger, *, fresh: bool, address: str) -> None:
@@ -57,13 +57,12 @@ class Checks:
 
     def _checks(self, download: bool) -> Iterator[Check]:
         plan, ledger, config = self._plan, self._ledger, self._plan.config
-        of_folder = partial(check_run_folder, ledger, plan, fresh=self._fresh)
         if is_job(self._address):  # files, data and devices are those of the cluster
             if is_uri(ledger.root):
-                yield of_folder
+                yield self._check_run_folder
             return
         yield partial(refuse_if_held, ledger)
-        yield of_folder
+        yield self._check_run_folder
         yield partial(check_models, config)
         yield partial(check_pretrained, config, on_other_nodes=self._address != LOCAL)
         for name in config.data:
@@ -71,6 +70,11 @@ class Checks:
         yield partial(check_teachers, plan, ledger, fresh=self._fresh, download=download)
         if self._address == LOCAL:
             self.notes += [f"WARNING: {note}" for note in shared_memory_notes(config)]
+
+    def _check_run_folder(self) -> None:
+        growth = check_run_folder(self._ledger, self._plan, fresh=self._fresh)
+        if growth is not None:
+            self.notes.append(f"{self._ledger.place()} grows: {growth.sentence()}")
 
     def _check_data(self, name: str) -> None:
         config = self._plan.config

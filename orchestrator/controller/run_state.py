@@ -11,8 +11,9 @@ from typing import Any
 
 from distill.errors import UsageError
 from orchestrator.controller.failure_policy import RestartBudget
-from orchestrator.controller.wave_scheduler import RecordedTrial, WaveScheduler
+from orchestrator.controller.wave_scheduler import WaveScheduler
 from orchestrator.ledger.queries import latest_attempts
+from orchestrator.ledger.recorded import recorded_trials
 from orchestrator.ledger.repair import incomplete_trials
 from orchestrator.ledger.row_builders import curve_rows, trial_row
 from orchestrator.ledger.tables import Ledger
@@ -20,6 +21,7 @@ from orchestrator.planning.config import SweepConfig
 from orchestrator.planning.method_settings import method_family
 from orchestrator.planning.plan import Cohort, Plan
 from orchestrator.planning.prices import price_of
+from orchestrator.planning.replay import RecordedTrial
 from orchestrator.protocol import Report
 
 _COMPACTED = ("curves", "trials")  # a file a trial; other tables have fewer or larger files
@@ -63,20 +65,12 @@ class Run:
         """Trials that are not trained again, by id, with their scores."""
         trials = self.ledger.read("trials", ["trial_id", "attempt", "status", "gpu_seconds"]).to_pylist()
         self.incomplete = incomplete_trials(self.ledger)
-        last = {row["trial_id"]: row["status"] for row in latest_attempts(trials)}
         self._attempts = Counter(row["trial_id"] for row in trials)
         self.worker_seconds = sum(row["gpu_seconds"] or 0.0 for row in trials)
-        scores: dict[str, dict[int, float]] = {}
-        for row in self.ledger.read("curves", ["trial_id", "step", "tune_miou"]).to_pylist():
-            if row["tune_miou"] is not None:
-                scores.setdefault(row["trial_id"], {})[row["step"]] = row["tune_miou"]
-        failed = {t for t, status in last.items() if self.retry_failed and status == "failed"}
+        found = recorded_trials(self.ledger, trials)
+        failed = {t for t, trial in found.items() if self.retry_failed and trial.status == "failed"}
         self.retried = failed | self.incomplete.keys()
-        return {
-            trial_id: RecordedTrial(status, scores.get(trial_id, {}))
-            for trial_id, status in last.items()
-            if trial_id not in self.retried
-        }
+        return {trial_id: trial for trial_id, trial in found.items() if trial_id not in self.retried}
 
     def record(self, scheduler: WaveScheduler, cohort: Cohort, report: Report) -> None:
         """Write an ended trial into the ledger: its curve first, then the row that makes it count."""

@@ -12,11 +12,9 @@ from dataclasses import dataclass, field
 
 from orchestrator.planning.config import SweepConfig
 from orchestrator.planning.plan import Bracket, Cohort, Phase, Trial, Wave, bracket_trials
+from orchestrator.planning.replay import RecordedTrial, is_hopeless
 from orchestrator.planning.sampler import Scored
 from orchestrator.protocol import Report, Status, WaveOrder
-
-HOPELESS_FAILURES = 3
-"""Failures after which a study is stopped, if no trial of it has ended well."""
 
 
 @dataclass
@@ -28,14 +26,6 @@ class TrialState:
     scores: dict[int, float] = field(default_factory=dict)
     status: Status | None = None
     reports: list[Report] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class RecordedTrial:
-    """What the ledger has of a trial that ended in an earlier command."""
-
-    status: Status
-    scores: Mapping[int, float]
 
 
 @dataclass(frozen=True)
@@ -195,11 +185,6 @@ class WaveScheduler:
 def _may_become_hopeless(states: Sequence[TrialState]) -> bool:
     """Whether the trials that have not ended can still make the study hopeless."""
     return is_hopeless(["failed" if s.status is None else s.status for s in states])
-
-
-def is_hopeless(statuses: Sequence[Status | None]) -> bool:
-    """Whether a study is stopped: its first trials, three or more, failed, and none has ended well."""
-    return len(statuses) >= HOPELESS_FAILURES and all(status == "failed" for status in statuses)
 
 
 def halve(states: Sequence[TrialState], rung: int) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -12,6 +12,7 @@ from orchestrator.leaderboard.entries import (
     FAILED,
     NEVER_FOUND,
     OFF_PROTOCOL,
+    OTHER_BUDGET,
     UNCOMMITTED,
     Board,
     BoardRow,
@@ -19,7 +20,7 @@ from orchestrator.leaderboard.entries import (
     PairSummary,
 )
 from orchestrator.leaderboard.groups import Group, groups_of
-from orchestrator.leaderboard.missing import missing_entries, notes_of
+from orchestrator.leaderboard.missing import missing_entries, notes_of, other_budgets
 from orchestrator.leaderboard.planned import Bounds, Spaces
 from orchestrator.leaderboard.run_records import ModelRecord, RunRecords, TrialRecord
 from orchestrator.leaderboard.scores import Estimate, Scores, final_score, pair_miou, score_table
@@ -269,6 +270,7 @@ def _marks(records: RunRecords, group: Group, runs: Sequence[TrialRecord], cells
         FAILED if any(cell.scored_as_student for cell in cells) else "",
         OFF_PROTOCOL if group.protocol != "clean" else "",
         UNCOMMITTED if dirty else "",
+        OTHER_BUDGET if any((cell.pair, cell.method) in other_budgets(group) for cell in cells) else "",
     ]
     return "".join(marks)
 

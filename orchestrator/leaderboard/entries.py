@@ -10,7 +10,7 @@ from orchestrator.leaderboard.missing import Missing
 from orchestrator.leaderboard.planned import Spaces
 from orchestrator.leaderboard.scores import Estimate
 
-FAILED, OFF_PROTOCOL, UNCOMMITTED = "‡", "†", "✎"
+FAILED, OFF_PROTOCOL, UNCOMMITTED, OTHER_BUDGET = "‡", "†", "✎", "≠"
 NEVER_FOUND = 0.01
 """IoU below which a class is practically never found."""
 MEASURED_COLUMNS = (

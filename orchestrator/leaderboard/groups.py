@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.leaderboard.planned import Bounds, Planned, Spaces, planned
-from orchestrator.leaderboard.run_records import RunRecords, TrialRecord
+from orchestrator.leaderboard.run_records import ProvenanceRecord, RunRecords, TrialRecord
 
 STUDENT = "student"
 _BASELINE_FAMILY = "baseline"
@@ -20,7 +20,7 @@ Place = tuple[str, str]
 class Group:
     """The trials of one board.
 
-    `finals` has the latest final run by (method, pair, seed); `superseded` has the earlier ones.
+    `finals` has the latest final run of a study's choice by (method, pair, seed); `superseded` has the earlier ones.
     """
 
     dataset: str
@@ -139,7 +139,7 @@ def _latest_finals(
 ) -> tuple[dict[tuple[str, str, int], TrialRecord], tuple[TrialRecord, ...]]:
     finals: dict[tuple[str, str, int], TrialRecord] = {}
     superseded = []
-    for trial in sorted((t for t in trials if t.phase == "final"), key=lambda t: t.time_key):
+    for trial in sorted((t for t in trials if t.phase == "final" and not t.former), key=lambda t: t.time_key):
         place = (trial.method, trial.pair, trial.seed)
         if place in finals:
             superseded.append(finals[place])
@@ -148,7 +148,16 @@ def _latest_finals(
 
 
 def _plans(records: RunRecords) -> list[tuple[int, Planned]]:
-    """(Run, plan) for every config that this version can read, each config once per run."""
-    configs = dict.fromkeys((record.run, record.config_yaml) for record in records.provenance.values())
-    found = [(run, planned(config)) for run, config in sorted(configs) if config]
+    """(Run, plan) for the newest config of every run, as far as this version can read it. A run may have grown."""
+    newest: dict[int, ProvenanceRecord] = {}
+    for record in records.provenance.values():
+        known = newest.get(record.run)
+        if record.config_yaml and (known is None or _time_of(record) > _time_of(known)):
+            newest[record.run] = record
+    found = [(run, planned(record.config_yaml)) for run, record in sorted(newest.items())]
     return [(run, plan) for run, plan in found if plan is not None]
+
+
+def _time_of(record: ProvenanceRecord) -> tuple[bool, str, str]:
+    """Sort key: the start of the command; of equal ones the id decides."""
+    return record.created_at is not None, str(record.created_at), record.provenance_id

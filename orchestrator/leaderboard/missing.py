@@ -91,6 +91,7 @@ def notes_of(records: RunRecords, group: Group, scores: Scores) -> tuple[str, ..
     notes += _teacher_notes(records, group, scores)
     notes += _budget_notes(group)
     notes += _repeat_notes(group)
+    notes += _choice_notes(group)
     for run in group.superseded:
         notes.append(
             f"{run.method} on {run.pair}, seed {run.seed}: final run {run.trial_id} was followed by a "
@@ -156,6 +157,20 @@ def _teacher_notes(records: RunRecords, group: Group, scores: Scores) -> list[st
     return notes
 
 
+def other_budgets(group: Group) -> set[tuple[str, str]]:
+    """(Pair, method) of the studies with another number of search trials than most methods of the pair have.
+
+    Of two numbers that as many methods have, the larger one is the usual one.
+    """
+    searched = Counter((t.pair, t.method) for t in group.trials if t.phase == "search")
+    found: set[tuple[str, str]] = set()
+    for pair in group.pairs:
+        budgets = Counter(searched[pair, method] for method in group.methods)
+        usual = max(budgets, key=lambda trials: (budgets[trials], trials))
+        found |= {(pair, method) for method in group.methods if searched[pair, method] != usual}
+    return found
+
+
 def _budget_notes(group: Group) -> list[str]:
     """A note for each pair on which methods have unequal numbers of search trials."""
     notes = []
@@ -169,6 +184,26 @@ def _budget_notes(group: Group) -> list[str]:
                 f"{count}: {', '.join(budgets[count])}" for count in sorted(budgets, reverse=True)
             )
             notes.append(f"Unequal search budgets on {pair} (trials: methods): {listed}.")
+    return notes
+
+
+def _choice_notes(group: Group) -> list[str]:
+    """Notes on runs that have grown: final runs that do not count any more, or may not count at the end."""
+    notes = []
+    for pair in group.pairs:
+        finals = [t for t in group.trials if (t.pair, t.phase) == (pair, "final")]
+        former = Counter(t.method for t in finals if t.former)
+        if former:
+            counts = ", ".join(f"{method} {number}" for method, number in sorted(former.items()))
+            notes.append(
+                f"On {pair} a longer search chose another configuration. Final runs of the former one are in the tables "
+                f"and not here: {counts}."
+            )
+        open_methods = sorted({t.method for t in finals if t.undecided})
+        if open_methods:
+            notes.append(
+                f"On {pair} the search of {', '.join(open_methods)} goes on: the final runs are of the choice so far."
+            )
     return notes
 
 

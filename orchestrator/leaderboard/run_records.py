@@ -15,6 +15,7 @@ from scipy import sparse
 
 from orchestrator.leaderboard.statistics import Integers, Reals, class_iou, mean_iou
 from orchestrator.ledger.queries import latest_attempts, parameters_of, resuming_command
+from orchestrator.ledger.recorded import choices_of
 from orchestrator.ledger.tables import Ledger
 
 _BEGINNING = datetime.datetime.min.replace(tzinfo=datetime.UTC)
@@ -24,10 +25,13 @@ _BEGINNING = datetime.datetime.min.replace(tzinfo=datetime.UTC)
 class TrialRecord:
     """The latest attempt of a trial. The fields are columns of `trials`; `run` is the index of its ledger.
 
-    `searched` is None in a row of an earlier version, whose `params` has the searched values only.
+    `former` is True for a final run of a configuration that is not the choice of its study any more, and `undecided` for
+    one whose study goes on searching: both are in runs that have grown only. `searched` is None in a row of an earlier version, whose `params` has the searched values only.
     """
 
     run: int
+    former: bool
+    undecided: bool
     run_name: str
     trial_id: str
     attempt: int
@@ -170,9 +174,16 @@ def read_run_records(ledgers: Sequence[Ledger]) -> RunRecords:
 
 
 def _trial_rows(ledger: Ledger) -> list[dict[str, Any]]:
-    names = [name for name in TrialRecord.__dataclass_fields__ if name != "run"]
-    rows: list[dict[str, Any]] = ledger.read("trials", names).to_pylist()
-    return rows
+    names = [name for name in TrialRecord.__dataclass_fields__ if name not in ("run", "former", "undecided")]
+    choices = choices_of(ledger)
+    return [
+        {
+            **row,
+            "former": row["trial_id"] in choices.former,
+            "undecided": row["phase"] == "final" and row["study_id"] in choices.undecided,
+        }
+        for row in ledger.read("trials", names).to_pylist()
+    ]
 
 
 def _trial(row: Mapping[str, Any]) -> TrialRecord:

@@ -52,12 +52,13 @@ def select_students(board: Board, records: RunRecords) -> tuple[SelectedStudent,
 
 
 def finished_finals(board: Board, records: RunRecords, pair: PairSummary, method: str) -> list[TrialRecord]:
-    """The finished final runs of a method on a pair of a board."""
+    """The finished final runs of a method on a pair of a board, of the study's choice."""
     wanted = board.dataset, board.protocol, pair.pair, pair.recipe, method, "final", "ok"
     return [
         t
         for t in records.trials
         if (t.dataset, t.protocol, t.pair, t.recipe_hash, t.method, t.phase, t.status) == wanted
+        and not t.former
     ]
 
 

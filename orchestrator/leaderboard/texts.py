@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestrator.leaderboard.comparison import BETTER, WORSE
-from orchestrator.leaderboard.entries import FAILED, OFF_PROTOCOL, UNCOMMITTED, Board
+from orchestrator.leaderboard.entries import FAILED, OFF_PROTOCOL, OTHER_BUDGET, UNCOMMITTED, Board
 from orchestrator.leaderboard.run_records import RunRecords
 
 HOW_TO_READ = (
@@ -193,6 +193,8 @@ def legend(board: Board) -> str:
         parts.append(f"{OFF_PROTOCOL} off the protocol (not leakage-free), not ranked")
     if UNCOMMITTED in marks:
         parts.append(f"{UNCOMMITTED} made with uncommitted code")
+    if OTHER_BUDGET in marks:
+        parts.append(f"{OTHER_BUDGET} searched with more or fewer trials than the other methods of the pair")
     return " · ".join(parts) + "."
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from distill.errors import UsageError
 from orchestrator.ledger.queries import latest_attempts
-from orchestrator.ledger.run_folder import DAMAGED, PLAN_FILE, fault_of_plan_file, write_plan
+from orchestrator.ledger.run_folder import DAMAGED, PLAN_FILE, earlier_plan, fault_of_plan_file, write_plan
 from orchestrator.ledger.schema import TABLES
 from orchestrator.ledger.tables import Ledger
 from orchestrator.ledger.weights import is_whole, teacher_path, teacher_weights
@@ -82,13 +82,16 @@ def _delete_unrecorded_teachers(ledger: Ledger, plan: Plan) -> Iterator[str]:
     """Delete the weights of teachers whose training was interrupted before its row was written.
 
     They would be taken for teachers that were put into the folder: those are scored, and not trained. Such a file was
-    there when a command of this run began, so its provenance row has the hash.
+    there when a command of this plan began, so its provenance row has the hash.
     """
-    provenance = ledger.read("provenance", ["teacher_sha256"]).column("teacher_sha256").to_pylist()
-    known = {teacher_id for hashes in provenance for teacher_id, _ in hashes or ()}
+    provenance = ledger.read("provenance", ["teacher_sha256", "plan_hash"]).to_pylist()
+    known = {teacher_id for row in provenance for teacher_id, _ in row["teacher_sha256"] or ()}
+    begun = {row["plan_hash"] for row in provenance}
+    before = earlier_plan(ledger, plan)  # a teacher that this plan adds may have been put there for it
+    trained_here = before.teachers if before is not None and before.plan_hash in begun else ()
     rows = ledger.read("trials", ["study_id", "phase", "status"]).to_pylist()
     known |= {row["study_id"] for row in rows if row["phase"] == "teacher" and row["status"] == "ok"}
-    for teacher in plan.teachers if provenance else ():
+    for teacher in trained_here:
         path = teacher_weights(teacher)
         if teacher.recipe is not None and teacher.teacher_id not in known and ledger.exists(path):
             ledger.delete(path)
@@ -104,15 +107,17 @@ def _set_aside(ledger: Ledger, path: str, why: str) -> str:
 
 
 def _repaired_plan(ledger: Ledger, plan: Plan) -> Iterator[str]:
-    """Write `plan.json` again if it is lost or damaged and the tables are of this plan."""
+    """Write `plan.json` again if it is lost or damaged and the run has had this plan."""
     why = fault_of_plan_file(ledger)
     if why is None or not ledger.exists("tables/provenance"):
         return
     hashes = set(ledger.read("provenance", ["plan_hash"]).column("plan_hash").to_pylist())
-    if plan.plan_hash not in hashes:  # other hashes are of this plan with its data in other folders
+    if (
+        plan.plan_hash not in hashes
+    ):  # other hashes are of this plan with its data in other folders, or of shorter plans
         raise UsageError(
             f"{ledger.place(PLAN_FILE)} {why}, and the tables are of another plan than this sweep file; resume with the "
             "sweep file of this run, or choose another --output"
         )
     write_plan(ledger, plan)
-    yield f"{ledger.place(PLAN_FILE)} {why}; written again, as the tables are of the same plan"
+    yield f"{ledger.place(PLAN_FILE)} {why}; written again, as the run has had this plan"

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from distill.errors import UsageError, reading
 from distill.redaction import redacted
 from orchestrator.ledger.folder_lock import CONTENDERS, LOCK_FILE
+from orchestrator.ledger.queries import latest_attempts
+from orchestrator.ledger.recorded import recorded_trials
 from orchestrator.ledger.tables import Ledger
+from orchestrator.planning.growth import Growth, growth_of
 from orchestrator.planning.plan import Plan, make_plan
-from orchestrator.planning.weight_contents import with_contents
+from orchestrator.planning.renamed import recorded_config
 
 DAMAGED = "damaged"
 """Folder inside a run into which damaged files are moved."""
@@ -37,18 +41,21 @@ _RESULTS = ("tables/trials", "tables/curves", "checkpoints")
 _ALLOWED_WITHOUT_PLAN = (f"{CALIBRATION}/", f"{CONTENDERS}/", "teachers/", *_TRACKERS)
 
 
-def check_run_folder(ledger: Ledger, plan: Plan, *, fresh: bool) -> None:
-    """Check that this plan may use the folder: nothing was trained in it, it has the same plan, or `fresh` is set.
+def check_run_folder(ledger: Ledger, plan: Plan, *, fresh: bool) -> Growth | None:
+    """Check that this plan may use the folder: it keeps everything that was trained in it, or `fresh` is set.
 
     Changes nothing.
 
+    Returns:
+        What the plan adds to the run; None if the run has this plan already, or nothing was trained in it.
+
     Raises:
-        UsageError: the folder has another plan (the message lists the differences), or files that are not a run.
+        UsageError: the folder has trials that are not in the plan (the message has the reasons), or files that are no run.
     """
     for path in _RUN_PATHS:  # raises for a link that leads out of the folder, before Ray follows it
         ledger.exists(path)
     if _is_repairable(ledger):
-        return
+        return None
     if not ledger.exists(PLAN_FILE):
         if foreign := [
             path for path in ledger.list() if path != LOCK_FILE and not path.startswith(_ALLOWED_WITHOUT_PLAN)
@@ -56,32 +63,84 @@ def check_run_folder(ledger: Ledger, plan: Plan, *, fresh: bool) -> None:
             raise UsageError(
                 f"{ledger.place()} is not empty and holds no run (first file: {foreign[0]}); choose another --output"
             )
-        return
+        return None
     stored = _stored_plan(ledger)
-    if not fresh and not _is_of_plan(stored, plan) and _has_results(ledger):
-        found = _differences(_described(stored), _described(_plan_content(plan)))
-        lines = [redacted(f"  {key}: there {old!r}, here {new!r}") for key, old, new in found]
-        raise UsageError(
-            f"{ledger.place()} holds another plan:\n"
-            + "\n".join(lines or ["  made by another version of this program"])
-            + "\nchoose another --output, or --fresh to delete what is there"
-        )
+    if fresh or _is_of_plan(stored, plan) or not _has_results(ledger):
+        return None
+    return _growth(ledger, plan, stored)
 
 
 def claim_run_folder(ledger: Ledger, plan: Plan, *, fresh: bool) -> None:
     """Check the folder and write the plan into it; `fresh` first deletes the results of the earlier plan."""
-    check_run_folder(ledger, plan, fresh=fresh)
+    growth = check_run_folder(ledger, plan, fresh=fresh)
     is_planned = ledger.exists(PLAN_FILE)
     outdated: tuple[str, ...] = ()
     if fresh:
         outdated = _RUN_PATHS if is_planned or _is_repairable(ledger) else ()  # only in the folder of a run
+    elif growth is not None:
+        # A student beyond a rung of a bracket that was smaller has competed with too few.
+        outdated = ("checkpoints",) if growth.resized else ()
     elif is_planned and not _is_of_plan(_stored_plan(ledger), plan):
         # What a command wrote that failed before anything was trained. Teachers are valid for every plan, by their ids.
         outdated = ("tables", PLAN_FILE)
     for path in outdated:
         ledger.delete(path)
-    if not ledger.exists(PLAN_FILE):
+    if growth is not None or not ledger.exists(PLAN_FILE):
         write_plan(ledger, plan)
+
+
+def earlier_plan(ledger: Ledger, plan: Plan) -> Plan | None:
+    """The plan that the folder has: `plan` itself, or a shorter one; None if this version cannot make it.
+
+    Its hash is the recorded one, also if the data sets have been in other folders.
+    """
+    stored = _stored_plan(ledger) if ledger.exists(PLAN_FILE) else None
+    if stored is None:
+        return None
+    if _is_of_plan(stored, plan):
+        return replace(plan, plan_hash=stored["plan_hash"])
+    try:
+        found = make_plan(recorded_config(stored["config"]), recorded_contents(ledger))
+    except UsageError:
+        return None
+    return found if found.plan_hash == stored["plan_hash"] else None
+
+
+def _growth(ledger: Ledger, plan: Plan, stored: dict[str, Any]) -> Growth:
+    """What the plan adds to a run in which something was trained; raises `UsageError` if it would lose something.
+
+    Args:
+        ledger: the run.
+        plan: the new plan.
+        stored: the plan file.
+    """
+    columns = ["trial_id", "attempt", "study_id", "phase", "status", "pair", "method", "seed", "repeat"]
+    rows = latest_attempts(ledger.read("trials", columns).to_pylist())
+    try:
+        earlier = recorded_config(stored["config"])
+        growth = growth_of(earlier, plan, rows, recorded_trials(ledger, rows), recorded_contents(ledger))
+        lost = list(growth.lost)
+    except UsageError:
+        lost = ["made by another version of this program"]
+    lost += _foreign_checkpoints(ledger, plan)
+    if not lost:
+        return growth
+    raise UsageError(
+        f"{ledger.place()} holds another plan, with trials that this sweep file does not have:\n"
+        + "\n".join(redacted(f"  {reason}") for reason in lost)
+        + "\na longer sweep file keeps what is recorded; for this one choose another --output, or --fresh to delete what is "
+        "there"
+    )
+
+
+def _foreign_checkpoints(ledger: Ledger, plan: Plan) -> list[str]:
+    """Trainings that were interrupted and are not in the plan."""
+    planned = {cohort.cohort_id for cohort in plan.students}
+    planned |= {f"teacher-{teacher.teacher_id}" for teacher in plan.teachers}
+    found = {path.split("/")[1] for path in ledger.list("checkpoints")}
+    return [
+        f"checkpoints/{name}: an interrupted training of another plan" for name in sorted(found - planned)
+    ]
 
 
 def _has_results(ledger: Ledger) -> bool:
@@ -110,12 +169,6 @@ def _plan_content(plan: Plan) -> dict[str, Any]:
         "config": plan.config.decisive(),
         "contents": dict(plan.contents),
     }
-
-
-def _described(content: Mapping[str, Any]) -> Any:
-    """A plan file's config with the content of files in place of their paths."""
-    contents = content.get("contents")
-    return with_contents(content["config"], contents if isinstance(contents, dict) else {})
 
 
 def _is_of_plan(stored: Mapping[str, Any], plan: Plan) -> bool:
@@ -169,12 +222,3 @@ def _read_json(ledger: Ledger, path: str, fields: Mapping[str, Any]) -> dict[str
             f"{ledger.place(path)} has a wrong {wrong[0]}, must be as a sweep wrote it; delete it"
         )
     return found
-
-
-def _differences(old: Any, new: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """(Dotted key, old value, new value) for every value that differs."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted({*old, *new}):
-            yield from _differences(old.get(key), new.get(key), f"{place}.{key}" if place else key)
-    elif old != new:
-        yield place, old, new

@@ -129,7 +129,12 @@ _TRIALS = Table(
         Column(
             "gpu_seconds", _REAL, "`student_seconds` plus `shared_seconds`, times the number of workers", "s"
         ),
-        Column("wall_seconds", _REAL, "from the first step to the last report", "s"),
+        Column(
+            "wall_seconds",
+            _REAL,
+            "time during which its wave was being trained, up to its last report; the time between two commands is not in it",
+            "s",
+        ),
         Column("peak_memory_bytes", _INT, "peak memory of one worker during the trial's steps", "bytes"),
         Column("loss_final", _REAL, "the last reported total loss"),
         Column("error", _TEXT, "the error message; null if it did not fail"),

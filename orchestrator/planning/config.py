@@ -267,7 +267,8 @@ class OperationConfig(Section):
         default=2.0,
         ge=0,
         le=3600,
-        description="time between two messages from the workers to the coordinator, which carry progress and requests to stop",
+        description="time between two messages from the workers to the coordinator, which carry progress and requests to "
+        "stop; the workers send them between two steps, or between the students of a step if it takes longer",
     )
     checkpoint_seconds: float = Field(
         default=60.0,

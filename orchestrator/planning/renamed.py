@@ -55,6 +55,11 @@ def read_recorded_config(text: str) -> SweepConfig:
         UsageError: this version of the program cannot read it.
     """
     document, _ = parse_yaml(text, "config")
+    return recorded_config(document)
+
+
+def recorded_config(document: Any) -> SweepConfig:
+    """A recorded config from its plain values, as `read_recorded_config`."""
     try:
         return SweepConfig.model_validate(
             with_current_names(document) if isinstance(document, dict) else document

@@ -8,31 +8,28 @@ alone: not on the other students, nor on when the run was interrupted.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 
-from torch import Tensor
-
 from distill.device_errors import is_out_of_memory
-from distill.random_state import RandomState
-from distill.training import Batch, Student, StudentSpec
+from distill.training import Batch, Student
 from orchestrator.ledger.tables import Ledger
-from orchestrator.ledger.weights import load_saved_model, trial_weights
-from orchestrator.protocol import CohortJob, CohortProgress, Costs, WaveOrder, WorkerStart
+from orchestrator.protocol import CohortJob, CohortProgress, WaveOrder, WorkerStart
 from orchestrator.worker.batch_feed import BatchFeed, student_batches
 from orchestrator.worker.carried_teacher import CarriedTeacher
 from orchestrator.worker.checkpoint_manager import CheckpointManager
+from orchestrator.worker.cost_account import CostAccount
 from orchestrator.worker.data_parallel import Workers
 from orchestrator.worker.device_slots import DeviceSlots
 from orchestrator.worker.preemption import PreemptionNotices
 from orchestrator.worker.reporter import Reporter
 from orchestrator.worker.round_length import RoundLength
+from orchestrator.worker.student_builder import StudentBuilder
 from orchestrator.worker.student_placement import place_students, workers_of_a_student
 from orchestrator.worker.student_scorer import StudentScorer
-from orchestrator.worker.student_slot import CrashVerdictError, LoadedTeacher, StudentSlot
+from orchestrator.worker.student_slot import CrashVerdictError, StudentSlot
 from orchestrator.worker.timer import Timer
 from orchestrator.worker.watchdog import Watchdog
 
@@ -69,7 +66,6 @@ class CohortTrainer:
 
     def __init__(self, job: CohortJob, workers: Workers, start: WorkerStart, carried: CarriedTeacher) -> None:
         self.job = job
-        self.carried = carried
         self.verdicts = start.verdicts
         self.workers = workers
         self.student_workers = together = workers_of_a_student(workers, job.compute, job.cohort)
@@ -88,13 +84,18 @@ class CohortTrainer:
             self.ledger, job.cohort.cohort_id, workers, job.operation.checkpoints_kept, job.operation.checkpoint_seconds
         )  # fmt: skip
         self.reporter = Reporter(job.channel, together, self.ledger)
-        self.slots = DeviceSlots(together, job.operation.students_on_device, self._build, self.reporter.fail)
+        self.builder = StudentBuilder(
+            job, workers, together, self.placement, self.feed, self.ledger, self.watchdog, carried
+        )
+        self.slots = DeviceSlots(
+            together, job.operation.students_on_device, self.builder.build, self.reporter.fail
+        )
         self.preemption = PreemptionNotices()
         self.round = RoundLength(job.operation.round_seconds)
+        self.costs = CostAccount(workers, self.placement, self.feed, self.slots)
         self.scorer = StudentScorer(
-            job, workers, together, self.placement, self.slots, self.ledger, self.watchdog, self.reporter, self._exchange
+            job, workers, together, self.placement, self.slots, self.ledger, self.watchdog, self.reporter, self.costs, self._exchange
         )  # fmt: skip
-        self._prepared: dict[str, tuple[dict[str, Tensor], float]] = {}
 
     def close(self) -> None:
         """The cohort is over."""
@@ -126,13 +127,16 @@ class CohortTrainer:
 
     def run_wave(self, order: WaveOrder) -> None:
         """Train the trials of a wave, from rung to rung."""
-        self.wave = order.wave
+        self.wave = self.builder.wave = order.wave
         self.round.reset()
         self._restore_slots(order)
+        self.costs.open_wave()
         for stop in sorted({*self.wave.rungs, *self.wave.evaluations, self.wave.steps}):
-            while (start := self.placement.earliest_step(loaded := self._load_group(stop))) is not None:
+            while (start := self.placement.earliest(_steps(loaded := self._load_group(stop)))) is not None:
                 group = [slot for slot in loaded if slot.step == start]
-                self._advance(group, start, stop)
+                # Students that are ahead, because the cohort was stopped inside a step, are caught up with first.
+                ahead = [slot for slot in self.slots.training() if start < slot.step < stop]
+                self._advance(group, start, self.placement.earliest(_steps(ahead)) or stop)
                 self.scorer.score(group, stop, last=stop == self.wave.steps)
             self.scorer.score(
                 self.slots.training(), stop, last=stop == self.wave.steps
@@ -167,74 +171,53 @@ class CohortTrainer:
                     return loaded
         return []
 
-    def _build(self, slot: StudentSlot) -> None:
-        """Build the slot's student: new, from its state on the host, or a loaded teacher that is only scored."""
-        self.watchdog.move_to(slot.trial.trial_id, slot.step)
-        state = slot.host_state
-        weights = trial_weights(slot.trial)
-        if state is None and slot.trial.phase == "teacher" and self.ledger.exists(weights):
-            program = self.wave.brackets[0].study.teacher.sha256  # the cohort of a teacher has one trial
-            model = load_saved_model(self.ledger, weights, program, self.workers.device)
-            slot.student = LoadedTeacher(model)
-            if program is None:  # a program that has run may run otherwise the next time
-                self.carried.put(weights, model)
-            slot.step = self.wave.steps
-            return
-        student = self._new_student(slot)
-        if state is not None:
-            student.load_state_dict(state)
-        elif student.method.preparation is not None:
-            self._prepare(slot, student, student.method.preparation)
-        slot.student, slot.host_state = student, None
-
-    def _prepare(self, slot: StudentSlot, student: Student, name: str) -> None:
-        """What a method trains on the frozen teacher beforehand: once for all slots, whichever comes first."""
-        if name not in self._prepared:
-            begun = time.perf_counter()
-            with RandomState(0, self.workers.device):
-                state = student.method.prepare(self.feed.preparation_batches())
-            self._prepared[name] = (state, time.perf_counter() - begun)
-            slot.costs = replace(
-                slot.costs, shared_seconds=slot.costs.shared_seconds + self._prepared[name][1]
-            )
-        state, seconds = self._prepared[name]
-        student.method.use_prepared(state)
-        slot.costs = replace(slot.costs, teacher_seconds=slot.costs.teacher_seconds + seconds)
-
-    def _new_student(self, slot: StudentSlot) -> Student:
-        trial, together = slot.trial, self.student_workers
-        recipe = trial.recipe.model_copy(update={"accumulate": trial.recipe.accumulate * slot.accumulate})
-        if self.placement.is_partitioned and recipe.norm == "sync":  # one worker has the whole batch
-            recipe = recipe.model_copy(update={"norm": "batch"})
-        spec = StudentSpec(
-            model=trial.student.name,
-            options=trial.student.options,
-            method=trial.method,
-            method_config=trial.method_config,
-            recipe=recipe,
-            seed=trial.seed,
-            num_classes=self.feed.train.num_classes,
-        )
-        return Student(
-            spec, self.feed.teacher_info, device=together.device, rank=together.rank, reduce=together.reduce
-        )
-
     def _advance(self, group: Sequence[StudentSlot], start: int, stop: int) -> None:
-        """Train these students together up to step `stop`, with one batch and one teacher pass a step for all."""
+        """Train these students together up to step `stop`, with one batch and one teacher pass a step for all.
+
+        A round has as many whole steps as fit, or else a part of the students of one step.
+        """
         batches = student_batches(self.feed, self.wave.stream_seed, start, stop)
         timer = Timer(self.workers.device)
         step = start
         while step < stop and (needs := self.placement.needs(_at(step, group))) is not None:
-            end = min(step + self.round.steps, stop)
+            most = self.placement.most(len(_at(step, group)))
+            end = min(step + max(1, self.round.units // most), stop)
             self.round.begin()
             for number in range(step, end):
                 self.watchdog.move_to(None, number)
                 self.feed.divide_teacher_passes(self.placement.is_partitioned or self.slots.on_device == 1)
                 batch = batches.next(needs, timer)
-                with self.placement.in_turn():
-                    self._step(_at(number, group), batch, timer)
-            steps, step = end - step, end
-            self._end_round(_at(step, group), timer, step, steps)
+                done = self._step_in_parts(group, number, most, batch, timer)
+            units, step = done + (end - step - 1) * most, end
+            self._end_round(_at(step, group), timer, step, units)
+
+    def _step_in_parts(
+        self, group: Sequence[StudentSlot], number: int, most: int, batch: Batch | Exception, timer: Timer
+    ) -> int:
+        """Step `number` of each student, with an exchange after as many of them as a round has, but not after the last.
+
+        Args:
+            group: this worker's students that train together.
+            number: the step.
+            most: largest number of students at this step on any worker, so that all workers exchange equally often.
+            batch: the batch, or why there is none.
+            timer: measures the round.
+
+        Returns:
+            How many students were trained since the last exchange.
+        """
+        slots, done = _at(number, group), 0
+        # Without room for the batch on some worker all students fail together, and share the device anew.
+        whole = self.round.units >= most or any(self.workers.gather(isinstance(batch, Exception)))
+        while True:
+            size = most if whole else min(self.round.units, most - done)
+            with self.placement.in_turn():
+                self._step(_at(number, slots[done : done + size]), batch, timer)
+            done += size
+            if done >= most:
+                return size
+            self._end_round([slot for slot in slots if not slot.ended], timer, number, size)
+            self.round.begin()
 
     def _step(self, slots: Sequence[StudentSlot], batch: Batch | Exception, timer: Timer) -> None:
         """One step of each student. While a student's gradients are reduced, the next one computes its own.
@@ -267,26 +250,11 @@ class CohortTrainer:
         with timer.measure(slot.trial.trial_id):
             yield
 
-    def _end_round(self, slots: Sequence[StudentSlot], timer: Timer, step: int, steps: int) -> None:
+    def _end_round(self, slots: Sequence[StudentSlot], timer: Timer, step: int, units: int) -> None:
         """Account for costs, drop students that failed, send progress, and write a checkpoint if one is due."""
-        seconds = timer.read()
-        sharers, saved = self.placement.sharers, self.feed.take_saved_seconds()
-        teacher, data = (sharers * seconds.pop(name, 0.0) for name in ("teacher", "data"))
-        trained = self.placement.total(len(slots))
-        taught = self.placement.total(sum(slot.needs_teacher for slot in slots))
-        for slot in slots:
-            own = seconds.get(slot.trial.trial_id, 0.0)
-            needs = slot.needs_teacher
-            share = data / trained + (teacher / taught if needs else 0.0)
-            slot.costs = Costs(
-                student_seconds=slot.costs.student_seconds + own,
-                shared_seconds=slot.costs.shared_seconds + share,
-                teacher_seconds=slot.costs.teacher_seconds + (teacher + sharers * saved if needs else 0.0),
-                wall_seconds=time.time() - slot.started_at,
-                peak_memory_bytes=max(slot.costs.peak_memory_bytes, self.workers.peak_memory()),
-            )
+        self.costs.add_round(slots, timer)
         self._end_failed(slots)
-        self._exchange(step, "training", self.round, steps)
+        self._exchange(step, "training", self.round, units)
 
     def _end_failed(self, slots: Sequence[StudentSlot]) -> None:
         """End the trials of students that failed on any worker; those without memory are tried with less first."""
@@ -310,14 +278,14 @@ class CohortTrainer:
             for slot in again:
                 self.slots.retry(slot, neighbours, saved.get(slot.trial.trial_id))
 
-    def _exchange(self, step: int, activity: str, length: RoundLength | None = None, steps: int = 0) -> None:
+    def _exchange(self, step: int, activity: str, length: RoundLength | None = None, units: int = 0) -> None:
         """Send progress to the coordinator; every worker gets the same answer.
 
         Args:
             step: where the students are.
             activity: what they do, for the progress display.
             length: length of the rounds of this activity; None for an exchange between rounds.
-            steps: length of the round that ends here.
+            units: length of the round that ends here.
 
         Raises:
             StopRequestedError: the sweep wants the cohort to stop.
@@ -330,13 +298,13 @@ class CohortTrainer:
 
         def ask() -> tuple[bool, bool, int, bool]:
             stop = self.job.channel.heartbeat(progress)
-            following = 1 if length is None else length.next_steps(steps)
+            following = 1 if length is None else length.next_units(units)
             return stop, self.checkpoints.due(), following, self.preemption.are_due()
 
         self._note_checkpoint(self.checkpoints.poll())
         stop, due, following, look = self.workers.from_rank_0(ask)
         if length is not None:
-            length.steps = following
+            length.units = following
         taken = look and self.preemption.is_new()
         if stop or due or taken:
             self._checkpoint()
@@ -378,6 +346,11 @@ class CohortTrainer:
 def _at(step: int, slots: Sequence[StudentSlot]) -> list[StudentSlot]:
     """The slots that are training and at this step."""
     return [slot for slot in slots if not slot.ended and slot.step == step]
+
+
+def _steps(slots: Sequence[StudentSlot]) -> int | None:
+    """The smallest step of these slots."""
+    return min((slot.step for slot in slots), default=None)
 
 
 def _failure(slot: StudentSlot) -> Exception | None:

@@ -85,9 +85,9 @@ class ReplicatedStudents:
         """Largest value on any worker."""
         return number
 
-    def earliest_step(self, slots: Sequence[StudentSlot]) -> int | None:
-        """Smallest step of any worker's first slot; None if no worker has one."""
-        return slots[0].step if slots else None
+    def earliest(self, step: int | None) -> int | None:
+        """Smallest step of any worker; None if no worker has one."""
+        return step
 
     def needs(self, slots: Sequence[StudentSlot]) -> frozenset[MapName] | None:
         """The teacher's maps that the losses of any worker's students read; None without students."""
@@ -137,10 +137,9 @@ class PartitionedStudents:
         """See `ReplicatedStudents.most`."""
         return max(self._gather(number))
 
-    def earliest_step(self, slots: Sequence[StudentSlot]) -> int | None:
-        """See `ReplicatedStudents.earliest_step`. A rank with no students at this step still takes part in collectives."""
-        steps = self._gather(slots[0].step if slots else None)
-        return min((step for step in steps if step is not None), default=None)
+    def earliest(self, step: int | None) -> int | None:
+        """See `ReplicatedStudents.earliest`. A rank with no students at this step still takes part in collectives."""
+        return min((each for each in self._gather(step) if each is not None), default=None)
 
     def needs(self, slots: Sequence[StudentSlot]) -> frozenset[MapName] | None:
         """See `ReplicatedStudents.needs`."""

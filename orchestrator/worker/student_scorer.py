@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from distill.device_errors import is_out_of_memory
 from orchestrator.ledger.tables import Ledger
 from orchestrator.protocol import CohortJob, Report
+from orchestrator.worker.cost_account import CostAccount
 from orchestrator.worker.data_parallel import Workers
 from orchestrator.worker.device_slots import DeviceSlots
 from orchestrator.worker.evaluator import Evaluator, Score
@@ -33,6 +33,7 @@ class StudentScorer:
         ledger: the run's.
         watchdog: this worker's.
         reporter: this worker's.
+        costs: of the wave.
         exchange: sends progress, and ends the cohort if it must stop.
     """
 
@@ -46,6 +47,7 @@ class StudentScorer:
         ledger: Ledger,
         watchdog: Watchdog,
         reporter: Reporter,
+        costs: CostAccount,
         exchange: Callable[[int, str, RoundLength | None, int], None],
     ) -> None:
         self._workers = workers
@@ -54,6 +56,7 @@ class StudentScorer:
         self._slots = slots
         self._watchdog = watchdog
         self._reporter = reporter
+        self._costs = costs
         self._exchange = exchange
         self._evaluator = Evaluator(job, together, ledger)
         self._round = RoundLength(job.operation.round_seconds)
@@ -88,13 +91,14 @@ class StudentScorer:
                 with self._placement.in_turn():
                     if loaded:  # on every worker alike, also on one whose pictures are done
                         self._watchdog.move_to(loaded[0].trial.trial_id, stop)
-                    own = scoring is not None and self._evaluator.advance(scoring, self._round.steps)
+                    own = scoring is not None and self._evaluator.advance(scoring, self._round.units)
                 if left := any(self._workers.gather(own)):
-                    self._exchange(stop, "scoring", self._round, self._round.steps)
+                    self._exchange(stop, "scoring", self._round, self._round.units)
                     self._round.begin()
         finally:
             if scoring is not None:
                 scoring.close()
+        self._costs.add_wall_seconds()
         with self._placement.in_turn():
             for slot, score in zip(loaded, self._evaluator.scores(scoring) if scoring else (), strict=True):
                 self._report_score(slot, score, stop, last=last)
@@ -129,7 +133,7 @@ class StudentScorer:
             lr=slot.trial.recipe.lr * slot.trial.recipe.lr_factor(stop - 1),
             terms_raw=raw,
             terms_weighted=weighted,
-            costs=replace(slot.costs, wall_seconds=time.time() - slot.started_at),
+            costs=slot.costs,
             checkpoint=score.weights,
             remark=slot.remark,
             started_at=slot.started_at,

@@ -73,6 +73,41 @@ def test_every_node_is_installed_by_the_lock_and_started_with_the_token(name: st
         subprocess.run(["bash", "-n", "-c", line], check=True)
 
 
+NOTICE_STUBS = {
+    "curl": 'echo "$*" >> "$ASKED"; case $* in *api/token*) echo secret;; *)\n'
+            'grep -q instance "$NOTICES" 2>/dev/null && echo TRUE || { echo instance > "$NOTICES"; exit 22; };; esac',
+    "ray": 'printf "%s\\n" "$@" > "$LOG"',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("cloud", ["aws", "gcp"])
+def test_the_clouds_notice_drains_the_node_with_a_command_that_ray_has(tmp_path: Path, cloud: str) -> None:
+    """The first question finds no notice. The cluster file starts the script on every worker."""
+    from ray.scripts.scripts import drain_node
+
+    [line] = [
+        line
+        for line in yaml.safe_load((DEPLOY / f"{cloud}.yaml").read_text())["worker_start_ray_commands"]
+        if "spot_notice.sh" in line
+    ]
+    assert f"spot_notice.sh {cloud} $RAY_HEAD_IP:6379" in line
+    for name, script in NOTICE_STUBS.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    files = {name: str(tmp_path / name.lower()) for name in ("LOG", "NOTICES", "ASKED")}
+    env = {**os.environ, **files, "PATH": f"{tmp_path}:{os.environ['PATH']}", "POLL_SECONDS": "0"}
+    subprocess.run([DEPLOY / "spot_notice.sh", cloud, "10.0.0.1:6379"], env=env, check=True, timeout=60)
+    asked = (tmp_path / "asked").read_text()
+    assert ("X-aws-ec2-metadata-token: secret" if cloud == "aws" else "Metadata-Flavor: Google") in asked
+    command, *arguments = (tmp_path / "log").read_text().splitlines()
+    assert command == "drain-node"
+    parsed = drain_node.make_context("drain-node", arguments).params
+    assert parsed["address"] == "10.0.0.1:6379"
+    assert parsed["node_id"] is None, "Ray takes the node that the command runs on"
+    assert parsed["reason"] == "DRAIN_NODE_REASON_PREEMPTION"
+    assert parsed["deadline_remaining_seconds"] == (120 if cloud == "aws" else 30)
+
+
 # The fields of KubeRay's v1 API that we use, with their types (ray-operator/apis/ray/v1/*_types.go). Its whole schema is
 # not to be had from PyPI or npm.
 RAYJOB = {

@@ -10,23 +10,24 @@ import argparse
 import random
 import tempfile
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
 from distill.errors import UsageError
+from distill.yaml_reader import to_yaml
 from orchestrator.controller.run_state import Run
 from orchestrator.controller.wave_scheduler import WaveScheduler
 from orchestrator.ledger.repair import incomplete_trials, repair_run
 from orchestrator.ledger.row_builders import count_rows
 from orchestrator.ledger.run_folder import check_run_folder, claim_run_folder
 from orchestrator.ledger.tables import Ledger
-from orchestrator.planning.plan import make_plan
+from orchestrator.planning.plan import Plan, make_plan
 from orchestrator.protocol import Report
 from tests.orchestrator.sweep_files import tiny_sweep
 
 PLAN = make_plan(tiny_sweep(search__trials=4, search__bracket=4, search__wave=8))
-COHORT = PLAN.students[0]
 HARMS = ("remove", "truncate", "garble", "overwrite", "duplicate", "swap", "empty")
 
 Outcome = dict[str, tuple[str, tuple[int, ...]]]
@@ -37,17 +38,22 @@ class CutError(Exception):
     """The command was killed at this moment."""
 
 
-def train(root: str | Path, *, cut_after: int | None = None) -> Outcome:
-    """Train whatever is not recorded, as workers would.
+def train(root: str | Path, *, cut_after: int | None = None, plan: Plan = PLAN) -> Outcome:
+    """Train whatever of a plan with one cohort is not recorded, as workers would.
 
     Args:
         root: the run.
         cut_after: kill the command after so many recorded trials.
+        plan: the plan.
     """
-    run = Run(Ledger(root), PLAN, provenance_id="p")
-    claim_run_folder(run.ledger, PLAN, fresh=False)
-    run.ledger.append("provenance", [{"provenance_id": "p", "plan_hash": PLAN.plan_hash}], "p")
-    scheduler = WaveScheduler(PLAN.config, [COHORT], run.recorded(), run.retried)
+    (cohort,) = plan.students
+    name = "p" if plan is PLAN else f"p-{plan.plan_hash}"
+    run = Run(Ledger(root), plan, provenance_id=name)
+    claim_run_folder(run.ledger, plan, fresh=False)
+    settings = to_yaml(plan.config.model_dump(mode="json"))
+    row = {"provenance_id": name, "plan_hash": plan.plan_hash, "config_yaml": settings}
+    run.ledger.append("provenance", [{**row, "created_at": datetime.now(UTC)}], name)
+    scheduler = WaveScheduler(plan.config, [cohort], run.recorded(), run.retried)
     recorded = 0
 
     def record(report: Report) -> None:
@@ -56,9 +62,9 @@ def train(root: str | Path, *, cut_after: int | None = None) -> Outcome:
             raise CutError
         recorded += 1
         scheduler.add_report(report)
-        run.record(scheduler, COHORT, report)
+        run.record(scheduler, cohort, report)
 
-    while (order := scheduler.open_next(COHORT.cohort_id)) is not None:
+    while (order := scheduler.open_next(cohort.cohort_id)) is not None:
         alive = [trial.trial_id for trial in order.trials]
         for step in (*order.wave.rungs, order.wave.steps):
             for trial_id in alive:

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.controller.wave_scheduler import RecordedTrial, WaveScheduler
+from orchestrator.controller.wave_scheduler import WaveScheduler
 from orchestrator.planning.config import SweepConfig
 from orchestrator.planning.plan import make_plan
+from orchestrator.planning.replay import RecordedTrial
 from orchestrator.planning.sampler import Scored
 from orchestrator.planning.selection import best_finalist
 from orchestrator.protocol import Report, WaveOrder

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -8,12 +9,14 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import scipy.stats
+from rich.console import Console
 
+from orchestrator.console.run_view import run_view
 from orchestrator.leaderboard.board import build_boards
 from orchestrator.leaderboard.entries import MEASURED_COLUMNS, Board, BoardRow
 from orchestrator.leaderboard.files import write_leaderboard
 from orchestrator.leaderboard.run_records import RunRecords, read_run_records
-from orchestrator.leaderboard.texts import verdict
+from orchestrator.leaderboard.texts import legend, verdict
 from orchestrator.ledger.tables import Ledger
 from tests.orchestrator.leaderboard.synthetic import Run, write_run
 
@@ -23,6 +26,12 @@ FIVE = Run(gains={"student": 0.0, "kd": 0.01, "cwd": 0.08, "mgd": 0.05}, seeds=(
 def board_of(tmp_path: Path, run: Run, name: str = "run", **options: object) -> Board:
     (board,) = build_boards(read_run_records([write_run(tmp_path / name, run)]), **options)  # type: ignore[arg-type]
     return board
+
+
+def show(ledger: Ledger) -> str:
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(run_view(ledger))
+    return console.export_text()
 
 
 def row_of(board: Board, method: str) -> BoardRow:
@@ -264,6 +273,11 @@ def test_unequal_budgets_are_told(tmp_path: Path) -> None:
     assert told in board.notes
     assert (row_of(board, "cwd").trials_min, row_of(board, "cwd").trials_max) == (4, 5)
     assert verdict(board).endswith("The search budgets are unequal: 4 to 5 trials per method and pair.")
+    assert {row.method: row.marks for row in board.rows} == {"cwd": "≠", "kd": "", "student": ""}
+    assert "≠ searched with more or fewer trials" in legend(board)
+    assert f"{row['pair']}: searched with unequal numbers of trials so far: cwd 5, kd 4, student 4." in show(
+        ledger
+    )
 
 
 def test_the_verdict_names_who_surely_beats_the_student_alone_and_says_where_none_does(
