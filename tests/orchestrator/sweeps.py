@@ -48,7 +48,7 @@ class Sweep:
                 env={**os.environ, "PYTHONFAULTHANDLER": "1"},
             )
 
-    def finish(self, timeout: float = 240) -> int:
+    def finish(self, timeout: float = 560) -> int:
         """Waits for the exit code; where none comes, tells where the command stands."""
         try:
             return self.process.wait(timeout)
@@ -59,7 +59,7 @@ class Sweep:
         finally:
             self.end()
 
-    def wait_until(self, condition: Callable[[], bool], timeout: float = 240) -> None:
+    def wait_until(self, condition: Callable[[], bool], timeout: float = 560) -> None:
         """Waits for a condition while the command runs."""
         deadline = time.monotonic() + timeout
         while not condition():
