@@ -283,7 +283,7 @@ class HeteroAKD(Method):
                 student_z,
                 teacher_z,
                 labels,
-                config.temperature if config.hakd_temperature is None else config.hakd_temperature,
+                config.hakd_temperature,
                 mixing=config.mixing,
                 mixing_per=config.mixing_per,
                 kem_axis=config.kem_axis,

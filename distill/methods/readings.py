@@ -85,8 +85,12 @@ class HeteroAKDConfig(MethodConfig):
     temperature: float = Field(
         1.0, gt=0, le=100, description="τ of `kd`, and of `hakd` unless it has its own (1 is our choice)"
     )
-    hakd_temperature: float | None = Field(
-        None, gt=0, le=100, description="τ of `hakd`; left out: the same as `temperature`"
+    hakd_temperature: float = Field(
+        1.0,
+        gt=0,
+        le=100,
+        description="τ of `hakd`; left out: the same as `temperature`",
+        json_schema_extra={"default_from": "temperature"},
     )
     tap: Tap = Field(
         "stage4",
@@ -162,6 +166,8 @@ class HeteroAKDConfig(MethodConfig):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_from_preset(cls, values: Any) -> Any:
-        preset = values.get("preset", "literal") if isinstance(values, Mapping) else None
-        return {**READINGS[preset], **values} if preset in READINGS else values
+    def _fill(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        shared = {"hakd_temperature": values["temperature"]} if "temperature" in values else {}
+        return {**READINGS.get(values.get("preset", "literal"), {}), **shared, **values}

@@ -17,7 +17,7 @@ from distill.methods.knowledge import (
     weighted_soft_cross_entropy,
 )
 from distill.methods.projector import LogitsProjector
-from distill.methods.readings import READINGS, HeteroAKDConfig
+from distill.methods.readings import HeteroAKDConfig
 from distill.methods.taps import stride8_stage, tap_features
 from distill.testing import CNN, NUM_CLASSES, TRANSFORMER, random_labels, random_output, tiny_model
 from tests.distill.methods import loop_formulas as loops
