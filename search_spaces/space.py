@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from distill.errors import UsageError
 
-_FOLDER = Path(__file__).parent / "methods"
+_FOLDER = Path(__file__).parent
 
 Value = float | int | str | bool
 
@@ -103,32 +104,84 @@ class Space(BaseModel):
         }
 
 
-def load_space(method: str, installed: Mapping[str, Mapping[str, Any]] = {}) -> Space:
-    """Search space of a method. A combined method `a+b` has the parameters of both, as `a.parameter` and `b.parameter`.
+class _SpaceFile(BaseModel):
+    """The file of a method: its own parameters, and where it has those of other methods or of a preset."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str
+    parameters: dict[str, Domain] = Field(default_factory=dict, description="settings of the method")
+    companions: tuple[str, ...] = Field(
+        default=(),
+        description="methods whose term this method adds to its own: weight and temperature have the domains of that method",
+    )
+    presets: dict[str, dict[str, Domain]] = Field(
+        default_factory=dict,
+        description="by the value of the setting `preset`: domains that differ, or are added",
+    )
+
+
+def load_space(
+    method: str, installed: Mapping[str, Mapping[str, Any]] = {}, config: Mapping[str, Any] = {}
+) -> Space:
+    """Search space of a method: the recipe's parameters, which are the same for all methods, and the method's own.
+
+    A combined method `a+b` has the parameters of both, as `a.parameter` and `b.parameter`, without those of companions.
 
     Args:
         method: name of the method.
         installed: search spaces of methods from other packages, by name.
+        config: fixed settings; `preset` chooses the domains of a preset.
 
     Raises:
         UsageError: the method has no search space.
     """
     parts = method.split("+")
     if len(parts) == 1:
-        if method in installed:
-            return space_from(method, installed[method])
-        path = _FOLDER / f"{method}.yaml"
-        if path not in _FOLDER.glob("*.yaml"):  # refuses a name with a path in it
-            raise UsageError(
-                f"method '{method}' has no search space; give it a `space` in the sweep file or in its class"
-            )
-        return Space.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        own = _own_parameters(method, installed, config.get("preset"))
+        return Space(method=method, parameters={**_recipe(), **own, **_companions(method, installed)})
     parameters = {
         f"{part}.{name}": domain
         for part in parts
-        for name, domain in load_space(part, installed).parameters.items()
+        for name, domain in _own_parameters(part, installed, config.get(f"{part}.preset")).items()
+        if not name.startswith("recipe.")
     }
-    return Space(method=method, parameters=parameters)
+    return Space(method=method, parameters={**_recipe(), **parameters})
+
+
+def _own_parameters(
+    method: str, installed: Mapping[str, Mapping[str, Any]], preset: object
+) -> dict[str, Domain]:
+    if method in installed:
+        return space_from(method, installed[method]).parameters
+    file = _file(method)
+    return {**file.parameters, **file.presets.get(str(preset), {})}
+
+
+def _companions(method: str, installed: Mapping[str, Mapping[str, Any]]) -> dict[str, Domain]:
+    """Weight and temperature of each companion, with the domains that they have in the companion's own space."""
+    found = {}
+    for companion in () if method in installed else _file(method).companions:
+        domains = _file(companion).parameters
+        found[f"{companion}_weight"] = domains[f"{companion}_weight"]
+        found[f"{companion}_temperature"] = domains["temperature"]
+    return found
+
+
+@cache
+def _file(method: str) -> _SpaceFile:
+    path = _FOLDER / "methods" / f"{method}.yaml"
+    if path not in (_FOLDER / "methods").glob("*.yaml"):  # refuses a name with a path in it
+        raise UsageError(
+            f"method '{method}' has no search space; give it a `space` in the sweep file or in its class"
+        )
+    return _SpaceFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+@cache
+def _recipe() -> dict[str, Domain]:
+    text = (_FOLDER / "recipe.yaml").read_text(encoding="utf-8")
+    return space_from("recipe", yaml.safe_load(text)).parameters
 
 
 def space_from(method: str, parameters: Mapping[str, Any]) -> Space:

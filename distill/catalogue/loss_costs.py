@@ -142,11 +142,18 @@ def _ofa(settings: Settings, shapes: LossShapes) -> float:
 
 
 def _heteroakd(settings: Settings, shapes: LossShapes) -> float:
-    if not settings["hakd_weight"]:
+    compared = settings["hakd_weight"] or settings["l2_weight"]
+    supervised = settings["proj_weight"] and settings["proj_supervision"] != "none"
+    if not compared and not (supervised and settings["keep_proj"]):
         return 0.0
     (narrow, stride), (wide, coarse) = shapes.student.at(settings["tap"]), shapes.teacher.at(settings["tap"])
     student = _TRAINED * shapes.positions(stride) * narrow
-    return 2.0 * shapes.classes * (student + 2 * shapes.positions(coarse) * wide)
+    if (
+        supervised and settings["proj_gradient"] == "projector"
+    ):  # another pass over features without a gradient
+        student += 2 * shapes.positions(stride) * narrow
+    teacher = 2 * shapes.positions(coarse) * wide if compared else 0
+    return 2.0 * shapes.classes * (student + teacher)
 
 
 _LOSSES: Mapping[str, Callable[[Settings, LossShapes], float]] = {

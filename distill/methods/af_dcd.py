@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from distill.errors import UsageError
 from distill.methods.config import MethodConfig
+from distill.methods.kd import WithKD, WithKDConfig
 from distill.methods.mgd import MaskedGenerator, masked_generation
 from distill.methods.pixels import (
     grid,
@@ -22,7 +23,7 @@ from distill.methods.pixels import (
     valid_on,
     valid_pixels,
 )
-from distill.methods.registry import Card, Method, register
+from distill.methods.registry import Card, register
 from distill.methods.relations import max_pool_valid
 from distill.methods.taps import Tap, tap_channels, tap_features, tap_map
 
@@ -102,7 +103,7 @@ def _check_groups(groups: int, channels: int) -> None:
         )
 
 
-class AfDCDConfig(MethodConfig):
+class AfDCDConfig(WithKDConfig):
     """Settings of Af-DCD."""
 
     af_dcd_weight: float = Field(0.005, ge=0, le=1e2, description="weight λ of the contrastive term")
@@ -116,11 +117,14 @@ class AfDCDConfig(MethodConfig):
 
 
 @register
-class AfDCD(Method):
-    """Terms `af_dcd`: `omni_contrast` of the restored features, and `mgd`: `masked_generation` of them."""
+class AfDCD(WithKD):
+    """Terms `af_dcd`: `omni_contrast` of the restored features, and `mgd`: `masked_generation` of them; additional
+    term `kd`.
+    """
 
     Config: ClassVar[type[MethodConfig]] = AfDCDConfig
     config: AfDCDConfig
+    result_version: ClassVar[int] = 2  # 2: with logits distillation
     picture_terms: ClassVar[frozenset[str]] = frozenset({"mgd"})
     card: ClassVar[Card] = Card(
         name="af_dcd",
@@ -131,8 +135,9 @@ class AfDCD(Method):
         year=2023,
         url="https://arxiv.org/abs/2312.04168",
         family="features",
-        needs=("teacher", "labels", "stages", "fused"),
-        differs="Windows at the border are padded with positions that do not count. Ignored pixels are left out.",
+        needs=("teacher", "labels", "logits", "stages", "fused"),
+        differs="With per-pixel logits distillation, as in the authors' training code. Windows at the border are padded with "
+        "positions that do not count. Ignored pixels are left out.",
     )
 
     def __init__(
@@ -148,20 +153,22 @@ class AfDCD(Method):
     def needs(self) -> frozenset[MapName]:
         """See `Method.needs`."""
         features = tap_map(self.teacher_info, self.config.tap)
-        return self.maps_of_terms(af_dcd=features, mgd=features)
+        return self.maps_of_terms(af_dcd=features, mgd=features, kd="logits")
 
     @property
     def weights(self) -> dict[str, float]:
-        """`af_dcd`: λ of the contrast; `mgd`: of the masked feature term."""
-        return {"af_dcd": self.config.af_dcd_weight, "mgd": self.config.mgd_weight}
+        """`af_dcd`: λ of the contrast; `mgd`: of the masked feature term; `kd`: of the additional logits distillation."""
+        config = self.config
+        return {"af_dcd": config.af_dcd_weight, "mgd": config.mgd_weight, "kd": config.kd_weight}
 
     def forward(self, student: Output, teacher: Output | None, labels: Tensor) -> dict[str, Tensor]:
-        """Terms `af_dcd` and `mgd`."""
-        config, terms = self.config, {}
+        """Terms `af_dcd`, `mgd` and `kd`."""
+        config, teacher_output = self.config, self.require_teacher(teacher)
+        terms = self.logits_terms(student, teacher_output, labels)
         if not (self.is_active("af_dcd") or self.is_active("mgd")):
-            return {}
+            return terms
         student_maps = tap_features(student, self.student_info, config.tap)
-        teacher_maps = tap_features(self.require_teacher(teacher), self.teacher_info, config.tap)
+        teacher_maps = tap_features(teacher_output, self.teacher_info, config.tap)
         valid = valid_pixels(labels, grid(student_maps))
         restored = self.generator(keep_valid(student_maps, valid))
         if self.is_active("af_dcd"):

@@ -14,6 +14,7 @@ from distill.methods.config import MethodConfig
 from distill.methods.registry import Card, Method, Need, registered_class
 
 if TYPE_CHECKING:
+    from distill.data.sample import Role
     from distill.models.output import MapName, ModelInfo, Output
 
 
@@ -101,6 +102,12 @@ class Combined(Method):
     def preparation(self) -> str | None:
         """The parts' preparations, joined; None if no part has one."""
         return " + ".join(str(part.preparation) for _, part in self._preparing()) or None
+
+    @property
+    def preparation_role(self) -> Role:
+        """The teacher's training data if any part asks for it: all parts get the same batches."""
+        roles = {part.preparation_role for _, part in self._preparing()}
+        return "teacher" if "teacher" in roles else "student"
 
     def prepare(self, batches: Iterable[tuple[Output, Tensor]]) -> dict[str, Tensor]:
         """The prepared states of all parts, one after the other, with keys `<method>.<key>`."""

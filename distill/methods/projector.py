@@ -14,18 +14,21 @@ from distill.methods.taps import for_layer
 
 
 class LogitsProjector(nn.Module):
-    """G: a 1×1 convolution, BatchNorm and (two sources agree) ReLU, from features to aligned logits.
+    """G: a 1×1 convolution, BatchNorm and ReLU (two sources agree), from features to aligned logits.
 
     Args:
         channels: channels of the features.
         num_classes: K, channels of the result.
         final_relu: False omits the ReLU. With the ReLU, sigmoid(Z) ≥ ½, so no class can have a low probability.
+        norm: False has a bias in place of the BatchNorm: a linear projection, without the ReLU.
     """
 
-    def __init__(self, channels: int, num_classes: int, final_relu: bool = True) -> None:
+    def __init__(
+        self, channels: int, num_classes: int, final_relu: bool = True, *, norm: bool = True
+    ) -> None:
         super().__init__()
-        self.convolution = nn.Conv2d(channels, num_classes, 1, bias=False)
-        self.norm = nn.BatchNorm2d(num_classes)
+        self.convolution = nn.Conv2d(channels, num_classes, 1, bias=not norm)
+        self.norm = nn.BatchNorm2d(num_classes) if norm else nn.Identity()
         self.activation = nn.ReLU() if final_relu else nn.Identity()
 
     def forward(self, features: Tensor) -> Tensor:

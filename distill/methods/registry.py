@@ -15,6 +15,7 @@ from distill.errors import UsageError, unknown
 from distill.methods.config import MethodConfig
 
 if TYPE_CHECKING:
+    from distill.data.sample import Role
     from distill.models.output import MapName, ModelInfo, Output
 
 Need = Literal["teacher", "labels", "logits", "stages", "fused"]
@@ -135,6 +136,11 @@ class Method(nn.Module):
         The name identifies the result: students of one teacher with the same name share one preparation.
         """
         return None
+
+    @property
+    def preparation_role(self) -> Role:
+        """Whose training data `prepare` gets: the student's, or the teacher's where that is another set."""
+        return "student"
 
     def prepare(self, batches: Iterable[tuple[Output, Tensor]]) -> dict[str, Tensor]:
         """Train the preparation on an infinite stream of (teacher output, labels); returns its state."""

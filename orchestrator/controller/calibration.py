@@ -13,7 +13,7 @@ from distill.relative_weights import PREFIX, STEPS
 from orchestrator.ledger.run_folder import CALIBRATION
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.config import MethodSelection, SweepConfig
-from orchestrator.planning.method_settings import default_weights
+from orchestrator.planning.method_settings import all_settings
 from orchestrator.planning.plan import Plan, make_plan
 
 CALIBRATION_FILE = "calibration.csv"
@@ -90,8 +90,8 @@ def write_calibration(ledger: Ledger) -> None:
 def _balanced(method: MethodSelection) -> MethodSelection | None:
     """The method with every weight above 0 relative to the task, at 1; None if it has no weight."""
     given = {name.removeprefix(PREFIX): value for name, value in method.config.items()}
-    weights = {name: given.get(name, default) for name, default in default_weights(method.name).items()}
-    relative = [name for name, weight in weights.items() if weight is None or weight > 0]
+    used = all_settings(method.name, method.config)
+    relative = [name for name, value in used.items() if name.endswith("_weight") and value > 0]
     if not relative:
         return None
     others = {name: value for name, value in given.items() if name not in relative}

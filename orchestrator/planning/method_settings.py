@@ -33,7 +33,9 @@ def method_space(choice: MethodSelection) -> Space:
     methods = load_catalogue().methods
     installed = {name: entry.space for name, entry in methods.items() if entry.space is not None}
     space = (
-        load_space(choice.name, installed) if choice.space is None else space_from(choice.name, choice.space)
+        load_space(choice.name, installed, choice.config)
+        if choice.space is None
+        else space_from(choice.name, choice.space)
     )
     fixed = {name.removeprefix(PREFIX) for name in choice.config}
     free = {n: domain for n, domain in space.parameters.items() if n.removeprefix(PREFIX) not in fixed}
@@ -90,17 +92,9 @@ def check_space(name: str, space: Space) -> None:
                 raise UsageError(f"method '{name}': its space for {key} has {value!r}, {rule}")
 
 
-def default_weights(name: str) -> dict[str, float | None]:
-    """Default weights of a method's loss terms, by the name of the setting.
-
-    A weight is None if it depends on another setting, as CWD's depends on `where`.
-    """
-    key = "combined_default" if "+" in name else "default"
-    return {
-        setting: schema.get(key, schema.get("default"))
-        for setting, (schema, _) in _settings(name).items()
-        if setting.endswith("_weight")
-    }
+def all_settings(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Every setting with which a method is built; a weight relative to the task loss counts as the weight."""
+    return used_settings(name, {setting.removeprefix(PREFIX): value for setting, value in given.items()})
 
 
 def used_settings(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,9 +112,12 @@ def used_settings(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     } | {setting: value for setting, value in given.items() if value is not None}
     for setting, schema in schemas.items():
         part = setting[: setting.rfind(".") + 1]
+        if setting not in found or given.get(setting) is not None:
+            continue
         for other, defaults in schema.get("default_by", {}).items():
-            if setting in found and given.get(setting) is None:
-                found[setting] = defaults[found[part + other]]
+            found[setting] = defaults[found[part + other]]
+        if "default_from" in schema:
+            found[setting] = found[part + schema["default_from"]]
     return found
 
 
@@ -136,15 +133,6 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
             yield from _flat(f"{name}.{key}", inner)
     else:
         yield name, value
-
-
-def all_settings(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a method with the defaults of those that are not given; a relative weight counts as the weight."""
-    key = "combined_default" if "+" in name else "default"
-    defaults = {
-        setting: schema.get(key, schema.get("default")) for setting, (schema, _) in _settings(name).items()
-    }
-    return defaults | {setting.removeprefix(PREFIX): value for setting, value in given.items()}
 
 
 def check_method_name(name: str) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from distill.data.sample import Role
 from distill.data.stream import HostBatch, stream
 from distill.device_errors import is_out_of_memory, release_frames
 from distill.device_memory import tried_again
@@ -152,11 +153,15 @@ class BatchFeed:
         if (reduce := self.placement.workers.reduce) is not None:
             reduce(torch.zeros((), device=self.workers.device))()
 
-    def preparation_batches(self) -> Iterator[tuple[Output, Tensor]]:
-        """Teacher outputs and labels of whole batches, the same on every worker and in every wave."""
+    def preparation_batches(self, role: Role) -> Iterator[tuple[Output, Tensor]]:
+        """Teacher outputs and labels of whole batches, the same on every worker and in every wave.
+
+        Args:
+            role: whose training data; only generated scenes have another set for teachers.
+        """
         assert self._teacher is not None  # only methods with a teacher prepare anything
         for host in stream(
-            self.train,
+            self.train if role == "student" else self._job.dataset("train", role),
             self._recipe.augmentation,
             batch_size=self._recipe.batch_size,
             seed=0,

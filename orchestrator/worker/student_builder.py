@@ -82,7 +82,8 @@ class StudentBuilder:
         if name not in self._prepared:
             begun = time.perf_counter()
             with RandomState(0, self._workers.device):
-                state = student.method.prepare(self._feed.preparation_batches())
+                batches = self._feed.preparation_batches(student.method.preparation_role)
+                state = student.method.prepare(batches)
             self._prepared[name] = (state, time.perf_counter() - begun)
             slot.costs = replace(
                 slot.costs, shared_seconds=slot.costs.shared_seconds + self._prepared[name][1]

@@ -12,6 +12,9 @@ import pytest
 import yaml
 
 from distill.errors import UsageError
+from distill.methods import build_method
+from distill.methods.readings import READINGS
+from distill.models import ModelInfo
 from orchestrator.planning.cost_estimate import estimate
 from orchestrator.planning.loader import load_sweep
 from orchestrator.planning.plan import make_plan
@@ -86,9 +89,33 @@ def test_an_ablation_turns_one_switch_and_keeps_the_search_of_the_method_in_the_
     assert student in whole.methods
     assert (ablations.search, ablations.final) == (whole.search, whole.final)
     assert {m.title for m in variants} == {
-        "no_kmm", "no_kem", "projection_only", "axis_space", "no_relu", "stable", "tap_stage4"
+        "no_kmm", "no_kem", "projection_only", "proj_alone", "lambda2_0", "axis_space", "no_relu", "proj_stopped",
+        "tap_stride8", "tap_stage4",
     }  # fmt: skip
     assert all(m.name == "heteroakd" and m.space == base.space and m.config != base.config for m in variants)
+
+
+def test_the_rows_without_the_heterogeneous_term_have_the_terms_that_they_are_named_after() -> None:
+    variants = {m.title: m for m in load_sweep(str(BENCHMARKS / "studies/ablations.yaml")).methods}
+    shapes = ModelInfo("any", "cnn", 2, (16, 16, 16, 16), (4, 8, 16, 32), 16, 4, 4)
+    terms = {}
+    for title in ("proj_alone", "lambda2_0"):
+        method = build_method(
+            "heteroakd", student=shapes, teacher=shapes, num_classes=2, **variants[title].config
+        )
+        terms[title] = {name for name, weight in method.weights.items() if weight > 0}
+    assert terms == {"proj_alone": {"kd", "proj"}, "lambda2_0": {"kd"}}
+
+
+def test_the_readings_are_searched_alike_and_the_literal_one_is_the_preset_scenes() -> None:
+    base = next(method for method in load_sweep("scenes").methods if method.title == "heteroakd")
+    rows = {m.title: m for m in load_sweep(str(BENCHMARKS / "studies/readings.yaml")).methods}
+    assert set(rows) == {"student", *READINGS} - {"paper"}
+    assert (rows["literal"].config, rows["literal"].space) == (base.config, base.space)
+    for name in set(READINGS) - {"literal", "paper"}:
+        assert rows[name].config == {**base.config, "preset": name}
+        added = set(rows[name].space or {}) - set(base.space or {})
+        assert added == ({"balanced.l2_weight"} if name == "summary" else set())
 
 
 def test_the_student_is_given_as_many_more_steps_as_the_methods_step_is_dearer(

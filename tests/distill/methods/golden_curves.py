@@ -28,11 +28,13 @@ from distill.recipe import Recipe
 from distill.training import Batch, Student, StudentSpec, teacher_output
 
 CURVES = Path(__file__).with_name("golden_curves.json")
-NAMES = [*list_methods(), "kd+cwd"]
+READINGS = ("pixel", "bernoulli", "summary")
+NAMES = [*list_methods(), "kd+cwd", *(f"heteroakd {reading}" for reading in READINGS)]
 CONFIGS: dict[str, dict[str, Any]] = {
     "af_dcd": {"mgd_weight": 2e-4},
     "cirkd": {"pixel_weight": 0.1, "region_weight": 0.1, "pixel_draws": 64, "region_draws": 32},
     "mgd": {"mgd_weight": 2e-3},
+    **{f"heteroakd {reading}": {"preset": reading, "tap": "fused"} for reading in READINGS},
 }
 """Settings for terms that are off by default, or too small by default for an error in them to show."""
 STEPS = 30
@@ -82,8 +84,8 @@ def batches() -> tuple[Batch, ...]:
 def student(name: str) -> Student:
     """A small CNN at the start of its training with a method."""
     options = {"head_channels": 8, "dropout": 0.0}
-    config = CONFIGS.get(name, {})
-    spec = StudentSpec("deeplabv3-test_resnet", options, name, config, RECIPE, 2, SCENES.classes)
+    method, config = name.partition(" ")[0], CONFIGS.get(name, {})
+    spec = StudentSpec("deeplabv3-test_resnet", options, method, config, RECIPE, 2, SCENES.classes)
     with float64():
         found = Student(spec, teacher().info, device=CPU)
         if found.method.preparation is not None:

@@ -84,6 +84,62 @@ def hetero_akd(student, teacher, labels, temperature, mixing, kem_axis, scale_by
     return total / max(len(pixels), 1)
 
 
+def _mixed_per_class(z_s, z_t, label):
+    """Z_hyb of one pixel by eq. 3, and H_s + ΔH of every class."""
+    mixed, need = np.zeros_like(z_s), np.zeros_like(z_s)
+    for c in range(len(z_s)):
+        h_s, h_t = uncertainty(z_s[c], c == label), uncertainty(z_t[c], c == label)
+        mixed[c] = (h_s * z_t[c] + h_t * z_s[c]) / (h_s + h_t)
+        need[c] = h_s + max(0, h_s - uncertainty(mixed[c], c == label))
+    return mixed, need
+
+
+def _softmax_kl(z_p, z_q):
+    p, q = softmax(z_p), softmax(z_q)
+    return (p * np.log(p / q)).sum()
+
+
+def pixel_reading(student, teacher, labels, temperature):
+    total, pixels = 0.0, valid_positions(labels)
+    for b in range(len(student)):
+        inside = [(y, x) for i, y, x in pixels if i == b]
+        found = [
+            _mixed_per_class(student[b, :, y, x], teacher[b, :, y, x], labels[b, y, x]) for y, x in inside
+        ]
+        if not inside:
+            continue
+        weights = softmax(np.array([need.mean() for _, need in found])) * len(inside)
+        for (y, x), (mixed, _), weight in zip(inside, found, weights, strict=True):
+            total += weight * _softmax_kl(mixed / temperature, student[b, :, y, x] / temperature)
+    return temperature**2 * total / max(len(pixels), 1)
+
+
+def bernoulli_reading(student, teacher, labels, temperature):
+    total, pixels = 0.0, valid_positions(labels)
+    for b, y, x in pixels:
+        mixed, need = _mixed_per_class(student[b, :, y, x], teacher[b, :, y, x], labels[b, y, x])
+        for c, weight in enumerate(softmax(need)):
+            p, q = (1 / (1 + np.exp(-z / temperature)) for z in (mixed[c], student[b, c, y, x]))
+            total += weight * (p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q)))
+    return temperature**2 * total / max(len(pixels), 1)
+
+
+def summary_reading(student, teacher, labels, temperature):
+    total, pixels = 0.0, valid_positions(labels)
+    for b in range(len(student)):
+        divergences = []
+        for i, y, x in pixels:
+            if i == b:
+                z_s, z_t, label = student[b, :, y, x], teacher[b, :, y, x], labels[b, y, x]
+                share_t, share_s = softmax(np.array([log_softmax(z_t)[label], log_softmax(z_s)[label]]))
+                divergences.append(
+                    _softmax_kl((share_t * z_t + share_s * z_s) / temperature, z_s / temperature)
+                )
+        if divergences and np.sum(divergences) > 0:
+            total += (np.array(divergences) ** 2).sum() / np.mean(divergences)
+    return temperature**2 * total / max(len(pixels), 1)
+
+
 def correlation(a, b):
     a, b = a - a.mean(), b - b.mean()
     norms = (a**2).sum() * (b**2).sum()

@@ -10,14 +10,14 @@ from torch.nn import functional as F
 
 from distill.errors import UsageError
 from distill.methods import build_method, hetero_akd, train_teacher_projector
-from distill.methods.heteroakd import (
-    HeteroAKDConfig,
+from distill.methods.knowledge import (
     class_uncertainty,
     evaluate_knowledge,
     mix_knowledge,
     weighted_soft_cross_entropy,
 )
 from distill.methods.projector import LogitsProjector
+from distill.methods.readings import HeteroAKDConfig
 from distill.methods.taps import stride8_stage, tap_features
 from distill.testing import CNN, NUM_CLASSES, TRANSFORMER, random_labels, random_output, tiny_model
 from tests.distill.methods import loop_formulas as loops

@@ -19,6 +19,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "cirkd": {"pixel_weight": 0.1, "region_weight": 0.1, "pixel_draws": 64, "region_draws": 32},
     "cwd": {"where": "features"},
 }
+PARTS: list[dict[str, Any]] = [
+    {"hakd_weight": 0, "keep_proj": True},
+    {"hakd_weight": 0},
+    {"preset": "summary", "hakd_weight": 0},
+    {"proj_gradient": "projector"},
+]
+"""Settings of HeteroAKD that change what is projected."""
 
 
 def shapes_of(info: ModelInfo) -> ModelShapes:
@@ -34,8 +41,9 @@ def output(info: ModelInfo, *, trained: bool) -> Output:
     return Output((first, second, third, fourth), fused, maps(info.num_classes, info.logits_stride))
 
 
-def counted(name: str) -> tuple[int, dict[str, Any]]:
-    method = build_method(name, student=STUDENT, teacher=TEACHER, num_classes=5, **SETTINGS.get(name, {}))
+def counted(name: str, settings: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+    given = SETTINGS.get(name, {}) if settings is None else settings
+    method = build_method(name, student=STUDENT, teacher=TEACHER, num_classes=5, **given)
     labels = torch.zeros(BATCH, *SIZE, dtype=torch.int64)
     with FlopCounterMode(display=False) as counter:
         terms = method(output(STUDENT, trained=True), output(TEACHER, trained=False), labels)
@@ -50,6 +58,13 @@ def test_the_formula_of_a_loss_counts_its_products(name: str) -> None:
     shapes = LossShapes(shapes_of(STUDENT), shapes_of(TEACHER), 5, BATCH, *SIZE)
     assert loss_flops(name, settings, shapes) == pytest.approx(flops, rel=0.05)
     assert (flops > 0) == (name in methods_with_products())
+
+
+@pytest.mark.parametrize("given", PARTS)
+def test_the_formula_of_heteroakd_counts_what_is_projected(given: dict[str, Any]) -> None:
+    flops, settings = counted("heteroakd", given)
+    shapes = LossShapes(shapes_of(STUDENT), shapes_of(TEACHER), 5, BATCH, *SIZE)
+    assert loss_flops("heteroakd", settings, shapes) == pytest.approx(flops, rel=0.05)
 
 
 def test_the_losses_of_a_combination_add_up() -> None:

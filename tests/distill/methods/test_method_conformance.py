@@ -23,6 +23,10 @@ class TestHeteroAKD(MethodConformance):
     configs = (
         {},
         {"preset": "stable", "tap": "stride8", "temperature": 2},
+        {"preset": "pixel", "tap": "fused", "hakd_temperature": 2},
+        {"preset": "bernoulli", "proj_gradient": "projector"},
+        {"preset": "summary"},
+        {"hakd_weight": 0, "keep_proj": True},
         {"kem_axis": "space", "tap": "fused"},
         {"mixing": False, "kem_axis": "none", "proj_supervision": "student"},
         {"proj_supervision": "none", "tap": "stage1"},

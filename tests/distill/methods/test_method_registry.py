@@ -4,16 +4,14 @@ import re
 from typing import get_args
 
 import pytest
-import yaml
 from pydantic import ValidationError
 
 from distill.errors import UsageError
 from distill.methods import MethodConfig, build_method, list_methods, method_class, register
+from distill.methods.readings import READINGS
 from distill.methods.registry import Card, Method, Need
 from distill.testing import CNN, NUM_CLASSES, TRANSFORMER, random_labels, random_output, tiny_model
-from tests import ROOT
-
-SPACES = ROOT / "search_spaces" / "methods"
+from search_spaces import load_space
 
 
 def build(name, **config):
@@ -35,7 +33,11 @@ def test_an_unknown_name_is_answered_with_the_nearest_known_one():
         ("kd", {"temperature": "warm"}, "temperature is 'warm', must be a number"),
         ("kd", {"temprature": 1}, "setting 'temprature' is not known; did you mean 'temperature'"),
         ("heteroakd", {"tap": "stage5"}, "tap is 'stage5', must be one of 'stage1', 'stage2'"),
-        ("heteroakd", {"preset": "stabel"}, "preset is 'stabel', must be one of 'paper' or 'stable'"),
+        (
+            "heteroakd",
+            {"preset": "stabel"},
+            "preset is 'stabel', must be one of 'literal', 'paper', 'pixel', 'bernoulli'",
+        ),
         ("heteroakd", {"mixing": "perhaps"}, "mixing is 'perhaps', must be true or false"),
     ],
 )
@@ -97,21 +99,46 @@ def test_every_card_names_a_paper_and_known_needs(name):
     assert set(card.needs) <= set(get_args(Need))
 
 
-@pytest.mark.parametrize("name", list_methods())
-def test_every_search_space_stays_within_the_methods_ranges(name):
-    space = yaml.safe_load((SPACES / f"{name}.yaml").read_text())
-    assert set(space) == {"method", "parameters"}
-    assert space["method"] == name
+CHOICES = [(name, {}) for name in list_methods()] + [("heteroakd", {"preset": name}) for name in READINGS]
+
+
+@pytest.mark.parametrize(("name", "config"), CHOICES)
+def test_every_search_space_stays_within_the_methods_ranges(name, config):
     config_type = method_class(name).Config
-    for key, domain in space["parameters"].items():
-        ((kind, values),) = domain.items()
+    for key, domain in load_space(name, config=config).parameters.items():
         if key.startswith("recipe."):
-            assert (key.removeprefix("recipe."), kind) in {
-                ("lr", "scale_log_uniform"),
-                ("weight_decay", "scale_log_uniform"),
-            }
+            assert domain.scale_log_uniform is not None
             continue
-        assert kind in {"uniform", "log_uniform", "choice", "int_uniform"}
-        assert kind == "choice" or (len(values) == 2 and values[0] < values[1])
-        for value in values:
-            assert getattr(config_type(**{key: value}), key) == value
+        for value in domain.choice or domain.bounds():
+            assert getattr(config_type(**{**config, key: value}), key) == value
+
+
+@pytest.mark.parametrize("name", list_methods())
+def test_a_default_weight_is_inside_the_space_that_a_sweep_searches(name):
+    default = method_class(name).Config()
+    for key, domain in load_space(name).parameters.items():
+        if key.endswith("_weight") and getattr(default, key) is not None:
+            assert domain.holds(getattr(default, key)), key
+
+
+def test_each_reading_has_a_space_of_its_own_scale():
+    spaces = {name: load_space("heteroakd", config={"preset": name}).parameters for name in READINGS}
+    assert spaces["paper"] == spaces["literal"] == load_space("heteroakd").parameters
+    assert "l2_weight" in spaces["summary"]
+    assert all("l2_weight" not in space for name, space in spaces.items() if name != "summary")
+    scales = {name: space["hakd_weight"].bounds() for name, space in spaces.items()}
+    assert scales["pixel"] == scales["summary"] != scales["bernoulli"] != scales["literal"]
+    combined = load_space("kd+heteroakd", config={"heteroakd.preset": "summary"}).parameters
+    assert "heteroakd.l2_weight" in combined
+
+
+def test_a_combination_searches_the_recipe_once_and_no_companion():
+    assert list(load_space("cwd+skd").parameters) == [
+        "recipe.lr", "recipe.weight_decay", "cwd.cwd_weight", "cwd.temperature", "cwd.where", "skd.skd_weight"
+    ]  # fmt: skip
+
+
+def test_a_method_of_another_package_searches_the_recipe_too():
+    space = load_space("mine", {"mine": {"mine_weight": {"uniform": [0, 1]}}}).parameters
+    assert list(space) == ["recipe.lr", "recipe.weight_decay", "mine_weight"]
+    assert space["recipe.lr"] == load_space("student").parameters["recipe.lr"]

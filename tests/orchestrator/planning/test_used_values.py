@@ -97,7 +97,7 @@ def test_a_searched_trial_says_what_was_drawn_beside_the_value_that_was_used() -
     assert drawn["params"]["recipe.lr"] == pytest.approx(factor * 1e-3, rel=1e-5)
     _, drawn, *_ = by_method["kd"]
     assert drawn["params"]["kd_weight"] == drawn["searched"]["kd_weight"]
-    assert drawn["searched"].keys() == {"kd_weight", "temperature"}
+    assert drawn["searched"].keys() == {"recipe.lr", "recipe.weight_decay", "kd_weight", "temperature"}
 
 
 def test_board_and_card_show_the_defaults_of_a_run_without_search_and_the_used_rate_of_one_with(
@@ -143,6 +143,7 @@ def test_the_best_trial_of_optuna_has_the_defaults_where_they_won(tmp_path: Path
         if set(row["searched"].values()) == {None}
     }
     kd, alone = (next(t for s, t in defaults.items() if name in s) for name in (".kd.", ".student."))
-    assert kd.params == {"kd_weight": 1.0, "temperature": 1.0}
-    assert alone.params == {"recipe.lr": 1.0, "recipe.weight_decay": 1.0}
+    recipe = {"recipe.lr": 1.0, "recipe.weight_decay": 1.0}
+    assert kd.params == {**recipe, "kd_weight": 1.0, "temperature": 1.0}
+    assert alone.params == recipe
     assert alone.user_attrs["settings"]["recipe.lr"] == 1e-3
