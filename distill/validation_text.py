@@ -79,7 +79,7 @@ def booleans_as_numbers(
         validated: the model or value that pydantic made of it.
         keys: keys of the value in the document.
     """
-    if isinstance(written, bool) and not isinstance(validated, bool):
+    if isinstance(written, bool) and isinstance(validated, int | float) and not isinstance(validated, bool):
         text = str(written).lower()
         yield (
             keys,

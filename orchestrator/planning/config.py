@@ -370,6 +370,9 @@ class SweepConfig(Section):
         return {**values, "pairs": [_with_files(pair, folder) for pair in values["pairs"]]}
 
     def decisive(self) -> dict[str, Any]:
-        """Settings that determine the results: all but `operation` and `budget`. The plan hash is computed from them."""
-        values = self.model_dump(mode="json", exclude={"operation", "budget"})
+        """Settings that determine the results; the plan hash is computed from them.
+
+        They are all but `operation`, `budget`, and the folder of weights, whose files are named in the pairs.
+        """
+        values = self.model_dump(mode="json", exclude={"operation", "budget", "pretrained_folder"})
         return {**values, "compute": self.compute.hashed()}

@@ -48,6 +48,7 @@ SWEEP: dict[str, Any] = {
         ),
     ],
     "methods": ["student"],
+    "pretrained_folder": "weights",
     "operation": {
         "cache": {"folder": "cache", "gigabytes": 1},
         "teacher_outputs": {"folder": "outputs", "gigabytes": 1},
@@ -66,6 +67,7 @@ PATHS = [
     "pairs.0.student.pretrained",
     "pairs.1.teacher.checkpoint",
     *(f"pairs.{number}.teacher.checkpoint.path" for number in (2, 3, 4, 5)),
+    "pretrained_folder",
     "operation.cache.folder",
     "operation.teacher_outputs.folder",
     "operation.remote_copies.folder",
