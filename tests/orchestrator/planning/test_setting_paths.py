@@ -95,7 +95,7 @@ def written(folder: Path, document: object = SWEEP) -> str:
 
 
 def value(holder: Any, key: str) -> Any:
-    for part in key.split("."):
+    for part in filter(None, key.split(".")):
         holder = holder[int(part)] if isinstance(holder, list | tuple) else (
             getattr(holder, part) if isinstance(holder, BaseModel) else holder[part]
         )  # fmt: skip

@@ -52,10 +52,14 @@ def test_a_loss_that_costs_more_than_the_network_is_in_the_estimate_and_is_warne
     assert any("years of one worker" in warning for warning in warnings)
 
 
+def model(name: str, **options: object) -> Model:
+    return Model(name, options, options)
+
+
 def test_only_what_computes_another_result_than_before_gets_another_id() -> None:
     recipe = next(iter(load_sweep("smoke").recipes.values()))
     bf16 = recipe.model_copy(update={"precision": "bf16"})
-    resnet, segformer = Model("deeplabv3-resnet18", {"pretrained": True}), Model("segformer-mit_b0", {})
+    resnet, segformer = model("deeplabv3-resnet18", pretrained=True), model("segformer-mit_b0")
     assert result_versions([resnet], [("kd", recipe), ("student", bf16)]) == {}
     assert result_versions([resnet], [("kd+cirkd", recipe)]) == {"versions": {"cirkd": 2}}
     assert result_versions([segformer]) == {"versions": {"segformer": 2}}
@@ -64,7 +68,7 @@ def test_only_what_computes_another_result_than_before_gets_another_id() -> None
 
 def test_pretrained_backbones_that_are_normalised_in_another_way_than_before_get_another_id() -> None:
     def versions(backbone: str, pretrained: bool | str) -> dict[str, dict[str, int]]:
-        return result_versions([Model(f"fcn-{backbone}", {"pretrained": pretrained})])
+        return result_versions([model(f"fcn-{backbone}", pretrained=pretrained)])
 
     changed = {"versions": {"normalisation": 2}}
     assert versions("tf_efficientnet_lite0", "lite.safetensors") == changed
