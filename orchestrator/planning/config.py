@@ -75,7 +75,12 @@ class TeacherConfig(ModelConfig):
             raise ValueError(
                 f"a checkpoint of kind {self.checkpoint.kind} is a program and runs as it is: give its `sha256`"
             )
-        given = (self.model_fields_set & set(ModelConfig.model_fields)) - {"model"}
+        # A recorded config has every default, so defaults may be there.
+        given = {
+            name
+            for name, field in ModelConfig.model_fields.items()
+            if name != "model" and getattr(self, name) != field.get_default(call_default_factory=True)
+        }
         if given and not isinstance(self.checkpoint, RunSource | None):
             raise ValueError(
                 f"{', '.join(sorted(given))} cannot be set: the checkpoint decides how its network is built"

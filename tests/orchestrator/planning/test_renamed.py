@@ -124,3 +124,11 @@ def test_a_recorded_config_with_an_unknown_setting_is_refused() -> None:
     document = {**tiny_sweep().model_dump(mode="json"), "colour": "blue"}
     with pytest.raises(UsageError, match="another version"):
         read_recorded_config(yaml.safe_dump(document))
+
+
+def test_a_recorded_config_with_a_teacher_that_brings_its_network_is_read_again() -> None:
+    loaded = {"model": "theirs", "checkpoint": {"kind": "transformers", "path": "/weights/saved"}}
+    student = {"model": "deeplabv3-test_resnet", "head_channels": 8, "recipe": "student"}
+    config = tiny_sweep(pairs=[{"teacher": loaded, "student": student, "data": "scenes"}])
+    text = yaml.safe_dump(config.model_dump(mode="json"))
+    assert read_recorded_config(text) == config
