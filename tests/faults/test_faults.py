@@ -31,7 +31,7 @@ from tests.orchestrator import ray_nodes
 from tests.orchestrator.by_hand import losses_by_hand, losses_of
 from tests.orchestrator.sweeps import SMALL, Sweep, counted, descendants, run, trials
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(1800)]
 TROUBLES = ROOT / "tests" / "orchestrator" / "troubles"
 
 

@@ -65,7 +65,7 @@ class Sweep:
         while not condition():
             assert self.process.poll() is None, f"the command ended early:\n{self.text()}"
             assert time.monotonic() < deadline, f"the condition never came true:\n{self.text()}"
-            time.sleep(0.05)
+            time.sleep(0.2)  # a look at all processes of the machine takes 10 ms
 
     def interrupt(self) -> None:
         """Ctrl-C."""
