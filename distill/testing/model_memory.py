@@ -25,6 +25,7 @@ MODELS: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("deeplabv3-mobilenetv2_100", {"head_channels": 128}),
     ("pspnet-resnet18", {}),
     ("deeplabv3-resnet101", {}),
+    ("deeplabv3-tf_efficientnet_lite2", {}),
     ("segformer-mit_b0", {}),
     ("segformer-mit_b1", {}),
     ("segformer-mit_b4", {}),

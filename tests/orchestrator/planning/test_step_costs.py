@@ -13,7 +13,7 @@ from orchestrator.planning.plan import Model, make_plan
 from orchestrator.planning.result_versions import result_versions
 from orchestrator.planning.step_costs import GIB
 
-PRESETS_FOR_GPUS = ("cityscapes", "voc", "ade20k")
+PRESETS_FOR_GPUS = ("cityscapes", "voc", "ade20k", "camvid")
 
 
 @pytest.mark.parametrize(
