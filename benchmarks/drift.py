@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -52,15 +51,16 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     teacher = trained_teacher(options.teacher_steps)
-    rows = [] if options.only is None else json.loads(RESULT.read_text())["rows"]
+    rows = json.loads(RESULT.read_text())["rows"] if options.only else []
     for title in options.only or CASES:
         rows = [row for row in rows if row["case"] != title] + measured(title, teacher, options.steps)
+        rows.sort(key=lambda row: list(CASES).index(row["case"]))
         print(*(row for row in rows if row["case"] == title), sep="\n", flush=True)
-    report = {
-        "machine": platform.processor() or platform.machine(), "torch": torch.__version__, "steps": options.steps,
-        "teacher_steps": options.teacher_steps, "measured_steps": STEPS, "rows": rows,
-    }  # fmt: skip
-    RESULT.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        report = {
+            "torch": torch.__version__, "steps": options.steps, "teacher_steps": options.teacher_steps,
+            "measured_steps": STEPS, "rows": rows,
+        }  # fmt: skip
+        RESULT.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 def recipe(steps: int) -> Recipe:
