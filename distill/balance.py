@@ -23,8 +23,9 @@ class Balance:
     """Factor on each relative weight: gradient norm of the task's loss over that of the raw term.
 
     Gradients are taken at the student's final logits. A term that does not depend on the logits is measured at the
-    deepest of the fused feature and the stages that it depends on, and so is the task's loss. Norms are root mean
-    squares over the steps, images and workers so far.
+    deepest of the fused feature and the stages that it depends on, and so is the task's loss. A term that does not reach
+    the student at all trains the method's own modules only, and keeps its weight. Norms are root mean squares over the
+    steps, images and workers so far.
 
     Args:
         terms: terms with relative weights; all others have factor 1.
@@ -55,6 +56,8 @@ class Balance:
             if name not in raw:
                 continue
             own = _gradients(raw[name], places)
+            if raw[name].requires_grad and all(gradient is None for gradient in own):
+                squares[:, column] = 1.0
             for own_gradient, task_gradient in zip(own, task, strict=True):
                 if own_gradient is not None and task_gradient is not None:
                     squares[0, column], squares[1, column] = _square(own_gradient), _square(task_gradient)

@@ -112,7 +112,8 @@ def sweep(options: SweepOptions) -> int:
     from orchestrator.cluster.session import is_job, prepare_environment, ray_session
     from orchestrator.console.plan_view import show_plan, start_line
     from orchestrator.controller.calibration import calibration_plan
-    from orchestrator.ledger.run_folder import CALIBRATION, recorded_contents
+    from orchestrator.ledger.recorded import recorded_contents
+    from orchestrator.ledger.run_folder import CALIBRATION
     from orchestrator.ledger.tables import Ledger
     from orchestrator.planning.loader import load_sweep
     from orchestrator.planning.plan import make_plan

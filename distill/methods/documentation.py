@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 
 import distill.methods as methods
 from distill.methods.factory import method_class
+from distill.methods.readings_page import readings_section
 from distill.methods.registry import Method, list_methods
 from distill.models.output import ModelInfo
 
@@ -44,8 +45,11 @@ For all methods:
 nearest to it), or `fused` (the classifier's input).
 
 Methods are joined by `+`: `build_method("kd+cwd", ..., **{"kd.kd_weight": 1, "cwd.temperature": 2})`. Terms are then named
-`<method>.<term>`; the logits distillation that some methods include (`kd_weight` of `cwd`, `skd`, `ifvd`, `at`,
-`fitnet`, `cirkd`) is 0 in a combination unless it is set.
+`<method>.<term>`; the term of another method that some methods include (`kd_weight` of `cwd`, `skd`, `ifvd`, `at`,
+`fitnet`, `cirkd`, `af_dcd`; `cwd_weight` of `mgd`) is 0 in a combination unless it is set.
+
+A sweep searches the recipe's learning rate and weight decay for every method, the student alone included, by the same factors
+(`search_spaces/recipe.yaml`). Such an included term is searched like the method that it comes from, weight and temperature.
 
 Your own method subclasses `Method`, has a `Card` and a `MethodConfig`, and is registered with `@register`;
 `distill.testing.MethodConformance` tests it.
@@ -69,8 +73,20 @@ methods:
 `python -m orchestrator.sweep FILE --calibrate` trains the teachers and 20 steps of every study, and prints each term's ratio.
 
 Does that save trials? `python benchmarks/balance.py --trials {trials}` searched each method twice on the preset `laptop`'s pairs, {steps}
-steps and no pruning: in its default search space, and in one where each weight is relative, 0.1 to 10 for every method. Tune mIoU
+steps and no pruning: in the search space that it had by default, and in one where each weight is relative, 0.1 to 10 for every
+method. That was before the spaces had the recipe and temperatures of included terms, and with `heteroakd` at stride 8. Tune mIoU
 that the best of n trials is expected to have, in points, ± its standard error:
+
+"""
+
+
+_DRIFT = """### How far a relative weight drifts
+
+The ratio is measured over the first {measured_steps} steps, and the weight is constant afterwards. `python benchmarks/drift.py` trains a
+small CNN on generated scenes with each method, {steps} steps under a transformer that was trained for {teacher_steps}, all weights balanced
+to 1. It measures the ratio (gradient norm of the raw term over that of the task's loss) again in the last {measured_steps} steps. Drift is the
+ratio at the end over that at the start: how hard the term pulls at the end, beside the task, for each 1 that was asked for. The
+task's own gradient falls as the student fits its labels, so most terms gain on it.
 
 """
 
@@ -87,6 +103,7 @@ def methods_page(root: Path) -> str:
         _summary(names),
         *(_section(name, root) for name in names),
         _balance(root),
+        _drift(root),
         _cost(root),
     ]
     return "\n".join(part.rstrip() + "\n" for part in parts)
@@ -132,6 +149,8 @@ def _section(name: str, root: Path) -> str:
         rows = [[f"`{key}`", _default(f), _range(f), f.description or ""] for key, f in fields.items()]
         lines += ["", _table(["setting", "default", "range", "what it is"], rows)]
     lines += ["", f"A sweep searches {_space(name, root)}."]
+    if name == "heteroakd":
+        lines += ["", readings_section(root)]
     return "\n".join(lines)
 
 
@@ -175,13 +194,21 @@ class _Limits:
 
 def _space(name: str, root: Path) -> str:
     space = yaml.safe_load((root / "search_spaces" / "methods" / f"{name}.yaml").read_text(encoding="utf-8"))
+    said = [_domains(space.get("parameters", {}))] if "parameters" in space else ["the recipe only"]
+    for companion in space.get("companions", ()):
+        said.append(f"`{companion}_weight` and `{companion}_temperature` (as `{companion}`'s own)")
+    by_preset = [
+        f"with the preset `{preset}`: {_domains(found)}" for preset, found in space.get("presets", {}).items()
+    ]
+    return "; ".join([", ".join(said), *by_preset])
+
+
+def _domains(parameters: dict[str, Any]) -> str:
     said = []
-    for key, domain in space["parameters"].items():
+    for key, domain in parameters.items():
         ((kind, values),) = domain.items()
-        words = kind.replace("scale_log_uniform", "log-uniform, times the recipe's").replace("_", "-")
-        said.append(
-            f"`{key}` ({words}: {', '.join(f'{v:g}' if isinstance(v, int | float) else v for v in values)})"
-        )
+        shown = ", ".join(f"{v:g}" if isinstance(v, int | float) else v for v in values)
+        said.append(f"`{key}` ({kind.replace('_', '-')}: {shown})")
     return ", ".join(said)
 
 
@@ -207,6 +234,16 @@ def _balance(root: Path) -> str:
         f"On both pairs the relative space needs fewer trials for: {', '.join(fewer) or 'none of them'}."
     )
     return _BALANCE.format(**report) + _table(header, rows, frozenset(header[3:])) + f"\n\n{summary}"
+
+
+def _drift(root: Path) -> str:
+    report = json.loads((root / "benchmarks" / "drift.json").read_text(encoding="utf-8"))
+    rows = [
+        [row["case"], f"`{row['term']}`", f"{row['start']:.3g}", f"{row['end']:.3g}", f"{row['drift']:.2g}"]
+        for row in report["rows"]
+    ]
+    header = ["method", "term", "first steps", "last steps", "drift"]
+    return _DRIFT.format(**report) + _table(header, rows, frozenset(header[2:]))
 
 
 def _saves(report: dict[str, Any], method: str, goal: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,17 @@ from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.plan import Plan, make_plan
 from orchestrator.planning.renamed import read_recorded_config
 from orchestrator.planning.replay import RecordedTrial, replay
+
+PLAN_FILE = "plan.json"
+
+
+def recorded_contents(ledger: Ledger) -> dict[str, str]:
+    """Content of each file of weights that the run was planned with, by its path; none if there is no sound plan file."""
+    try:
+        found = json.loads(ledger.read_bytes(PLAN_FILE))["contents"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # reported by `check_run_folder`
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def recorded_trials(ledger: Ledger, rows: Sequence[Mapping[str, Any]]) -> dict[str, RecordedTrial]:
@@ -44,7 +56,7 @@ def choices_of(ledger: Ledger) -> Choices:
     provenance = ledger.read("provenance", ["config_yaml", "plan_hash", "created_at"]).to_pylist()
     if len({row["plan_hash"] for row in provenance}) < 2:
         return Choices()
-    plan = newest_plan(provenance)
+    plan = newest_plan(provenance, recorded_contents(ledger))
     if plan is None:
         return Choices()
     rows = ledger.read("trials", ["trial_id", "attempt", "study_id", "phase", "status"]).to_pylist()
@@ -63,11 +75,17 @@ def _newest_row(provenance: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | 
     return max(provenance, key=lambda row: (row["created_at"] is not None, row["created_at"]), default=None)
 
 
-def newest_plan(provenance: Sequence[Mapping[str, Any]]) -> Plan | None:
-    """The newest plan of a run; None if this version of the program makes another plan of its config."""
+def newest_plan(provenance: Sequence[Mapping[str, Any]], contents: Mapping[str, str]) -> Plan | None:
+    """The newest plan of a run; None if this version of the program makes another plan of its config.
+
+    Args:
+        provenance: rows of the table.
+        contents: of the run's files of weights (`recorded_contents`).
+    """
     newest = _newest_row(provenance)
     try:
-        plan = None if newest is None else make_plan(read_recorded_config(newest["config_yaml"] or ""))
+        config = None if newest is None else read_recorded_config(newest["config_yaml"] or "")
+        plan = None if config is None else make_plan(config, contents)
     except UsageError:
         return None
     return plan if newest is not None and plan is not None and plan.plan_hash == newest["plan_hash"] else None

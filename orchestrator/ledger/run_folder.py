@@ -11,7 +11,7 @@ from distill.errors import UsageError, reading
 from distill.redaction import redacted
 from orchestrator.ledger.folder_lock import CONTENDERS, LOCK_FILE
 from orchestrator.ledger.queries import latest_attempts
-from orchestrator.ledger.recorded import recorded_trials
+from orchestrator.ledger.recorded import PLAN_FILE, recorded_contents, recorded_trials
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.growth import Growth, growth_of
 from orchestrator.planning.plan import Plan, make_plan
@@ -22,7 +22,6 @@ DAMAGED = "damaged"
 CALIBRATION = "calibration"
 """Folder inside a run where `--calibrate` writes."""
 
-PLAN_FILE = "plan.json"
 _TRACKERS = ("mlflow.db", "wandb", "tensorboard")
 _RUN_PATHS = (
     "tables",
@@ -152,15 +151,6 @@ def write_plan(ledger: Ledger, plan: Plan) -> None:
     """Write the plan that the folder belongs to."""
     text = json.dumps(_plan_content(plan), indent=1, sort_keys=True)
     ledger.write_bytes(PLAN_FILE, redacted(text).encode())
-
-
-def recorded_contents(ledger: Ledger) -> dict[str, str]:
-    """Content of each file of weights that the run was planned with, by its path; none if there is no sound plan file."""
-    try:
-        found = json.loads(ledger.read_bytes(PLAN_FILE))["contents"]
-    except (FileNotFoundError, ValueError, KeyError, TypeError):  # reported by `check_run_folder`
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _plan_content(plan: Plan) -> dict[str, Any]:

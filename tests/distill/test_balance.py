@@ -64,6 +64,17 @@ def test_a_term_without_a_gradient_is_left_out_rather_than_blown_up() -> None:
     assert factor({"kd": torch.zeros(())}, output, task) == {"kd": 0.0}
 
 
+def test_a_term_that_trains_the_methods_own_modules_only_keeps_its_weight() -> None:
+    """As the projectors' cross-entropy does whose gradient stops at the projector."""
+    output = small_output()
+    task = output.logits.square().mean()
+    own = (torch.ones(3, requires_grad=True) * output.fused.detach().sum()).sum()
+    assert factor({"proj": own, "kd": 4 * task}, output, task) == {
+        "proj": 1.0,
+        "kd": pytest.approx(0.25, rel=1e-5),
+    }
+
+
 @pytest.fixture
 def scaled_kd() -> Iterator[str]:
     """KD in another unit: what differs between pairs and papers."""

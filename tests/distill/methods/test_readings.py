@@ -56,13 +56,13 @@ def case():
     return make_case(2, 4, 5, 3, 1.5, 0.3, 0)
 
 
-def followed(reading, **changes):
-    """Class probabilities of one pixel after 400 steps along the term alone: 4 against 0.5 teaches 1 against 3."""
+def followed(reading, steps, **changes):
+    """Class probabilities of one pixel after steps along the term alone: 4 against 0.5 teaches 1 against 3."""
     teacher, student = torch.full((1, 9, 1, 1), 0.5), torch.full((1, 9, 1, 1), 1.0)
     teacher[:, 0], student[:, 1] = 4.0, 3.0
     student.requires_grad_()
     optimizer = torch.optim.Adam([student], lr=0.05)
-    for _ in range(400):
+    for _ in range(steps):
         optimizer.zero_grad()
         term(reading, student, teacher, torch.zeros(1, 1, 1, dtype=torch.long), **changes).backward()
         optimizer.step()
@@ -71,18 +71,18 @@ def followed(reading, **changes):
 
 @pytest.mark.parametrize("reading", OTHERS)
 def test_where_the_teacher_is_right_and_the_student_wrong_the_term_alone_makes_the_student_right(reading):
-    probability = followed(reading)
+    probability = followed(reading, 200)
     assert probability.argmax() == 0
-    assert probability[0] > 0.8
+    assert probability[0] > 0.75
 
 
 def test_the_printed_equations_make_a_wrong_student_more_wrong_and_their_class_weights_are_the_cause():
     """A documented failure: W over classes is largest for the class that the student wrongly chose, and feeds on itself."""
-    probability = followed("literal")
+    probability = followed("literal", 400)
     assert probability[0] < 0.002
     assert probability[1] > 0.99
-    assert followed("literal", kem_axis="none")[0] > 0.85
-    assert followed("literal", weight_per="pixel")[0] > 0.85
+    assert followed("literal", 200, kem_axis="none")[0] > 0.8
+    assert followed("literal", 200, weight_per="pixel")[0] > 0.8
 
 
 @pytest.mark.parametrize("reading", LOOPS)

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from distill.errors import UsageError
-from orchestrator.ledger.run_folder import check_run_folder, claim_run_folder, recorded_contents
+from orchestrator.ledger.recorded import recorded_contents
+from orchestrator.ledger.run_folder import check_run_folder, claim_run_folder
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.loader import load_sweep
 from orchestrator.planning.plan import Plan, bracket_trials, make_plan
