@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 
 from distill.errors import UsageError
 from orchestrator.ledger.queries import latest_attempts
-from orchestrator.ledger.run_folder import DAMAGED, PLAN_FILE, earlier_plan, fault_of_plan_file, write_plan
+from orchestrator.ledger.recorded import PLAN_FILE
+from orchestrator.ledger.run_folder import DAMAGED, earlier_plan, fault_of_plan_file, write_plan
 from orchestrator.ledger.schema import TABLES
 from orchestrator.ledger.tables import Ledger
 from orchestrator.ledger.weights import is_whole, teacher_path, teacher_weights
