@@ -21,7 +21,13 @@ def recorded_contents(ledger: Ledger) -> dict[str, str]:
     """Content of each file of weights that the run was planned with, by its path; none if there is no sound plan file."""
     try:
         found = json.loads(ledger.read_bytes(PLAN_FILE))["contents"]
-    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):  # reported by `check_run_folder`
+    except (
+        FileNotFoundError,
+        ValueError,
+        KeyError,
+        TypeError,
+        RecursionError,
+    ):  # reported by `check_run_folder`
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,3 +100,23 @@ def test_an_untuned_recipe_and_an_untuned_companion_are_found() -> None:
     ]
     found = list(unequal(config.model_copy(update={"methods": tuple(changed)})))
     assert [line.partition(" searches ")[0] for line in found] == ["kd", "heteroakd", "cwd"]
+
+
+def test_every_relative_range_of_the_benchmark_has_a_weight_that_pulls_as_hard_as_the_task_at_the_end() -> (
+    None
+):
+    drift = json.loads((ROOT / "benchmarks" / "drift.json").read_text(encoding="utf-8"))["rows"]
+    by_term = {(row["case"].removesuffix(", literal"), row["term"]): row["drift"] for row in drift}
+    checked = 0
+    for choice in load_sweep("scenes").methods:
+        for name, domain in (choice.space or {}).items():
+            term = name.removeprefix(PREFIX).removesuffix("_weight")
+            if not name.startswith(PREFIX) or (choice.name, term) not in by_term:
+                continue
+            low, high = domain["log_uniform"]
+            assert low * by_term[choice.name, term] <= 1 <= high * by_term[choice.name, term], (
+                choice.name,
+                name,
+            )
+            checked += 1
+    assert checked >= 20
