@@ -86,7 +86,10 @@ def train_table(folder: Path, seeds: list[int]) -> int:
 
 
 def collect(folder: Path) -> pd.DataFrame:
-    """One row per study, configuration, seed and evaluated step, from the finished search trials of all runs."""
+    """One row per study, configuration, seed and evaluated step, from the finished search trials of all runs.
+
+    The rows of the seeds that the table has already are kept, so it can be trained in parts and on several machines.
+    """
     frames = []
     for run in sorted(folder.glob("seed-*")):
         trials = Ledger(run).read("trials").to_pandas()
@@ -96,6 +99,9 @@ def collect(folder: Path) -> pd.DataFrame:
         facts = ["trial_id", "pair", "method", "configuration", "seed", "steps_planned"]
         frames.append(trials[facts].merge(curves, on="trial_id").drop(columns="trial_id"))
     found = pd.concat(frames, ignore_index=True)
+    if TABLE.exists():
+        known = pd.read_parquet(TABLE)
+        found = pd.concat([known[~known["seed"].isin(found["seed"])], found], ignore_index=True)
     return found.sort_values(["pair", "method", "configuration", "seed", "step"], ignore_index=True)
 
 
