@@ -19,7 +19,7 @@ re-implementations that follow its numbered equations, and from a public summary
   says that the projection is linear.
 - **The kind of entropy.** H is a binary entropy of each class, while equation 5 is a cross-entropy between softmaxes.
 - **What is mixed and minimised.** The summary weighs teacher and student by a softmax of their reliabilities, takes the KL as the
-  discrepancy of a pixel, and names three losses: cross-entropy, L2 and KL. The numbered equations have neither KL nor L2.
+  discrepancy of a pixel, and names three losses: cross-entropy, L2 and KL. Equations 3 to 5 have neither KL nor L2.
 
 So there is a preset for each consistent reading. No reading is the default because it is right: `literal` is the default because
 it was first, until a benchmark on real photographs decides.
