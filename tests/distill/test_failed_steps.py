@@ -23,7 +23,7 @@ MIB = 2**20
 class LimitedDevice:
     """Maps of forward passes count for as long as they are held; beyond the limit a pass runs out of memory."""
 
-    limit: int = 12 * MIB
+    limit: int = 3 * MIB
     storages: dict[int, tuple[weakref.ref[torch.UntypedStorage], int]] = field(default_factory=dict)
 
     def held(self) -> int:
@@ -75,7 +75,7 @@ def test_a_student_that_runs_out_of_memory_takes_none_of_its_neighbours_with_it(
     given = batch()
     alone = student()
     alone.train_step(given)
-    large, *small = student(4096), *(student() for _ in range(3))
+    large, *small = student(512), *(student() for _ in range(3))
     for one in (large, *small):
         one.train_step(given)
         assert device.held() == 0

@@ -23,7 +23,8 @@ def found(example: Any) -> list[SettingSection]:
     return sections(example)
 
 
-def test_the_example_file_is_a_valid_sweep() -> None:
+def test_the_example_file_is_a_valid_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # its paths would otherwise be looked for beside this checkout, too
     assert load_sweep(str(EXAMPLE)).name == "every_setting"
 
 
