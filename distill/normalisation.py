@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -45,12 +46,16 @@ def renormalise(images_b3hw: Tensor, own: Normalisation) -> Tensor:
     """Images that are normalised with ImageNet's statistics, normalised with a network's own instead."""
     if own == IMAGENET:
         return images_b3hw
+    scale_311, shift_311 = (_by_channel(values, images_b3hw.device) for values in _scale_and_shift(own))
+    return images_b3hw * scale_311 + shift_311
+
+
+@cache
+def _scale_and_shift(own: Normalisation) -> tuple[Triple, Triple]:
+    """Factor and summand of each channel, from ImageNet's normalisation to another one."""
     mean, std, theirs = (np.asarray(values, np.float32) for values in (*own, IMAGENET.std))
     shift = (np.asarray(IMAGENET.mean, np.float32) - mean) / std
-    scale_311, shift_311 = (
-        _by_channel(values.tolist(), images_b3hw.device) for values in (theirs / std, shift)
-    )
-    return images_b3hw * scale_311 + shift_311
+    return tuple((theirs / std).tolist()), tuple(shift.tolist())
 
 
 def _by_channel(values: Triple, device: torch.device) -> Tensor:

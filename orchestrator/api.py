@@ -29,7 +29,7 @@ import yaml
 from distill.errors import UsageError, unknown
 from distill.setting_paths import paths_in
 from distill.uris import is_uri
-from orchestrator.console.exit_codes import BUDGET, DONE, INTERRUPTED, SOME_FAILED
+from orchestrator.console.exit_codes import BUDGET, DONE, INTERRUPTED, SOME_FAILED, USAGE
 from orchestrator.leaderboard.board import build_boards
 from orchestrator.leaderboard.entries import Board, Cell
 from orchestrator.leaderboard.files import PAGE, table_rows, write_leaderboard
@@ -286,11 +286,9 @@ def run_sweep(
         raise KeyboardInterrupt
     if code not in _GOOD:
         text = "\n".join(printed)
-        raise (
-            UsageError(text.removeprefix("error: "))
-            if code == 2
-            else RuntimeError(f"exit code {code}\n{text}")
-        )
+        if code == USAGE:
+            raise UsageError(text.removeprefix("error: "))
+        raise RuntimeError(f"exit code {code}\n{text}")
     return load_run(folder if folder is not None else f"runs/{load_sweep(source, overrides).name}")
 
 

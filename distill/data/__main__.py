@@ -7,24 +7,20 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from distill.command_line import protect_streams
 from distill.data.check import check_dataset
-from distill.data.config import AnyDataConfig, DataConfig
+from distill.data.config import KINDS, AnyDataConfig, DataConfig
 from distill.data.remote_copies import RemoteCopiesConfig
 from distill.data.sample import Protocol
 from distill.errors import UsageError, nearest
 from distill.setting_paths import paths_in
 from distill.validation_text import booleans_as_numbers, violated_rule, violation
 from distill.yaml_reader import parse_yaml
-
-KINDS: dict[Any, type[AnyDataConfig]] = {
-    model.model_fields["kind"].default: model for model in get_args(AnyDataConfig)
-}
 
 
 def main(arguments: list[str] | None = None) -> int:

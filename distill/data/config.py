@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -389,3 +389,7 @@ AnyDataConfig = (
     ScenesConfig | CityscapesConfig | VocConfig | Ade20kConfig | CamVidConfig | CocoStuffConfig | FolderConfig
 )
 DataConfig = Annotated[AnyDataConfig, Field(discriminator="kind")]
+KINDS: dict[Any, type[AnyDataConfig]] = {
+    config.model_fields["kind"].default: config for config in get_args(AnyDataConfig)
+}
+"""Config of each kind of data set, by the value of `kind`."""

@@ -12,11 +12,19 @@ from rich.text import Text
 
 from distill.errors import printable
 from orchestrator.leaderboard.entries import Board
-from orchestrator.leaderboard.number_formats import NOTHING, gain, interval, number, points, rank
+from orchestrator.leaderboard.text_tables import methods_table
 from orchestrator.leaderboard.texts import board_title, verdict
 
 ROWS = 12
 """Maximum number of methods that are shown of a board."""
+_COLUMNS = {
+    "rank": "rank",
+    "method": "method",
+    "mIoU": "test mIoU",
+    "gain over the student": "gain over the student",
+    "training cost": "cost",
+}
+"""Columns of the board's main table that are shown, with their headings here."""
 
 
 def board_heads(boards: Sequence[Board]) -> list[RenderableType]:
@@ -30,18 +38,13 @@ def board_heads(boards: Sequence[Board]) -> list[RenderableType]:
 
 def _head(board: Board, several: bool) -> RenderableType:
     table = Table(title=Text(printable(board_title(board, several)), style="bold"), title_justify="left")
-    for heading in ("rank", "method", "test mIoU", "gain over the student", "cost"):
+    for heading in _COLUMNS.values():
         table.add_column(heading, justify="left" if heading == "method" else "right")
-    for row in board.rows[:ROWS]:
-        is_baseline = row.method == board.baseline
-        table.add_row(
-            rank(row),
-            Text(f"{printable(row.method)} {row.marks}".strip()),
-            NOTHING if row.miou is None else points(row.miou) + interval(row.miou_low, row.miou_high),
-            "0" if is_baseline and row.gain is not None else gain(row),
-            number(row.train_cost_relative, 1, 2, " ×"),
-        )
-    more = len(board.rows) - ROWS
+    whole = methods_table(board)
+    chosen = [whole.header.index(name) for name in _COLUMNS]
+    for row in whole.rows[:ROWS]:
+        table.add_row(*(Text(printable(row[column])) for column in chosen))
+    more = len(whole.rows) - ROWS
     note = [Text(f"{more} more on the page")] if more > 0 else []
     return Padding(Group(table, *note, Text(printable(verdict(board)))), (1, 0, 0, 0))
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping
 from importlib.metadata import version
-from typing import Any, get_args
+from typing import get_args
 
 from distill.catalogue.reader import load_catalogue
-from distill.data.config import AnyDataConfig
+from distill.data.config import KINDS
 from orchestrator.planning.search_config import SearchConfig
 from search_spaces import library, preset_names, preset_path
 
@@ -39,7 +39,7 @@ def known_names() -> dict[str, dict[str, str]]:
         },
         "recipes": {name: f"{recipe['steps']} steps" for name, recipe in library.recipes().items()},
         "data kinds (data: {NAME: {kind: KIND, …}})": {
-            _kind(config): (config.__doc__ or "").split("\n")[0] for config in get_args(AnyDataConfig)
+            kind: (config.__doc__ or "").split("\n")[0] for kind, config in KINDS.items()
         },
         "samplers (search.sampler)": dict.fromkeys(
             get_args(SearchConfig.model_fields["sampler"].annotation), ""
@@ -79,7 +79,3 @@ def _comment(preset: str) -> str:
     lines = preset_path(preset).read_text(encoding="utf-8").splitlines()
     comment = " ".join(line.removeprefix("#").strip() for line in lines if line.startswith("#"))
     return comment.split(". ")[0].removesuffix(".")
-
-
-def _kind(config: Any) -> str:
-    return str(config.model_fields["kind"].default)

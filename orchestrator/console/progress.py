@@ -127,12 +127,12 @@ _WORDS = (
 def _positions(view: PhaseView) -> list[str]:
     """Where each worker group is, by the pairs of its cohort, such as `big_to_small: training 40 of 360, 12 students`."""
     parts = []
-    for label, shown in view.progress.items():
-        cohort = view.scheduler.cohorts.get(label.split(" ")[0])
-        if cohort is None or not shown.steps:
+    for cohort_id, shown in view.progress:
+        if not shown.steps:
             parts += [f"workers: {shown.activity}"]
             continue
-        pairs = list(dict.fromkeys(b.study.pair for wave in cohort.waves for b in wave.brackets))
+        waves = view.scheduler.cohorts[cohort_id].waves
+        pairs = list(dict.fromkeys(bracket.study.pair for wave in waves for bracket in wave.brackets))
         name = pairs[0] if len(pairs) == 1 else f"{len(pairs)} pairs"
         students = f", {shown.students} students" if shown.students > 1 else ""
         parts.append(f"{printable(name)}: {shown.activity} {shown.step} of {shown.steps}{students}")

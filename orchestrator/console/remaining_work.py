@@ -6,7 +6,7 @@ before it begins.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,19 +41,17 @@ class Work:
         return self.left * seconds / trained if known else None
 
 
-def work_of(scheduler: WaveScheduler, progress: Mapping[str, CohortProgress]) -> Work:
+def work_of(scheduler: WaveScheduler, progress: Sequence[tuple[str, CohortProgress]]) -> Work:
     """The work of a phase.
 
     Args:
         scheduler: the state of its trials.
-        progress: where each worker group is, by the id of its cohort, after which more text may follow.
+        progress: the id of its cohort, and where it is, for each worker group.
     """
-    at = {(label.split(" ")[0], shown.wave): shown.step for label, shown in progress.items()}
+    at = {(cohort_id, shown.wave): shown.step for cohort_id, shown in progress}
     by_wave: dict[tuple[str, int], list[TrialState]] = {}
     for state in scheduler.trials.values():
-        for cohort_id, cohort in scheduler.cohorts.items():
-            if cohort.holds(state.trial.study_id):
-                by_wave.setdefault((cohort_id, state.wave), []).append(state)
+        by_wave.setdefault((scheduler.cohort_of(state.trial).cohort_id, state.wave), []).append(state)
     done = left = images = 0.0
     for cohort_id, cohort in scheduler.cohorts.items():
         for wave in cohort.waves:

@@ -16,9 +16,8 @@ from distill.errors import UsageError, printable, unknown
 from orchestrator.console.board_head import board_heads
 from orchestrator.leaderboard.board import build_boards
 from orchestrator.leaderboard.files import GALLERY, PAGE
-from orchestrator.leaderboard.run_records import read_run_records
+from orchestrator.leaderboard.run_records import RunRecords, read_run_records
 from orchestrator.ledger.queries import latest_attempts, resuming_command
-from orchestrator.ledger.recorded import choices_of
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.plan import PHASES
 
@@ -43,7 +42,9 @@ def run_view(ledger: Ledger) -> RenderableType:
         )
     if not trials:
         return Group(*parts, Text("No trial has ended yet."))
-    former = choices_of(ledger).former
+    has_finals = any(row["phase"] == "final" for row in trials)
+    records = read_run_records([ledger]) if has_finals else None
+    former = {trial.trial_id for trial in records.trials if trial.former} if records else set()
     return Group(
         *parts,
         _counts(trials),
@@ -51,15 +52,15 @@ def run_view(ledger: Ledger) -> RenderableType:
         *_former(former),
         *_budgets(trials),
         *_failures(trials),
-        *_result(ledger, trials),
+        *(_result(ledger, records) if records else ()),
     )
 
 
-def _result(ledger: Ledger, trials: Sequence[Row]) -> Iterable[RenderableType]:
-    """The first rows of the leaderboard, and where it is; nothing before the first final run."""
-    if not any(row["phase"] == "final" and row["test_miou"] is not None for row in trials):
+def _result(ledger: Ledger, records: RunRecords) -> Iterable[RenderableType]:
+    """The first rows of the leaderboard, and where it is; nothing before the first final run has a score."""
+    if not any(trial.phase == "final" and trial.test_miou is not None for trial in records.trials):
         return
-    yield from board_heads(build_boards(read_run_records([ledger])))
+    yield from board_heads(build_boards(records))
     for name, title in ((PAGE, "leaderboard"), (GALLERY, "gallery")):
         if ledger.exists(f"leaderboard/{name}"):
             yield Text(f"{title}: {ledger.place(f'leaderboard/{name}')}")

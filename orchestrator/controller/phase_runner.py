@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import wait
 from dataclasses import dataclass
 
@@ -26,12 +26,12 @@ ANSWER_SECONDS = 5.0  # for a channel's progress
 
 @dataclass
 class PhaseView:
-    """State of a running phase, for the progress display."""
+    """State of a running phase, for the progress display; `progress` has the cohort's id for each worker group."""
 
     name: str
     scheduler: WaveScheduler
     planned: int
-    progress: Mapping[str, CohortProgress]
+    progress: Sequence[tuple[str, CohortProgress]] = ()
 
 
 def run_phase(
@@ -78,9 +78,9 @@ def _attempt_phase(
     todo = preview.open_first()
     planned = sum(cohort.trials for cohort in cohorts)
     if not todo:
-        watch(PhaseView(name, preview, planned, {}))
+        watch(PhaseView(name, preview, planned))
         return
-    view = PhaseView(name, scheduler, planned, {})
+    view = PhaseView(name, scheduler, planned)
     dispatcher = WaveDispatcher(scheduler, coordinator=groups.coordinator.name)
     over = threading.Event()
     executor = CohortExecutor(run, dispatcher, todo, groups, later)
@@ -126,8 +126,7 @@ class Recorder:
         """Called from within Tune, which would replace an exception by one of its own."""
         try:
             if self.failure is None:
-                trial = self._scheduler.trials[report.trial_id].trial
-                cohort = next(c for c in self._scheduler.cohorts.values() if c.holds(trial.study_id))
+                cohort = self._scheduler.cohort_of(self._scheduler.trials[report.trial_id].trial)
                 self._run.record(self._scheduler, cohort, report)
         except Exception as error:
             self.failure = error
@@ -166,6 +165,6 @@ def _update(run: Run, dispatcher: WaveDispatcher, executor: CohortExecutor, view
             progress[channel.name] = channel.client.progress(timeout=ANSWER_SECONDS)
     except ray.exceptions.RayError:
         progress = {}  # a cohort has just ended
-    view.progress = {channel.label: progress[channel.name] for channel in active if channel.name in progress}
+    view.progress = [(each.cohort_id, progress[each.name]) for each in active if each.name in progress]
     executor.fill(progress)
     run.running_seconds = math.fsum(each.worker_seconds for each in progress.values())

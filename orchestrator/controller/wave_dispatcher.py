@@ -28,11 +28,6 @@ class ActiveChannel:
     opened_wave_at: float = 0.0
     sample: ProgressSample | None = None  # of the current wave
 
-    @property
-    def label(self) -> str:
-        """Name for the progress display."""
-        return self.cohort_id if self.number == 1 else f"{self.cohort_id} ({self.number})"
-
 
 class WaveDispatcher:
     """The channels of the worker groups at work, and which further ones are expected.

@@ -59,6 +59,12 @@ class WaveScheduler:
         retried: Set[str] = frozenset(),
     ) -> None:
         self.cohorts = {cohort.cohort_id: cohort for cohort in cohorts}
+        self._cohort_of_study = {
+            bracket.study.study_id: cohort
+            for cohort in cohorts
+            for wave in cohort.waves
+            for bracket in wave.brackets
+        }
         self._config = config
         self._recorded = recorded
         self._retried = retried
@@ -96,10 +102,14 @@ class WaveScheduler:
         """Number of waves of a cohort that were not opened yet."""
         return len(self.cohorts[cohort_id].waves) - self._next_wave[cohort_id]
 
+    def cohort_of(self, trial: Trial) -> Cohort:
+        """The cohort that a trial belongs to."""
+        return self._cohort_of_study[trial.study_id]
+
     def is_done(self, cohort_id: str) -> bool:
         """Whether every wave was opened and every trial has ended without being stopped."""
         cohort = self.cohorts[cohort_id]
-        statuses = (s.status for s in self.trials.values() if cohort.holds(s.trial.study_id))
+        statuses = (s.status for s in self.trials.values() if self.cohort_of(s.trial) is cohort)
         return not self.unopened(cohort_id) and all(status not in (None, "stopped") for status in statuses)
 
     def is_running(self, cohort_id: str, wave: int) -> bool:

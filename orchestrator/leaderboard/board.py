@@ -262,6 +262,7 @@ def _teacher_miou(records: RunRecords, group: Group, pair: str) -> float | None:
 
 
 def _marks(records: RunRecords, group: Group, runs: Sequence[TrialRecord], cells: Sequence[Cell]) -> str:
+    unequal = other_budgets(group)
     dirty = any(
         run.provenance_id in records.provenance and records.provenance[run.provenance_id].dirty
         for run in runs
@@ -270,7 +271,7 @@ def _marks(records: RunRecords, group: Group, runs: Sequence[TrialRecord], cells
         FAILED if any(cell.scored_as_student for cell in cells) else "",
         OFF_PROTOCOL if group.protocol != "clean" else "",
         UNCOMMITTED if dirty else "",
-        OTHER_BUDGET if any((cell.pair, cell.method) in other_budgets(group) for cell in cells) else "",
+        OTHER_BUDGET if any((cell.pair, cell.method) in unequal for cell in cells) else "",
     ]
     return "".join(marks)
 

@@ -26,7 +26,8 @@ class TrialRecord:
     """The latest attempt of a trial. The fields are columns of `trials`; `run` is the index of its ledger.
 
     `former` is True for a final run of a configuration that is not the choice of its study any more, and `undecided` for
-    one whose study goes on searching: both are in runs that have grown only. `searched` is None in a row of an earlier version, whose `params` has the searched values only.
+    one whose study goes on searching: both are in runs that have grown only. `searched` is None in a row of an earlier
+    version, whose `params` has the searched values only.
     """
 
     run: int

@@ -18,16 +18,13 @@ PLAN_FILE = "plan.json"
 
 
 def recorded_contents(ledger: Ledger) -> dict[str, str]:
-    """Content of each file of weights that the run was planned with, by its path; none if there is no sound plan file."""
+    """Content of each file of weights that the run was planned with, by its path.
+
+    It is empty if there is no sound plan file; `check_run_folder` reports that.
+    """
     try:
         found = json.loads(ledger.read_bytes(PLAN_FILE))["contents"]
-    except (
-        FileNotFoundError,
-        ValueError,
-        KeyError,
-        TypeError,
-        RecursionError,
-    ):  # reported by `check_run_folder`
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

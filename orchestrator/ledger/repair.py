@@ -113,9 +113,8 @@ def _repaired_plan(ledger: Ledger, plan: Plan) -> Iterator[str]:
     if why is None or not ledger.exists("tables/provenance"):
         return
     hashes = set(ledger.read("provenance", ["plan_hash"]).column("plan_hash").to_pylist())
-    if (
-        plan.plan_hash not in hashes
-    ):  # other hashes are of this plan with its data in other folders, or of shorter plans
+    # Other hashes are of this plan with its data in other folders, or of shorter plans.
+    if plan.plan_hash not in hashes:
         raise UsageError(
             f"{ledger.place(PLAN_FILE)} {why}, and the tables are of another plan than this sweep file; resume with the "
             "sweep file of this run, or choose another --output"

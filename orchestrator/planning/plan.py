@@ -114,10 +114,6 @@ class Cohort:
     recipe: Recipe
     waves: tuple[Wave, ...]
 
-    def holds(self, study_id: str) -> bool:
-        """Whether the trials of a study belong to this cohort."""
-        return any(bracket.study.study_id == study_id for wave in self.waves for bracket in wave.brackets)
-
     @property
     def trials(self) -> int:
         """Number of trials in this cohort."""

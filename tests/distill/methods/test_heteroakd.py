@@ -21,6 +21,7 @@ from distill.methods.readings import HeteroAKDConfig
 from distill.methods.taps import stride8_stage, tap_features
 from distill.testing import CNN, NUM_CLASSES, TRANSFORMER, random_labels, random_output, tiny_model
 from tests.distill.methods import loop_formulas as loops
+from tests.distill.methods.heteroakd_cases import build, losses
 from tests.distill.methods.method_cases import cases, for_all, make_case
 
 OPTIONS = list(
@@ -37,32 +38,12 @@ def options(mixing, kem_axis, scale_by_classes, weight_per):
     }
 
 
-@pytest.fixture
-def case():
-    return make_case(2, 4, 5, 3, 1.5, 0.3, 0)
-
-
 def parts(case):
     """Z_s, Z_t, Z_hyb and their uncertainties in float64."""
     student, teacher, labels = case.tensors(torch.float64)
     h_s, h_t = class_uncertainty(student, labels), class_uncertainty(teacher, labels)
     mixed = mix_knowledge(student, teacher, h_s, h_t)
     return student, teacher, mixed, h_s, h_t, class_uncertainty(mixed, labels)
-
-
-def build(**config):
-    torch.manual_seed(0)
-    return build_method(
-        "heteroakd",
-        student=tiny_model(CNN),
-        teacher=tiny_model(TRANSFORMER),
-        num_classes=NUM_CLASSES,
-        **config,
-    )
-
-
-def losses(method, seed=1):
-    return method(random_output(CNN, seed=seed), random_output(TRANSFORMER, seed=seed + 1), random_labels())
 
 
 @for_all(cases(max_scale=5), st.floats(0.5, 8), st.sampled_from(OPTIONS))

@@ -5,7 +5,7 @@ import torch
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
-from distill.methods import build_method, hetero_akd
+from distill.methods import hetero_akd
 from distill.methods.knowledge import (
     class_uncertainty,
     divergence_weight,
@@ -18,7 +18,8 @@ from distill.methods.projector import LogitsProjector
 from distill.methods.readings import READINGS, HeteroAKDConfig
 from distill.testing import CNN, NUM_CLASSES, TRANSFORMER, random_labels, random_output, tiny_model
 from tests.distill.methods import loop_formulas as loops
-from tests.distill.methods.method_cases import cases, for_all, make_case
+from tests.distill.methods.heteroakd_cases import build, losses
+from tests.distill.methods.method_cases import cases, for_all
 
 LOOPS = {
     "pixel": loops.pixel_reading,
@@ -34,26 +35,6 @@ def term(reading, student, teacher, labels, temperature=1.0, **changes):
     """`hakd` of a reading."""
     options = {name: value for name, value in READINGS[reading].items() if name not in OF_THE_METHOD}
     return hetero_akd(student, teacher, labels, temperature, **{**options, **changes})
-
-
-def build(**config):
-    torch.manual_seed(0)
-    return build_method(
-        "heteroakd",
-        student=tiny_model(CNN),
-        teacher=tiny_model(TRANSFORMER),
-        num_classes=NUM_CLASSES,
-        **config,
-    )
-
-
-def losses(method):
-    return method(random_output(CNN, seed=1), random_output(TRANSFORMER, seed=2), random_labels())
-
-
-@pytest.fixture
-def case():
-    return make_case(2, 4, 5, 3, 1.5, 0.3, 0)
 
 
 def followed(reading, steps, **changes):

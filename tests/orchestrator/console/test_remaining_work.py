@@ -22,7 +22,7 @@ COHORT = PLAN.students[0]
 def phase() -> Iterator[tuple[float, PhaseView]]:
     """Student-steps that were trained so far, and the view, after each step of all students of each wave."""
     scheduler = WaveScheduler(PLAN.config, [COHORT], {})
-    view = PhaseView("students", scheduler, COHORT.trials, {})
+    view = PhaseView("students", scheduler, COHORT.trials)
     trained = 0.0
     yield trained, view
     while (order := scheduler.open_next(COHORT.cohort_id)) is not None:
@@ -30,7 +30,7 @@ def phase() -> Iterator[tuple[float, PhaseView]]:
         for step in range(1, order.wave.steps + 1):
             trained += len(alive)
             at = CohortProgress(order.wave.index, step, order.wave.steps, len(alive), "training")
-            view.progress = {f"{COHORT.cohort_id} (12)": at}
+            view.progress = [(COHORT.cohort_id, at)]
             if step in order.wave.rungs:
                 for place, trial_id in enumerate(alive):
                     scheduler.add_report(Report(trial_id, step, tune_miou=place / 100))
