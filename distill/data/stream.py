@@ -5,14 +5,12 @@ Batch s is a pure function of data set, augmentation, batch size, seed and s.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import itertools
 import math
 import multiprocessing
 import os
-import signal
-import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -43,7 +41,6 @@ from distill.errors import UsageError
 _LOOK_SECONDS = 5.0
 """Time after which a loader looks whether its processes are alive."""
 _TIMED_OUT = "DataLoader timed out"
-_END_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 
 
 @dataclass(frozen=True)
@@ -215,15 +212,21 @@ def _unpacked(share: _Share | _Packed | UsageError) -> _Share | UsageError:
 
 
 def _prepare_worker(worker: int) -> None:
-    """Set up a loader process, which ends with the fork server, and so with the process that reads its batches."""
+    """Set up a loader process, which ends with the process that reads its batches.
+
+    It has to see to that itself: its parent is the fork server, which lives as long as any of its loader processes.
+    """
     import cv2
 
     cv2.setNumThreads(0)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_END_WITH_PARENT, signal.SIGKILL)
-        reader = multiprocessing.parent_process()
-        if reader is not None and not reader.is_alive():  # it ended before the line above
-            os._exit(1)
+    reader = multiprocessing.parent_process()
+    assert reader is not None, "a loader process has been started by its reader"
+    threading.Thread(target=_end_with, args=(reader.join,), name="reader watch", daemon=True).start()
+
+
+def _end_with(wait_for_reader: Callable[[], None]) -> None:
+    wait_for_reader()
+    os._exit(1)
 
 
 def stream(

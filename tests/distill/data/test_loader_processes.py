@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -59,15 +60,18 @@ def test_a_shared_memory_that_is_too_small_is_said_with_both_sizes(monkeypatch: 
     assert memory.shortage(needed) is None
 
 
+@dataclass
 class Silent(SegmentationDataset):
-    """A data set that never gives a picture."""
+    """A data set that never gives a picture; a file says that one has been asked for."""
 
+    asked: Path
     name, classes, palette, broken_share = "silent", ("a", "b"), ((0, 0, 0), (1, 1, 1)), 0.0
 
     def __len__(self) -> int:
         return 4
 
     def __getitem__(self, index: int) -> Sample:
+        self.asked.touch()
         threading.Event().wait()
         raise AssertionError
 
@@ -77,21 +81,22 @@ class Silent(SegmentationDataset):
     (2**30, LoaderError, "gave no batch for"),
 ])  # fmt: skip
 def test_a_loader_that_gives_nothing_ends_with_its_cause_at_the_first_step(
-    monkeypatch: pytest.MonkeyPatch, free: int, kind: type[Exception], said: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free: int, kind: type[Exception], said: str
 ) -> None:
     monkeypatch.setattr(streams, "_LOOK_SECONDS", 0.1)
     monkeypatch.setattr(streams, "free_bytes", lambda: free)
-    waiting = stream(Silent(), VIEW, batch_size=2, seed=0, loader_workers=1, timeout_seconds=0.3)
+    waiting = stream(Silent(tmp_path / "asked"), VIEW, batch_size=2, seed=0, loader_workers=1, timeout_seconds=0.3)
     with pytest.raises(kind, match=said):
         next(waiting)
 
 
 PROGRAM = """
-import time
+import sys
+from pathlib import Path
 from tests.distill.data.test_loader_processes import Silent, VIEW
 from distill.data.stream import stream
 if __name__ == "__main__":
-    next(stream(Silent(), VIEW, batch_size=2, seed=0, loader_workers=1))
+    next(stream(Silent(Path(sys.argv[1])), VIEW, batch_size=2, seed=0, loader_workers=1))
 """
 
 
@@ -114,22 +119,20 @@ def is_running(pid: int) -> bool:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_no_loader_process_outlives_the_process_that_reads_its_batches(tmp_path: Path) -> None:
-    file = tmp_path / "program.py"
+    file, asked = tmp_path / "program.py", tmp_path / "asked"
     file.write_text(PROGRAM)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[3])])}
-    reader = subprocess.Popen([sys.executable, str(file)], env=environment, start_new_session=True)
+    reader = subprocess.Popen([sys.executable, str(file), str(asked)], env=environment, start_new_session=True)
     found: list[int] = []
     try:
-        deadline = time.monotonic() + 120
-        while not found:
+        while not asked.exists():
             assert reader.poll() is None
-            assert time.monotonic() < deadline
-            found = list(loaders_of(reader.pid))
             time.sleep(0.05)
+        found = list(loaders_of(reader.pid))
+        assert found
         reader.kill()
         reader.wait()
         while any(map(is_running, found)):
-            assert time.monotonic() < deadline
             time.sleep(0.05)
     finally:
         for pid in (reader.pid, *found):
