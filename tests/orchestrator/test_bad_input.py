@@ -144,6 +144,7 @@ def test_yaml_that_runs_code_is_refused(capsys: pytest.CaptureFixture[str], tmp_
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_more_workers_than_the_machine_has_is_said_with_both_numbers(tmp_path: Path) -> None:
     sweep = run("smoke", tmp_path / "run", "--set", "compute={workers: 2, cpus_per_worker: 1000}")
     assert sweep.process.returncode == 2, sweep.text()

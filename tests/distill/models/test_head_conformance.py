@@ -79,7 +79,7 @@ def test_every_parameter_learns(head: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("head", ["deeplabv3plus", "segformer"])
+@pytest.mark.parametrize("head", [pytest.param("deeplabv3plus", marks=pytest.mark.long), "segformer"])
 def test_compiled_models_give_the_same_outputs(head: str) -> None:
     model = build(f"{head}-test_resnet").eval()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)

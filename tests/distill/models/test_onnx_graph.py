@@ -40,8 +40,11 @@ def exported(name: str, folder: Path, **options: object) -> tuple[Segmenter, Seg
 
 
 @pytest.mark.slow
-def test_a_graph_gives_the_models_classes_at_sizes_it_was_not_traced_with(tmp_path: Path) -> None:
-    by_torch, by_onnx, sizes = exported("segformer-mit_b0", tmp_path)
+@pytest.mark.parametrize(
+    "name", ["segformer-test_resnet", pytest.param("segformer-mit_b0", marks=pytest.mark.long)]
+)
+def test_a_graph_gives_the_models_classes_at_sizes_it_was_not_traced_with(tmp_path: Path, name: str) -> None:
+    by_torch, by_onnx, sizes = exported(name, tmp_path)
     assert sizes == "any"
     for height, width in ((33, 70), (150, 41)):
         same = by_torch.labels(picture(height, width)) == by_onnx.labels(picture(height, width))

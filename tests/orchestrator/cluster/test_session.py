@@ -86,7 +86,8 @@ with ray_session(sys.argv[1], OperationConfig(), verbose=False) as holdings:
 
 @pytest.mark.ray
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("locked", [False, pytest.param(True, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("locked", [False, True])
 def test_joining_a_cluster_without_a_token_warns(locked: bool) -> None:
     auth = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64} if locked else {"RAY_AUTH_MODE": "disabled"}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | auth
