@@ -59,39 +59,43 @@ def sweep_of(count: int) -> dict[str, Any]:
     }
 
 
+class AnsweringPool:
+    """Replaces `WorkerGroupPool`: its workers answer every wave at once. Everything around it is the real thing."""
+
+    def __init__(self, root: Path) -> None:
+        from orchestrator.controller.coordinator import CoordinatorClient
+
+        self.root = str(root)
+        self.coordinator = CoordinatorClient()
+        self.start_seconds: list[float] = []
+
+    def capacity(self) -> int:
+        return 1
+
+    def keep(self, most: int) -> None:
+        """No group is idle."""
+
+    def note_first_training(self, channel: str, seconds: float) -> None:
+        """No group had to be started."""
+
+    def train(self, job: Any, jobs_left: Callable[[], int]) -> None:
+        import ray
+
+        ray.get(ray.remote(answer_waves).options(num_cpus=0).remote(job.channel, self.root))
+
+
 def ours(count: int, root: Path) -> dict[str, Any]:
     """Plan → phase → ledger → board, with a cohort that trains nothing."""
     from orchestrator.cluster.session import LOCAL, prepare_environment, ray_session
 
     prepare_environment(LOCAL)  # before anything imports ray
-    import ray
     from rich.console import Console
 
     from orchestrator.console.progress import ProgressView
-    from orchestrator.controller.coordinator import CoordinatorClient
     from orchestrator.controller.phase_runner import run_phase
     from orchestrator.controller.run_state import Run
     from orchestrator.planning.config import SweepConfig
     from orchestrator.planning.plan import make_plan
-
-    class AnsweringPool:
-        """Replaces `WorkerGroupPool`: its workers answer every wave at once. Everything around it is the real thing."""
-
-        def __init__(self) -> None:
-            self.coordinator = CoordinatorClient()
-            self.start_seconds: list[float] = []
-
-        def capacity(self) -> int:
-            return 1
-
-        def keep(self, most: int) -> None:
-            """No group is idle."""
-
-        def note_first_training(self, channel: str, seconds: float) -> None:
-            """No group had to be started."""
-
-        def train(self, job: Any, jobs_left: Callable[[], int]) -> None:
-            ray.get(ray.remote(answer_waves).options(num_cpus=0).remote(job.channel, str(root)))
 
     began = time.perf_counter()
     plan = make_plan(SweepConfig.model_validate(sweep_of(count)))
@@ -104,7 +108,7 @@ def ours(count: int, root: Path) -> dict[str, Any]:
     ):
         base = memory("VmRSS")
         began = time.perf_counter()
-        run_phase(run, "students", plan.students, groups=AnsweringPool(), watch=view.watch)
+        run_phase(run, "students", plan.students, groups=AnsweringPool(root), watch=view.watch)
         seconds = time.perf_counter() - began
         peak = memory("VmHWM")
     ended = sorted(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from distill.data.bucket import prefetched
@@ -136,6 +136,35 @@ def _check_scenes(config: ScenesConfig, full: bool) -> DatasetReport:
     )
 
 
+@dataclass(frozen=True)
+class _Chosen:
+    """What a check decodes: the label maps of some pairs, and the pictures of some."""
+
+    used: frozenset[Pair]
+    """The pairs of all splits."""
+    labels: frozenset[Pair]
+    pictures: frozenset[Pair]
+
+    @classmethod
+    def of(cls, listed: Mapping[str, list[Pair]], full: bool, skip_broken: bool) -> _Chosen:
+        """Choose by split. A broken picture of tune or test would end a run after hours.
+
+        So would one of a small train split, of which none may be skipped.
+        """
+        from distill.data.split_shares import spread
+
+        used = frozenset(pair for of_split in listed.values() for pair in of_split)
+        scored = frozenset(pair for name in ("tune", "test") for pair in listed.get(name, ()))
+        is_small = skip_broken and len(listed["train"]) <= SAMPLE
+        labels = used if full else scored.union(spread(listed["train"], SAMPLE))
+        return cls(used, labels, used if full or is_small else scored)
+
+    def with_deep_pictures(self, headers: list[PairHeaders]) -> _Chosen:
+        """The same and all pictures of 16 bits, whose scale shows in the pixels only."""
+        deep = {sound.pair for sound in headers if sound.image.bits > 8} & self.used
+        return replace(self, labels=self.labels | deep, pictures=self.pictures | deep)
+
+
 def _check_disk(
     config: DiskConfig,
     full: bool,
@@ -145,7 +174,7 @@ def _check_disk(
 ) -> DatasetReport:
     from distill.data.check_problems import Problems
     from distill.data.duplicates import repeated_files
-    from distill.data.split_shares import SplitShares, spread
+    from distill.data.split_shares import SplitShares
     from distill.data.splits import Splits
 
     splits, found = Splits(config, copies), Problems()
@@ -155,21 +184,15 @@ def _check_disk(
         found.skippable = {pair.key for pair in roles.get(_TEACHER, ())}
     listed = {name: roles[role] for name, role in _COLUMNS.items() if role in roles} or {"train": pairs}
     sampled = is_remote(config.root) and not full
-    scored = {pair for name in ("tune", "test") for pair in listed.get(name, ())}
-    used = {pair for of_split in listed.values() for pair in of_split}
-    chosen = used if full else {*spread(listed["train"], SAMPLE), *scored}
-    headers = _sound_headers([pair for pair in pairs if pair in chosen] if sampled else pairs, found)
-    deep = {sound.pair for sound in headers if sound.image.bits > 8 and sound.pair in used}
+    chosen = _Chosen.of(listed, full, skip_broken)
+    of_headers = [pair for pair in pairs if pair in chosen.labels] if sampled else pairs
+    headers = _sound_headers(of_headers, found)
+    chosen = chosen.with_deep_pictures(headers)
     label_map, kept = splits.layout.label_map, {sound.pair for sound in headers}
     by_split = {name: [pair for pair in of_split if pair in kept] for name, of_split in listed.items()}
     shares = SplitShares(by_split, label_map.names)
-    # A broken picture of tune or test would end a run after hours, and so would one of a small train split, of which none
-    # may be skipped. The scale of 16 bits shows in the pixels only.
-    is_small = skip_broken and len(listed["train"]) <= SAMPLE
-    pictures = used if full or is_small else scored | deep
-    to_decode = chosen | deep
-    decoded = [sound.pair for sound in headers if sound.pair in to_decode]
-    _count_labels(decoded, pictures, label_map, shares, found)
+    decoded = [sound.pair for sound in headers if sound.pair in chosen.labels]
+    _count_labels(decoded, chosen.pictures, label_map, shares, found)
     for problem in orientation_problems(headers) + palette_problems(headers):
         found.add(UsageError(problem))
     if len(found.skipped) > int(config.broken_share * len(found.skippable)):
@@ -180,7 +203,7 @@ def _check_disk(
     if found:
         raise found.error(config.root)
     notes = [f"will be skipped: {problem}" for problem in found.skipped]
-    notes += orientation_notes(headers) + content_notes(headers, pictures)
+    notes += orientation_notes(headers) + content_notes(headers, chosen.pictures)
     notes += shares.notes() + _extra_files(splits, pairs)
     notes += [] if sampled else repeated_files(by_split)
     coverage = (
@@ -196,7 +219,7 @@ def _check_disk(
         shares.decoded,
         {name: tuple(int(count) for count in counts) for name, counts in shares.pixels.items()},
         tuple(notes),
-        coverage="" if full or pictures == used else coverage,
+        coverage="" if full or chosen.pictures == chosen.used else coverage,
     )
 
 

@@ -165,18 +165,7 @@ def ray_session(
 
     from orchestrator.cluster import ray_private
 
-    quiet = logging.INFO if verbose else logging.ERROR
-    for name in ("ray", "ray.tune", "ray.train", "ray.data"):
-        logging.getLogger(name).setLevel(quiet)
-    settings: dict[str, Any] = {"log_to_driver": verbose, "logging_level": quiet}
-    if address == LOCAL:  # its workers inherit this process's environment
-        settings |= {
-            "include_dashboard": False,
-            "object_store_memory": operation.object_store_mb * 2**20,
-            **ray_private.local_address_settings(_loopback()),
-        }
-    else:
-        settings["runtime_env"] = {"env_vars": {key: os.environ[key] for key in _WORKERS_READ}}
+    settings = _settings(address, operation, verbose)
     ray_private.keep_signal_handlers()
     with contextlib.ExitStack() as at_end:
         if address == LOCAL:
@@ -208,6 +197,23 @@ def ray_session(
             watch.stop()
             if not isinstance(sys.exception(), RayLostError):
                 ray.shutdown()
+
+
+def _settings(address: str, operation: OperationConfig, verbose: bool) -> dict[str, Any]:
+    """Arguments of `ray.init`; sets the level of Ray's loggers too."""
+    from orchestrator.cluster import ray_private
+
+    level = logging.INFO if verbose else logging.ERROR
+    for name in ("ray", "ray.tune", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(level)
+    settings: dict[str, Any] = {"log_to_driver": verbose, "logging_level": level}
+    if address == LOCAL:  # its workers inherit this process's environment
+        return settings | {
+            "include_dashboard": False,
+            "object_store_memory": operation.object_store_mb * 2**20,
+            **ray_private.local_address_settings(_loopback()),
+        }
+    return settings | {"runtime_env": {"env_vars": {key: os.environ[key] for key in _WORKERS_READ}}}
 
 
 def _start(ray: Any, address: str, settings: Mapping[str, Any]) -> None:
