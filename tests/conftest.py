@@ -30,8 +30,14 @@ SLOW_FILES = (
     "test_fuzz_tables.py",
     "test_fuzz_weights.py",
     "test_repair.py",
+    "test_bucket.py",
+    "test_build.py",
+    "test_grown_run.py",
+    "test_planted_files.py",
+    "test_rounds.py",
+    "test_teacher_layouts.py",
 )
-"""Files with a browser, or with hundreds of generated inputs."""
+"""Files with a browser or a store, with hundreds of generated inputs, with whole runs, or with large networks."""
 SLOW_TESTS = (
     "next_losses",
     "an_encoding_without_some_characters",
@@ -42,7 +48,18 @@ SLOW_TESTS = (
     "test_training_a_teachers_projector",
     "vainf_is_read_at_the_stride_that_is_given[16]",
     "torchvision_gives_the_same_outputs[fcn-resnet50]",
-    "operations_are_counted_without_memory[mit_b0",
+    "operations_are_counted_without_memory",
+    "step_with_other_settings_of_the_recipe",
+    "an_evaluation_waits_only_to_fetch",
+    "on_one_value_is_refused",
+    "are_those_of_the_librarys_processor",
+    "test_entries_equal_what_timm_says_now",
+    "neighbour_of_the_architecture",
+    "that_does_not_fit_is_refused_before_anything_runs",
+    "test_twins_told_by",
+    "pictures_of_ones_own_is_checked_and_planned",
+    "test_reading_a_run_imports_neither",
+    "needs_neither_torch_nor_ray",
 )
 """Parts of the names of other tests that `make check` leaves out."""
 
