@@ -7,12 +7,16 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from distill.errors import UsageError
 
 DONE, USAGE, INTERRUPTED = 0, 2, 130
 """Exit codes that all commands share. An exception that is no `UsageError` is a bug of ours: a traceback and code 1."""
+
+ONE_NAME = "heteroakd"
+"""The installed command that has all others."""
 
 Options = TypeVar("Options")
 
@@ -27,7 +31,7 @@ def run_command(
     """Parse the arguments of this process, run a command, and exit with its code; returns if that is 0.
 
     Args:
-        prog: the command as it is typed, for the usage text.
+        prog: the command as it is typed, for the usage text; as `heteroakd …` it has that name there.
         options: dataclass of its options, as tyro reads it.
         body: the command; returns its exit code. Its `UsageError` is printed and becomes code 2.
         settings: tyro's configuration markers.
@@ -35,6 +39,8 @@ def run_command(
     protect_streams()
     import tyro
 
+    typed = Path(sys.argv[0]).name
+    prog = typed if typed.startswith(ONE_NAME) else prog
     code = exit_code_of(lambda: body(tyro.cli(options, prog=prog, config=settings)))
     if code:
         sys.exit(code)

@@ -1,4 +1,4 @@
-"""Every command survives a reader that leaves and an encoding that lacks characters."""
+"""Every command has one front: one name, readers that leave, encodings that lack characters, signals."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.__main__ import main
 from tests.orchestrator.sweeps import descendants
 
 COMMANDS = {
@@ -48,6 +49,27 @@ def test_an_encoding_without_some_characters_ends_no_command(
     assert done.returncode == 0, done.stderr
     assert done.stdout.isascii()
     assert done.stderr == b""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "usage"),
+    [
+        (["--help"], "heteroakd"), (["smoke", "--help"], "heteroakd"), (["show", "--help"], "heteroakd show"),
+        (["leaderboard", "--help"], "heteroakd leaderboard"), (["gallery", "--help"], "heteroakd gallery"),
+        (["export", "--help"], "heteroakd export"), (["predict", "--help"], "heteroakd predict"),
+        (["check", "--help"], "python -m distill.data check"),
+    ],
+)  # fmt: skip
+def test_every_command_is_under_one_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], usage: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["bin/heteroakd", *arguments])
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, stream, getattr(sys, stream))  # a command wraps them
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    assert f"usage: {usage} [-h]" in capsys.readouterr().out
 
 
 WAITS = """
