@@ -209,7 +209,7 @@ def bracket_trials(
     elif wave.phase == "selection":
         drawn = finalists(searched, config.search.finalists)
     elif wave.phase == "final" and config.search.trials > 0:
-        best = best_finalist(selected) or winner(searched)
+        best = best_finalist(searched, selected) or winner(searched)
         drawn = [] if best is None else [best] * bracket.size
     else:
         drawn = [{}] * bracket.size

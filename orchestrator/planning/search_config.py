@@ -59,7 +59,7 @@ class SearchConfig(Section):
         le=10_000,
         exclude_if=lambda finalists: finalists == 0,  # keeps the hashes of earlier runs
         description="best configurations of each study that are trained again, once for each of `finalist_seeds`; the one "
-        "with the best mean is the study's choice. With 0 the best search trial is",
+        "with the best mean, its search trial included, is the study's choice. With 0 the best search trial is",
     )
     finalist_seeds: tuple[Seed, ...] = Field(
         default=(101, 102),

@@ -24,15 +24,18 @@ def finalists(history: History, count: int) -> list[Params]:
     return different[:count]
 
 
-def best_finalist(history: History) -> Params | None:
-    """Parameters of the finalist with the best mean score over the selection seeds; None if none has a score.
+def best_finalist(searched: History, selected: History) -> Params | None:
+    """Parameters of the finalist with the best mean score; None if no finalist has a score of the selection.
 
-    A finalist that failed with a seed is behind all that finished with more seeds. Of two that are equal, the earlier one.
+    The mean is over the fresh seeds and the search trial that made it a finalist: in `benchmarks/selection.py` this chooses
+    better than the fresh seeds alone. A finalist that failed with a seed is behind all that finished with more seeds. Of
+    two that are equal, the earlier one.
     """
-    candidates = [scored.params for scored in history if scored.completed]
+    candidates = [scored.params for scored in selected if scored.completed]
 
     def rank(params: Params) -> tuple[int, float]:
-        scores = [s.last_score for s in history if s.completed and s.params == params]
-        return len(scores), math.fsum(scores) / len(scores)
+        of_search = [s.last_score for s in searched if s.completed and s.params == params]
+        scores = [s.last_score for s in selected if s.completed and s.params == params]
+        return len(scores), math.fsum([*scores, max(of_search)]) / (len(scores) + 1)
 
     return max(candidates, key=rank, default=None)

@@ -190,7 +190,9 @@ def test_the_final_runs_take_the_best_finished_parameters_of_each_study() -> Non
         assert all(ledger[s.trial.trial_id].status == "ok" for s in finals)
 
 
-def test_finalists_are_the_best_search_trials_and_the_best_of_them_on_fresh_seeds_is_the_choice() -> None:
+def test_finalists_are_the_best_search_trials_and_the_best_mean_of_search_and_fresh_seeds_is_the_choice() -> (
+    None
+):
     config = tiny_sweep(search__trials=6, search__bracket=4, search__wave=8, search__finalists=2)
     scheduler, _, _ = play(random.Random(0), config=config)
     for study in make_plan(config).studies:
@@ -201,19 +203,20 @@ def test_finalists_are_the_best_search_trials_and_the_best_of_them_on_fresh_seed
         assert [(s.trial.params, s.trial.seed) for s in selection] == [
             (s.trial.params, seed) for seed in (101, 102) for s in finished[:2]
         ]
-        first, second = (sum(s.scores[STEPS] for s in selection[k::2]) for k in (0, 1))
+        first, second = (sum(s.scores[STEPS] for s in [finished[k], *selection[k::2]]) for k in (0, 1))
         best = finished[0 if first >= second else 1].trial.params
         assert all(s.trial.params == best for s in mine if s.trial.phase == "final")
 
 
 def test_a_finalist_that_failed_with_a_seed_is_behind_one_that_finished_with_all() -> None:
     good, unstable = {"t": 1.0}, {"t": 2.0}
-    history = [
+    searched = [Scored(unstable, {8: 0.9}, completed=True), Scored(good, {8: 0.5}, completed=True)]
+    selected = [
         Scored(unstable, {8: 0.9}, completed=True), Scored(good, {8: 0.5}, completed=True),
         Scored(unstable, {4: 0.8}, completed=False), Scored(good, {8: 0.4}, completed=True),
     ]  # fmt: skip
-    assert best_finalist(history) == good
-    assert best_finalist([]) is None
+    assert best_finalist(searched, selected) == good
+    assert best_finalist(searched, []) is None
 
 
 def test_a_study_whose_every_trial_failed_has_no_final_run() -> None:
