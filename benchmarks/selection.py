@@ -9,20 +9,24 @@ seeds. The same command resumes. `collect` writes the scores of the runs into `s
 `replay` chooses a configuration of each study as each protocol would, many times with other seeds and brackets, and
 prints the mean regret and the cost of each protocol as a Markdown table.
 
-The regret of a choice is the value of the best configuration less the value of the chosen one, in points. The value
-of a configuration is its mean tune mIoU at the last step over the seeds that the choice did not use; the best
-configuration is the one with the highest mean over all seeds. The cost is in trainings to the last step.
+The regret of a choice is the true mean tune mIoU of the best configuration less that of the chosen one, in points. The
+truth of a table of few seeds is not known: its best configuration is also the luckiest. So the protocols are tried on
+tables whose truth is known, drawn from the spread of configurations, seeds and trainings in this table. Beside it is the
+regret on the table itself, in which a choice and the best configuration are valued by the seeds that the choice did not
+use. The cost is in trainings to the last step. The first protocol is that of the presets before `search.finalists`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import pandas as pd
@@ -32,9 +36,8 @@ from orchestrator.ledger.tables import Ledger
 
 SWEEP = Path(__file__).parent / "studies" / "selection.yaml"
 TABLE = Path(__file__).with_suffix(".parquet")
-BRACKET = 8
-RUNGS = (0.25, 0.5)
-"""Of the presets `scenes` and `laptop`."""
+_SEEDS = 8
+"""Seeds of a resampled table."""
 
 Scores = NDArray[np.float64]
 """Tune mIoU in points: [configurations, seeds, quarters of the training]."""
@@ -49,7 +52,84 @@ class Choice:
     cost: float
 
 
-Protocol = Callable[[Scores, np.random.Generator], Choice]
+@dataclass(frozen=True)
+class Protocol:
+    """A way to choose a configuration.
+
+    Attributes:
+        bracket: configurations that are compared at the rungs.
+        rungs: share of the steps, and share of the bracket that goes on.
+        seeds: trainings of each configuration of the search, each with a seed of its own; their mean counts.
+        seed_per_bracket: each bracket has seeds of its own.
+        finalists: the best finished configurations that are trained again; 0 takes the best finished one.
+        fresh: fresh seeds of each finalist; their mean decides.
+        with_search_score: the mean includes the score of the search.
+    """
+
+    bracket: int = 8
+    rungs: tuple[tuple[float, float], ...] = ((0.25, 0.5), (0.5, 0.5))
+    seeds: int = 1
+    seed_per_bracket: bool = False
+    finalists: int = 0
+    fresh: int = 0
+    with_search_score: bool = True
+
+    def choose(self, scores: Scores, generator: np.random.Generator) -> Choice:
+        """Search in random brackets with random seeds of the table."""
+        order, configurations = generator.permutation(scores.shape[1]), generator.permutation(len(scores))
+        found: dict[int, list[float]] = {}
+        cost, used = 0.0, self.seeds
+        for number, start in enumerate(range(0, len(configurations), self.bracket)):
+            first = number * self.seeds if self.seed_per_bracket else 0
+            used = max(used, first + self.seeds)
+            of_bracket = scores[:, order[first : first + self.seeds]]
+            running, before = configurations[start : start + self.bracket].tolist(), 0.0
+            for rung, kept in self.rungs:
+                cost += self.seeds * len(running) * (rung - before)
+                at_rung = of_bracket[:, :, round(rung * scores.shape[2]) - 1].mean(axis=1)
+                running.sort(key=lambda configuration, at_rung=at_rung: -at_rung[configuration])
+                running, before = running[: math.ceil(kept * len(running))], rung
+            cost += self.seeds * len(running) * (1 - before)
+            found |= {c: of_bracket[c, :, -1].tolist() for c in running}
+        if self.finalists:
+            best = sorted(found, key=lambda c: -fmean(found[c]))[: self.finalists]
+            fresh, used = order[used : used + self.fresh], used + self.fresh
+            cost += len(best) * self.fresh
+            found = {
+                c: (found[c] if self.with_search_score else []) + scores[c, fresh, -1].tolist() for c in best
+            }
+        chosen = max(found, key=lambda c: fmean(found[c]))
+        return Choice(chosen, frozenset(order[:used].tolist()), cost)
+
+
+_QUARTER = ((0.5, 0.25),)
+PROTOCOLS: Mapping[str, Protocol] = {
+    "one seed": Protocol(),
+    "one seed a bracket": Protocol(seed_per_bracket=True),
+    "one seed, a rung at a half only": Protocol(rungs=((0.5, 0.5),)),
+    "one seed, no rungs": Protocol(rungs=()),
+    "one seed, a quarter of 16 goes on at a half": Protocol(bracket=16, rungs=_QUARTER),
+    "2 seeds, a quarter of 16 goes on at a quarter": Protocol(
+        bracket=16, rungs=((0.25, 0.25), (0.5, 0.5)), seeds=2
+    ),
+    "2 seeds": Protocol(seeds=2),
+    "2 finalists, 1 fresh seed": Protocol(finalists=2, fresh=1),
+    "2 finalists, 2 fresh seeds": Protocol(finalists=2, fresh=2),
+    "2 finalists, 2 fresh seeds, without the search's score": Protocol(
+        finalists=2, fresh=2, with_search_score=False
+    ),
+    "4 finalists, 1 fresh seed": Protocol(finalists=4, fresh=1),
+    "4 finalists, 1 fresh seed, without the search's score": Protocol(
+        finalists=4, fresh=1, with_search_score=False
+    ),
+    "a quarter of 16 at a half, 2 finalists, 1 fresh seed": Protocol(
+        bracket=16, rungs=_QUARTER, finalists=2, fresh=1
+    ),
+    "4 finalists, 2 fresh seeds": Protocol(finalists=4, fresh=2),
+    "4 finalists, 3 fresh seeds": Protocol(finalists=4, fresh=3),
+    "2 seeds, no rungs": Protocol(rungs=(), seeds=2),
+    "4 seeds, no rungs": Protocol(rungs=(), seeds=4),
+}
 
 
 def main() -> int:
@@ -118,128 +198,68 @@ def studies_of(table: pd.DataFrame) -> dict[str, Scores]:
     return found
 
 
-def one_seed(scores: Scores, generator: np.random.Generator) -> Choice:
-    """All brackets with one seed; the best finished trial."""
-    return _searched(scores, generator, lambda bracket: 0).choice()
+def replayed_regret(scores: Scores, protocol: Protocol, replays: int) -> float:
+    """Mean regret in points of a protocol on the table of one study.
 
-
-def seed_per_bracket(scores: Scores, generator: np.random.Generator) -> Choice:
-    """Each bracket with a seed of its own; the best finished trial."""
-    return _searched(scores, generator, lambda bracket: bracket).choice()
-
-
-def every_configuration_twice(scores: Scores, generator: np.random.Generator) -> Choice:
-    """Each configuration with two seeds, halved by the mean of both; the best mean."""
-    seeds = generator.permutation(scores.shape[1])[:2]
-    means = scores[:, seeds].mean(axis=1, keepdims=True)
-    found = _search(means, generator, lambda bracket: 0)
-    return Choice(found.choice().configuration, frozenset(seeds.tolist()), 2 * found.cost)
-
-
-def finalists(count: int, fresh: int, *, with_search_score: bool, per_bracket: bool = False) -> Protocol:
-    """The best `count` finished trials again with `fresh` other seeds; the best mean of those, or of those and the first."""
-
-    def protocol(scores: Scores, generator: np.random.Generator) -> Choice:
-        searched = _searched(
-            scores, generator, (lambda bracket: bracket) if per_bracket else lambda bracket: 0
-        )
-        best = sorted(searched.finished, key=lambda c: -searched.finished[c])[:count]
-        unused = [
-            seed for seed in generator.permutation(scores.shape[1]).tolist() if seed not in searched.seeds
-        ]
-        seeds = unused[:fresh]
-        values = {}
-        for configuration in best:
-            own = [searched.finished[configuration]] if with_search_score else []
-            values[configuration] = np.mean([*own, *scores[configuration, seeds, -1]])
-        chosen = max(best, key=lambda c: values[c])
-        return Choice(chosen, searched.seeds | set(seeds), searched.cost + len(best) * fresh)
-
-    return protocol
-
-
-@dataclass(frozen=True)
-class _Search:
-    finished: Mapping[int, float]
-    seeds: frozenset[int]
-    cost: float
-
-    def choice(self) -> Choice:
-        best = max(self.finished, key=lambda configuration: self.finished[configuration])
-        return Choice(best, self.seeds, self.cost)
-
-
-def _searched(
-    scores: Scores, generator: np.random.Generator, seed_of_bracket: Callable[[int], int]
-) -> _Search:
-    """A search in which bracket b is trained with seed `seed_of_bracket(b)` of a random order of seeds."""
-    order = generator.permutation(scores.shape[1])
-    found = _search(scores[:, order], generator, seed_of_bracket)
-    return _Search(found.finished, frozenset(int(order[seed]) for seed in found.seeds), found.cost)
-
-
-def _search(scores: Scores, generator: np.random.Generator, seed_of_bracket: Callable[[int], int]) -> _Search:
-    """Random brackets, each halved at the rungs."""
-    finished: dict[int, float] = {}
-    seeds, cost = set(), 0.0
-    configurations = generator.permutation(len(scores))
-    for number, start in enumerate(range(0, len(configurations), BRACKET)):
-        running = list(configurations[start : start + BRACKET])
-        seed, before = seed_of_bracket(number), 0.0
-        seeds.add(seed)
-        for rung in RUNGS:
-            cost += len(running) * (rung - before)
-            quarter = round(rung * scores.shape[2]) - 1
-            running.sort(key=lambda c: -scores[c, seed, quarter])
-            running, before = running[: -(-len(running) // 2)], rung
-        cost += len(running) * (1 - before)
-        finished |= {int(c): float(scores[c, seed, -1]) for c in running}
-    return _Search(finished, frozenset(seeds), cost)
-
-
-PROTOCOLS: Mapping[str, Protocol] = {
-    "one seed": one_seed,
-    "one seed a bracket": seed_per_bracket,
-    "every configuration with two seeds": every_configuration_twice,
-    "2 finalists, 1 fresh seed": finalists(2, 1, with_search_score=False),
-    "2 finalists, 1 fresh seed, with the search's score": finalists(2, 1, with_search_score=True),
-    "2 finalists, 2 fresh seeds": finalists(2, 2, with_search_score=False),
-    "4 finalists, 1 fresh seed": finalists(4, 1, with_search_score=False),
-    "4 finalists, 1 fresh seed, with the search's score": finalists(4, 1, with_search_score=True),
-    "4 finalists, 1 fresh seed, one seed a bracket": finalists(
-        4, 1, with_search_score=False, per_bracket=True
-    ),
-    "4 finalists, 2 fresh seeds": finalists(4, 2, with_search_score=False),
-    "4 finalists, 3 fresh seeds": finalists(4, 3, with_search_score=False),
-}
-
-
-def regret(scores: Scores, protocol: Protocol, replays: int) -> tuple[float, float]:
-    """Mean regret in points and mean cost in trainings of a protocol on one study."""
+    A chosen configuration and the best one of all are valued by the seeds that the choice did not use. The best one is
+    the one that did best with all seeds, these included, so its value is too high, by the same for every protocol.
+    """
     best = int(scores[:, :, -1].mean(axis=1).argmax())
     generator = np.random.default_rng(0)
-    regrets, costs = [], []
+    regrets = []
     for _ in range(replays):
-        choice = protocol(scores, generator)
+        choice = protocol.choose(scores, generator)
         fresh = [seed for seed in range(scores.shape[1]) if seed not in choice.seeds]
         value = scores[:, fresh, -1].mean(axis=1)
         regrets.append(value[best] - value[choice.configuration])
+    return fmean(regrets)
+
+
+def resampled_regret(scores: Scores, protocol: Protocol, replays: int) -> tuple[float, float]:
+    """Mean regret in points, and mean cost, of a protocol on tables whose truth is known, as they are drawn from this one."""
+    generator = np.random.default_rng(0)
+    regrets, costs = [], []
+    for _ in range(replays):
+        truth, drawn = resampled(scores, generator)
+        choice = protocol.choose(drawn, generator)
+        regrets.append(truth.max() - truth[choice.configuration])
         costs.append(choice.cost)
-    return float(np.mean(regrets)), float(np.mean(costs))
+    return fmean(regrets), fmean(costs)
+
+
+def resampled(scores: Scores, generator: np.random.Generator) -> tuple[NDArray[np.float64], Scores]:
+    """A table of eight new seeds, and the true last scores of its configurations.
+
+    The truth is the configurations' means, drawn together so that they spread as configurations do without the noise of the
+    means. A seed has the effect of a random seed of the table on all configurations, and each training the residuals of a
+    random training of the table.
+    """
+    seeds = scores.shape[1]
+    means = scores.mean(axis=1)
+    effects = (scores - means[:, None]).mean(axis=0)
+    residuals = scores - means[:, None] - effects
+    residuals *= math.sqrt(seeds / (seeds - 1))
+    noise = residuals.var(axis=(0, 1)) / seeds
+    spread = means.var(axis=0, ddof=1)
+    shrunk = np.sqrt(np.maximum(0.0, 1 - noise / spread)) if (spread > 0).all() else 1.0
+    truth = means.mean(axis=0) + shrunk * (means - means.mean(axis=0))
+    pool = residuals.reshape(-1, scores.shape[2])
+    drawn = pool[generator.integers(0, len(pool), (len(scores), _SEEDS))]
+    return truth[:, -1], truth[:, None] + effects[generator.integers(0, seeds, _SEEDS)] + drawn
 
 
 def regret_table(studies: Mapping[str, Scores], replays: int) -> list[str]:
-    """Markdown: a row per protocol with its cost, its mean regret over the studies, and the regret on each."""
-    names = list(studies)
+    """Markdown: a row per protocol with its cost, its two mean regrets over the studies, and the resampled one on each."""
     lines = [
-        f"| protocol | trainings | mean regret | {' | '.join(names)} |",
-        "| --- " * (3 + len(names)) + "|",
+        f"| protocol | trainings | regret | regret, replayed | {' | '.join(studies)} |",
+        "| --- " * (4 + len(studies)) + "|",
     ]
     for title, protocol in PROTOCOLS.items():
-        found = [regret(scores, protocol, replays) for scores in studies.values()]
+        found = [resampled_regret(scores, protocol, replays) for scores in studies.values()]
+        old = fmean(replayed_regret(scores, protocol, replays) for scores in studies.values())
         cells = " | ".join(f"{points:.2f}" for points, _ in found)
-        mean = np.mean([points for points, _ in found])
-        lines.append(f"| {title} | {np.mean([cost for _, cost in found]):.0f} | {mean:.2f} | {cells} |")
+        points, cost = (fmean(values) for values in zip(*found, strict=True))
+        lines.append(f"| {title} | {cost:.0f} | {points:.2f} | {old:.2f} | {cells} |")
     return lines
 
 

@@ -31,42 +31,59 @@ def table(noise: float, number: int = 0) -> np.ndarray:
 
 def test_without_noise_every_protocol_chooses_the_best_configuration(selection: ModuleType) -> None:
     for protocol in selection.PROTOCOLS.values():
-        assert selection.regret(table(0), protocol, 20)[0] == 0
+        assert selection.replayed_regret(table(0), protocol, 20) == 0
+        assert selection.resampled_regret(table(0), protocol, 20)[0] == 0
 
 
 def test_the_cost_is_counted_in_whole_trainings_with_halving(selection: ModuleType) -> None:
-    costs = {title: selection.regret(table(1), p, 5)[1] for title, p in selection.PROTOCOLS.items()}
+    costs = {title: selection.resampled_regret(table(1), p, 5)[1] for title, p in selection.PROTOCOLS.items()}
     # Two brackets of 8: 8 × ¼ + 4 × ¼ + 2 × ½ each.
     assert costs["one seed"] == costs["one seed a bracket"] == 8
-    assert costs["every configuration with two seeds"] == 16
+    assert costs["2 seeds"] == 16
     assert costs["2 finalists, 2 fresh seeds"] == 8 + 4
+    assert costs["one seed, a quarter of 16 goes on at a half"] == 16 / 2 + 4 / 2
 
 
 def test_a_choice_is_valued_by_seeds_that_it_did_not_use(selection: ModuleType) -> None:
-    """With pure noise every configuration is worth the same, so a regret below zero would be a seed seen twice."""
-    generator = np.random.default_rng(5)
-    scores = generator.normal(size=(16, 8, 4))
+    scores = np.random.default_rng(5).normal(size=(16, 8, 4))
     for title, protocol in selection.PROTOCOLS.items():
-        choices = [protocol(scores, np.random.default_rng(n)) for n in range(50)]
-        expected = 2 if "two" in title or "a bracket" in title else 1
-        if "finalists" in title:
-            expected += int(title.split(", ")[1][0])
-        assert {len(choice.seeds) for choice in choices} == {expected}
+        choices = [protocol.choose(scores, np.random.default_rng(n)) for n in range(20)]
+        seeds_of_search = protocol.seeds * (2 if "a bracket" in title else 1)
+        assert {len(choice.seeds) for choice in choices} == {seeds_of_search + protocol.fresh}
 
 
 def test_the_regret_of_a_choice_does_not_count_the_seed_that_made_it_look_good(selection: ModuleType) -> None:
-    scores = np.zeros((2, 8, 4))
-    scores[0, 0], scores[1] = 4.0, 1.0  # configuration 0 is good with seed 0 only
-    regret, _ = selection.regret(scores, lambda *_: selection.Choice(0, frozenset({0}), 1.0), 1)
-    assert regret == 1.0
+    scores = np.ones((2, 8, 4))
+    scores[0] = 0.0
+    scores[0, 0] = 4.0  # configuration 0 is good with seed 0 only
+    protocol = selection.Protocol(bracket=2, rungs=())
+    choices = [protocol.choose(scores, np.random.default_rng(n)) for n in range(40)]
+    assert all(choice.configuration == (0 if choice.seeds == {0} else 1) for choice in choices)
+    # With seed 0, one time in eight, the worse configuration is chosen: by the other seeds it is worth a point less.
+    assert selection.replayed_regret(scores, protocol, 4000) == pytest.approx(1 / 8, abs=0.02)
 
 
 def test_more_fresh_seeds_choose_better_among_the_same_finalists(selection: ModuleType) -> None:
     few, many = (
         sum(
-            selection.regret(table(4, n), selection.finalists(4, fresh, with_search_score=False), 50)[0]
+            selection.replayed_regret(table(4, n), selection.Protocol(finalists=4, fresh=fresh), 50)
             for n in range(20)
         )
         for fresh in (1, 4)
     )
     assert many < 0.9 * few
+
+
+def test_configurations_of_a_resampled_table_spread_as_the_true_ones_do_and_trainings_as_in_the_table(
+    selection: ModuleType,
+) -> None:
+    """The means of few seeds spread by their noise too, which would make a search look better than it is."""
+    generator = np.random.default_rng(0)
+    spreads, noises = [], []
+    for _ in range(200):
+        scores = 2 * generator.normal(size=(16, 1, 1)) + 3 * generator.normal(size=(16, 4, 1))
+        truth, drawn = selection.resampled(np.repeat(scores, 4, axis=2), generator)
+        spreads.append(truth.var(ddof=1))
+        noises.append((drawn[:, :, -1] - truth[:, None]).var())
+    assert np.mean(spreads) == pytest.approx(2**2, rel=0.15)
+    assert np.mean(noises) == pytest.approx(3**2, rel=0.15)
