@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import cells
+from gpu_page import gpu_section
 from sweep_page import long_section, sweep_section
 
 HERE = Path(__file__).parent
@@ -56,6 +57,9 @@ python benchmarks/scale.py        # overhead per trial compared with bare Ray Tu
 python benchmarks/many_nodes.py   # a plan larger than a cluster of 64 simulated nodes
 python benchmarks/loss_flops.py   # operations of every loss at real size, by formula
 python benchmarks/real_size.py    # a step and an evaluation at the size of photographs, beside the same written plainly
+python benchmarks/gpu/step_budgets.py now   # memory, kernels and operations of a full-size step, counted without a GPU
+python benchmarks/gpu/memory_shortage.py    # what one student without memory does to the others, played on a CPU
+python benchmarks/gpu/on_gpu.py             # what only a GPU can say
 ```
 
 Figures are medians, with the smallest and the largest of the repeats in brackets. A ratio is computed within each repeat,
@@ -364,6 +368,7 @@ SECTIONS: dict[str, Callable[[Mapping[str, Any], cells.Aims], list[str]]] = {
     "many_nodes": _many_nodes,
     "real_size": _real_size,
     "loss_flops": _loss_flops,
+    "gpu_budgets": gpu_section,
 }
 """Sections of the page, by the name of their report, in order."""
 

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from distill.balance import Balance
 from distill.device_errors import is_device_fault, release_frames
@@ -289,6 +290,19 @@ class Student:
             flags = self.losses.bad_terms.tolist()
             bad = [name for name, is_bad in zip(self.losses.names, flags, strict=True) if is_bad]
             raise NonFiniteLossError(bad, bad_step)
+
+    def kept_bytes(self) -> int:
+        """Bytes that the student keeps on its device between steps: weights, gradients, the optimiser's state, averages."""
+        modules = [module for module in (self.model, self.method, self.average) if module is not None]
+        kept = tree_leaves(
+            ([m.state_dict() for m in modules], [*self.optimizer.state.values()], self._gradients.flat)
+        )
+        sizes = {
+            each.untyped_storage()._cdata: each.untyped_storage().nbytes()
+            for each in kept
+            if isinstance(each, Tensor) and each.device.type == self.device.type
+        }
+        return sum(sizes.values())
 
     def read_losses(self) -> tuple[dict[str, float], dict[str, float]]:
         """Mean raw and weighted terms since the last call; resets the record.

@@ -25,13 +25,16 @@ SKIPPED_PICTURES = "logs/skipped"
 
 @dataclass(frozen=True)
 class Costs:
-    """What a trial has cost so far, in seconds of one worker unless its name says otherwise."""
+    """What a trial has cost so far, in seconds of one worker unless its name says otherwise.
+
+    `peak_memory_bytes` is None where it is not measured: on a CPU.
+    """
 
     student_seconds: float = 0.0
     shared_seconds: float = 0.0
     teacher_seconds: float = 0.0
     wall_seconds: float = 0.0
-    peak_memory_bytes: int = 0
+    peak_memory_bytes: int | None = None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""FLOPs of the methods' losses, by formula and without torch.
+"""FLOPs of the methods' losses, and the numbers that their own layers keep, by formula and without torch.
 
 There is one function per method that has convolutions or matrix products; other losses read a few maps and count as
 nothing beside the networks. A test compares the formulas with the operators that a step runs.
@@ -62,14 +62,47 @@ def loss_flops(method: str, settings: Settings, shapes: LossShapes) -> float:
         settings: all settings of the method, defaults included; a combination's are `<method>.<setting>`.
         shapes: of the pair and the batch.
     """
+    return sum(_LOSSES[part](own, shapes) for part, own in _parts(method, settings) if part in _LOSSES)
+
+
+@dataclass(frozen=True)
+class LayerNumbers:
+    """Numbers that a method's own layers keep on the device.
+
+    Attributes:
+        trained: weights, which have a gradient and the optimiser's state.
+        remembered: features of earlier batches.
+    """
+
+    trained: int = 0
+    remembered: int = 0
+
+    def __add__(self, other: LayerNumbers) -> LayerNumbers:
+        return LayerNumbers(self.trained + other.trained, self.remembered + other.remembered)
+
+
+def layer_numbers(method: str, settings: Settings, shapes: LossShapes) -> LayerNumbers:
+    """What a method's own layers keep. Layers of a few hundred thousand numbers count as nothing. See `loss_flops`."""
+    own = [_LAYERS[part](its, shapes) for part, its in _parts(method, settings) if part in _LAYERS]
+    return sum(own, LayerNumbers())
+
+
+def _parts(method: str, settings: Settings) -> list[tuple[str, Settings]]:
+    """The methods that are joined by `+`, each with its own settings."""
     parts = method.split("+")
-    total = 0.0
-    for part in parts:
-        prefix = f"{part}." if len(parts) > 1 else ""
-        own = {key.removeprefix(prefix): value for key, value in settings.items() if key.startswith(prefix)}
-        if part in _LOSSES:
-            total += _LOSSES[part](own, shapes)
-    return total
+    if len(parts) == 1:
+        return [(method, settings)]
+    return [
+        (
+            part,
+            {
+                key.removeprefix(f"{part}."): value
+                for key, value in settings.items()
+                if key.startswith(f"{part}.")
+            },
+        )
+        for part in parts
+    ]
 
 
 def methods_with_products() -> list[str]:
@@ -166,4 +199,23 @@ _LOSSES: Mapping[str, Callable[[Settings, LossShapes], float]] = {
     "mgd": _restored,
     "ofa": _ofa,
     "skd": _skd,
+}
+
+
+def _restoring_layers(settings: Settings, shapes: LossShapes) -> LayerNumbers:
+    """See `_restored`."""
+    narrow, wide = shapes.student.at(settings["tap"])[0], shapes.teacher.at(settings["tap"])[0]
+    return LayerNumbers(trained=narrow * wide + 2 * 9 * wide * wide)
+
+
+def _queues(settings: Settings, shapes: LossShapes) -> LayerNumbers:
+    """Features of the teacher for every class, and one more for the pixels of none."""
+    entries = [settings[f"{name}_queue"] + 1 for name in ("pixel", "region") if settings[f"{name}_weight"]]
+    return LayerNumbers(remembered=sum(entries) * shapes.classes * shapes.teacher.at(settings["tap"])[0])
+
+
+_LAYERS: Mapping[str, Callable[[Settings, LossShapes], LayerNumbers]] = {
+    "af_dcd": _restoring_layers,
+    "cirkd": _queues,
+    "mgd": _restoring_layers,
 }

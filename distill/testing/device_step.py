@@ -89,7 +89,11 @@ class WatchedTraining:
 
 def make_student(case: Case, teacher: ModelInfo) -> Student:
     """The student of a case on `cuda:0`."""
-    spec = StudentSpec(
+    return Student(spec_of(case), teacher, device=CUDA)
+
+
+def spec_of(case: Case) -> StudentSpec:
+    """The specification of a case's student."""
+    return StudentSpec(
         case.student, case.student_options, case.method, case.config, case.recipe, 0, case.num_classes
     )
-    return Student(spec, teacher, device=CUDA)

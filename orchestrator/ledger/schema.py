@@ -135,7 +135,14 @@ _TRIALS = Table(
             "time during which its wave was being trained, up to its last report; the time between two commands is not in it",
             "s",
         ),
-        Column("peak_memory_bytes", _INT, "peak memory of one worker during the trial's steps", "bytes"),
+        Column(
+            "peak_memory_bytes",
+            _INT,
+            "the student's own peak on a GPU, on one worker: weights, gradients, the optimiser's state and averages, and what "
+            "its own steps allocate beside them (activations, loss, work spaces); not in it: the batch, the teacher and the "
+            "other students. Null on a CPU, where it is not measured; up to version 0.1.0 the peak of the whole process",
+            "bytes",
+        ),
         Column("loss_final", _REAL, "the last reported total loss"),
         Column("error", _TEXT, "the error message; null if it did not fail"),
         Column("error_step", _INT, "the step at which it failed", "steps"),

@@ -26,7 +26,14 @@ from orchestrator.planning.plan import (
 )
 from orchestrator.planning.planned_models import Model, Teacher
 from orchestrator.planning.prices import Price, price_of
-from orchestrator.planning.step_costs import loss_flops_of, memory_lines, memory_of
+from orchestrator.planning.step_costs import (
+    BACKWARD,
+    flops_lines,
+    flops_of,
+    loss_flops_of,
+    memory_lines,
+    memory_of,
+)
 
 # FLOP/s that training with small batches reaches in practice: a fraction of the peak. The ledger has measured times.
 ASSUMED_FLOPS = {
@@ -39,7 +46,6 @@ ASSUMED_FLOPS = {
 PEAK_FLOPS = {("cuda", "fp32"): 156e12, ("cuda", "bf16"): 312e12}
 TOO_LONG_DAYS, TOO_LONG_HOURS = 14, 24 * 365
 """A training that takes more days, and a plan that takes more worker-hours, gets a warning."""
-BACKWARD = 2.0  # FLOPs of a backward pass, relative to a forward pass
 BYTES = 4  # of a weight
 COUNT_ROW_BYTES = 6  # size of a row of `counts`, compressed
 
@@ -83,6 +89,7 @@ def estimate(plan: Plan) -> dict[str, Any]:
         "budget": config.budget.model_dump(exclude={"price"}),
         "assumed_flops_per_second": sorted({_speed(config, cohort.recipe) for cohort in cohorts}),
         "disk_bytes": _disk(config, cohorts),
+        "step_flops": flops_of(plan, lambda recipe: _speed(config, recipe)),
         "memory": memory,
         "memory_unknown": unknown,
         "warnings": _warnings(config, plan, worker_hours),
@@ -128,6 +135,7 @@ def render_estimate(found: dict[str, Any]) -> str:
         lines.append(
             f"  not in it: passes of {', '.join(found['uncounted_teachers'])}, whose cost is not known yet"
         )
+    lines += flops_lines(found["step_flops"])
     lines += memory_lines(found["memory"], found["memory_unknown"])
     lines += [f"  WARNING: {warning}" for warning in found["warnings"]]
     return "\n".join(lines)

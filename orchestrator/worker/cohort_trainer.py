@@ -27,6 +27,7 @@ from orchestrator.worker.preemption import PreemptionNotices
 from orchestrator.worker.reporter import Reporter
 from orchestrator.worker.round_length import RoundLength
 from orchestrator.worker.student_builder import StudentBuilder
+from orchestrator.worker.student_memory import StudentMemory, device_allocator
 from orchestrator.worker.student_placement import place_students, workers_of_a_student
 from orchestrator.worker.student_scorer import StudentScorer
 from orchestrator.worker.student_slot import CrashVerdictError, StudentSlot
@@ -92,7 +93,8 @@ class CohortTrainer:
         )
         self.preemption = PreemptionNotices()
         self.round = RoundLength(job.operation.round_seconds)
-        self.costs = CostAccount(workers, self.placement, self.feed, self.slots)
+        self.memory = StudentMemory(device_allocator(workers.device))
+        self.costs = CostAccount(self.placement, self.feed, self.slots, self.memory)
         self.scorer = StudentScorer(
             job, workers, together, self.placement, self.slots, self.ledger, self.watchdog, self.reporter, self.costs, self._exchange
         )  # fmt: skip
@@ -245,9 +247,9 @@ class CohortTrainer:
 
     @contextmanager
     def _accounted(self, slot: StudentSlot, timer: Timer) -> Iterator[None]:
-        """The time of the block, and a crash in it, are this slot's."""
+        """The time and memory of the block, and a crash in it, are this slot's."""
         self.watchdog.move_to(slot.trial.trial_id, slot.step)
-        with timer.measure(slot.trial.trial_id):
+        with timer.measure(slot.trial.trial_id), self.memory.measure(slot.trial.trial_id):
             yield
 
     def _end_round(self, slots: Sequence[StudentSlot], timer: Timer, step: int, units: int) -> None:

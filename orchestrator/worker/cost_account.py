@@ -6,10 +6,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from distill.training import Student
 from orchestrator.protocol import Costs
 from orchestrator.worker.batch_feed import BatchFeed
-from orchestrator.worker.data_parallel import Workers
 from orchestrator.worker.device_slots import DeviceSlots
+from orchestrator.worker.student_memory import StudentMemory
 from orchestrator.worker.student_placement import Placement
 from orchestrator.worker.student_slot import StudentSlot
 from orchestrator.worker.timer import Timer
@@ -19,14 +20,16 @@ class CostAccount:
     """Adds up the costs of a wave's students.
 
     Args:
-        workers: all workers of the cohort.
         placement: of the students.
         feed: this worker's data and teacher.
         slots: of the wave.
+        memory: what the students' steps add to the device's memory.
     """
 
-    def __init__(self, workers: Workers, placement: Placement, feed: BatchFeed, slots: DeviceSlots) -> None:
-        self._workers = workers
+    def __init__(
+        self, placement: Placement, feed: BatchFeed, slots: DeviceSlots, memory: StudentMemory
+    ) -> None:
+        self._memory = memory
         self._placement = placement
         self._feed = feed
         self._slots = slots
@@ -45,7 +48,7 @@ class CostAccount:
 
     def add_round(self, slots: Sequence[StudentSlot], timer: Timer) -> None:
         """Add what the timer has measured to these students, which shared each batch. All workers call this together."""
-        seconds = timer.read()
+        seconds, rises = timer.read(), self._memory.read()
         self.add_wall_seconds()
         sharers, saved = self._placement.sharers, self._feed.take_saved_seconds()
         teacher, data = (sharers * seconds.pop(name, 0.0) for name in ("teacher", "data"))
@@ -60,5 +63,13 @@ class CostAccount:
                 shared_seconds=slot.costs.shared_seconds + share,
                 teacher_seconds=slot.costs.teacher_seconds + (teacher + sharers * saved if needs else 0.0),
                 wall_seconds=slot.costs.wall_seconds,
-                peak_memory_bytes=max(slot.costs.peak_memory_bytes, self._workers.peak_memory()),
+                peak_memory_bytes=_own_peak(slot, rises.get(slot.trial.trial_id)),
             )
+
+
+def _own_peak(slot: StudentSlot, rise: int | None) -> int | None:
+    """The student's largest use of the device so far: what it keeps between steps, and what a step adds."""
+    before = slot.costs.peak_memory_bytes
+    if rise is None or not isinstance(slot.student, Student):
+        return before
+    return max(before or 0, slot.student.kept_bytes() + rise)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import resource
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -68,7 +67,6 @@ class Workers:
             torch.cuda.set_device(self.device)
             torch.set_float32_matmul_precision("high")  # TF32, as cuDNN has it by default
             torch.backends.cudnn.benchmark = True
-            torch.cuda.reset_peak_memory_stats(self.device)  # of an earlier cohort
         else:
             self.device = torch.device("cpu")
             torch.use_deterministic_algorithms(True, warn_only=True)
@@ -197,9 +195,3 @@ class Workers:
     def free_memory(self) -> None:
         """Release the memory that nothing refers to."""
         free_memory(self.device)
-
-    def peak_memory(self) -> int:
-        """Bytes: the device's peak on a GPU, the process's on a CPU (of all students together)."""
-        if self.device.type == "cuda":
-            return int(torch.cuda.max_memory_allocated(self.device))
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from distill.catalogue.loss_costs import LossShapes, ModelShapes, loss_flops, methods_with_products
+from distill.catalogue.loss_costs import (
+    LossShapes,
+    ModelShapes,
+    layer_numbers,
+    loss_flops,
+    methods_with_products,
+)
 from distill.methods import build_method, list_methods
 from distill.models import ModelInfo, Output
 
@@ -67,9 +74,29 @@ def test_the_formula_of_heteroakd_counts_what_is_projected(given: dict[str, Any]
     assert loss_flops("heteroakd", settings, shapes) == pytest.approx(flops, rel=0.05)
 
 
+FEW = 400_000
+"""Numbers of layers that are not worth counting: 5 MB with gradient and optimiser."""
+
+
+@pytest.mark.parametrize("name", list_methods())
+def test_the_numbers_that_a_methods_own_layers_keep_are_counted(name: str) -> None:
+    student = replace(STUDENT, channels=(64, 128, 256, 512), fused_channels=256)
+    teacher = replace(TEACHER, channels=(256, 512, 1024, 2048), fused_channels=512)
+    with torch.device("meta"):
+        method = build_method(name, student=student, teacher=teacher, num_classes=5, **SETTINGS.get(name, {}))
+    shapes = LossShapes(shapes_of(student), shapes_of(teacher), 5, BATCH, *SIZE)
+    found = layer_numbers(name, method.config.model_dump(), shapes)
+    trained = sum(each.numel() for each in method.parameters())
+    assert found.trained == pytest.approx(trained, rel=0.05, abs=FEW)
+    assert found.remembered == pytest.approx(
+        sum(each.numel() for each in method.buffers()), rel=0.05, abs=FEW
+    )
+
+
 def test_the_losses_of_a_combination_add_up() -> None:
     shapes = LossShapes(shapes_of(STUDENT), shapes_of(TEACHER), 5, BATCH, *SIZE)
     each = {name: counted(name)[1] for name in ("cwd", "mgd")}
     joined = {f"{name}.{key}": value for name, config in each.items() for key, value in config.items()}
     expected = sum(loss_flops(name, config, shapes) for name, config in each.items())
     assert loss_flops("cwd+mgd", joined, shapes) == expected
+    assert layer_numbers("cwd+mgd", joined, shapes) == layer_numbers("mgd", each["mgd"], shapes)

@@ -1,78 +1,148 @@
 """Canary tests: each private name of Ray that is used exists in the installed Ray, with its meaning in Ray 2.60.0.
 
-A failure names what a new Ray has changed. Change `orchestrator/cluster/ray_private.py` accordingly.
+A failure names the installed Ray and the name that it has changed. Change `orchestrator/cluster/ray_private.py` accordingly.
 """
 
 from __future__ import annotations
 
+import ast
 import fnmatch
+import importlib
 import inspect
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+import pytest
 import ray
-import ray._private.worker
 import ray.train.torch
-from ray import _raylet
-from ray._private import state
-from ray.core.generated.gcs_pb2 import PlacementGroupTableData
-from ray.train.v2.api import data_parallel_trainer
-from ray.tune.execution import experiment_state, tune_controller
 
-from orchestrator.cluster import ray_private
+SOURCE = Path(__file__).parents[3] / "orchestrator" / "cluster" / "ray_private.py"
+PRINTING = "ray._private.worker.print_to_stdstream"
+SIGTERM = "ray._private.utils.set_sigterm_handler"
+TOKEN_MODE = "ray._raylet.AuthenticationMode.TOKEN"
+CALLBACKS = "ray.train.v2.api.data_parallel_trainer.DataParallelTrainer._create_default_callbacks"
+SNAPSHOT = "ray.tune.execution.experiment_state._ExperimentCheckpointManager.sync_up_experiment_state"
+SNAPSHOT_FILE = "ray.tune.execution.tune_controller.TuneController.CKPT_FILE_TMPL"
+GROUP_ROW = "ray.core.generated.gcs_pb2.PlacementGroupTableData"
+ACCESSOR = "ray._private.state.state._connect_and_get_accessor"
+NAMES = (
+    PRINTING,
+    SIGTERM,
+    TOKEN_MODE,
+    CALLBACKS,
+    SNAPSHOT,
+    SNAPSHOT_FILE,
+    GROUP_ROW,
+    ACCESSOR,
+    "ray._raylet.get_authentication_mode",
+    "ray.util.get_node_ip_address",
+    "ray.util.placement_group.PlacementGroup",
+    "ray.util.placement_group.remove_placement_group",
+)
+"""Every private or undocumented name that `ray_private.py` uses."""
 
-SEEN_IN = "seen in Ray 2.60.0, this is " + ray.__version__
+
+def moved(name: str, what: str = "is not there") -> str:
+    return f"Ray {ray.__version__}: {name} {what}; it was seen in Ray 2.60.0"
 
 
-def test_the_trainer_starts_without_the_two_helpers_only() -> None:
-    def names(trainer: object) -> set[str]:
+def find(name: str) -> Any:
+    """What has this dotted name in the installed Ray."""
+    parts, found = name.split("."), None
+    for number in range(1, len(parts) + 1):
+        path = ".".join(parts[:number])
+        try:
+            found = importlib.import_module(
+                path
+            )  # before the attribute: a function may have its module's name
+        except ImportError:
+            if not hasattr(found, parts[number - 1]):
+                pytest.fail(moved(path))
+            found = getattr(found, parts[number - 1])
+    return found
+
+
+@pytest.fixture
+def ray_private() -> ModuleType:
+    return importlib.import_module("orchestrator.cluster.ray_private")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_installed_ray_has_the_name(name: str) -> None:
+    find(name)
+
+
+def test_a_name_that_ray_does_not_have_is_in_the_message_with_rays_version() -> None:
+    with pytest.raises(pytest.fail.Exception, match=rf"Ray {ray.__version__}: ray\._raylet\.gone is not"):
+        find("ray._raylet.gone.deeper")
+
+
+def test_every_name_that_is_imported_from_ray_has_a_canary() -> None:
+    imports = [node for node in ast.walk(ast.parse(SOURCE.read_text())) if isinstance(node, ast.ImportFrom)]
+    used = [
+        f"{node.module}.{each.name}"
+        for node in imports
+        if node.module and node.module.split(".")[0] == "ray"
+        for each in node.names
+    ]
+    assert used
+    assert [name for name in used if not any(f"{known}.".startswith(f"{name}.") for known in NAMES)] == []
+
+
+def test_the_trainer_starts_without_the_two_helpers_only(ray_private: ModuleType) -> None:
+    def names(trainer: Any) -> set[str]:
         return {type(callback).__name__ for callback in trainer._create_default_callbacks()}
 
     left_out = names(ray.train.torch.TorchTrainer(print)) - names(ray_private.WorkerGroupTrainer(print))
-    assert left_out == ray_private.UNUSED_CALLBACKS, SEEN_IN
+    assert left_out == ray_private.UNUSED_CALLBACKS, moved(CALLBACKS, "gives other callbacks")
 
 
-def test_the_trainer_is_ray_trains_own_and_creates_its_callbacks_by_that_method() -> None:
-    assert ray.train.v2.api.data_parallel_trainer is data_parallel_trainer
-    assert issubclass(ray.train.torch.TorchTrainer, data_parallel_trainer.DataParallelTrainer), SEEN_IN
-    assert callable(data_parallel_trainer.DataParallelTrainer._create_default_callbacks), SEEN_IN
+def test_the_trainer_is_ray_trains_own() -> None:
+    base = find(CALLBACKS.rpartition(".")[0])
+    assert issubclass(ray.train.torch.TorchTrainer, base), moved(CALLBACKS, "is not a method of TorchTrainer")
 
 
 def test_the_daemons_messages_go_through_the_function_that_is_replaced() -> None:
-    printing = inspect.signature(ray._private.worker.print_to_stdstream)
-    assert list(printing.parameters) == ["data", "ignore_prefix"], SEEN_IN
-    assert "print_to_stdstream" in inspect.getsource(ray._private.worker), SEEN_IN
+    printing = list(inspect.signature(find(PRINTING)).parameters)
+    assert printing == ["data", "ignore_prefix"], moved(PRINTING, f"takes {printing}")
+    assert "print_to_stdstream" in inspect.getsource(find("ray._private.worker")), moved(
+        PRINTING, "is not called"
+    )
 
 
-def test_the_authentication_mode_can_be_read() -> None:
-    assert hasattr(_raylet.AuthenticationMode, "TOKEN"), SEEN_IN
+def test_the_authentication_mode_can_be_read(ray_private: ModuleType) -> None:
     assert ray_private.cluster_asks_for_token() in (True, False)
 
 
-def test_init_takes_the_address_to_advertise() -> None:
-    assert '"_node_ip_address"' in inspect.getsource(ray.init), SEEN_IN
+def test_init_takes_the_address_to_advertise(ray_private: ModuleType) -> None:
+    assert '"_node_ip_address"' in inspect.getsource(ray.init), moved("_node_ip_address of ray.init")
     assert ray_private.local_address_settings("127.0.0.2") == {"_node_ip_address": "127.0.0.2"}
 
 
 def test_tune_writes_its_snapshots_by_the_method_that_is_switched_off() -> None:
-    saving = inspect.getsource(experiment_state._ExperimentCheckpointManager)
-    assert "def sync_up_experiment_state(" in saving, SEEN_IN
-    assert "self._storage.experiment_fs_path" in saving, SEEN_IN
-    assert fnmatch.fnmatch(
-        "experiment_state-empty.json", tune_controller.TuneController.CKPT_FILE_TMPL.format("*")
+    saving = inspect.getsource(find(SNAPSHOT.rpartition(".")[0]))
+    assert "self._storage.experiment_fs_path" in saving, moved(SNAPSHOT, "writes into another folder")
+    assert fnmatch.fnmatch("experiment_state-empty.json", find(SNAPSHOT_FILE).format("*"))
+    controller = inspect.getsource(find("ray.tune.execution.tune_controller"))
+    assert "self._checkpoint_manager.sync_up_experiment_state(" in controller, moved(
+        SNAPSHOT, "is not called"
     )
-    assert "self._checkpoint_manager.sync_up_experiment_state(" in inspect.getsource(tune_controller), SEEN_IN
 
 
 def test_a_placement_group_says_whether_its_creator_is_alive() -> None:
-    fields = {field.name for field in PlacementGroupTableData.DESCRIPTOR.fields}
-    assert {"placement_group_id", "creator_actor_dead", "creator_job_id", "state"} <= fields, SEEN_IN
-    assert "get_placement_group_table()" in inspect.getsource(state.GlobalState), SEEN_IN
-    assert callable(state.state._connect_and_get_accessor), SEEN_IN
+    fields = {field.name for field in find(GROUP_ROW).DESCRIPTOR.fields}
+    lacking = {"placement_group_id", "creator_actor_dead", "creator_job_id", "state"} - fields
+    assert not lacking, moved(GROUP_ROW, f"lacks {lacking}")
+    table = inspect.getsource(find("ray._private.state.GlobalState"))
+    assert "get_placement_group_table()" in table, moved(ACCESSOR, "has no table of placement groups")
 
 
 def test_ray_replaces_the_handler_of_sigterm_by_the_function_that_is_switched_off() -> None:
-    for module in (ray._private.worker, ray._private.node):
-        assert "ray._private.utils.set_sigterm_handler(" in inspect.getsource(module), SEEN_IN
+    for module in ("ray._private.worker", "ray._private.node"):
+        called = "ray._private.utils.set_sigterm_handler(" in inspect.getsource(find(module))
+        assert called, moved(SIGTERM, f"is not called by {module}")
 
 
-def test_the_address_of_this_node_is_an_address() -> None:
+def test_the_address_of_this_node_is_an_address(ray_private: ModuleType) -> None:
     assert ray_private.node_address().count(".") == 3 or ":" in ray_private.node_address()

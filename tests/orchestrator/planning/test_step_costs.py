@@ -52,6 +52,33 @@ def test_a_loss_that_costs_more_than_the_network_is_in_the_estimate_and_is_warne
     assert any("years of one worker" in warning for warning in warnings)
 
 
+def test_the_operations_of_each_loss_are_printed_and_a_loss_that_is_larger_takes_longer() -> None:
+    found = estimate(make_plan(load_sweep("cityscapes")))
+    rows = {(row["teacher"], row["student"]): row for row in found["step_flops"]}
+    row = rows["deeplabv3-resnet101", "deeplabv3-mobilenetv2_100"]
+    assert row["losses"]["af_dcd"] > 20 * row["student_flops"] > 0
+    assert row["losses"]["kd"] == row["losses"]["student"] == 0
+    text = render_estimate(found)
+    [line] = [line for line in text.splitlines() if "af_dcd 59,889" in line and "mobilenetv2" in line]
+    assert "2,557" in line
+    assert "0.0639 to 1.56" in line, "seconds at 40 TFLOP/s: the student alone, and with af_dcd"
+
+
+def test_fewer_students_fit_if_a_method_has_large_layers_of_its_own() -> None:
+    def row(method: str) -> dict[str, object]:
+        pair = "pairs=[{pair: deeplabv3_resnet101_to_deeplabv3_mobilenetv2, data: cityscapes}]"
+        [found] = estimate(make_plan(load_sweep("cityscapes", [f"methods=[student, {method}]", pair])))[
+            "memory"
+        ]
+        return found
+
+    plain, large = row("kd"), row("mgd")
+    assert plain["layers_bytes"] == 0
+    assert (large["method"], large["state_bytes"]) == ("mgd", plain["state_bytes"])
+    ours = [found["students_by_gib"]["24"] for found in (plain, large)]  # type: ignore[index]
+    assert ours[1] < ours[0] / 10
+
+
 def model(name: str, **options: object) -> Model:
     return Model(name, options, options)
 
