@@ -25,9 +25,10 @@ from orchestrator.leaderboard.run_records import RunRecords, read_run_records
 from orchestrator.leaderboard.selected_students import STUDENTS, select_students, students_bytes
 from orchestrator.leaderboard.training_curves import read_curves
 from orchestrator.leaderboard.unfinished import Unfinished
+from orchestrator.ledger.run_folder import BOARD_PAGE
 from orchestrator.ledger.tables import Ledger
 
-NAME, PAGE, GALLERY = "LEADERBOARD.md", "leaderboard.html", "gallery.html"
+NAME, PAGE, GALLERY = "LEADERBOARD.md", BOARD_PAGE.rpartition("/")[2], "gallery.html"
 _PER_PAIR = "gain_per_pair"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from selenium.webdriver.support.wait import WebDriverWait
 
 from orchestrator.leaderboard.files import write_leaderboard
+from orchestrator.leaderboard.unfinished import Unfinished
+from orchestrator.ledger.tables import Ledger
 from tests.orchestrator.leaderboard.browser import CHROMIUM, DRIVER, MISSING, Browser
 from tests.orchestrator.leaderboard.synthetic import Run, write_run
 
@@ -151,6 +155,21 @@ def test_each_study_has_curves_with_a_thin_line_per_seed_and_filters_fade_them(
     assert set(browser.run(f"return {faded}")) == {"kd", "cwd"}
     browser.run("document.querySelector('.pair input[value=B]').click()")
     assert browser.run("return document.querySelector('.training[data-p=\"1\"]').offsetParent") is None
+
+
+def test_the_page_of_a_running_sweep_loads_itself_again_with_its_filters_and_what_was_unfolded(
+    browser: Browser, page: Path, tmp_path: Path
+) -> None:
+    written = datetime.datetime(2026, 3, 1, tzinfo=datetime.UTC)
+    ledger = Ledger(page.parent.parent)
+    live = Path(write_leaderboard([ledger], Ledger(tmp_path), unfinished=Unfinished(999, written)).page)
+    live.write_text(live.read_text().replace('data-refresh="60"', 'data-refresh="0.5"'))
+    browser.open(live, state="b0.q=cwd")
+    browser.run("document.querySelector('.parameters').open = true")
+    loaded = "return performance.getEntriesByType('navigation')[0].type == 'reload' && document.readyState == 'complete'"
+    WebDriverWait(browser.driver, 60).until(lambda _: browser.run(loaded))
+    assert methods(browser) == ["cwd"]
+    assert browser.run("return document.querySelector('.parameters').open") is True
 
 
 def test_a_header_sorts_by_the_number_behind_its_cells_and_says_so(browser: Browser, page: Path) -> None:

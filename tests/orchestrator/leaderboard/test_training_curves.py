@@ -89,13 +89,13 @@ def test_a_page_of_an_unfinished_run_says_how_far_it_is_and_loads_itself_again(t
     page = Path(write_leaderboard([ledger], unfinished=Unfinished(99, NOON, (running,))).page)
     text = page.read_text()
     assert f"unfinished: {ended} of 99 trainings, written 12:03 UTC" in text
-    assert '<meta http-equiv="refresh" content="60">' in text
+    assert 'data-refresh="60"' in text
     assert 'data-m="new"' in text
     write_leaderboard([ledger], unfinished=Unfinished(99))
     assert (
         f"unfinished: {ended} of 99 trainings; the command of the run goes on from here" in page.read_text()
     )
-    assert "refresh" not in page.read_text()
+    assert "data-refresh" not in page.read_text()
     write_leaderboard([ledger])
     assert "unfinished" not in page.read_text()
 
