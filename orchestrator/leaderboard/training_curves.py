@@ -18,6 +18,10 @@ from orchestrator.ledger.tables import Ledger
 # Upper limit of the number of points on a page, and bounds for the number of points of a line.
 _POINTS = 5_000
 _FEWEST, _MOST = 5, 48
+# With fewer points of a line than this, there are so many trainings that the page has the main lines only.
+_WITH_LINES = 10
+# Number of methods in the charts of a pair, in the order of the board; the student alone is always there.
+_METHODS = 15
 # A loss that spans more than this is drawn on a logarithmic axis.
 _WIDE = 20.0
 _FINAL = ("final",)
@@ -124,8 +128,9 @@ def pair_curves(
     for curve in curves:
         by_method.setdefault(curve.method, []).append(curve)
     shown = {method: _latest_phase(found) for method, found in by_method.items() if found}
-    # With many lines the page has the main lines only.
-    has_lines = sum(map(len, shown.values())) * _FEWEST <= _POINTS // 4
+    left_out = [m for m, found in list(shown.items())[_METHODS:] if found[0].family != "baseline"]
+    shown = {method: found for method, found in shown.items() if method not in left_out}
+    has_lines = points >= _WITH_LINES
     charts = []
     for kind, title, up_label in (
         ("miou", f"mIoU on tune while training: {pair}", "tune mIoU (points)"),
@@ -146,7 +151,7 @@ def pair_curves(
         )
     if not any(charts):
         return None
-    return PairCurves(pair, charts[0], charts[1], _note(shown, has_lines=has_lines))
+    return PairCurves(pair, charts[0], charts[1], _note(shown, len(left_out), has_lines=has_lines))
 
 
 def _latest_phase(curves: Sequence[TrialCurve]) -> list[TrialCurve]:
@@ -190,9 +195,11 @@ def _thinned(line: Line, points: int) -> Line:
     return tuple(line[round(k * (len(line) - 1) / (points - 1))] for k in range(points))
 
 
-def _note(shown: dict[str, list[TrialCurve]], *, has_lines: bool) -> str:
+def _note(shown: dict[str, list[TrialCurve]], left_out: int, *, has_lines: bool) -> str:
     searched = [method for method, found in shown.items() if found[0].phase not in _FINAL]
-    parts = []
+    parts = (
+        [f"The best {_METHODS} methods and the student alone; {left_out} are left out."] if left_out else []
+    )
     if len(searched) < len(shown):
         parts.append(
             "Final runs: a thin line for each seed, a thick line for their mean at the steps that all have reached."
