@@ -51,7 +51,7 @@ from orchestrator.leaderboard.training_curves import PairCurves, TrialCurve, pai
 from orchestrator.leaderboard.unfinished import Unfinished
 
 # Upper limit of the page's size, so that it can be sent by mail: as many trials are listed as fit, final runs first.
-_PAGE_BYTES = 150_000
+_PAGE_BYTES = 170_000
 _LEAST_TRIAL_BYTES = 4_000
 
 
@@ -192,7 +192,9 @@ def _drawn_curves(board: Board, curves: Sequence[TrialCurve], points: int) -> tu
 def _drawn_pairs(
     pairs: Sequence[str], curves: Sequence[TrialCurve], order: Sequence[str], points: int
 ) -> tuple[PairCurves, ...]:
-    drawn = (pair_curves(pair, [c for c in curves if c.pair == pair], order, points) for pair in pairs)
+    drawn = (
+        pair_curves(pair, [c for c in curves if c.pair == pair], order, points, len(pairs)) for pair in pairs
+    )
     return tuple(found for found in drawn if found is not None)
 
 

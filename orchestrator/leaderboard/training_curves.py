@@ -20,8 +20,9 @@ _POINTS = 5_000
 _FEWEST, _MOST = 5, 48
 # With fewer points of a line than this, there are so many trainings that the page has the main lines only.
 _WITH_LINES = 10
-# Number of methods in the charts of a pair, in the order of the board; the student alone is always there.
-_METHODS = 15
+# Methods in the charts of all pairs together, and bounds for those of one pair, if the page has many trainings. They are
+# the first ones in the order of the board; the student alone is always there.
+_ALL_METHODS, _FEWEST_METHODS, _MOST_METHODS = 12, 3, 15
 # A loss that spans more than this is drawn on a logarithmic axis.
 _WIDE = 20.0
 _FINAL = ("final",)
@@ -114,7 +115,7 @@ def points_per_line(curves: Sequence[TrialCurve]) -> int:
 
 
 def pair_curves(
-    pair: str, curves: Sequence[TrialCurve], order: Sequence[str], points: int
+    pair: str, curves: Sequence[TrialCurve], order: Sequence[str], points: int, pairs: int = 1
 ) -> PairCurves | None:
     """The charts of a pair's curves; None if none has two points.
 
@@ -123,12 +124,14 @@ def pair_curves(
         curves: its curves.
         order: methods in the order of the board; the first ones keep their names in a crowded chart.
         points: number of points of a line, at most.
+        pairs: number of pairs that the page draws.
     """
     by_method: dict[str, list[TrialCurve]] = {method: [] for method in order}
     for curve in curves:
         by_method.setdefault(curve.method, []).append(curve)
     shown = {method: _latest_phase(found) for method, found in by_method.items() if found}
-    left_out = [m for m, found in list(shown.items())[_METHODS:] if found[0].family != "baseline"]
+    most = max(_FEWEST_METHODS, _ALL_METHODS // pairs) if points < _WITH_LINES else _MOST_METHODS
+    left_out = [m for m, found in list(shown.items())[most:] if found[0].family != "baseline"]
     shown = {method: found for method, found in shown.items() if method not in left_out}
     has_lines = points >= _WITH_LINES
     charts = []
@@ -151,7 +154,7 @@ def pair_curves(
         )
     if not any(charts):
         return None
-    return PairCurves(pair, charts[0], charts[1], _note(shown, len(left_out), has_lines=has_lines))
+    return PairCurves(pair, charts[0], charts[1], _note(shown, most if left_out else 0, has_lines=has_lines))
 
 
 def _latest_phase(curves: Sequence[TrialCurve]) -> list[TrialCurve]:
@@ -195,11 +198,9 @@ def _thinned(line: Line, points: int) -> Line:
     return tuple(line[round(k * (len(line) - 1) / (points - 1))] for k in range(points))
 
 
-def _note(shown: dict[str, list[TrialCurve]], left_out: int, *, has_lines: bool) -> str:
+def _note(shown: dict[str, list[TrialCurve]], most: int, *, has_lines: bool) -> str:
     searched = [method for method, found in shown.items() if found[0].phase not in _FINAL]
-    parts = (
-        [f"The best {_METHODS} methods and the student alone; {left_out} are left out."] if left_out else []
-    )
+    parts = [f"The first {most} methods of the board and the student alone."] if most else []
     if len(searched) < len(shown):
         parts.append(
             "Final runs: a thin line for each seed, a thick line for their mean at the steps that all have reached."

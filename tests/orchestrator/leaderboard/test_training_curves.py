@@ -70,7 +70,7 @@ def test_the_curves_of_a_thousand_trainings_fit_into_a_page_for_mail() -> None:
     assert drawn is not None
     assert drawn.score is not None
     assert drawn.loss is not None
-    assert len(main_lines(drawn.score)) == 15
+    assert len(main_lines(drawn.score)) == 12
     assert len(drawn.score) + len(drawn.loss) < 20_000
     assert points_per_line(curves[:3]) > 40
 
