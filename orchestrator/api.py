@@ -33,6 +33,7 @@ from orchestrator.console.exit_codes import BUDGET, DONE, INTERRUPTED, SOME_FAIL
 from orchestrator.leaderboard.board import build_boards
 from orchestrator.leaderboard.entries import Board, Cell
 from orchestrator.leaderboard.files import PAGE, table_rows, write_leaderboard
+from orchestrator.leaderboard.number_formats import interval, signed
 from orchestrator.leaderboard.run_records import RunRecords, read_run_records
 from orchestrator.leaderboard.selected_students import select_students
 from orchestrator.ledger.queries import latest_attempts, parameters_of
@@ -65,9 +66,8 @@ class Gain:
     surely: str
 
     def __str__(self) -> str:
-        if self.low is None or self.high is None:
-            return f"{100 * self.mean:+.1f} points"
-        return f"{100 * self.mean:+.1f} points [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
+        ends = interval(self.low, self.high, sign=True) if self.low is not None else ""
+        return f"{signed(self.mean)} points{ends}"
 
 
 @dataclass(frozen=True)

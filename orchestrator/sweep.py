@@ -21,10 +21,11 @@ from orchestrator.console.signals import STOP_SIGNALS
 if TYPE_CHECKING:
     from orchestrator.cluster.session import ClusterResources
     from orchestrator.console.progress import ProgressView
+    from orchestrator.controller.live_board import LiveBoard
+    from orchestrator.controller.phase_runner import PhaseView
     from orchestrator.controller.run_state import Run
     from orchestrator.controller.worker_groups import WorkerGroupPool
     from orchestrator.leaderboard.files import Written
-    from orchestrator.ledger.tables import Ledger
     from orchestrator.planning.plan import Plan
 
 
@@ -110,10 +111,10 @@ def sweep(options: SweepOptions) -> int:
     """Plan → teachers → students → leaderboard, each one call into one room. Returns the exit code."""
     from orchestrator.cluster.job_submission import submit
     from orchestrator.cluster.session import is_job, prepare_environment, ray_session
-    from orchestrator.console.plan_view import show_plan, start_line
+    from orchestrator.console.plan_view import show_plan, start_lines
     from orchestrator.controller.calibration import calibration_plan
     from orchestrator.ledger.recorded import recorded_contents
-    from orchestrator.ledger.run_folder import CALIBRATION
+    from orchestrator.ledger.run_folder import BOARD_PAGE, CALIBRATION
     from orchestrator.ledger.tables import Ledger
     from orchestrator.planning.loader import load_sweep
     from orchestrator.planning.plan import make_plan
@@ -136,7 +137,8 @@ def sweep(options: SweepOptions) -> int:
     prepare_environment(options.address)
     if is_job(options.address):
         return submit(options)
-    print(start_line(plan, ledger.place()), file=sys.stderr, flush=True)
+    board = None if options.calibrate else ledger.place(BOARD_PAGE)
+    print(start_lines(plan, ledger.place(), board), file=sys.stderr, flush=True)
     # A dry run needs none of this, and does not wait for it. Ray reads its environment when it is imported.
     from orchestrator.console.summary import exit_code, show_calibration, show_outcome
     from orchestrator.controller.checks import check_before_start
@@ -206,6 +208,7 @@ def _carry_out(options: SweepOptions, run: Run, capacity: Callable[[], int] | No
     from orchestrator.cluster.session import LOCAL
     from orchestrator.console.progress import ProgressView
     from orchestrator.controller.calibration import write_calibration
+    from orchestrator.controller.live_board import LiveBoard
     from orchestrator.controller.worker_groups import WorkerGroupPool
     from orchestrator.ledger.run_folder import claim_run_folder
 
@@ -219,7 +222,12 @@ def _carry_out(options: SweepOptions, run: Run, capacity: Callable[[], int] | No
         groups = WorkerGroupPool(run, capacity or (lambda: 0), view.say)
         try:
             draws_gallery = _wants_gallery(options, run, trains=capacity is not None)
-            _run_phases(run, groups, view, later=int(draws_gallery))
+            board = None if options.calibrate else LiveBoard(run, view.say)
+            try:
+                _run_phases(run, groups, _watchers(view, board), later=int(draws_gallery))
+            finally:
+                if board is not None:
+                    board.close()
             run.compact()
             notes = _draw_gallery(run, groups) if draws_gallery and not run.stopped.is_set() else []
         finally:
@@ -230,17 +238,34 @@ def _carry_out(options: SweepOptions, run: Run, capacity: Callable[[], int] | No
             return None
         for note in notes:
             view.say(note)
-        return _write_leaderboard(ledger)  # after the gallery, to which it links
+        return _write_leaderboard(run)  # after the gallery, to which it links
 
 
-def _write_leaderboard(ledger: Ledger) -> Written:
+def _watchers(view: ProgressView, board: LiveBoard | None) -> Callable[[PhaseView], None]:
+    """What is called about once a second: the progress, then the board."""
+
+    def watch(phase: PhaseView) -> None:
+        view.watch(phase)
+        if board is not None:
+            board.watch(phase)
+
+    return watch
+
+
+def _write_leaderboard(run: Run) -> Written:
     """Write the leaderboard. A damaged file of a table is found here at the latest, and moved away."""
     from distill.errors import UsageError
+    from orchestrator.controller.live_board import planned_trainings
+    from orchestrator.controller.teachers import anything_left, missing_teachers
     from orchestrator.leaderboard.files import write_leaderboard
+    from orchestrator.leaderboard.unfinished import Unfinished
     from orchestrator.ledger.repair import set_aside_damaged
 
+    ledger = run.ledger
     try:
-        return write_leaderboard([ledger])
+        has_stopped = run.stopped.is_set() or run.given_up or missing_teachers(run)
+        unfinished = Unfinished(planned_trainings(run)) if has_stopped and anything_left(run) else None
+        return write_leaderboard([ledger], unfinished=unfinished)
     except UsageError as error:
         notes = set_aside_damaged(ledger, read=True)
         if not notes:
@@ -283,7 +308,7 @@ def _draw_gallery(run: Run, groups: WorkerGroupPool) -> list[str]:
     return notes
 
 
-def _run_phases(run: Run, groups: WorkerGroupPool, view: ProgressView, *, later: int) -> None:
+def _run_phases(run: Run, groups: WorkerGroupPool, watch: Callable[[PhaseView], None], *, later: int) -> None:
     """Teachers, then students; `later` worker groups are kept for what follows."""
     from orchestrator.cluster.provenance import arguments_of_this_command, provenance_row
     from orchestrator.controller.phase_runner import run_phase
@@ -300,11 +325,11 @@ def _run_phases(run: Run, groups: WorkerGroupPool, view: ProgressView, *, later:
     record_provenance()
     if run.stopped.is_set():
         return
-    prepare_teachers(run, groups=groups, watch=view.watch)
+    prepare_teachers(run, groups=groups, watch=watch)
     if run.stopped.is_set() or missing_teachers(run):
         return
     record_provenance()
-    run_phase(run, "students", run.plan.students, groups=groups, watch=view.watch, later=later)
+    run_phase(run, "students", run.plan.students, groups=groups, watch=watch, later=later)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,16 @@ def show_plan(plan: Plan, *, as_json: bool) -> int:
     return DONE
 
 
-def start_line(plan: Plan, place: str) -> str:
-    """The plan in one line, with the run's folder: what a sweep prints at once, before checks and Ray take seconds."""
+def start_lines(plan: Plan, place: str, board: str | None) -> str:
+    """The plan in one line, with the run's folder, and the board's address: printed before checks and Ray take seconds.
+
+    Args:
+        plan: the plan.
+        place: the run's folder.
+        board: path or address of the board's page, which is written while the sweep runs; None if there is none.
+    """
     trainings = len(plan.teachers) + sum(cohort.trials for cohort in plan.students)
-    return f"{plan.config.name}: {len(plan.studies)} studies, at most {trainings} trainings → {place}; checking, then starting Ray"
+    line = f"{plan.config.name}: {len(plan.studies)} studies, at most {trainings} trainings → {place}; checking, then starting Ray"
+    return (
+        line if board is None else f"{line}\nboard, written every minute from the first training on: {board}"
+    )

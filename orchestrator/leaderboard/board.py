@@ -20,7 +20,7 @@ from orchestrator.leaderboard.entries import (
     PairSummary,
 )
 from orchestrator.leaderboard.groups import Group, groups_of
-from orchestrator.leaderboard.missing import missing_entries, notes_of, other_budgets
+from orchestrator.leaderboard.missing import missing_entries, notes_of, other_budgets, unfinished_studies
 from orchestrator.leaderboard.planned import Bounds, Spaces
 from orchestrator.leaderboard.run_records import ModelRecord, RunRecords, TrialRecord
 from orchestrator.leaderboard.scores import Estimate, Scores, final_score, pair_miou, score_table
@@ -38,8 +38,12 @@ def _board(records: RunRecords, group: Group, spaces: Spaces | None) -> Board:
     scores = score_table(group.finals, group.baseline, records.counts)
     reached = {pair: _teacher_miou(records, group, pair) for pair in scores.pairs}
     teachers = {pair: miou for pair, miou in reached.items() if miou is not None}
-    comparison = compare(scores, teachers)
-    on_pair = {pair: compare(scores.on(pair), teachers) for pair in scores.pairs}
+    unfinished = unfinished_studies(records, group)
+    comparison = compare(scores, teachers, {study.method for study in unfinished})
+    on_pair = {
+        pair: compare(scores.on(pair), teachers, {study.method for study in unfinished if study.pair == pair})
+        for pair in scores.pairs
+    }
     spaces = spaces or group.spaces
     cells = {
         (pair, method): _cell(records, group, scores, on_pair.get(pair), pair, method, spaces.get(method, {}))
@@ -69,6 +73,7 @@ def _board(records: RunRecords, group: Group, spaces: Spaces | None) -> Board:
         gpu_hours=math.fsum(trial.gpu_seconds or 0.0 for trial in (*group.trials, *group.teachers)) / 3600,
         hours_unit=_hours_unit(group),
         missing=missing_entries(group, scores),
+        unfinished=unfinished,
         notes=(*notes_of(records, group, scores), *_unfound_notes(pairs)),
         commands=tuple(
             dict.fromkeys(records.provenance[i].command for ids in provenance.values() for i in ids)

@@ -25,6 +25,7 @@ from orchestrator.leaderboard.scores import Estimate
 _FOREST_LINES = 15
 # Number of curves in one chart; more cannot be distinguished. The table beside the chart has all of them.
 _CURVES = 10
+_MIOU = "test mIoU (points)"
 
 _COSTS: tuple[tuple[str, str, Callable[[BoardRow], float | None]], ...] = (
     ("training cost", "training cost (× the student alone)", lambda row: row.train_cost_relative),
@@ -119,11 +120,11 @@ def against_costs(board: Board) -> list[tuple[str, Markup]]:
             if row.miou is not None and (spent := cost(row)) is not None
         ]
         if len({measure(mark.cost) for mark in marks}) > 1:
-            found.append((name, scatter(marks, f"mIoU against {name}", label)))
+            found.append((name, scatter(marks, f"mIoU against {name}", label, _MIOU)))
     for name, label in _SIZES:
         marks = _students(board, name)
         if len({mark.cost for mark in marks}) > 1:
-            found.append((name, scatter(marks, f"mIoU of each pair's students against {name}", label)))
+            found.append((name, scatter(marks, f"mIoU of each pair's students against {name}", label, _MIOU)))
     return found
 
 
@@ -161,7 +162,10 @@ def against_hours(board: Board) -> Markup | None:
     if len({measure(mark.cost) for mark in marks}) < 2:
         return None
     return scatter(
-        marks, f"Gain against {board.hours_unit}", f"{board.hours_unit} spent on all trials, search included"
+        marks,
+        f"Gain against {board.hours_unit}",
+        f"{board.hours_unit} spent on all trials, search included",
+        "gain (points of mIoU)",
     )
 
 
@@ -175,7 +179,9 @@ def search_curves(board: Board) -> tuple[Markup | None, str]:
     lines = [Curve(m, families[m], tuple(100 * value for value in found[m])) for m in shown]
     note = f"Drawn: {len(shown)} of {len(found)} methods. " if len(shown) < len(found) else ""
     note = f"{best_of_note(board)} {note}".strip()
-    return curves(lines, "Expected best tune mIoU of n search trials", "search trials n"), note
+    return curves(
+        lines, "Expected best tune mIoU of n search trials", "search trials n", "tune mIoU (points)"
+    ), note
 
 
 def _points(value: float | None) -> float | None:

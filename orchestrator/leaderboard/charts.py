@@ -15,6 +15,7 @@ from html import escape
 from markupsafe import Markup
 
 from orchestrator.leaderboard.label_placement import Dot, place_labels
+from orchestrator.leaderboard.number_formats import with_minus
 
 _SHAPES = {
     "baseline": "M-5,-5h10v10h-10z",
@@ -24,7 +25,7 @@ _SHAPES = {
     "heterogeneous": "M-2,-6h4v4h4v4h-4v4h-4v-4h-4v-4h4z",
     "other": "M-5,-3l5,-4l5,4l-2,7h-6z",
 }
-_HEIGHT, _TOP, _BOTTOM = 320, 16, 42
+_HEIGHT, _TOP, _BOTTOM = 344, 40, 42
 _LEFT, _RIGHT = 13.0, 95.0  # per cent; the labels of the vertical axis are left of the data
 _CURVES_RIGHT = 70.0  # names of curves are right of their ends
 _LABEL_STEP = 15
@@ -59,6 +60,16 @@ class Curve:
     name: str
     family: str
     values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The curves of one method: a thin line for each of several trainings, and the main one. Points are (step, value)."""
+
+    name: str
+    family: str
+    lines: tuple[tuple[tuple[float, float], ...], ...]
+    main: tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
@@ -121,7 +132,9 @@ def forest_line(mark: Mark, axis: ForestAxis) -> Markup:
     )
 
 
-def scatter(marks: Sequence[Mark], title: str, across_label: str, *, front: bool = True) -> Markup:
+def scatter(
+    marks: Sequence[Mark], title: str, across_label: str, up_label: str, *, front: bool = True
+) -> Markup:
     """Scatter of value against cost, with the front. The cost axis is logarithmic if it spans more than 10 times."""
     costs = [mark.cost for mark in marks]
     logarithmic = min(costs) > 0 and max(costs) / min(costs) > 10
@@ -129,9 +142,9 @@ def scatter(marks: Sequence[Mark], title: str, across_label: str, *, front: bool
     low, high = _padded(_ends(marks) if len(marks) <= _CROWDED else [mark.value for mark in marks])
     first, last = _padded([change(cost) for cost in costs])
     along, up = _scale(first, last, _LEFT, _RIGHT), _scale(low, high, _HEIGHT - _BOTTOM, _TOP)
-    parts = [*_frame(title, across_label, low, high, up)]
+    parts = [*_frame(title, across_label, up_label), *_levels(ticks(low, high), up)]
     for tick in _costs(first, last) if logarithmic else ticks(first, last):
-        parts.append(_foot(along(tick), f"{10**tick if logarithmic else tick:.4g}"))
+        parts.append(_foot(along(tick), 10**tick if logarithmic else tick))
     if front:
         parts += _front_lines(_front(marks), lambda mark: (along(change(mark.cost)), up(mark.value)))
     best = _front(marks)
@@ -153,7 +166,7 @@ def scatter(marks: Sequence[Mark], title: str, across_label: str, *, front: bool
     ]
     for mark, dot, label in zip(order, dots, place_labels(dots, _HEIGHT - _BOTTOM), strict=True):
         kind = css_class(mark.family)
-        text = f"{mark.name}: {mark.value:.2f} at {mark.cost:.4g}"
+        text = f"{mark.name}: {with_minus(f'{mark.value:.2f} at {mark.cost:.4g}')}"
         parts.append(f'<g class="{kind}" data-m="{escape(mark.method)}"><title>{escape(text)}</title>')
         if dot.top is not None and dot.bottom is not None:
             parts.append(_line("thin", dot.x, dot.top, dot.x, dot.bottom))
@@ -167,14 +180,14 @@ def scatter(marks: Sequence[Mark], title: str, across_label: str, *, front: bool
     return Markup("".join(parts) + "</svg>")
 
 
-def curves(lines: Sequence[Curve], title: str, across_label: str) -> Markup:
+def curves(lines: Sequence[Curve], title: str, across_label: str, up_label: str) -> Markup:
     """Curves over 1, 2, 3, … with each curve's name at its end."""
     longest = max(len(line.values) for line in lines)
     low, high = _padded([value for line in lines for value in line.values])
     along, up = _scale(1, max(longest, 2), _LEFT, _CURVES_RIGHT), _scale(low, high, _HEIGHT - _BOTTOM, _TOP)
-    parts = [*_frame(title, across_label, low, high, up)]
+    parts = [*_frame(title, across_label, up_label), *_levels(ticks(low, high), up)]
     for tick in sorted({max(1, round(tick)) for tick in ticks(1, longest)} | {1}):
-        parts.append(_foot(along(tick), f"{tick}"))
+        parts.append(_foot(along(tick), tick))
     ends = sorted(lines, key=lambda line: (up(line.values[-1]), line.name))
     heights = _apart([up(line.values[-1]) for line in ends], _LABEL_STEP, _TOP, _HEIGHT - _BOTTOM)
     for line, height in zip(ends, heights, strict=True):
@@ -193,17 +206,86 @@ def curves(lines: Sequence[Curve], title: str, across_label: str) -> Markup:
     return Markup("".join(parts) + "</svg>")
 
 
-def _frame(
-    title: str, across_label: str, low: float, high: float, up: Callable[[float], float]
-) -> Iterator[str]:
+def training_curves(
+    bundles: Sequence[Bundle], title: str, across_label: str, up_label: str, *, logarithmic: bool = False
+) -> Markup:
+    """Values over steps: the lines of each bundle, its main line above them, and its name at the end of that.
+
+    Coordinates are whole numbers, so that a page with hundreds of lines stays small.
+
+    Args:
+        bundles: the lines, at least one with two points.
+        title: the chart's description.
+        across_label: title of the horizontal axis.
+        up_label: title of the vertical axis.
+        logarithmic: whether the vertical axis is logarithmic; all values must be above 0.
+    """
+    points = [point for bundle in bundles for line in (*bundle.lines, bundle.main) for point in line]
+    change: Callable[[float], float] = math.log10 if logarithmic else float
+    first, last = min(x for x, _ in points), max(x for x, _ in points)
+    low, high = _padded([change(y) for _, y in points])
+    along = _scale(first, max(last, first + 1), _LEFT, _CURVES_RIGHT)
+    up = _scale(low, high, _HEIGHT - _BOTTOM, _TOP)
+    levels = _costs(low, high) if logarithmic else ticks(low, high)
+    parts = [*_frame(title, across_label, up_label), *_levels(levels, up, logarithmic=logarithmic)]
+    parts += [_foot(along(tick), tick) for tick in ticks(first, last)]
+    # Names of more bundles would leave the chart; they are in the descriptions that a pointer shows.
+    named = sorted(
+        bundles[: (_HEIGHT - _BOTTOM - _TOP) // _LABEL_STEP], key=lambda b: up(change(b.main[-1][1]))
+    )
+    heights = _apart([up(change(b.main[-1][1])) for b in named], _LABEL_STEP, _TOP, _HEIGHT - _BOTTOM)
+    at = {bundle.name: height for bundle, height in zip(named, heights, strict=True)}
+    for bundle in bundles:
+        kind, (x, y) = css_class(bundle.family), bundle.main[-1]
+        end = along(x), up(change(y))
+        thin, main = (
+            "".join(_path([(10 * along(x), up(change(y))) for x, y in line]) for line in lines)
+            for lines in (bundle.lines, (bundle.main,))
+        )
+        text = escape(f"{bundle.name}: {with_minus(f'{y:.4g}')} at step {x:.0f}")
+        parts.append(
+            f'<g class="{kind}" data-m="{escape(bundle.name)}"><title>{text}</title><svg width="100%" height="{_HEIGHT}" '
+            f'viewBox="0 0 1000 {_HEIGHT}" preserveAspectRatio="none">'
+            f'<path class="seeds" d="{thin}"/><path class="main" d="{main}"/></svg>{_use(kind, *end)}'
+        )
+        if bundle.name in at:
+            height = at[bundle.name]
+            parts.append(
+                f"{_line('thin f-baseline', end[0] + 1.5, end[1], _CURVES_RIGHT + 3.5, height)}"
+                f'<text x="{_CURVES_RIGHT + 4}%" y="{height + 4:.0f}">{escape(_short(bundle.name, 15))}</text>'
+            )
+        parts.append("</g>")
+    return Markup("".join(parts) + "</svg>")
+
+
+def _path(points: Sequence[tuple[float, float]]) -> str:
+    """The points as part of an SVG path, in whole numbers, each relative to the one before it."""
+    whole = [(round(x), round(y)) for x, y in points]
+    if not whole:
+        return ""
+    steps = [f"{x2 - x1} {y2 - y1}" for (x1, y1), (x2, y2) in itertools.pairwise(whole)]
+    return f"M{whole[0][0]} {whole[0][1]}" + (f"l{' '.join(steps)}" if steps else "h0").replace(" -", "-")
+
+
+def _frame(title: str, across_label: str, up_label: str) -> Iterator[str]:
+    """The beginning of a chart, with the titles of its axes; the vertical one's is above it."""
     yield f'<svg class="chart" width="100%" height="{_HEIGHT}" role="img" aria-label="{escape(title)}">'
-    for tick in ticks(low, high):
-        yield _line("grid", 0, up(tick), 100, up(tick))
-        yield f'<text class="tick" x="0" y="{up(tick) - 4:.0f}">{tick:.4g}</text>'
-    yield f'<text class="tick" x="54%" y="{_HEIGHT - 6}" text-anchor="middle">{escape(across_label)}</text>'
+    yield f'<text class="axis-title" x="0" y="13">{escape(up_label)}</text>'
+    yield f'<text class="axis-title" x="54%" y="{_HEIGHT - 4}" text-anchor="middle">{escape(across_label)}</text>'
 
 
-def _foot(place: float, text: str) -> str:
+def _levels(
+    levels: Sequence[float], up: Callable[[float], float], *, logarithmic: bool = False
+) -> Iterator[str]:
+    """Lines across the chart with their values."""
+    for level in levels:
+        value = 10**level if logarithmic else level
+        yield _line("grid", 0, up(level), 100, up(level))
+        yield f'<text class="tick" x="0" y="{up(level) - 4:.0f}">{with_minus(f"{value:.4g}")}</text>'
+
+
+def _foot(place: float, value: float) -> str:
+    text = with_minus(f"{value:.4g}" if abs(value) < 10_000 else f"{value:.0f}")
     return f'<text class="tick" x="{_brief(place)}%" y="{_HEIGHT - 24}" text-anchor="middle">{text}</text>'
 
 
@@ -280,7 +362,7 @@ def _padded(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _signed(value: float) -> str:
-    return "0" if abs(value) < 1e-12 else f"{value:+.3g}".replace("-", "−")
+    return "0" if abs(value) < 1e-12 else with_minus(f"{value:+.3g}")
 
 
 def _short(name: str, limit: int = 20) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,7 +102,9 @@ class Comparison:
         return any(difference.probability is not None for difference in self.differences.values())
 
 
-def compare(scores: Scores, teachers: Mapping[str, float] | None = None) -> Comparison:
+def compare(
+    scores: Scores, teachers: Mapping[str, float] | None = None, unfinished: Set[str] = frozenset()
+) -> Comparison:
     """Differences with adjusted p values, gains and rank intervals of the methods that have a complete seed.
 
     All claims of a board are one family: Holm's adjustment keeps the probability of any false one at 5 %. Half of
@@ -111,9 +113,14 @@ def compare(scores: Scores, teachers: Mapping[str, float] | None = None) -> Comp
     Args:
         scores: the scores of the final runs.
         teachers: mIoU of the teacher by pair; the closed share of the gap needs it for every ranked pair.
+        unfinished: methods with final runs still to come. They have no p value and are in no claim. Their tests count in
+            the adjustment as if their p were 1, so a claim made before the end is also made at the end. If the student
+            alone is unfinished, all methods are.
     """
     ranked = [method for method in scores.methods if scores.complete_seeds(method)]
-    differences = dict(_differences(scores, ranked))
+    if unfinished and (scores.baseline is None or scores.baseline in unfinished):
+        unfinished = {*unfinished, *ranked}
+    differences = dict(_differences(scores, ranked, unfinished))
     differences |= {couple[::-1]: found.reversed() for couple, found in differences.items()}
     flags = np.array(
         [
@@ -135,7 +142,9 @@ def compare(scores: Scores, teachers: Mapping[str, float] | None = None) -> Comp
     return Comparison(tuple(standings), differences, _resolution(scores, ranked))
 
 
-def _differences(scores: Scores, ranked: Sequence[str]) -> Iterator[tuple[tuple[str, str], Difference]]:
+def _differences(
+    scores: Scores, ranked: Sequence[str], unfinished: Set[str]
+) -> Iterator[tuple[tuple[str, str], Difference]]:
     """The difference of every two ranked methods that share a seed, in one order."""
     # Most couples share their seeds, so each method's means are computed once per set of seeds.
     means = functools.cache(lambda method, seeds: scores.per_replicate(method, seeds))
@@ -150,11 +159,22 @@ def _differences(scores: Scores, ranked: Sequence[str]) -> Iterator[tuple[tuple[
         couples.append((one, other))
         estimates.append(Estimate.of(values))
         over_images.append(None if np.isnan(drawn).any() else percentile_interval(drawn))
-        raw.append(float(t_probability(values)))
-    adjusted = holm(np.array(raw), _weights(couples, raw, scores.baseline))
-    for couple, estimate, images, p in zip(couples, estimates, over_images, adjusted, strict=True):
+        raw.append(1.0 if unfinished & {one, other} else float(t_probability(values)))
+    shared = set(couples)
+    later = [
+        couple
+        for couple in itertools.combinations(sorted({*ranked, *unfinished}), 2)
+        if unfinished & set(couple) and couple not in shared
+    ]
+    family = [*couples, *later]
+    raw += [1.0] * len(later)
+    adjusted = holm(np.array(raw), _weights(family, raw, scores.baseline))
+    for couple, estimate, images, p in zip(
+        couples, estimates, over_images, adjusted[: len(couples)], strict=True
+    ):
         if estimate is not None:
-            yield couple, Difference(estimate, images, None if math.isnan(p) else float(p))
+            is_open = math.isnan(p) or bool(unfinished & set(couple))
+            yield couple, Difference(estimate, images, None if is_open else float(p))
 
 
 def _weights(couples: Sequence[tuple[str, str]], raw: Sequence[float], baseline: str | None) -> Reals:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from orchestrator.leaderboard.comparison import Comparison
-from orchestrator.leaderboard.missing import Missing
+from orchestrator.leaderboard.missing import Missing, UnfinishedStudy
 from orchestrator.leaderboard.planned import Spaces
 from orchestrator.leaderboard.scores import Estimate
 
@@ -123,7 +123,7 @@ class Board:
     """Everything that the views of a leaderboard show.
 
     `hours_unit` is the unit of `gpu_hours`: GPU-hours, or worker-hours if the workers may use CPUs only.
-    `searches` is the number of searches of each study.
+    `searches` is the number of searches of each study. No claim is made about the methods of `unfinished` studies.
     `adaptive` is True if search trials depend on earlier ones; then the expected best of n trials is not known.
     """
 
@@ -140,6 +140,7 @@ class Board:
     gpu_hours: float
     hours_unit: str
     missing: tuple[Missing, ...]
+    unfinished: tuple[UnfinishedStudy, ...]
     notes: tuple[str, ...]
     commands: tuple[str, ...]
     provenance: Mapping[str, tuple[str, ...]]

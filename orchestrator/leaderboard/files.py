@@ -23,9 +23,12 @@ from orchestrator.leaderboard.markdown import leaderboard_markdown
 from orchestrator.leaderboard.planned import Spaces
 from orchestrator.leaderboard.run_records import RunRecords, read_run_records
 from orchestrator.leaderboard.selected_students import STUDENTS, select_students, students_bytes
+from orchestrator.leaderboard.training_curves import read_curves
+from orchestrator.leaderboard.unfinished import Unfinished
+from orchestrator.ledger.run_folder import BOARD_PAGE
 from orchestrator.ledger.tables import Ledger
 
-NAME, PAGE, GALLERY = "LEADERBOARD.md", "leaderboard.html", "gallery.html"
+NAME, PAGE, GALLERY = "LEADERBOARD.md", BOARD_PAGE.rpartition("/")[2], "gallery.html"
 _PER_PAIR = "gain_per_pair"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
@@ -48,6 +51,7 @@ def write_leaderboard(
     ledgers: Sequence[Ledger],
     output: Ledger | str | os.PathLike[str] | None = None,
     spaces: Spaces | None = None,
+    unfinished: Unfinished | None = None,
 ) -> Written:
     """Compute the boards of one or more runs and write them. Equal ledgers give equal bytes.
 
@@ -56,6 +60,7 @@ def write_leaderboard(
     Args:
         ledgers: the runs; they need not be finished.
         output: the folder to write into, on any file system; by default `leaderboard/` in the only run.
+        unfinished: what the page says of a run that is not finished.
         spaces: method → parameter → (low, high, logarithmic); replaces the search spaces of the runs' configs.
 
     Raises:
@@ -83,7 +88,16 @@ def write_leaderboard(
     best = [student for student in selected if student.best]
     target.write_bytes(STUDENTS, students_bytes(selected, records))
     gallery = target.exists(GALLERY)
-    page = leaderboard_html(boards, records, rows, best, shlex.join(command), with_gallery=gallery)
+    page = leaderboard_html(
+        boards,
+        records,
+        rows,
+        best,
+        shlex.join(command),
+        curves=read_curves(ledgers, records),
+        unfinished=unfinished,
+        with_gallery=gallery,
+    )
     target.write_bytes(PAGE, page.encode())
     target.write_bytes(NAME, leaderboard_markdown(boards, command).encode())
     cards = {s.card: card_text(s.board, records, s.pair, s.cell, s.trial).encode() for s in best}

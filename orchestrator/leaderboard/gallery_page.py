@@ -48,6 +48,7 @@ class Panel:
     key: str
     drawings: tuple[Drawing, ...]
     small: bool
+    teacher_miou: float
 
     @property
     def title(self) -> str:
@@ -56,8 +57,8 @@ class Panel:
 
     @property
     def scores(self) -> str:
-        """mIoU of both runs on the image, in points."""
-        return f"{points(self.chosen.alone_miou)} alone, {points(self.chosen.method_miou)} with the method"
+        """mIoU of the teacher and of both runs on the image, in points."""
+        return f"teacher {points(self.teacher_miou)}, {points(self.chosen.alone_miou)} alone, {points(self.chosen.method_miou)} with the method"
 
 
 @dataclass(frozen=True)

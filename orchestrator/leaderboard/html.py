@@ -47,9 +47,11 @@ from orchestrator.leaderboard.texts import (
     runs_title,
     verdict,
 )
+from orchestrator.leaderboard.training_curves import PairCurves, TrialCurve, pair_curves, points_per_line
+from orchestrator.leaderboard.unfinished import Unfinished
 
 # Upper limit of the page's size, so that it can be sent by mail: as many trials are listed as fit, final runs first.
-_PAGE_BYTES = 150_000
+_PAGE_BYTES = 170_000
 _LEAST_TRIAL_BYTES = 4_000
 
 
@@ -77,6 +79,7 @@ class View:
     forest: Forest | None
     forests: tuple[Forest, ...]
     forests_note: str
+    training: tuple[PairCurves, ...]
     costs_drawn: tuple[tuple[str, Markup], ...]
     spent: Markup | None
     curves: Markup | None
@@ -97,6 +100,8 @@ def leaderboard_html(
     best: Sequence[SelectedStudent],
     command: str,
     *,
+    curves: Sequence[TrialCurve] = (),
+    unfinished: Unfinished | None = None,
     with_gallery: bool = False,
 ) -> str:
     """The whole page.
@@ -107,12 +112,26 @@ def leaderboard_html(
         rows: the rows as the CSV, JSON and Parquet files have them.
         best: the students that have model cards.
         command: the command that makes the page.
+        curves: scores and losses of the trainings that have ended.
+        unfinished: what is still to come; None for a finished run.
         with_gallery: whether there is a gallery.html in the same folder.
     """
+    curves = (*curves, *(unfinished.running if unfinished else ()))
+    points = points_per_line(curves)
+    mine = [_curves_of(board, records, curves) for board in boards]
     views = [
-        _view(place, board, records, [s for s in best if s.board is board], several=len(boards) > 1)
+        _view(
+            place,
+            board,
+            records,
+            [s for s in best if s.board is board],
+            _drawn_curves(board, mine[place], points),
+            several=len(boards) > 1,
+        )
         for place, board in enumerate(boards)
     ]
+    elsewhere = {curve.trial_id for found in mine for curve in found}
+    first = [curve for curve in curves if curve.trial_id not in elsewhere]
     template = templates().get_template("leaderboard.html.j2")
     table = _table(rows)
 
@@ -124,6 +143,9 @@ def leaderboard_html(
             facts=HOW_TO_READ,
             command=command,
             with_gallery=with_gallery,
+            unfinished=unfinished.sentence(records) if unfinished else "",
+            refresh_seconds=unfinished.refresh_seconds if unfinished else None,
+            first_curves=_drawn_pairs(sorted({c.pair for c in first}), first, (), points),
             symbols=symbols(),
             key=key,
             data=_embedded({"table": table, "boards": data}),
@@ -144,8 +166,46 @@ def templates() -> jinja2.Environment:
     )
 
 
+def _curves_of(board: Board, records: RunRecords, curves: Sequence[TrialCurve]) -> list[TrialCurve]:
+    """The curves of the board's trials, and those of running trials of its studies."""
+    ids = {trial.trial_id for trial in _trials_of(board, records)}
+    recorded = {trial.trial_id for trial in records.trials}
+    studies = {(board.dataset, pair.pair, row.method) for pair in board.pairs for row in board.rows}
+    return [
+        curve
+        for curve in curves
+        if curve.trial_id in ids
+        or (
+            curve.trial_id not in recorded
+            and curve.phase != "teacher"
+            and (curve.dataset, curve.pair, curve.method) in studies
+        )
+    ]
+
+
+def _drawn_curves(board: Board, curves: Sequence[TrialCurve], points: int) -> tuple[PairCurves, ...]:
+    return _drawn_pairs(
+        [pair.pair for pair in board.pairs], curves, [row.method for row in board.rows], points
+    )
+
+
+def _drawn_pairs(
+    pairs: Sequence[str], curves: Sequence[TrialCurve], order: Sequence[str], points: int
+) -> tuple[PairCurves, ...]:
+    drawn = (
+        pair_curves(pair, [c for c in curves if c.pair == pair], order, points, len(pairs)) for pair in pairs
+    )
+    return tuple(found for found in drawn if found is not None)
+
+
 def _view(
-    place: int, board: Board, records: RunRecords, cards: Sequence[SelectedStudent], *, several: bool
+    place: int,
+    board: Board,
+    records: RunRecords,
+    cards: Sequence[SelectedStudent],
+    training: tuple[PairCurves, ...],
+    *,
+    several: bool,
 ) -> View:
     classes = [(pair.pair, class_table(board, pair)) for pair in board.pairs]
     drawn, note = search_curves(board)
@@ -170,6 +230,7 @@ def _view(
         forest=forest(board),
         forests=forests(board) if len(board.pairs) > 1 else (),
         forests_note=forests_note(board),
+        training=training,
         costs_drawn=tuple(against_costs(board)),
         spent=against_hours(board),
         curves=drawn,
@@ -188,14 +249,7 @@ def _data(board: Board, records: RunRecords, bytes_of_trials: int) -> dict[str, 
     """The trials for the page's script. Rows are short lists with indices of methods, pairs and parameters."""
     methods = [row.method for row in board.rows]
     pairs = [pair.pair for pair in board.pairs]
-    recipes = {pair.pair: pair.recipe for pair in board.pairs}
-    mine = [
-        trial
-        for trial in records.trials
-        if trial.phase != "teacher"
-        and (trial.dataset, trial.protocol) == (board.dataset, board.protocol)
-        and recipes.get(trial.pair) == trial.recipe_hash
-    ]
+    mine = _trials_of(board, records)
     mine.sort(key=lambda t: (t.phase != "final", -(t.tune_miou or 0.0), t.trial_id))
     names = sorted({name for trial in mine for name in trial.drawn})
     return {
@@ -205,6 +259,17 @@ def _data(board: Board, records: RunRecords, bytes_of_trials: int) -> dict[str, 
         "total": len(mine),
         "trials": _first([_trial(trial, methods, pairs, names) for trial in mine], bytes_of_trials),
     }
+
+
+def _trials_of(board: Board, records: RunRecords) -> list[TrialRecord]:
+    recipes = {pair.pair: pair.recipe for pair in board.pairs}
+    return [
+        trial
+        for trial in records.trials
+        if trial.phase != "teacher"
+        and (trial.dataset, trial.protocol) == (board.dataset, board.protocol)
+        and recipes.get(trial.pair) == trial.recipe_hash
+    ]
 
 
 def _trial(trial: TrialRecord, methods: list[str], pairs: list[str], names: list[str]) -> list[Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from dataclasses import dataclass
 
 from orchestrator.leaderboard.groups import Group
 from orchestrator.leaderboard.run_records import RunRecords, TrialRecord
 from orchestrator.leaderboard.scores import Scores, final_score, pair_miou
+from orchestrator.planning.replay import is_hopeless
 
 # Sums in another order differ by less than this; a larger difference means another evaluation.
 _SCORE_TOLERANCE = 1e-4
@@ -22,6 +24,38 @@ class Missing:
     method: str
     seeds: tuple[int, ...]
     reason: str
+
+
+@dataclass(frozen=True)
+class UnfinishedStudy:
+    """A planned study with final runs that are still to come: how many have ended, and how many are planned."""
+
+    pair: str
+    method: str
+    ended: int
+    planned: int
+
+
+def unfinished_studies(records: RunRecords, group: Group) -> tuple[UnfinishedStudy, ...]:
+    """The planned studies without all of their final runs, sorted by pair and method.
+
+    A study that was stopped, because its trials failed, is finished. A pair that another board has is not counted here.
+    """
+    wanted: dict[tuple[str, str], set[int]] = {}
+    for plan in group.plans:
+        for place in itertools.product(plan.pairs[group.dataset], plan.methods):
+            wanted.setdefault(place, set()).update(plan.seeds)
+    elsewhere = {t.pair for t in records.trials if t.phase != "teacher"} - set(group.pairs)
+    statuses: dict[tuple[str, str], list[str]] = {}
+    for trial in group.trials:
+        statuses.setdefault((trial.pair, trial.method), []).append(trial.status)
+    found = []
+    for (pair, method), seeds in sorted(wanted.items()):
+        runs = [run for seed in seeds if (run := group.finals.get((method, pair, seed))) is not None]
+        is_done = len(runs) == len(seeds) and not any(run.undecided for run in runs)
+        if not is_done and pair not in elsewhere and not is_hopeless(statuses.get((pair, method), [])):
+            found.append(UnfinishedStudy(pair, method, len(runs), len(seeds)))
+    return tuple(found)
 
 
 def missing_entries(group: Group, scores: Scores) -> tuple[Missing, ...]:

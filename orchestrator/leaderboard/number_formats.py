@@ -38,7 +38,15 @@ def interval(low: float | None, high: float | None, *, sign: bool = False) -> st
 
 
 def _with_sign(value: float) -> str:
-    return "0.0" if round(value, 1) == 0 else f"{value:+.1f}".replace("-", "−")
+    return "0.0" if round(value, 1) == 0 else with_minus(f"{value:+.1f}")
+
+
+def with_minus(figure: str) -> str:
+    """A formatted number with a minus sign (−) instead of a hyphen, for every number that a person reads.
+
+    Values that are copied into a sweep file, such as hyper-parameters, keep their hyphen.
+    """
+    return figure.replace("-", "−")
 
 
 def letter(place: int) -> str:
@@ -98,7 +106,7 @@ def number(value: float | None, factor: float, digits: int, unit: str = "") -> s
     """`value * factor` with `digits` decimals; a dash for None and nan."""
     if value is None or math.isnan(value):
         return NOTHING
-    return f"{value * factor:.{digits}f}{unit}".replace("-", "−")
+    return with_minus(f"{value * factor:.{digits}f}{unit}")
 
 
 def measure(value: float | None, factor: float = 1.0) -> str:
@@ -106,4 +114,4 @@ def measure(value: float | None, factor: float = 1.0) -> str:
     if value is None or math.isnan(value):
         return NOTHING
     text = f"{value * factor:.0f}" if abs(value * factor) >= 99.95 else f"{value * factor:#.3g}"
-    return text.replace("-", "−")
+    return with_minus(text)

@@ -33,6 +33,8 @@ HOW_TO_READ = (
 
 _NAMES = 3
 """Maximum number of runs that a title names."""
+_METHODS = 8
+"""Maximum number of methods that a sentence on unfinished studies names."""
 
 EQUAL_PROBABILITIES = (
     "Some p are equal: Holm's adjustment gives no comparison a smaller p than one that had a smaller p before the "
@@ -83,6 +85,7 @@ def verdict(board: Board) -> str:
     if board.ranked and board.comparison.tested:
         parts += _winners(board)
     low, high = board.trials
+    parts += _no_claims_yet(board)
     if low != high:
         parts.append(f"The search budgets are unequal: {low} to {high} trials per method and pair.")
     return " ".join(parts)
@@ -95,6 +98,8 @@ def _leaders(board: Board) -> str:
         return "Nothing to rank yet: no method has a final run on every pair."
     if len(board.best) == 1 and sum(row.rank_low is not None for row in board.rows) == 1:
         return f"Only {board.best[0]} has a rank so far, so nothing is compared."
+    if not board.comparison.tested and board.unfinished:
+        return "Nothing is compared yet: no two methods have all of their final runs."
     if not board.comparison.tested:
         return f"No method can be told apart from another: that needs at least two {noise(board)} of each."
     if len(board.best) == 1:
@@ -119,6 +124,21 @@ def _winners(board: Board) -> list[str]:
             found.append(f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} surely {sure}")
     return [
         f"Compared with the student alone, {'; '.join(found) or 'none is surely better or surely worse'}."
+    ]
+
+
+def _no_claims_yet(board: Board) -> list[str]:
+    """A sentence on the methods that no claim is about, because their studies are not finished."""
+    if not board.unfinished:
+        return []
+    methods = list(dict.fromkeys(study.method for study in board.unfinished))
+    shown = ", ".join(
+        [*methods[:_METHODS], *([f"{len(methods) - _METHODS} more"] if methods[_METHODS:] else [])]
+    )
+    studies, ended = len(board.unfinished), sum(study.ended for study in board.unfinished)
+    planned = sum(study.planned for study in board.unfinished)
+    return [
+        f"No claim yet about {shown}: {_count(studies, 'study', 'studies')} with {ended} of {planned} final runs."
     ]
 
 
@@ -198,5 +218,5 @@ def legend(board: Board) -> str:
     return " · ".join(parts) + "."
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def _count(number: int, noun: str, plural: str = "") -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {plural or f'{noun}s'}"

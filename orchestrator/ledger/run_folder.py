@@ -21,6 +21,8 @@ DAMAGED = "damaged"
 """Folder inside a run into which damaged files are moved."""
 CALIBRATION = "calibration"
 """Folder inside a run where `--calibrate` writes."""
+BOARD_PAGE = "leaderboard/leaderboard.html"
+"""The page of a run's leaderboard."""
 
 _TRACKERS = ("mlflow.db", "wandb", "tensorboard")
 _RUN_PATHS = (

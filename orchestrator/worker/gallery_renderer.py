@@ -104,6 +104,7 @@ def draw_section(predicted: Predicted, longest: int) -> PairSection:
             s.sample.key,
             tuple(_drawings(s, predicted.gallery, dataset, longest)),
             small=max(s.sample.labels_hw.shape) < _ENLARGED,
+            teacher_miou=_picture_miou(s.sample.labels_hw, s.teacher_hw, dataset.num_classes),
         )
         for s in scenes
     )
@@ -126,19 +127,24 @@ def _predict(model: TeacherNetwork, samples: Sequence[Sample], scored: Recipe, d
 
 def _check(scene: _Scene, classes: int) -> None:
     """Raises UsageError where a picture's mIoU is not what the tables say."""
-    label = torch.tensor(scene.sample.labels_hw)[None]
     for predicted, recorded in (
         (scene.method_hw, scene.chosen.method_miou),
         (scene.alone_hw, scene.chosen.alone_miou),
     ):
-        (matrix,) = confusion_matrices(label, torch.tensor(predicted)[None].long(), classes).numpy()
-        right = matrix.diagonal()
-        here = float(mean_iou(right, matrix.sum(0) - right, matrix.sum(1) - right))
+        here = _picture_miou(scene.sample.labels_hw, predicted, classes)
         if not abs(here - recorded) <= _SCORE_TOLERANCE:
             raise UsageError(
                 f"picture '{scene.sample.key}' scores {100 * here:.1f} here and {100 * recorded:.1f} in the tables: "
                 "data or weights are not those that were scored"
             )
+
+
+def _picture_miou(labels_hw: Bytes, predicted_hw: Bytes, classes: int) -> float:
+    """mIoU of one picture, over the classes that its label or its prediction has."""
+    label, predicted = torch.tensor(labels_hw)[None], torch.tensor(predicted_hw)[None].long()
+    (matrix,) = confusion_matrices(label, predicted, classes).numpy()
+    right = matrix.diagonal()
+    return float(mean_iou(right, matrix.sum(0) - right, matrix.sum(1) - right))
 
 
 def _drawings(

@@ -113,7 +113,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pair = replace(gallery.pair, pair=NASTY, teacher=NASTY, student=NASTY)
             gallery = replace(gallery, pair=pair, method=replace(gallery.method, method=NASTY))
         drawings = tuple(drawing(NASTY) for _ in range(6))
-        panels = tuple(Panel(chosen, NASTY, drawings, small=False) for chosen in gallery.pictures)
+        panels = tuple(
+            Panel(chosen, NASTY, drawings, small=False, teacher_miou=0.9) for chosen in gallery.pictures
+        )
         sections.append(
             PairSection(gallery, panels, tuple((f"{NASTY} {k}", (k, 0, 9 * k)) for k in range(9)))
         )
@@ -140,9 +142,15 @@ def test_the_page_reads_on_a_phone_and_on_a_desk_in_light_and_dark(
     assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
     assert browser.run("return [...document.images].every(i => i.complete && i.naturalWidth == 40)")
     columns = "getComputedStyle(document.querySelector('.pictures')).gridTemplateColumns.split(' ')"
-    assert browser.run(f"return {columns}.filter(w => w != '0px').length") == (2 if width == 390 else 6)
+    assert browser.run(f"return {columns}.filter(w => w != '0px').length") == (2 if width == 390 else 3)
     if (width == 390) is dark:
         assert browser.violations() == []
+    assert "teacher 90.0" in browser.run("return document.querySelector('.panel h3').textContent")
+    covered = "const m = document.querySelector('.map'); return [getComputedStyle(m.firstChild).backgroundImage.slice(0, 8), getComputedStyle(m.querySelector('img')).opacity]"
+    assert browser.run(covered) == ["none", "1"]
+    browser.run("document.querySelector('.overlay input').click()")
+    assert browser.run(covered) == ['url("dat', "0.55"]
+    assert browser.errors() == []
     paper = browser.run("return getComputedStyle(document.body).backgroundColor")
     assert (paper == "rgb(255, 255, 255)") is not dark
 

@@ -74,23 +74,23 @@ def test_a_forest_plot_has_zero_on_its_axis_even_where_every_gain_is_far_from_it
 def test_the_front_is_a_staircase_of_what_intervals_tell_apart() -> None:
     marks = [Mark(name, "logits", value, value - half, value + half, cost) for name, value, half, cost in
              (("cheap", 1.0, 0.3, 1.0), ("alike", 1.5, 0.3, 2.0), ("good", 3.0, 0.3, 3.0), ("dear", 2.0, 0.3, 4.0))]  # fmt: skip
-    drawing = scatter(marks, "title", "cost")
+    drawing = scatter(marks, "title", "cost", "mIoU")
     assert drawing.count('class="front"') == 3  # along from cheap, up to good, along to the end
     wide = [replace(mark, low=mark.value - 3, high=mark.value + 3) for mark in marks]
     unknown = [replace(mark, low=None, high=None) for mark in marks]
     for told_apart_by_none in (wide, unknown):
-        assert 'class="front"' not in scatter(told_apart_by_none, "title", "cost")
+        assert 'class="front"' not in scatter(told_apart_by_none, "title", "cost", "mIoU")
 
 
 def test_names_in_a_scatter_are_text() -> None:
-    with_nasty = scatter([Mark("<b>", "x", 1.0, None, None, 2.0)], "<t>", "cost & more")
+    with_nasty = scatter([Mark("<b>", "x", 1.0, None, None, 2.0)], "<t>", "cost & more", "mIoU")
     assert "<b>" not in with_nasty
     assert "cost &amp; more" in with_nasty
 
 
 def test_names_of_curves_that_end_together_are_moved_apart() -> None:
     lines = [Curve(f"m{k}", "logits", (50.0, 60.0 + k / 100)) for k in range(6)]
-    found = re.findall(r'<text x="74.0%" y="(\d+)">m\d', curves(lines, "title", "n"))
+    found = re.findall(r'<text x="74.0%" y="(\d+)">m\d', curves(lines, "title", "n", "mIoU"))
     heights = sorted(int(y) for y in found)
     assert len(heights) == 6
     assert min(b - a for a, b in itertools.pairwise(heights)) >= 14

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from selenium.webdriver.support.wait import WebDriverWait
 
 from orchestrator.leaderboard.files import write_leaderboard
+from orchestrator.leaderboard.unfinished import Unfinished
+from orchestrator.ledger.tables import Ledger
 from tests.orchestrator.leaderboard.browser import CHROMIUM, DRIVER, MISSING, Browser
 from tests.orchestrator.leaderboard.synthetic import Run, write_run
 
@@ -103,6 +107,69 @@ def test_no_two_texts_of_a_drawing_cover_each_other(browser: Browser, page: Path
         }
         return found;""")
     assert covered == []
+
+
+@pytest.mark.parametrize("width", [1280, 420])
+def test_a_table_that_is_wider_than_its_place_says_that_it_can_be_scrolled(
+    browser: Browser, page: Path, width: int
+) -> None:
+    browser.open(page, width=width)
+    browser.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+    told = browser.run("""
+        return [...document.querySelectorAll('.scroll')].map(s => {
+          const note = s.previousElementSibling;
+          return [s.scrollWidth > s.clientWidth + 1, note.className == 'sideways' && note.offsetParent !== null];
+        });""")
+    assert all(wider == says for wider, says in told)
+    assert told[0][0] is (width == 420)
+
+
+def test_axes_have_titles_and_their_texts_are_at_least_12_pixels(browser: Browser, page: Path) -> None:
+    browser.open(page, width=420)
+    browser.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+    bare = "[...document.querySelectorAll('svg.chart')].filter(s => s.querySelectorAll('.axis-title').length != 2)"
+    assert browser.run(f"return {bare}.length") == 0
+    assert browser.run("return document.querySelector('.forest .axis-name').offsetParent !== null")
+    sizes = browser.run("""
+        return [...document.querySelectorAll('svg text, .axis span')].filter(t => t.getBoundingClientRect().width).map(t => {
+          const svg = t.closest('svg'), box = svg && svg.viewBox.baseVal;
+          const scale = box && box.width ? svg.getBoundingClientRect().width / box.width : 1;
+          return scale * parseFloat(getComputedStyle(t).fontSize);
+        });""")
+    assert min(sizes) >= 12
+
+
+def test_each_study_has_curves_with_a_thin_line_per_seed_and_filters_fade_them(
+    browser: Browser, page: Path
+) -> None:
+    browser.open(page)
+    lines = (
+        "[...document.querySelectorAll('.training[data-p=\"0\"] figure:first-child g[data-m]')]"
+        ".map(g => [g.dataset.m, g.querySelector('.seeds').getAttribute('d').split('M').length - 1])"
+    )
+    counts = dict(browser.run(f"return {lines}"))
+    assert counts == {"student": 5, "kd": 5, "cwd": 5, "mgd": 5, NASTY: 5}
+    assert browser.run("return document.querySelectorAll('.training figure').length") == 4
+    browser.run("document.querySelector('.family input[value=logits]').click()")
+    faded = "[...document.querySelectorAll('.training g[data-m]')].filter(g => g.style.opacity).map(g => g.dataset.m)"
+    assert set(browser.run(f"return {faded}")) == {"kd", "cwd"}
+    browser.run("document.querySelector('.pair input[value=B]').click()")
+    assert browser.run("return document.querySelector('.training[data-p=\"1\"]').offsetParent") is None
+
+
+def test_the_page_of_a_running_sweep_loads_itself_again_with_its_filters_and_what_was_unfolded(
+    browser: Browser, page: Path, tmp_path: Path
+) -> None:
+    written = datetime.datetime(2026, 3, 1, tzinfo=datetime.UTC)
+    ledger = Ledger(page.parent.parent)
+    live = Path(write_leaderboard([ledger], Ledger(tmp_path), unfinished=Unfinished(999, written)).page)
+    live.write_text(live.read_text().replace('data-refresh="60"', 'data-refresh="0.5"'))
+    browser.open(live, state="b0.q=cwd")
+    browser.run("document.querySelector('.parameters').open = true")
+    loaded = "return performance.getEntriesByType('navigation')[0].type == 'reload' && document.readyState == 'complete'"
+    WebDriverWait(browser.driver, 60).until(lambda _: browser.run(loaded))
+    assert methods(browser) == ["cwd"]
+    assert browser.run("return document.querySelector('.parameters').open") is True
 
 
 def test_a_header_sorts_by_the_number_behind_its_cells_and_says_so(browser: Browser, page: Path) -> None:

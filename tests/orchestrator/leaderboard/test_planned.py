@@ -11,7 +11,7 @@ from orchestrator.leaderboard.entries import Board
 from orchestrator.leaderboard.planned import planned
 from orchestrator.leaderboard.run_records import read_run_records
 from orchestrator.leaderboard.text_tables import costs_table
-from orchestrator.leaderboard.texts import protocol_line
+from orchestrator.leaderboard.texts import protocol_line, verdict
 from tests.orchestrator.leaderboard.synthetic import Run, write_run
 
 CONFIG = """
@@ -101,3 +101,41 @@ def test_a_students_size_is_that_of_the_model_with_its_own_options(tmp_path: Pat
         (board,) = build_boards(read_run_records([ledger]))
         found.append(board.pairs[0].params)
     assert found == [32_000, None]
+
+
+def test_no_claim_is_made_about_a_method_with_a_final_run_to_come_and_others_keep_theirs(
+    tmp_path: Path,
+) -> None:
+    """A claim that is made before the end is made with a p that the end can only lower."""
+    config = CONFIG.replace("seeds: [1, 2, 7]", "seeds: [1, 2, 3, 4, 5]")
+    gains = {"student": 0.0, "kd": 0.1, "cwd": 0.2}
+    whole = Run(gains=gains, pairs=("big_to_small",), seeds=(1, 2, 3, 4, 5), config_yaml=config)
+    end = board_of(tmp_path / "whole", whole)
+    assert {row.method: row.surely for row in end.rows} == {"student": None, "kd": "better", "cwd": "better"}
+    assert end.unfinished == ()
+    part = board_of(tmp_path / "part", whole.but(left_out=frozenset({("kd", "big_to_small", 5)})))
+    assert {row.method: row.surely for row in part.rows} == {"student": None, "kd": None, "cwd": "better"}
+    early, late = (next(r for r in b.rows if r.method == "cwd").p_differs_from_student for b in (part, end))
+    assert early is not None
+    assert late is not None
+    assert early >= late
+    assert [(s.method, s.ended, s.planned) for s in part.unfinished] == [("kd", 4, 5)]
+    assert verdict(part).endswith("No claim yet about kd: 1 study with 4 of 5 final runs.")
+    without = board_of(tmp_path / "without", whole.but(left_out=frozenset({("student", "big_to_small", 5)})))
+    assert {row.surely for row in without.rows} == {None}
+
+
+def test_the_methods_that_have_not_begun_count_in_the_adjustment_of_the_others(tmp_path: Path) -> None:
+    config = CONFIG.replace("seeds: [1, 2, 7]", "seeds: [1, 2, 3]")
+    two = Run(
+        gains={"student": 0.0, "cwd": 0.2}, pairs=("big_to_small",), seeds=(1, 2, 3), config_yaml=config
+    )
+    planned_more = board_of(tmp_path / "more", two)
+    alone = board_of(tmp_path / "alone", two.but(config_yaml=""))
+    early, late = (
+        next(r for r in board.rows if r.method == "cwd").p_differs_from_student
+        for board in (planned_more, alone)
+    )
+    assert early is not None
+    assert late is not None
+    assert early > late
