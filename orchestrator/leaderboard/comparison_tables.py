@@ -66,7 +66,7 @@ def _note(board: Board, brief: bool) -> str:
 def best_of(board: Board) -> dict[str, tuple[float, ...]]:
     """Expected best tune mIoU of 1, 2, … search trials by method: the mean over pairs, up to the fewest trials of a pair.
 
-    Only for methods none of whose trials was pruned: a score at a rung is not a score, and the trials that halving
+    Only for methods none of whose trials was pruned: a score at a rung is not a score, and the trials that pruning
     leaves are not random draws. Empty for an adaptive search, because its later trials depend on the earlier ones.
     """
     found = {}
@@ -91,7 +91,7 @@ def best_of_note(board: Board) -> str:
     )
     return (
         f"Not given for {methods}: some of their trials were pruned. A score at a rung is not a score after all steps, "
-        "and the trials that halving leaves are not random draws."
+        "and the trials that pruning leaves are not random draws."
     )
 
 
