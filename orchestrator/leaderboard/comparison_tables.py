@@ -82,7 +82,7 @@ def best_of(board: Board) -> dict[str, tuple[float, ...]]:
 def best_of_note(board: Board) -> str:
     """Why the expected best of n trials is not given, or for how many methods; empty if it is given for all."""
     if board.adaptive:
-        return "Not given: the search is adaptive, so its later trials depend on the earlier ones."
+        return "Not given: the search is adaptive or begins with given configurations, so its trials are not random draws."
     pruned = {method for (_, method), cell in board.cells.items() if cell.pruned}
     if not pruned:
         return ""

@@ -23,7 +23,7 @@ Row = Mapping[str, Any]
 
 _LATER: tuple[Phase, ...] = ("selection", "final")
 # Ids do not have these, but they decide with whom a trial competed, and at which steps it was scored.
-_COMPETITION = {
+_COMPETITION: dict[str, Any] = {
     "sampler": "sobol",
     "sampler_options": {},
     "pruning": "halving",

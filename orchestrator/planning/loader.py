@@ -277,7 +277,7 @@ def _known_keys(location: Sequence[str | int]) -> list[str]:
             found = list(_models_in(field.annotation))
             union = found if len(found) > 1 else []
             models = found or models
-    return sorted({name for model in models for name in model.model_fields})
+    return sorted({field.alias or name for model in models for name, field in model.model_fields.items()})
 
 
 def _kind(model: type[BaseModel]) -> str | None:

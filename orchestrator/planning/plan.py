@@ -213,7 +213,7 @@ def bracket_trials(
     if wave.phase == "search":
         drawn = sample_bracket(
             config.search, study.space, seed=config.search.seed + study.repeat * REPEAT_OFFSET, index=bracket.index,
-            size=bracket.size, history=searched,
+            size=bracket.size, first=config.search.first.get(study.title, ()), history=searched,
         )  # fmt: skip
     elif wave.phase == "selection":
         drawn = finalists(searched, config.search.finalists)

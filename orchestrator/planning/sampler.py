@@ -65,6 +65,19 @@ def sample_bracket(
 
         return draw_bracket(search, space, seed, index, size, first, history)
     given: list[Params] = [{}, *first][start : start + size]
-    position = max(0, start - 1 - len(first))
+    return given + _continued(search, space, seed, max(0, start - 1 - len(first)), size - len(given), first)
+
+
+def _continued(
+    search: SearchConfig, space: Space, seed: int, position: int, count: int, first: Sequence[Params]
+) -> list[Params]:
+    """Points of a sequence from a position on, without those that are tried first.
+
+    Configurations of an earlier run with the same seed are points of the same sequence.
+    """
     draw = SEQUENCES[search.sampler]
-    return given + list(draw(space, seed, position, size - len(given), search.sampler_options))
+    if not first:
+        return list(draw(space, seed, position, count, search.sampler_options))
+    points = draw(space, seed, 0, position + count + len(first), search.sampler_options)
+    others = [point for point in points if point not in first]
+    return others[position : position + count]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pydantic import ValidationError
 
-from distill.errors import UsageError
+from distill.errors import UsageError, unknown
 from orchestrator.planning.config import SweepConfig
 from orchestrator.planning.method_settings import method_space
 from orchestrator.planning.plan import Plan
@@ -27,6 +27,7 @@ def sampler_faults(config: SweepConfig) -> Iterator[tuple[str, str]]:
     except UsageError as error:
         yield "sampler", str(error)
         return
+    yield from _first_faults(config)
     if search.is_adaptive:
         return
     known = {"levels"} if search.sampler == "grid" else set()
@@ -62,6 +63,32 @@ def _grid_faults(config: SweepConfig, search: SearchConfig) -> Iterator[tuple[st
             )
 
 
+def _first_faults(config: SweepConfig) -> Iterator[tuple[str, str]]:
+    methods = {method.title: method for method in config.methods}
+    for title, points in config.search.first.items():
+        if title not in methods:
+            yield "first", f"search.first: {unknown('method', title, methods)}"
+            continue
+        try:
+            parameters = method_space(methods[title]).parameters
+        except (UsageError, ValidationError):
+            continue  # reported as a fault of the method
+        for number, point in enumerate(points):
+            place = f"search.first.{title}.{number}"
+            if set(point) != set(parameters):
+                yield (
+                    "first",
+                    f"{place} has {', '.join(point)}; must have the searched parameters {', '.join(parameters)}",
+                )
+                continue
+            for name, domain in parameters.items():
+                if not domain.holds(point[name]):
+                    yield (
+                        "first",
+                        f"{place}.{name} is {point[name]!r}, must be in {domain.model_dump(exclude_none=True)}",
+                    )
+
+
 def check_first_brackets(plan: Plan) -> None:
     """Draw the first bracket of each search space from an adaptive sampler.
 
@@ -73,4 +100,5 @@ def check_first_brackets(plan: Plan) -> None:
         if search.trials and study.space not in checked:
             checked.append(study.space)
             size = min(search.bracket, search.trials)
-            sample_bracket(search, study.space, seed=search.seed, index=0, size=size)
+            first = search.first.get(study.title, ())
+            sample_bracket(search, study.space, seed=search.seed, index=0, size=size, first=first)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
+from distill.setting_paths import SettingPath
 from orchestrator.planning.section import Section, Seed
 from orchestrator.planning.sequences import SEQUENCES
+from search_spaces.space import Value
 
 Pruning = Literal["halving", "median", "none"]
 
@@ -20,6 +22,8 @@ REPEAT_OFFSET = 10_000
 
 class SearchConfig(Section):
     """How each study is searched. All methods have the same search budget, so that their results can be compared."""
+
+    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True)
 
     sampler: str = Field(
         default="sobol",
@@ -56,6 +60,19 @@ class SearchConfig(Section):
         exclude_if=lambda pruning: pruning == "halving",  # keeps the hashes of earlier runs
         description="which trials stop at a rung. halving: the worse half of the bracket; median: those whose best score is "
         "below the median of the others' mean scores; none: no trial, and there are no rungs",
+    )
+    earlier_runs: tuple[SettingPath, ...] = Field(
+        default=(),
+        alias="from",
+        max_length=1_000,
+        exclude_if=lambda runs: not runs,  # keeps the hashes of earlier runs
+        description="folders of runs: each study first tries the configurations that were best for its method there",
+    )
+    first: dict[str, tuple[dict[str, Value], ...]] = Field(
+        default_factory=dict,
+        exclude_if=lambda first: not first,
+        description="by method: configurations to try after the defaults, before any is drawn. `from` writes those of methods "
+        "that are not here",
     )
     evaluations: int = Field(
         default=1, ge=1, le=10_000, description="evaluations on tune in a training, including the last step"

@@ -129,10 +129,11 @@ def _nevergrad(request: Request) -> Any:
     from ray.tune.search.nevergrad import NevergradSearch
 
     options = dict(request.options)
-    name = options.pop("optimizer", "NGOpt")
+    # Nevergrad's own choice, NGOpt, needs to know the number of trials, and then a longer search would draw other points.
+    name = options.pop("optimizer", "TwoPointsDE")
     if name not in nevergrad.optimizers.registry:
         raise unknown("optimizer of Nevergrad", str(name), nevergrad.optimizers.registry)
-    space = NevergradSearch.convert_search_space(dict(request.space))
+    space: Any = NevergradSearch.convert_search_space(dict(request.space))
     space.random_state = np.random.RandomState(request.seed)
     kind = nevergrad.optimizers.registry[name]
     optimizer = kind(parametrization=space, num_workers=request.bracket, **{"budget": None, **options})
@@ -199,7 +200,7 @@ def draw_bracket(
 
     Where a searcher has no suggestion before it knows more results, the rest of the bracket is random.
     """
-    with _own_random_state(seed), _quiet():
+    with _own_random_state(seed), _quiet(), _named_errors(search.sampler):
         study = _SearchedStudy(search, space, seed, first)
         for number in range(index):
             points = study.ask(number, search.bracket)
@@ -318,7 +319,7 @@ def tune_domain(domain: Domain) -> Any:
     return tune.uniform(0.0, 1.0)
 
 
-def tune_value(domain: Domain, value: Value) -> int | float:
+def tune_value(domain: Domain, value: Any) -> int | float:
     """A value of a domain in Tune's terms."""
     return domain.choice.index(value) if domain.choice is not None else domain.position(value)
 
@@ -341,6 +342,20 @@ def _own_random_state(seed: int) -> Iterator[None]:
     finally:
         random.setstate(before)
         np.random.set_state(numpy_before)
+
+
+@contextlib.contextmanager
+def _named_errors(sampler: str) -> Iterator[None]:
+    """Name the sampler in what its package raises: an error of a searcher is one of its options or of its package."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"search.sampler '{sampler}' failed with {type(error).__name__}: {error}; change search.sampler_options, or choose "
+            "another sampler"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -149,3 +149,19 @@ def test_an_invalid_domain_is_refused(domain: dict) -> None:
 def test_a_combined_method_has_the_spaces_of_both() -> None:
     names = set(load_space("kd+cwd").parameters)
     assert {"kd.kd_weight", "cwd.cwd_weight"} <= names
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_given_configurations_come_first_and_are_not_drawn_again(sampler: str) -> None:
+    given = draw("sobol", 0, 8)[1:4]
+    drawn = draw(sampler, 0, 8, first=given)
+    assert drawn[:4] == [{}, *given]
+    assert not [point for point in drawn[4:] if point in given]
+    history = [Scored(params, {8: 0.1 * number}, completed=True) for number, params in enumerate(drawn)]
+    assert not [point for point in draw(sampler, 1, 8, history, first=given) if point in (*given, {})]
+
+
+def test_more_given_configurations_than_a_bracket_has_go_on_in_the_next() -> None:
+    given = draw("sobol", 0, 16, bracket=16)[1:]
+    apart = draw("sobol", 0, 8, first=given) + draw("sobol", 1, 8, first=given)
+    assert apart == [{}, *given]
