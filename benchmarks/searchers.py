@@ -154,12 +154,12 @@ def searched(
     return np.array([study.best - study.value(scored.params) for scored in best])
 
 
-def searchers_table(studies: Sequence[Surrogate], repeats: int) -> Iterator[str]:
+def searchers_table(studies: Sequence[Surrogate], repeats: int, samplers: Sequence[str]) -> Iterator[str]:
     """Markdown: mean regret of each sampler, with the standard error over its searches."""
     yield f"| sampler | {' | '.join(f'{n} trials' for n in TRIALS)} |"
     yield "| --- " * (1 + len(TRIALS)) + "|"
     options = {"grid": {"levels": 6}}
-    for sampler in ("sobol", "random", "grid", "optuna", "hyperopt"):
+    for sampler in samplers:
         search = SearchConfig(sampler=sampler, bracket=BRACKET, sampler_options=options.get(sampler, {}))
         regrets = np.array(
             [[searched(study, search, seed, max(TRIALS)) for seed in range(repeats)] for study in studies]
@@ -197,10 +197,15 @@ def main() -> int:
     )
     parser.add_argument("table", choices=["searchers", "earlier"])
     parser.add_argument("--repeats", type=int, default=8)
+    parser.add_argument("--samplers", nargs="+", default=["sobol", "random", "grid", "optuna", "hyperopt"])
     options = parser.parse_args()
     studies = surrogates()
-    tables = {"searchers": searchers_table, "earlier": earlier_table}
-    for line in tables[options.table](studies, options.repeats):
+    lines = (
+        searchers_table(studies, options.repeats, options.samplers)
+        if options.table == "searchers"
+        else earlier_table(studies, options.repeats)
+    )
+    for line in lines:
         print(line, flush=True)
     return 0
 
