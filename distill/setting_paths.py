@@ -119,7 +119,8 @@ def _walk(
                 yield WrittenPath(holder, key, keys, mark)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         if isinstance(value, dict) and _is_of_kind(value, annotation):
-            for name, field in annotation.model_fields.items():
+            for own_name, field in annotation.model_fields.items():
+                name = field.alias or own_name
                 if name in value:
                     yield from _walk(value, name, field.annotation, tuple(field.metadata), (*keys, name))
         return

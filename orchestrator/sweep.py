@@ -112,20 +112,9 @@ def sweep(options: SweepOptions) -> int:
     from orchestrator.cluster.job_submission import submit
     from orchestrator.cluster.session import is_job, prepare_environment, ray_session
     from orchestrator.console.plan_view import show_plan, start_lines
-    from orchestrator.controller.calibration import calibration_plan
-    from orchestrator.ledger.recorded import recorded_contents
-    from orchestrator.ledger.run_folder import BOARD_PAGE, CALIBRATION
-    from orchestrator.ledger.tables import Ledger
-    from orchestrator.planning.loader import load_sweep
-    from orchestrator.planning.plan import make_plan
-    from orchestrator.planning.weight_contents import weight_contents
+    from orchestrator.ledger.run_folder import BOARD_PAGE
 
-    config = load_sweep(options.source, [*options.set, *_budget_settings(options)])
-    ledger = Ledger(options.output or f"runs/{config.name}")
-    plan = make_plan(config, weight_contents(config, recorded_contents(ledger)))
-    if options.calibrate:
-        plan = calibration_plan(config, plan.contents, ledger.root)
-        ledger = ledger.below(CALIBRATION)
+    plan, ledger = _plan_and_ledger(options)
     if options.dry_run:
         code = show_plan(plan, as_json=options.json)
         prepare_environment(options.address)
@@ -167,6 +156,30 @@ def sweep(options: SweepOptions) -> int:
     if written is None:
         return show_calibration(run, as_json=options.json, code=exit_code(run))
     return show_outcome(run, written, as_json=options.json, code=exit_code(run))
+
+
+def _plan_and_ledger(options: SweepOptions) -> tuple[Plan, Ledger]:
+    """The plan of this command, and the run it belongs to."""
+    from orchestrator.cluster.session import is_job
+    from orchestrator.controller.calibration import calibration_plan
+    from orchestrator.ledger.earlier_runs import with_first_configurations
+    from orchestrator.ledger.recorded import recorded_contents
+    from orchestrator.ledger.run_folder import CALIBRATION
+    from orchestrator.ledger.tables import Ledger
+    from orchestrator.planning.loader import load_sweep
+    from orchestrator.planning.plan import make_plan
+    from orchestrator.planning.weight_contents import weight_contents
+
+    config = load_sweep(options.source, [*options.set, *_budget_settings(options)])
+    ledger = Ledger(options.output or f"runs/{config.name}")
+    if not is_job(options.address):  # a job reads the earlier runs on its cluster
+        config, notes = with_first_configurations(config, ledger, fresh=options.fresh)
+        for note in notes:
+            print(note, file=sys.stderr)
+    contents = weight_contents(config, recorded_contents(ledger))
+    if options.calibrate:
+        return calibration_plan(config, contents, ledger.root), ledger.below(CALIBRATION)
+    return make_plan(config, contents), ledger
 
 
 def _budget_settings(options: SweepOptions) -> list[str]:

@@ -88,6 +88,17 @@ class Domain(BaseModel):
             return _rounded(math.exp(math.log(low) + unit * (math.log(high) - math.log(low))))
         return _rounded(low + unit * (high - low))
 
+    def position(self, value: float | int) -> float:
+        """Position in [0, 1] of a number: the inverse of `at`, for a domain with bounds that holds the value."""
+        if self.int_uniform is not None:
+            first, last = self.int_uniform
+            return (value - first + 0.5) / (last - first + 1)
+        bounds = self.bounds()
+        assert bounds is not None  # choices have no position
+        scale = math.log if self.logarithmic else float
+        low, high, place = scale(bounds[0]), scale(bounds[1]), scale(value)
+        return min(max((place - low) / (high - low), 0.0), 1.0)
+
 
 class Space(BaseModel):
     """Domain of each parameter of one method. Parameters `recipe.*` change the training recipe instead of the method."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping
 from importlib.metadata import version
-from typing import get_args
 
 from distill.catalogue.reader import load_catalogue
 from distill.data.config import KINDS
-from orchestrator.planning.search_config import SearchConfig
+from orchestrator.planning.tune_searchers import known_samplers
 from search_spaces import library, preset_names, preset_path
 
 _WIDTH = 100
@@ -41,9 +40,7 @@ def known_names() -> dict[str, dict[str, str]]:
         "data kinds (data: {NAME: {kind: KIND, …}})": {
             kind: (config.__doc__ or "").split("\n")[0] for kind, config in KINDS.items()
         },
-        "samplers (search.sampler)": dict.fromkeys(
-            get_args(SearchConfig.model_fields["sampler"].annotation), ""
-        ),
+        "samplers (search.sampler)": known_samplers(),
         "prices (budget.price)": {
             name: f"{price['hour']} {library.currency()} an hour: {price['what']}"
             for name, price in library.prices().items()

@@ -1,7 +1,7 @@
 """How much of a phase is trained, and how long the rest takes. Pure: no clock.
 
-Work is counted in student-steps. The number of trials that each rung stops is known beforehand, so the work of a phase is known
-before it begins.
+Work is counted in student-steps. The number of trials that halving stops at each rung is known beforehand, so the work of a
+phase is known before it begins. What another rule may stop counts as work that is left.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _wave_work(wave: Wave, states: Sequence[TrialState] | None, step: int) -> tu
         step: the step at which its running trials are.
     """
     if states is None:
-        return 0.0, sum(expected_steps(bracket.size, wave.rungs, wave.steps) for bracket in wave.brackets)
+        return 0.0, sum(expected_steps(bracket.size, wave.halvings, wave.steps) for bracket in wave.brackets)
     running = [state for state in states if state.status is None]
     step = max([step, *(max(state.scores, default=0) for state in running)])
     ended = [
@@ -80,7 +80,7 @@ def _wave_work(wave: Wave, states: Sequence[TrialState] | None, step: int) -> tu
         for state in states
         if state.status is not None
     ]
-    ahead = [rung - step for rung in wave.rungs if rung > step]
+    ahead = [rung - step for rung in wave.halvings if rung > step]
     return sum(ended) + len(running) * step, expected_steps(len(running), ahead, wave.steps - step)
 
 

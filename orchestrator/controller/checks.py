@@ -18,6 +18,7 @@ from orchestrator.ledger.folder_lock import refuse_if_held
 from orchestrator.ledger.run_folder import check_run_folder
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.plan import Plan
+from orchestrator.planning.sampler_check import check_first_brackets
 
 Check = Callable[[], object]
 """Raises a `UsageError` if something is wrong."""
@@ -63,6 +64,7 @@ class Checks:
             return
         yield partial(refuse_if_held, ledger)
         yield self._check_run_folder
+        yield partial(check_first_brackets, plan)
         yield partial(check_models, config)
         yield partial(check_pretrained, config, on_other_nodes=self._address != LOCAL)
         for name in config.data:

@@ -6,10 +6,10 @@ that was interrupted, and whose earlier scores come from the ledger, decides as 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
+from orchestrator.controller.pruning import RULES
 from orchestrator.planning.config import SweepConfig
 from orchestrator.planning.plan import Bracket, Cohort, Phase, Trial, Wave, bracket_trials
 from orchestrator.planning.replay import RecordedTrial, is_hopeless
@@ -40,7 +40,7 @@ class RungDecision:
 
 
 class WaveScheduler:
-    """The waves of a phase's cohorts: opened in order, halved at rungs, done when all of their trials have ended.
+    """The waves of a phase's cohorts: opened in order, pruned at rungs, done when all of their trials have ended.
 
     Waves of one cohort may be open at the same time, unless one depends on how another ends.
 
@@ -125,7 +125,7 @@ class WaveScheduler:
         if wave.phase in ("selection", "final"):
             needed = [s for s in earlier if s.trial.phase != wave.phase]
             return any(s.status is None for s in needed) or (running and _may_become_hopeless(earlier))
-        return running and (self._config.search.sampler != "sobol" or _may_become_hopeless(earlier))
+        return running and (self._config.search.is_adaptive or _may_become_hopeless(earlier))
 
     def _earlier(self, bracket: Bracket, wave: int) -> list[TrialState]:
         study_id = bracket.study.study_id
@@ -189,17 +189,10 @@ class WaveScheduler:
             if any(rung not in s.scores and s.status is None for s in states):
                 break
             self._decided.add(key)
-            yield RungDecision(cohort_id, wave, rung, *halve([s for s in states if rung in s.scores], rung))
+            scores = {s.trial.trial_id: s.scores for s in states if rung in s.scores}
+            yield RungDecision(cohort_id, wave, rung, *RULES[self._config.search.pruning](scores, rung))
 
 
 def _may_become_hopeless(states: Sequence[TrialState]) -> bool:
     """Whether the trials that have not ended can still make the study hopeless."""
     return is_hopeless(["failed" if s.status is None else s.status for s in states])
-
-
-def halve(states: Sequence[TrialState], rung: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Ids of the better half at a rung, rounded up, and of the others. Ties go to the smaller trial id."""
-    ranked = sorted(states, key=lambda s: (-s.scores[rung], s.trial.trial_id))
-    kept = math.ceil(len(ranked) / 2)
-    names = [state.trial.trial_id for state in ranked]
-    return tuple(names[:kept]), tuple(names[kept:])

@@ -66,7 +66,7 @@ def _note(board: Board, brief: bool) -> str:
 def best_of(board: Board) -> dict[str, tuple[float, ...]]:
     """Expected best tune mIoU of 1, 2, … search trials by method: the mean over pairs, up to the fewest trials of a pair.
 
-    Only for methods none of whose trials was pruned: a score at a rung is not a score, and the trials that halving
+    Only for methods none of whose trials was pruned: a score at a rung is not a score, and the trials that pruning
     leaves are not random draws. Empty for an adaptive search, because its later trials depend on the earlier ones.
     """
     found = {}
@@ -82,7 +82,7 @@ def best_of(board: Board) -> dict[str, tuple[float, ...]]:
 def best_of_note(board: Board) -> str:
     """Why the expected best of n trials is not given, or for how many methods; empty if it is given for all."""
     if board.adaptive:
-        return "Not given: the search is adaptive, so its later trials depend on the earlier ones."
+        return "Not given: the search is adaptive or begins with given configurations, so its trials are not random draws."
     pruned = {method for (_, method), cell in board.cells.items() if cell.pruned}
     if not pruned:
         return ""
@@ -91,7 +91,7 @@ def best_of_note(board: Board) -> str:
     )
     return (
         f"Not given for {methods}: some of their trials were pruned. A score at a rung is not a score after all steps, "
-        "and the trials that halving leaves are not random draws."
+        "and the trials that pruning leaves are not random draws."
     )
 
 

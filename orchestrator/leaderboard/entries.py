@@ -124,7 +124,8 @@ class Board:
 
     `hours_unit` is the unit of `gpu_hours`: GPU-hours, or worker-hours if the workers may use CPUs only.
     `searches` is the number of searches of each study. No claim is made about the methods of `unfinished` studies.
-    `adaptive` is True if search trials depend on earlier ones; then the expected best of n trials is not known.
+    `adaptive` is True if search trials depend on earlier ones or come from earlier runs; then the expected best of n trials
+    is not known.
     """
 
     dataset: str

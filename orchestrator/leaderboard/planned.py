@@ -65,6 +65,6 @@ def planned(config_yaml: str) -> Planned | None:
         ),
         trials=config.search.trials,
         device=config.compute.device,
-        adaptive=config.search.sampler != "sobol",
+        adaptive=config.search.is_adaptive or bool(config.search.first),
         spaces=bounds,
     )

@@ -13,7 +13,6 @@ from orchestrator.ledger.queries import latest_attempts, parameters_of
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.method_settings import method_space
 from orchestrator.planning.renamed import read_recorded_config
-from orchestrator.planning.sampler import optuna_distribution
 from search_spaces import Domain
 
 if TYPE_CHECKING:
@@ -121,11 +120,22 @@ def _distributions(
             if value not in seen.setdefault(name, []):
                 seen[name].append(value)
     return {
-        name: optuna_distribution(domains[name])
+        name: _distribution(domains[name])
         if name in domains
         else CategoricalDistribution(tuple(sorted(values, key=repr)))
         for name, values in sorted(seen.items())
     }
+
+
+def _distribution(domain: Domain) -> optuna.distributions.BaseDistribution:
+    from optuna import distributions
+
+    if domain.choice is not None:
+        return distributions.CategoricalDistribution(domain.choice)
+    if domain.int_uniform is not None:
+        return distributions.IntDistribution(*domain.int_uniform)
+    bounds: Any = domain.bounds()
+    return distributions.FloatDistribution(bounds[0], bounds[1], log=domain.logarithmic)
 
 
 def _trial(

@@ -377,7 +377,14 @@ class SweepConfig(Section):
     def decisive(self) -> dict[str, Any]:
         """Settings that determine the results; the plan hash is computed from them.
 
-        They are all but `operation`, `budget`, and the folder of weights, whose files are named in the pairs.
+        They are all but `operation`, `budget`, the folder of weights, whose files are named in the pairs, and the earlier
+        runs, whose configurations are in `search.first`.
         """
-        values = self.model_dump(mode="json", exclude={"operation", "budget", "pretrained_folder"})
+        left_out: dict[str, Any] = {
+            "operation": True,
+            "budget": True,
+            "pretrained_folder": True,
+            "search": {"earlier_runs"},
+        }
+        values = self.model_dump(mode="json", exclude=left_out)
         return {**values, "compute": self.compute.hashed()}

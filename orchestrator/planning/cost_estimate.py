@@ -221,9 +221,9 @@ def _needs_teacher(wave: Wave) -> bool:
 
 
 def _segments(wave: Wave, size: int) -> Iterator[tuple[int, int]]:
-    """Steps between two rungs, and the number of trials of a bracket that train in them."""
+    """Steps between two rungs, and the number of trials of a bracket that train in them; at most, if rungs do not halve."""
     start, running = 0, size
-    for stop in (*wave.rungs, wave.steps):
+    for stop in (*wave.halvings, wave.steps):
         yield stop - start, running
         start, running = stop, math.ceil(running / 2)
 

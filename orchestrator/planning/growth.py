@@ -23,7 +23,14 @@ Row = Mapping[str, Any]
 
 _LATER: tuple[Phase, ...] = ("selection", "final")
 # Ids do not have these, but they decide with whom a trial competed, and at which steps it was scored.
-_COMPETITION = ("sampler", "rungs", "evaluations")
+_COMPETITION: dict[str, Any] = {
+    "sampler": "sobol",
+    "sampler_options": {},
+    "pruning": "halving",
+    "rungs": None,
+    "evaluations": None,
+}
+"""Settings with their defaults, which a plan file leaves out."""
 # These may change without a change of what is recorded, or have a sentence of their own.
 _HARMLESS = {("name",), *(("search", name) for name in ("trials", "wave", "repeats", "finalists"))}
 _ENTRIES = ("methods", "pairs", "data", "recipes")
@@ -154,14 +161,14 @@ def _competition(
         found.trials[trial_id] for trial_id in kept if found.trials[trial_id].phase in ("teacher", "search")
     ]
     searched = [trial for trial in trained if trial.phase == "search"]
-    for name in _COMPETITION:
-        old, new = earlier["search"].get(name), now["search"].get(name)
+    for name, default in _COMPETITION.items():
+        old, new = earlier["search"].get(name, default), now["search"].get(name, default)
         affected = trained if name == "evaluations" else searched
         if old != new and affected:
             yield f"search.{name} is {new!r}, was {old!r}: {_number(len(affected), 'trial')}"
     resized = _resized(earlier, now)
     affected = [trial for trial in searched if trial.bracket in resized]
-    if affected and now["search"]["rungs"]:
+    if affected and now["search"]["rungs"] and now["search"].get("pruning") != "none":
         index = min(trial.bracket for trial in affected)
         old, new = resized[index]
         yield (

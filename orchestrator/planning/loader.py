@@ -22,6 +22,7 @@ from orchestrator.planning.config import SweepConfig
 from orchestrator.planning.method_settings import check_method_name, check_settings, check_space, method_space
 from orchestrator.planning.prices import price_of
 from orchestrator.planning.renamed import explain_renamed
+from orchestrator.planning.sampler_check import sampler_faults
 from orchestrator.planning.search_config import MOST_TRIALS, REPEAT_OFFSET
 from search_spaces import library, preset_names, preset_path
 
@@ -276,7 +277,7 @@ def _known_keys(location: Sequence[str | int]) -> list[str]:
             found = list(_models_in(field.annotation))
             union = found if len(found) > 1 else []
             models = found or models
-    return sorted({name for model in models for name in model.model_fields})
+    return sorted({field.alias or name for model in models for name, field in model.model_fields.items()})
 
 
 def _kind(model: type[BaseModel]) -> str | None:
@@ -298,6 +299,7 @@ def _cross_checks(config: SweepConfig, locations: _Locations) -> Iterator[str]:
     yield from _check_trial_count(config, locations)
     yield from _check_seeds(config, locations)
     yield from _check_methods(config, locations)
+    yield from (f"{locations.of('search', key)}: {fault}" for key, fault in sampler_faults(config))
     yield from _check_gpu_fraction(config, locations)
     try:
         price_of(config.budget)
@@ -305,9 +307,7 @@ def _cross_checks(config: SweepConfig, locations: _Locations) -> Iterator[str]:
         key = "price" if config.budget.price is not None else "cost"
         yield f"{locations.of('budget', key)}: {error}"
     if "student" not in [method.name for method in config.methods]:
-        yield (
-            f"{locations.of('methods')}: methods lack 'student'; gains are relative to the student alone, so add it"
-        )
+        yield f"{locations.of('methods')}: methods lack 'student'; gains are relative to the student alone, so add it"
 
 
 def _check_pairs(config: SweepConfig, locations: _Locations) -> Iterator[str]:

@@ -16,6 +16,7 @@ from orchestrator.planning.result_versions import RESULT_VERSION, result_version
 from orchestrator.planning.sampler import History, Params, sample_bracket
 from orchestrator.planning.search_config import REPEAT_OFFSET, SearchConfig
 from orchestrator.planning.selection import best_finalist, finalists, winner
+from orchestrator.planning.tune_searchers import check_sampler_name
 from orchestrator.planning.weight_contents import with_contents
 from search_spaces import Space
 
@@ -83,8 +84,9 @@ class Wave:
     Attributes:
         stream_seed: seed of the batches.
         steps: number of steps of each training.
-        rungs: steps at which each bracket is halved.
+        rungs: steps at which trials of each bracket may be stopped.
         evaluations: steps at which the trials are evaluated on tune.
+        halvings: those rungs of which it is known beforehand how many trials of a bracket they stop: the worse half.
     """
 
     index: int
@@ -94,6 +96,7 @@ class Wave:
     steps: int
     rungs: tuple[int, ...]
     evaluations: tuple[int, ...]
+    halvings: tuple[int, ...] = ()
 
     @property
     def trials(self) -> int:
@@ -138,7 +141,13 @@ def make_plan(config: SweepConfig, contents: Mapping[str, str] = MappingProxyTyp
     Args:
         config: the sweep.
         contents: see `weight_contents`. A file that is not in it is known by its path.
+
+    Raises:
+        UsageError: there is no such sampler.
     """
+    check_sampler_name(
+        config.search.sampler
+    )  # a run of an earlier version may have one that there is not any more
     teachers = {pair.label: teacher_of(config, pair, contents) for pair in config.pairs}
     studies = tuple(
         _study(config, pair, method, teachers[pair.label], repeat, contents)
@@ -203,8 +212,8 @@ def bracket_trials(
     searched, selected = history.get("search", ()), history.get("selection", ())
     if wave.phase == "search":
         drawn = sample_bracket(
-            config.search.sampler, study.space, seed=config.search.seed + study.repeat * REPEAT_OFFSET, index=bracket.index,
-            size=bracket.size, bracket=config.search.bracket, history=searched,
+            config.search, study.space, seed=config.search.seed + study.repeat * REPEAT_OFFSET, index=bracket.index,
+            size=bracket.size, first=config.search.first.get(study.title, ()), history=searched,
         )  # fmt: skip
     elif wave.phase == "selection":
         drawn = finalists(searched, config.search.finalists)
@@ -335,7 +344,9 @@ def _search_waves(search: SearchConfig, steps: int, studies: Sequence[Study]) ->
 
     A wave has at most one bracket of a study, because an adaptive sampler needs the results of the earlier brackets.
     """
-    rungs = tuple(sorted({max(1, round(share * steps)) for share in search.rungs} - {steps}))
+    shares = search.rungs if search.pruning != "none" else ()
+    rungs = tuple(sorted({max(1, round(share * steps)) for share in shares} - {steps}))
+    halvings = rungs if search.pruning == "halving" else ()
     evaluations = _evaluation_steps(search.evaluations, steps)
     for number, start in enumerate(range(0, search.trials, search.bracket)):
         training_seed = search.bracket_seeds[number % len(search.bracket_seeds)]
@@ -344,7 +355,7 @@ def _search_waves(search: SearchConfig, steps: int, studies: Sequence[Study]) ->
         per_wave = max(1, search.wave // size)
         for first in range(0, len(studies), per_wave):
             brackets = tuple(Bracket(study, number, size) for study in studies[first : first + per_wave])
-            yield Wave(0, "search", training_seed, brackets, steps, rungs, evaluations)
+            yield Wave(0, "search", training_seed, brackets, steps, rungs, evaluations, halvings)
 
 
 def _evaluation_steps(count: int, steps: int) -> tuple[int, ...]:

@@ -59,7 +59,7 @@ def replay(plan: Plan, recorded: Mapping[str, RecordedTrial]) -> Replay:
     """The trials that a run of this plan has, given the results that are recorded."""
     found = Replay()
     studies: dict[str, _Study] = {}
-    adaptive = plan.config.search.sampler != "sobol"
+    adaptive = plan.config.search.is_adaptive
     for cohort, wave, bracket in _brackets(plan):
         study = studies.setdefault(bracket.study.study_id, _Study())
         if is_hopeless([recorded[t].status if t in recorded else None for t in study.trials]):

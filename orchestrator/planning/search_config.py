@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
+from distill.setting_paths import SettingPath
 from orchestrator.planning.section import Section, Seed
+from orchestrator.planning.sequences import SEQUENCES
+from search_spaces.space import Value
+
+Pruning = Literal["halving", "median", "none"]
 
 MOST_TRIALS = 100_000
 """Maximum number of trials in a sweep. A plan of this size still takes only seconds to make."""
@@ -18,8 +23,17 @@ REPEAT_OFFSET = 10_000
 class SearchConfig(Section):
     """How each study is searched. All methods have the same search budget, so that their results can be compared."""
 
-    sampler: Literal["sobol", "tpe"] = Field(
-        default="sobol", description="scrambled Sobol sequence, or Optuna's TPE"
+    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True)
+
+    sampler: str = Field(
+        default="sobol",
+        description="sobol, random or grid; a searcher of Ray Tune: optuna, hyperopt, bayesopt, bohb, nevergrad or ax; or one "
+        "of an installed package",
+    )
+    sampler_options: dict[str, Any] = Field(
+        default_factory=dict,
+        exclude_if=lambda options: not options,  # keeps the hashes of earlier runs
+        description="options of the sampler: keyword arguments of the searcher, or `levels` of a grid",
     )
     trials: int = Field(
         default=16,
@@ -39,7 +53,26 @@ class SearchConfig(Section):
     rungs: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         default=(0.125, 0.25, 0.5),
         max_length=32,
-        description="fractions of the steps at which the worse half of each bracket is stopped",
+        description="fractions of the steps at which trials of each bracket are stopped",
+    )
+    pruning: Pruning = Field(
+        default="halving",
+        exclude_if=lambda pruning: pruning == "halving",  # keeps the hashes of earlier runs
+        description="which trials stop at a rung. halving: the worse half of the bracket; median: those whose best score is "
+        "below the median of the others' mean scores; none: no trial, and there are no rungs",
+    )
+    earlier_runs: tuple[SettingPath, ...] = Field(
+        default=(),
+        alias="from",
+        max_length=1_000,
+        exclude_if=lambda runs: not runs,  # keeps the hashes of earlier runs
+        description="folders of runs: each study first tries the configurations that were best for its method there",
+    )
+    first: dict[str, tuple[dict[str, Value], ...]] = Field(
+        default_factory=dict,
+        exclude_if=lambda first: not first,
+        description="by method: configurations to try after the defaults, before any is drawn. `from` writes those of methods "
+        "that are not here",
     )
     evaluations: int = Field(
         default=1, ge=1, le=10_000, description="evaluations on tune in a training, including the last step"
@@ -78,6 +111,11 @@ class SearchConfig(Section):
         f"seeds: {REPEAT_OFFSET:,} is added to each seed for each repeat. A claim about a method needs at least two; with one "
         "it is a claim about one chosen configuration",
     )
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether the configurations of a bracket depend on the results of earlier brackets."""
+        return self.sampler not in SEQUENCES
 
     @property
     def selection_seeds(self) -> tuple[int, ...]:

@@ -70,6 +70,14 @@ def refuse(capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str = SWEEP
          "class table /x/c.csv cannot be read"),
         ("{kind: scenes, size: 32, classes: 4, ", "{kind: voc, rot: /x} #", 3, "did you mean 'root'?"),
         ("lr: 0.01", "lr: 0.01, sliding_window: {size: 8, stride: 9}", 5, "stride is (9, 9), must be at most the size"),
+        ("trials: 2", "trials: 2, sampler: tpe", 14, "search.sampler 'tpe' is called 'optuna' now"),
+        ("trials: 2", "trials: 2, sampler: optona", 14, "did you mean 'optuna'?"),
+        ("trials: 2", "trials: 2, sampler_options: {levels: 3}", 14, "has 'levels'; sampler 'sobol' has no options"),
+        ("trials: 2", "trials: 20, sampler: grid", 14, "the grid of method 'student' has 16 points"),
+        ("trials: 2", "trials: 2, pruning: mean", 14, "search.pruning"),
+        ("trials: 2", "trials: 2, first: {kd: [{kd_weight: 1}]}", 14, "search.first: "),
+        ("trials: 2", "trials: 2, first: {student: [{recipe.lr: 9, recipe.weight_decay: 1}]}", 14,
+         "search.first.student.0.recipe.lr is 9, must be in {'scale_log_uniform': (0.25, 4.0)}"),
         ("bracket: 2, wave: 4", "bracket: 8, wave: 4", 14, "bracket is 8, must not be above wave (4)"),
         ("  - student\n", "", 10, "methods lack 'student'"),
         ("final: {seeds: [1]}", "final: {seeds: 2}", 15, "final.seeds is 2, must be a list of whole numbers such as [1, 2]"),
@@ -102,6 +110,15 @@ def test_every_fault_is_told_at_once(capsys: pytest.CaptureFixture[str], tmp_pat
     message = refuse(capsys, tmp_path, SWEEP.replace("lr: 0.01", "lr: 0").replace("trials: 2", "trails: 2"))
     assert "recipes.short.lr" in message
     assert "search.trails" in message
+
+
+def test_earlier_runs_and_samplers_that_cannot_be_used_are_refused_before_work_begins(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    text = SWEEP.replace("trials: 2", "trials: 2, from: [nothing]")
+    assert f"search.from has {tmp_path}/nothing, which is no run" in refuse(capsys, tmp_path, text)
+    text = SWEEP.replace("trials: 2", "trials: 2, sampler: hyperopt, sampler_options: {gama: 2}")
+    assert "refuses search.sampler_options {'gama': 2}" in refuse(capsys, tmp_path, text)
 
 
 def test_an_unknown_preset_is_answered_with_the_nearest(

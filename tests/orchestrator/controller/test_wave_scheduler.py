@@ -112,7 +112,14 @@ def test_decisions_do_not_depend_on_who_reports_first(seed: int) -> None:
     assert outcome(found) == outcome(expected)
 
 
-@pytest.mark.parametrize(("sampler", "finalists"), [("sobol", 0), ("sobol", 2), ("tpe", 0), ("tpe", 2)])
+@pytest.mark.parametrize(
+    ("sampler", "finalists", "pruning"),
+    [
+        ("sobol", 0, "halving"),
+        ("random", 2, "median"),
+        ("grid", 0, "none"),
+    ],
+)
 @given(
     seed=st.integers(0, 10**6),
     groups=st.integers(2, 4),
@@ -121,15 +128,31 @@ def test_decisions_do_not_depend_on_who_reports_first(seed: int) -> None:
 )
 @settings(max_examples=examples(40), deadline=None)
 def test_waves_trained_beside_each_other_end_as_one_after_the_other(
-    sampler: str, finalists: int, seed: int, groups: int, doomed: set[int], cut: int
+    sampler: str, finalists: int, pruning: str, seed: int, groups: int, doomed: set[int], cut: int
 ) -> None:
     """Whoever fails, and wherever the run is cut: neither who trains nor with which parameters changes."""
+    check_company_and_cuts(sampler, finalists, pruning, seed, groups, doomed, cut)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "pruning", "cut"),
+    [("optuna", "halving", 5), ("optuna", "median", 14), ("hyperopt", "halving", 14)],
+)
+def test_a_searcher_draws_the_same_points_after_a_cut(sampler: str, pruning: str, cut: int) -> None:
+    """The cuts are in the first and in the second of two brackets of three studies."""
+    check_company_and_cuts(sampler, 0, pruning, seed=1, groups=2, doomed={1, 7}, cut=cut)
+
+
+def check_company_and_cuts(
+    sampler: str, finalists: int, pruning: str, seed: int, groups: int, doomed: set[int], cut: int
+) -> None:
     config = tiny_sweep(
         search__trials=6,
         search__bracket=4,
         search__wave=8,
         search__sampler=sampler,
         search__finalists=finalists,
+        search__pruning=pruning,
     )
     whole, _, _ = play(random.Random(0), config=config)
     fails = frozenset(t for number, t in enumerate(whole.trials) if number in doomed)

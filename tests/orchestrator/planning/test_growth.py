@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.planning.config import SweepConfig
@@ -78,8 +78,9 @@ sizes = st.tuples(
 @given(
     steps=st.lists(sizes, min_size=2, max_size=3),
     cut=st.integers(0, 20),
-    sampler=st.sampled_from(["sobol", "tpe"]),
+    sampler=st.sampled_from(["sobol", "random"]),
 )
+@example(steps=[(1, 1, 1, 1, 1), (2, 1, 2, 1, 1)], cut=3, sampler="optuna")
 @settings(max_examples=examples(10), deadline=None)
 def test_a_run_that_grows_step_by_step_has_the_trials_of_the_longest_one_and_those_it_had(
     steps: list[tuple[int, ...]], cut: int, sampler: str
@@ -147,6 +148,8 @@ def test_a_longer_search_says_that_final_runs_depend_on_it_and_a_new_choice_has_
         ({"final__seeds": [1]}, "final seed 2 is not in the sweep file any more: 3 trials"),
         ({"final__seeds": [2, 1]}, "final.seeds: there [1, 2], here [2, 1]: 6 trials"),
         ({"search__trials": 0}, "search.trials is 0, was 4: 12 trials"),
+        ({"search__pruning": "median"}, "search.pruning is 'median', was 'halving': 12 trials"),
+        ({"search__sampler": "random"}, "search.sampler is 'random', was 'sobol': 3 trials"),
         ({"search__rungs": [0.5]}, "search.rungs is [0.5], was [0.25, 0.5]: 12 trials"),
         ({"search__evaluations": 2}, "search.evaluations is 2, was 1: 13 trials"),
         ({"search__seed": 1}, "search.seed: there 0, here 1"),
