@@ -112,15 +112,18 @@ def sweep(options: SweepOptions) -> int:
     from orchestrator.cluster.session import is_job, prepare_environment, ray_session
     from orchestrator.console.plan_view import show_plan, start_line
     from orchestrator.controller.calibration import calibration_plan
-    from orchestrator.ledger.recorded import recorded_contents
+    from orchestrator.ledger.recorded import recorded_contents, recorded_costs
     from orchestrator.ledger.run_folder import CALIBRATION
     from orchestrator.ledger.tables import Ledger
+    from orchestrator.planning.equal_seconds import unmeasured, with_step_costs
     from orchestrator.planning.loader import load_sweep
     from orchestrator.planning.plan import make_plan
     from orchestrator.planning.weight_contents import weight_contents
 
     config = load_sweep(options.source, [*options.set, *_budget_settings(options)])
     ledger = Ledger(options.output or f"runs/{config.name}")
+    if unmeasured(config) and not options.fresh:
+        config = with_step_costs(config, recorded_costs(ledger))
     plan = make_plan(config, weight_contents(config, recorded_contents(ledger)))
     if options.calibrate:
         plan = calibration_plan(config, plan.contents, ledger.root)
@@ -284,11 +287,14 @@ def _draw_gallery(run: Run, groups: WorkerGroupPool) -> list[str]:
 
 
 def _run_phases(run: Run, groups: WorkerGroupPool, view: ProgressView, *, later: int) -> None:
-    """Teachers, then students; `later` worker groups are kept for what follows."""
+    """Teachers, then the costs that the plan lacks, then students; `later` worker groups are kept for what follows."""
     from orchestrator.cluster.provenance import arguments_of_this_command, provenance_row
+    from orchestrator.controller.cost_measurement import measure_costs
     from orchestrator.controller.phase_runner import run_phase
     from orchestrator.controller.pretrained import pretrained_weights
     from orchestrator.controller.teachers import missing_teachers, prepare_teachers, teacher_hashes
+    from orchestrator.ledger.run_folder import claim_run_folder
+    from orchestrator.planning.equal_seconds import unmeasured
 
     weights = pretrained_weights(run.config)
 
@@ -303,6 +309,11 @@ def _run_phases(run: Run, groups: WorkerGroupPool, view: ProgressView, *, later:
     prepare_teachers(run, groups=groups, watch=view.watch)
     if run.stopped.is_set() or missing_teachers(run):
         return
+    if unmeasured(run.config):
+        measure_costs(run, groups=groups, watch=view.watch, say=view.say)
+        if run.stopped.is_set():
+            return
+        claim_run_folder(run.ledger, run.plan, fresh=False)  # the plan has grown by what was measured
     record_provenance()
     run_phase(run, "students", run.plan.students, groups=groups, watch=view.watch, later=later)
 

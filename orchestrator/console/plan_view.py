@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from orchestrator.console.exit_codes import DONE
-from orchestrator.planning.cost_estimate import estimate, render_estimate
+from orchestrator.planning.cost_estimate import estimate, render_estimate, with_estimated_costs
 from orchestrator.planning.plan import Plan
 
 
@@ -18,5 +18,6 @@ def show_plan(plan: Plan, *, as_json: bool) -> int:
 
 def start_line(plan: Plan, place: str) -> str:
     """The plan in one line, with the run's folder: what a sweep prints at once, before checks and Ray take seconds."""
+    plan = with_estimated_costs(plan)
     trainings = len(plan.teachers) + sum(cohort.trials for cohort in plan.students)
     return f"{plan.config.name}: {len(plan.studies)} studies, at most {trainings} trainings → {place}; checking, then starting Ray"

@@ -21,6 +21,8 @@ DAMAGED = "damaged"
 """Folder inside a run into which damaged files are moved."""
 CALIBRATION = "calibration"
 """Folder inside a run where `--calibrate` writes."""
+COSTS = "costs"
+"""Folder inside a run with the tables of each measurement of costs, for `compare: seconds`."""
 
 _TRACKERS = ("mlflow.db", "wandb", "tensorboard")
 _RUN_PATHS = (
@@ -31,6 +33,7 @@ _RUN_PATHS = (
     "logs",
     "leaderboard",
     "ray",
+    COSTS,
     DAMAGED,
     *_TRACKERS,
     PLAN_FILE,
