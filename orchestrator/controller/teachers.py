@@ -25,9 +25,8 @@ if TYPE_CHECKING:
 def anything_left(run: Run) -> bool:
     """Whether a teacher's weights or the cost of a method are missing, or a planned trial is not recorded."""
     cohorts = [*_cohorts(run), *run.plan.students]
-    if missing_teachers(run) or unmeasured(run.config):
-        return True
-    return bool(WaveScheduler(run.config, cohorts, run.recorded()).open_first())
+    untrained = WaveScheduler(run.config, cohorts, run.recorded()).open_first()
+    return bool(untrained or missing_teachers(run) or unmeasured(run.config))
 
 
 def prepare_teachers(run: Run, *, groups: WorkerGroupPool, watch: Callable[[PhaseView], None]) -> None:
