@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from orchestrator.planning.config import SweepConfig
-from orchestrator.planning.equal_seconds import STEPS
+from orchestrator.planning.equal_seconds import SECONDS, STEPS
 from orchestrator.planning.plan import Phase, Plan
 from orchestrator.planning.replay import RecordedTrial, Replay, replay
 from orchestrator.planning.search_config import REPEAT_OFFSET
@@ -258,7 +258,7 @@ def _study_count(named: Mapping[str, Any]) -> int:
         )
         for title, method in named["methods"].items()
     ]
-    counts = {"steps": len(named["methods"]) * len(named["pairs"]), "seconds": sum(by_pair)}
+    counts: dict[str, int] = {STEPS: len(named["methods"]) * len(named["pairs"]), SECONDS: sum(by_pair)}
     return sum(counts[basis] for basis in named["compare"]) * _repeats(named)
 
 
