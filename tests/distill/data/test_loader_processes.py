@@ -85,7 +85,9 @@ def test_a_loader_that_gives_nothing_ends_with_its_cause_at_the_first_step(
 ) -> None:
     monkeypatch.setattr(streams, "_LOOK_SECONDS", 0.1)
     monkeypatch.setattr(streams, "free_bytes", lambda: free)
-    waiting = stream(Silent(tmp_path / "asked"), VIEW, batch_size=2, seed=0, loader_workers=1, timeout_seconds=0.3)
+    waiting = stream(
+        Silent(tmp_path / "asked"), VIEW, batch_size=2, seed=0, loader_workers=1, timeout_seconds=0.3
+    )
     with pytest.raises(kind, match=said):
         next(waiting)
 
@@ -122,7 +124,9 @@ def test_no_loader_process_outlives_the_process_that_reads_its_batches(tmp_path:
     file, asked = tmp_path / "program.py", tmp_path / "asked"
     file.write_text(PROGRAM)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[3])])}
-    reader = subprocess.Popen([sys.executable, str(file), str(asked)], env=environment, start_new_session=True)
+    reader = subprocess.Popen(
+        [sys.executable, str(file), str(asked)], env=environment, start_new_session=True
+    )
     found: list[int] = []
     try:
         while not asked.exists():
