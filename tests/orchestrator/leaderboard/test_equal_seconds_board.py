@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from distill.errors import UsageError
-from distill.export.source import _Run, _row
+from distill.export.source import _row, _Run
 from orchestrator import load_run
 from orchestrator.leaderboard.files import write_leaderboard
 from orchestrator.ledger.tables import Ledger
