@@ -58,6 +58,11 @@ StepCosts = Annotated[
 ]
 
 
+def named(method: str, compare: str | None) -> str:
+    """A method as it is listed beside others: `kd` at equal steps, `kd, seconds` at equal seconds."""
+    return f"{method}, {SECONDS}" if compare == SECONDS else method
+
+
 def recipe_within_seconds(recipe: Recipe, cost: float) -> Recipe:
     """The recipe with as many steps as the student's seconds allow, and its warm-up shortened with them.
 

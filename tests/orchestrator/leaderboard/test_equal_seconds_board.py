@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from distill.errors import UsageError
 from distill.export.source import _row, _Run
 from orchestrator import load_run
+from orchestrator.console.run_view import run_view
 from orchestrator.leaderboard.files import write_leaderboard
 from orchestrator.ledger.tables import Ledger
 from tests.orchestrator.leaderboard.synthetic import Run, write_run
@@ -97,6 +99,18 @@ def test_export_card_and_python_choose_the_student_of_one_of_the_boards(tmp_path
     write_leaderboard([only])
     with pytest.raises(UsageError, match="compares methods at equal steps; --compare is seconds"):
         _row(_Run(str(tmp_path / "only")), None, None, "seconds")
+
+
+def test_show_lists_the_studies_at_equal_seconds_apart(tmp_path: Path) -> None:
+    ledger = write_run(tmp_path / "run", STEPS)
+    _append(ledger, tmp_path / "other")
+    console = Console(width=200, file=io.StringIO(), record=True)
+    console.print(run_view(ledger))
+    rows = [line.split("│") for line in console.export_text().splitlines()]
+    finals = {cells[1].strip(): cells[5].strip() for cells in rows if len(cells) == 8}
+    assert finals == dict.fromkeys(
+        [f"{method}{basis}" for method in ("cwd", "kd", "student") for basis in ("", ", seconds")], "3"
+    )
 
 
 def _append(ledger: Ledger, folder: Path) -> None:
