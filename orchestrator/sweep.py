@@ -111,23 +111,8 @@ def sweep(options: SweepOptions) -> int:
     from orchestrator.cluster.job_submission import submit
     from orchestrator.cluster.session import is_job, prepare_environment, ray_session
     from orchestrator.console.plan_view import show_plan, start_line
-    from orchestrator.controller.calibration import calibration_plan
-    from orchestrator.ledger.recorded import recorded_contents, recorded_costs
-    from orchestrator.ledger.run_folder import CALIBRATION
-    from orchestrator.ledger.tables import Ledger
-    from orchestrator.planning.equal_seconds import unmeasured, with_step_costs
-    from orchestrator.planning.loader import load_sweep
-    from orchestrator.planning.plan import make_plan
-    from orchestrator.planning.weight_contents import weight_contents
 
-    config = load_sweep(options.source, [*options.set, *_budget_settings(options)])
-    ledger = Ledger(options.output or f"runs/{config.name}")
-    if unmeasured(config) and not options.fresh:
-        config = with_step_costs(config, recorded_costs(ledger))
-    plan = make_plan(config, weight_contents(config, recorded_contents(ledger)))
-    if options.calibrate:
-        plan = calibration_plan(config, plan.contents, ledger.root)
-        ledger = ledger.below(CALIBRATION)
+    plan, ledger = _plan(options)
     if options.dry_run:
         code = show_plan(plan, as_json=options.json)
         prepare_environment(options.address)
@@ -168,6 +153,27 @@ def sweep(options: SweepOptions) -> int:
     if written is None:
         return show_calibration(run, as_json=options.json, code=exit_code(run))
     return show_outcome(run, written, as_json=options.json, code=exit_code(run))
+
+
+def _plan(options: SweepOptions) -> tuple[Plan, Ledger]:
+    """The plan of the sweep file, with what its run has recorded of it, and the run; or those of its calibration."""
+    from orchestrator.controller.calibration import calibration_plan
+    from orchestrator.ledger.recorded import recorded_contents, recorded_costs
+    from orchestrator.ledger.run_folder import CALIBRATION
+    from orchestrator.ledger.tables import Ledger
+    from orchestrator.planning.equal_seconds import unmeasured, with_step_costs
+    from orchestrator.planning.loader import load_sweep
+    from orchestrator.planning.plan import make_plan
+    from orchestrator.planning.weight_contents import weight_contents
+
+    config = load_sweep(options.source, [*options.set, *_budget_settings(options)])
+    ledger = Ledger(options.output or f"runs/{config.name}")
+    if unmeasured(config) and not options.fresh:
+        config = with_step_costs(config, recorded_costs(ledger))
+    plan = make_plan(config, weight_contents(config, recorded_contents(ledger)))
+    if options.calibrate:
+        return calibration_plan(config, plan.contents, ledger.root), ledger.below(CALIBRATION)
+    return plan, ledger
 
 
 def _budget_settings(options: SweepOptions) -> list[str]:
