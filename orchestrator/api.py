@@ -154,13 +154,18 @@ class Run:
         """The trials that failed, with their errors."""
         return self.trials[self.trials["status"] == "failed"]
 
-    def gain(self, method: str, pair: str | None = None) -> Gain:
+    def gain(self, method: str, pair: str | None = None, compare: str | None = None) -> Gain:
         """The gain of a method over the student alone: on one pair, or by default the mean over the board's pairs.
+
+        Args:
+            method: name of the method.
+            pair: name of the pair.
+            compare: `steps` or `seconds`, where the run has a board of each; by default the first one.
 
         Raises:
             UsageError: there is no such method or pair, or no final run of it yet.
         """
-        board, cell = self._find(method, pair)
+        board, cell = self._find(method, pair, compare)
         if cell is not None:
             if cell.gain is None:
                 raise UsageError(
@@ -174,12 +179,15 @@ class Run:
             )
         return Gain(row.gain, row.gain_low, row.gain_high, row.p_differs_from_student, row.surely or "")
 
-    def best(self, pair: str | None = None, method: str | None = None) -> BestStudent:
+    def best(
+        self, pair: str | None = None, method: str | None = None, compare: str | None = None
+    ) -> BestStudent:
         """The best student of a pair, or the best one of a method on it.
 
         Args:
             pair: name of the pair; needed if there are several.
             method: name of the method; by default that with the highest mean test mIoU on the pair.
+            compare: see `gain`.
 
         Raises:
             UsageError: there is no such pair or method, or no final run of it yet.
@@ -191,7 +199,7 @@ class Run:
             raise unknown("pair", pair, pairs)
         found = [
             student
-            for board in self._boards
+            for board in self._equal(compare)
             for student in select_students(board, self._records)
             if pair in (None, student.pair.pair)
             and (student.best if method is None else student.cell.method == method)
@@ -221,19 +229,27 @@ class Run:
     def _boards(self) -> tuple[Board, ...]:
         return build_boards(self._records)
 
-    def _find(self, method: str, pair: str | None) -> tuple[Board, Cell | None]:
-        methods = list(dict.fromkeys(row.method for board in self._boards for row in board.rows))
+    def _equal(self, compare: str | None) -> list[Board]:
+        """The boards at equal steps or at equal seconds; by default those of the kind that the first one has."""
+        kinds = list(dict.fromkeys(board.compare for board in self._boards))
+        if compare is not None and compare not in kinds:
+            raise unknown("compare", compare, kinds)
+        return [board for board in self._boards if board.compare in ([compare] if compare else kinds[:1])]
+
+    def _find(self, method: str, pair: str | None, compare: str | None) -> tuple[Board, Cell | None]:
+        shown = self._equal(compare)
+        methods = list(dict.fromkeys(row.method for board in shown for row in board.rows))
         if method not in methods:
             raise unknown("method", method, methods)
         if pair is None:
-            boards = [board for board in self._boards if any(row.method == method for row in board.rows)]
+            boards = [board for board in shown if any(row.method == method for row in board.rows)]
             if len(boards) > 1:
                 raise UsageError(f"the run has {len(boards)} boards with {method}, give a pair")
             return boards[0], None
-        for board in self._boards:
+        for board in shown:
             if (pair, method) in board.cells:
                 return board, board.cells[pair, method]
-        raise unknown("pair", pair, [p.pair for board in self._boards for p in board.pairs])
+        raise unknown("pair", pair, [p.pair for board in shown for p in board.pairs])
 
 
 def load_run(folder: str | os.PathLike[str]) -> Run:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from orchestrator.controller.run_state import Run
     from orchestrator.controller.worker_groups import WorkerGroupPool
     from orchestrator.leaderboard.files import Written
+    from orchestrator.ledger.tables import Ledger
     from orchestrator.planning.plan import Plan
 
 
@@ -159,13 +160,14 @@ def sweep(options: SweepOptions) -> int:
 
 
 def _plan_and_ledger(options: SweepOptions) -> tuple[Plan, Ledger]:
-    """The plan of this command, and the run it belongs to."""
+    """The plan of the sweep file, with what its run has recorded of it, and the run; or those of its calibration."""
     from orchestrator.cluster.session import is_job
     from orchestrator.controller.calibration import calibration_plan
     from orchestrator.ledger.earlier_runs import with_first_configurations
-    from orchestrator.ledger.recorded import recorded_contents
+    from orchestrator.ledger.recorded import recorded_contents, recorded_costs
     from orchestrator.ledger.run_folder import CALIBRATION
     from orchestrator.ledger.tables import Ledger
+    from orchestrator.planning.equal_seconds import unmeasured, with_step_costs
     from orchestrator.planning.loader import load_sweep
     from orchestrator.planning.plan import make_plan
     from orchestrator.planning.weight_contents import weight_contents
@@ -176,6 +178,8 @@ def _plan_and_ledger(options: SweepOptions) -> tuple[Plan, Ledger]:
         config, notes = with_first_configurations(config, ledger, fresh=options.fresh)
         for note in notes:
             print(note, file=sys.stderr)
+    if unmeasured(config) and not options.fresh:
+        config = with_step_costs(config, recorded_costs(ledger))
     contents = weight_contents(config, recorded_contents(ledger))
     if options.calibrate:
         return calibration_plan(config, contents, ledger.root), ledger.below(CALIBRATION)
@@ -237,7 +241,7 @@ def _carry_out(options: SweepOptions, run: Run, capacity: Callable[[], int] | No
             draws_gallery = _wants_gallery(options, run, trains=capacity is not None)
             board = None if options.calibrate else LiveBoard(run, view.say)
             try:
-                _run_phases(run, groups, _watchers(view, board), later=int(draws_gallery))
+                _run_phases(run, groups, view, board, later=int(draws_gallery))
             finally:
                 if board is not None:
                     board.close()
@@ -321,14 +325,19 @@ def _draw_gallery(run: Run, groups: WorkerGroupPool) -> list[str]:
     return notes
 
 
-def _run_phases(run: Run, groups: WorkerGroupPool, watch: Callable[[PhaseView], None], *, later: int) -> None:
-    """Teachers, then students; `later` worker groups are kept for what follows."""
+def _run_phases(
+    run: Run, groups: WorkerGroupPool, view: ProgressView, board: LiveBoard | None, *, later: int
+) -> None:
+    """Teachers, then the costs that the plan lacks, then students; `later` worker groups are kept for what follows."""
     from orchestrator.cluster.provenance import arguments_of_this_command, provenance_row
+    from orchestrator.controller.cost_measurement import measure_costs
     from orchestrator.controller.phase_runner import run_phase
     from orchestrator.controller.pretrained import pretrained_weights
     from orchestrator.controller.teachers import missing_teachers, prepare_teachers, teacher_hashes
+    from orchestrator.ledger.run_folder import claim_run_folder
+    from orchestrator.planning.equal_seconds import unmeasured
 
-    weights = pretrained_weights(run.config)
+    weights, watch = pretrained_weights(run.config), _watchers(view, board)
 
     def record_provenance() -> None:
         row = provenance_row(run.plan, arguments_of_this_command(), teacher_hashes(run), weights)
@@ -341,6 +350,11 @@ def _run_phases(run: Run, groups: WorkerGroupPool, watch: Callable[[PhaseView], 
     prepare_teachers(run, groups=groups, watch=watch)
     if run.stopped.is_set() or missing_teachers(run):
         return
+    if unmeasured(run.config):
+        measure_costs(run, groups=groups, watch=view.watch, say=view.say)
+        if run.stopped.is_set():
+            return
+        claim_run_folder(run.ledger, run.plan, fresh=False)  # the plan has grown by what was measured
     record_provenance()
     run_phase(run, "students", run.plan.students, groups=groups, watch=watch, later=later)
 

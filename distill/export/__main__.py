@@ -1,10 +1,10 @@
-"""python -m distill.export RUN --pair NAME [--method NAME] [--output DIR] [--no-onnx]."""
+"""python -m distill.export RUN --pair NAME [--method NAME] [--compare steps | seconds] [--output DIR] [--no-onnx]."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -29,6 +29,8 @@ class ExportOptions:
     """Which pair, by its name on the board; may be left out where the run has only one."""
     method: str | None = None
     """Which method, by its name on the board; the pair's best by default."""
+    compare: Literal["steps", "seconds"] | None = None
+    """Which board, in a run that compares methods at equal steps and at equal seconds; the first one by default."""
     output: Path | None = None
     """Folder to write into; exported/PAIR by default."""
     onnx: bool = True
@@ -63,7 +65,7 @@ def export(options: ExportOptions) -> list[str]:
 
     if options.onnx:
         refuse_without_onnx()
-    source = read_source(options.run, options.pair, options.method)
+    source = read_source(options.run, options.pair, options.method, options.compare)
     output = options.output or Path("exported") / source.name
     weights, onnx = output / WEIGHTS, output / GRAPH
     if "://" not in options.run and weights.resolve() == Path(options.run).resolve():

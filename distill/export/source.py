@@ -29,24 +29,27 @@ class Source:
     row: dict[str, Any] | None
 
 
-def read_source(place: str, pair: str | None, method: str | None) -> Source:
+def read_source(place: str, pair: str | None, method: str | None, compare: str | None = None) -> Source:
     """Read the model to export.
 
     Args:
         place: a run's folder on any file system of pyarrow, or a model file (`.safetensors`) on disk.
         pair: the pair; may be None if the run has only one.
         method: the method; None selects the pair's best on the leaderboard.
+        compare: `steps` or `seconds`, where the run has a leaderboard of each; None selects the first one.
 
     Raises:
         UsageError: the run, leaderboard, pair, method or weights do not exist, or the file is not a model.
     """
     if place.endswith(".safetensors"):
-        if pair is not None or method is not None:
-            raise UsageError(f"{place} is one model; --pair and --method choose from a run's folder")
+        if (pair, method, compare) != (None, None, None):
+            raise UsageError(
+                f"{place} is one model; --pair, --method and --compare choose from a run's folder"
+            )
         model, metadata = load_model(place)
         return Source(model, metadata, Path(place).stem, None)
     run = _Run(place)
-    row = _row(run, pair, method)
+    row = _row(run, pair, method, compare)
     if row["checkpoint"] is None:
         raise UsageError(
             f"{run}: no weights were saved for {row['method']} on {row['pair']}; run the sweep again"
@@ -60,7 +63,7 @@ def read_source(place: str, pair: str | None, method: str | None) -> Source:
     return Source(model, metadata, row["pair"], row)
 
 
-def _row(run: _Run, pair: str | None, method: str | None) -> dict[str, Any]:
+def _row(run: _Run, pair: str | None, method: str | None, compare: str | None) -> dict[str, Any]:
     text = run.read(STUDENTS)
     if text is None:
         raise UsageError(
@@ -77,6 +80,12 @@ def _row(run: _Run, pair: str | None, method: str | None) -> dict[str, Any]:
     if chosen not in pairs:
         raise unknown("pair", chosen, pairs)
     mine = [row for row in rows if row["pair"] == chosen]
+    bases = list(dict.fromkeys(_basis(row) for row in mine))
+    if compare is not None and compare not in bases:
+        raise UsageError(
+            f"{run} compares methods at equal {' and equal '.join(bases)}; --compare is {compare}"
+        )
+    mine = [row for row in mine if _basis(row) == (compare or bases[0])]
     if len(boards := sorted({(row["dataset"], row["recipe_hash"]) for row in mine})) > 1:
         raise UsageError(
             f"pair '{chosen}' is on {len(boards)} leaderboards of {run}; give the model file instead"
@@ -87,6 +96,11 @@ def _row(run: _Run, pair: str | None, method: str | None) -> dict[str, Any]:
     if method not in named:
         raise unknown(f"method on {chosen}", method, named)
     return named[method]
+
+
+def _basis(row: dict[str, Any]) -> str:
+    """What the methods of the row's leaderboard have equally much of; files of older versions do not have it."""
+    return str(row.get("compare", "steps"))
 
 
 def _load(run: _Run, path: str) -> tuple[SegmentationModel, CheckpointMetadata]:

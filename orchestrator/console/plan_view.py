@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from orchestrator.console.exit_codes import DONE
-from orchestrator.planning.cost_estimate import estimate, render_estimate
+from orchestrator.planning.cost_estimate import estimate, render_estimate, with_estimated_costs
 from orchestrator.planning.plan import Plan
 
 
@@ -24,6 +24,7 @@ def start_lines(plan: Plan, place: str, board: str | None) -> str:
         place: the run's folder.
         board: path or address of the board's page, which is written while the sweep runs; None if there is none.
     """
+    plan = with_estimated_costs(plan)
     trainings = len(plan.teachers) + sum(cohort.trials for cohort in plan.students)
     line = f"{plan.config.name}: {len(plan.studies)} studies, at most {trainings} trainings → {place}; checking, then starting Ray"
     return (

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from distill.errors import printable
 from orchestrator.console.remaining_work import Work, work_of
+from orchestrator.planning.equal_seconds import named
 from orchestrator.planning.plan import PHASES
 
 if TYPE_CHECKING:  # they import Ray Tune
@@ -154,7 +155,9 @@ def _studies(view: PhaseView) -> Table:
     """A line per study; the scores of final runs once there are some."""
     studies: dict[tuple[str, str], list[TrialState]] = {}
     for state in view.scheduler.trials.values():
-        studies.setdefault((state.trial.pair, state.trial.title), []).append(state)
+        studies.setdefault((state.trial.pair, named(state.trial.title, state.trial.compare)), []).append(
+            state
+        )
     has_test = any(_tested(members) for members in studies.values())
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for name, width in (("pair", 20), ("method", 14)):

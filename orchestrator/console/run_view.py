@@ -19,6 +19,7 @@ from orchestrator.leaderboard.files import GALLERY, PAGE
 from orchestrator.leaderboard.run_records import RunRecords, read_run_records
 from orchestrator.ledger.queries import latest_attempts, resuming_command
 from orchestrator.ledger.tables import Ledger
+from orchestrator.planning.equal_seconds import named
 from orchestrator.planning.plan import PHASES
 
 _STATES = ("ok", "pruned", "failed")
@@ -167,7 +168,7 @@ def _former(former: Set[str]) -> Iterable[Text]:
 
 def _budgets(trials: Sequence[Row]) -> Iterable[Text]:
     """A line for each pair whose methods were searched with unequal numbers of trials: they do not compare fairly."""
-    searched = Counter((row["pair"], row["method"]) for row in trials if row["phase"] == "search")
+    searched = Counter((row["pair"], _method(row)) for row in trials if row["phase"] == "search")
     for pair in sorted({pair or "" for pair, _ in searched}):
         counts = {method: number for (of, method), number in searched.items() if (of or "") == pair}
         if len(set(counts.values())) > 1:
@@ -175,12 +176,16 @@ def _budgets(trials: Sequence[Row]) -> Iterable[Text]:
             yield Text(f"{pair}: searched with unequal numbers of trials so far: {listed}.", style="bold")
 
 
+def _method(row: Row) -> str:
+    return named(row["method"] or "", row["compare"])
+
+
 def _studies(trials: Sequence[Row], former: Set[str]) -> Iterable[Table]:
     """A table per pair; a pair's name is too long to be a column."""
     pairs: dict[str, dict[str, list[Row]]] = {}
     for row in trials:
         if row["phase"] != "teacher":
-            pairs.setdefault(row["pair"] or "", {}).setdefault(row["method"] or "", []).append(row)
+            pairs.setdefault(row["pair"] or "", {}).setdefault(_method(row), []).append(row)
     for pair, methods in sorted(pairs.items()):
         table = Table("method", title=Text(pair), title_justify="left")
         for heading in ("searched", "best tune mIoU", "trial", "final runs", "test mIoU"):
@@ -219,12 +224,17 @@ def _facts(trial: Row) -> Table:
     table = Table(show_header=False, title=f"Trial {trial['trial_id']}", title_justify="left")
     seconds = {name: trial[f"{name}_seconds"] for name in ("student", "shared", "teacher", "gpu", "wall")}
     memory = trial["peak_memory_bytes"]
+    cost = (
+        ""
+        if trial["step_cost"] is None
+        else f", as a step costs {trial['step_cost']:g} × that of the student alone"
+    )
     facts = {
         "state": f"{trial['phase']}, {trial['status']}, attempt {trial['attempt']}",
         "pair": f"{trial['pair']} ({trial['teacher']} → {trial['student']}) on {trial['dataset']}",
-        "method": f"{trial['method']} ({trial['method_family']}), recipe {trial['recipe_hash']}",
+        "method": f"{_method(trial)} ({trial['method_family']}), recipe {trial['recipe_hash']}",
         "seed": trial["seed"],
-        "steps": f"{trial['steps_done']} of {trial['steps_planned']}",
+        "steps": f"{trial['steps_done']} of {trial['steps_planned']}{cost}",
         "mIoU": f"tune {_points(trial['tune_miou'])}, test {_points(trial['test_miou'])}",
         "seconds": ", ".join(f"{name} {value:.1f}" for name, value in seconds.items() if value is not None),
         "peak memory": _NOTHING if memory is None else f"{memory / 2**30:.2f} GiB",

@@ -164,7 +164,7 @@ def overtaken_teachers(run: Run) -> list[str]:
                         "Train it longer, or choose another"
                     )
                 break
-    return found
+    return list(dict.fromkeys(found))  # a student alone has a study of equal steps, and one of equal seconds
 
 
 def _scores(rows: Sequence[Mapping[str, Any]], study_id: str, phase: str, split: str) -> list[float]:

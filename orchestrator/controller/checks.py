@@ -17,6 +17,7 @@ from orchestrator.controller.trackers import check_trackers
 from orchestrator.ledger.folder_lock import refuse_if_held
 from orchestrator.ledger.run_folder import check_run_folder
 from orchestrator.ledger.tables import Ledger
+from orchestrator.planning.equal_seconds import unmeasured
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.sampler_check import check_first_brackets
 
@@ -77,6 +78,11 @@ class Checks:
         growth = check_run_folder(self._ledger, self._plan, fresh=self._fresh)
         if growth is not None:
             self.notes.append(f"{self._ledger.place()} grows: {growth.sentence()}")
+        if growth is not None and (missing := unmeasured(self._plan.config)):
+            several = "method has" if len(missing) == 1 else "methods have"
+            self.notes.append(
+                f"{len(missing)} {several} studies at equal seconds too, once the cost of a step is measured"
+            )
 
     def _check_data(self, name: str) -> None:
         config = self._plan.config

@@ -14,6 +14,7 @@ from orchestrator.controller.wave_scheduler import WaveScheduler
 from orchestrator.controller.worker_groups import WorkerGroupPool
 from orchestrator.ledger.tables import Ledger
 from orchestrator.ledger.weights import teacher_weights
+from orchestrator.planning.equal_seconds import unmeasured
 from orchestrator.planning.plan import Cohort, teacher_cohort
 from orchestrator.planning.planned_models import Teacher
 
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
 
 
 def anything_left(run: Run) -> bool:
-    """Whether a teacher's weights are missing, or a planned trial is not recorded."""
+    """Whether a teacher's weights or the cost of a method are missing, or a planned trial is not recorded."""
     cohorts = [*_cohorts(run), *run.plan.students]
-    return bool(missing_teachers(run) or WaveScheduler(run.config, cohorts, run.recorded()).open_first())
+    untrained = WaveScheduler(run.config, cohorts, run.recorded()).open_first()
+    return bool(untrained or missing_teachers(run) or unmeasured(run.config))
 
 
 def prepare_teachers(run: Run, *, groups: WorkerGroupPool, watch: Callable[[PhaseView], None]) -> None:

@@ -1,4 +1,4 @@
-"""Computes the boards from the tables: one per data set, protocol and set of recipes."""
+"""Computes the boards from the tables: one per data set, protocol, steps or seconds, and set of recipes."""
 
 from __future__ import annotations
 
@@ -62,6 +62,7 @@ def _board(records: RunRecords, group: Group, spaces: Spaces | None) -> Board:
     return Board(
         dataset=group.dataset,
         protocol=group.protocol,
+        compare=group.compare,
         rows=tuple(rows),
         pairs=pairs,
         cells=cells,
@@ -140,6 +141,7 @@ def _row(
         train_cost_relative=_relative_cost(group, scores, finished),
         gpu_hours=math.fsum(spent) / 3600 if spent else None,
         peak_memory_bytes=max(memory, default=None),
+        compare=group.compare,
     )
 
 

@@ -21,6 +21,7 @@ from orchestrator.leaderboard.number_formats import (
 from orchestrator.leaderboard.run_records import RunRecords, TrialRecord
 from orchestrator.leaderboard.scores import final_score
 from orchestrator.leaderboard.texts import conditions, noise
+from orchestrator.planning.equal_seconds import SECONDS
 
 USE = "## Use"
 """Heading of the card's last section, which an export replaces by its own."""
@@ -102,7 +103,7 @@ def _scores(
         f"latency (ms{', ' + pair.device if pair.device else ''})": measure(pair.latency_ms),
         "test pictures": str(pair.pictures or NOTHING),
         "seed": str(trial.seed),
-        "steps": str(trial.steps_done),
+        "steps": str(trial.steps_done) + _basis(board, trial),
     }
     for name, fact in facts.items():
         yield f"| {escaped(name)} | {escaped(fact)} |"
@@ -110,6 +111,13 @@ def _scores(
         "",
         f"mIoU in points, with 95 % intervals over {noise(board)} where there are several, on the same test pictures.",
     )
+
+
+def _basis(board: Board, trial: TrialRecord) -> str:
+    """What the steps of the trial follow from, if the methods had equal seconds; otherwise empty."""
+    if board.compare != SECONDS:
+        return ""
+    return f", as many as fit into the seconds of the student alone (a step costs {trial.step_cost or 1:g} times as much)"
 
 
 def _choice(board: Board, *, is_best: bool) -> Iterator[str]:

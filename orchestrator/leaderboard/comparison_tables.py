@@ -1,15 +1,17 @@
-"""Tables that compare methods with each other: paired differences, and the expected best of n search trials."""
+"""Tables that compare methods: paired differences, equal steps beside equal seconds, and the expected best of n search trials."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from orchestrator.leaderboard.comparison import Difference
 from orchestrator.leaderboard.entries import Board
-from orchestrator.leaderboard.number_formats import NOTHING, margin, points
+from orchestrator.leaderboard.number_formats import NOTHING, gain, margin, number, points
 from orchestrator.leaderboard.statistics import expected_best
 from orchestrator.leaderboard.text_tables import SURELY, TextTable
 from orchestrator.leaderboard.texts import equal_probabilities, noise
+from orchestrator.planning.equal_seconds import SECONDS, STEPS
 
 # With more methods than this, the matrix has no p values.
 _WITH_PROBABILITIES = 20
@@ -61,6 +63,60 @@ def _note(board: Board, brief: bool) -> str:
         once = [d.probability for (one, other), d in found if one < other and d.probability is not None]
         parts += ["Below the diagonal: the adjusted p.", *equal_probabilities(once)]
     return " ".join(parts)
+
+
+def side_by_side(boards: Sequence[Board]) -> list[tuple[str, TextTable]]:
+    """The gains at equal steps beside those at equal seconds, with a title, where both were run by the same recipes."""
+    found = []
+    for seconds in boards:
+        for steps in boards:
+            if (seconds.compare, steps.compare) == (SECONDS, STEPS) and _place(steps) == _place(seconds):
+                title = f"{steps.dataset} · {steps.protocol} · equal steps beside equal seconds"
+                found.append((title, _side_by_side(steps, seconds)))
+    return found
+
+
+def _place(board: Board) -> tuple[str, str, list[tuple[str, str]]]:
+    return board.dataset, board.protocol, [(pair.pair, pair.recipe) for pair in board.pairs]
+
+
+def _side_by_side(steps: Board, seconds: Board) -> TextTable:
+    of = [{row.method: row for row in board.rows} for board in (steps, seconds)]
+    methods = list(dict.fromkeys(row.method for row in (*seconds.rows, *steps.rows)))
+    header = (
+        "method",
+        *(
+            f"{name}, equal {basis}"
+            for name in ("mIoU", "gain", "training cost")
+            for basis in (STEPS, SECONDS)
+        ),
+    )
+    rows = []
+    for method in methods:
+        both = [rows_of.get(method) for rows_of in of]
+        rows.append(
+            (
+                method,
+                *(points(row.miou if row else None) for row in both),
+                *(
+                    NOTHING
+                    if row is None
+                    else "0"
+                    if method == board.baseline and row.gain is not None
+                    else gain(row)
+                    for row, board in zip(both, (steps, seconds), strict=True)
+                ),
+                *(number(row.train_cost_relative if row else None, 1, 2, " ×") for row in both),
+            )
+        )
+    return TextTable(
+        header,
+        tuple(rows),
+        methods=tuple(methods),
+        note="mIoU and gains over the student alone in points, gains with their 95 % intervals. Methods are ranked and tested within "
+        "each of the two boards only. Training cost: measured seconds of the final runs over those of the student alone; at "
+        "equal seconds it is near 1 where the cost that decided the steps was right.",
+    )
 
 
 def best_of(board: Board) -> dict[str, tuple[float, ...]]:

@@ -31,7 +31,8 @@ class BoardRow:
     bootstrap interval over test images. `p_differs_from_student` is two-sided and adjusted over all comparisons of the
     board. `surely` is `better` or `worse` than the student alone, or None. All other intervals are over `seeds`, or
     over `searches` if there are several. `train_seconds_alone` is the time of one final run that is trained alone: the
-    student's own time plus the teacher's forward, if the method needs one. None means unknown.
+    student's own time plus the teacher's forward, if the method needs one. `compare` is what all methods of the board have equally
+    much of: `steps` or `seconds`. None means unknown.
     """
 
     dataset: str
@@ -69,6 +70,7 @@ class BoardRow:
     train_cost_relative: float | None
     gpu_hours: float | None
     peak_memory_bytes: int | None
+    compare: str
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,7 @@ class Board:
 
     dataset: str
     protocol: str
+    compare: str
     rows: tuple[BoardRow, ...]
     pairs: tuple[PairSummary, ...]
     cells: Mapping[tuple[str, str], Cell]

@@ -1,4 +1,4 @@
-"""Groups trials into boards: one data set, one protocol, and one recipe per pair."""
+"""Groups trials into boards: one data set, one protocol, equal steps or equal seconds, and one recipe per pair."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.leaderboard.planned import Bounds, Planned, Spaces, planned
 from orchestrator.leaderboard.run_records import ProvenanceRecord, RunRecords, TrialRecord
+from orchestrator.planning.equal_seconds import STEPS
 
 STUDENT = "student"
 _BASELINE_FAMILY = "baseline"
@@ -25,6 +26,7 @@ class Group:
 
     dataset: str
     protocol: str
+    compare: str
     recipes: Mapping[str, str]
     trials: tuple[TrialRecord, ...]
     teachers: tuple[TrialRecord, ...]
@@ -79,19 +81,21 @@ class Group:
 
 
 def groups_of(records: RunRecords) -> Iterator[Group]:
-    """The trials of each board, sorted by data set, protocol and recipes."""
+    """The trials of each board, sorted by data set, protocol, steps before seconds, and recipes."""
     plans = _plans(records)
-    settings = sorted({(t.dataset, t.protocol) for t in records.trials if t.phase != "teacher"})
-    for dataset, protocol in settings:
+    students = [t for t in records.trials if t.phase != "teacher"]
+    settings = {(t.dataset, t.protocol, t.compare) for t in students}
+    for dataset, protocol, compare in sorted(settings, key=lambda key: (*key[:2], key[2] != STEPS)):
         here = [t for t in records.trials if (t.dataset, t.protocol) == (dataset, protocol)]
-        students = [t for t in here if t.phase != "teacher"]
-        for places in _boards(students):
-            mine = tuple(t for t in students if (t.pair, t.recipe_hash) in places)
+        equal = [t for t in here if t.phase != "teacher" and t.compare == compare]
+        for places in _boards(equal):
+            mine = tuple(t for t in equal if (t.pair, t.recipe_hash) in places)
             finals, superseded = _latest_finals(mine)
             runs = {t.run for t in mine}
             yield Group(
                 dataset=dataset,
                 protocol=protocol,
+                compare=compare,
                 recipes=dict(sorted(places)),
                 trials=mine,
                 teachers=tuple(t for t in here if t.phase == "teacher"),
@@ -100,7 +104,10 @@ def groups_of(records: RunRecords) -> Iterator[Group]:
                 plans=tuple(
                     plan
                     for run, plan in plans
-                    if run in runs and plan.protocol == protocol and dataset in plan.pairs
+                    if run in runs
+                    and plan.protocol == protocol
+                    and compare in plan.compare
+                    and dataset in plan.pairs
                 ),
             )
 

@@ -20,7 +20,7 @@ from orchestrator.leaderboard.board_charts import (
     search_curves,
 )
 from orchestrator.leaderboard.charts import key, symbols
-from orchestrator.leaderboard.comparison_tables import best_of_table, differences_table
+from orchestrator.leaderboard.comparison_tables import best_of_table, differences_table, side_by_side
 from orchestrator.leaderboard.entries import Board
 from orchestrator.leaderboard.run_records import RunRecords, TrialRecord
 from orchestrator.leaderboard.selected_students import SelectedStudent
@@ -140,6 +140,7 @@ def leaderboard_html(
         return template.render(
             title=runs_title(records),
             boards=views,
+            side_by_side=side_by_side(boards),
             facts=HOW_TO_READ,
             command=command,
             with_gallery=with_gallery,
@@ -267,7 +268,7 @@ def _trials_of(board: Board, records: RunRecords) -> list[TrialRecord]:
         trial
         for trial in records.trials
         if trial.phase != "teacher"
-        and (trial.dataset, trial.protocol) == (board.dataset, board.protocol)
+        and (trial.dataset, trial.protocol, trial.compare) == (board.dataset, board.protocol, board.compare)
         and recipes.get(trial.pair) == trial.recipe_hash
     ]
 

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 
 from distill.errors import printable
-from orchestrator.leaderboard.comparison_tables import differences_table
+from orchestrator.leaderboard.comparison_tables import differences_table, side_by_side
 from orchestrator.leaderboard.entries import Board
 from orchestrator.leaderboard.text_tables import (
     TextTable,
@@ -38,6 +38,8 @@ def leaderboard_markdown(boards: Sequence[Board], command: Sequence[str]) -> str
         lines += ["", "No trial of a method is recorded yet."]
     for board in boards:
         lines += ["", *_board(board, several=len(boards) > 1)]
+    for title, table in side_by_side(boards):
+        lines += ["", f"## {escaped(title)}", "", *_table(table), "", table.note]
     if boards:
         lines += ["", "## How to read this", "", *(f"- {fact}" for fact in HOW_TO_READ)]
     lines += [

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from orchestrator.leaderboard.groups import Group
 from orchestrator.leaderboard.run_records import RunRecords, TrialRecord
 from orchestrator.leaderboard.scores import Scores, final_score, pair_miou
+from orchestrator.planning.equal_seconds import SECONDS
 from orchestrator.planning.replay import is_hopeless
 
 # Sums in another order differ by less than this; a larger difference means another evaluation.
@@ -122,6 +123,7 @@ def notes_of(records: RunRecords, group: Group, scores: Scores) -> tuple[str, ..
         notes.append(
             f"Not in means and ranks, for want of a score of the student alone: {', '.join(unscored)}."
         )
+    notes += _equal_seconds_notes(group)
     notes += _teacher_notes(records, group, scores)
     notes += _budget_notes(group)
     notes += _repeat_notes(group)
@@ -218,6 +220,25 @@ def _budget_notes(group: Group) -> list[str]:
                 f"{count}: {', '.join(budgets[count])}" for count in sorted(budgets, reverse=True)
             )
             notes.append(f"Unequal search budgets on {pair} (trials: methods): {listed}.")
+    return notes
+
+
+def _equal_seconds_notes(group: Group) -> list[str]:
+    """A note for each pair on the steps that its methods have at equal seconds."""
+    notes = []
+    for pair in group.pairs if group.compare == SECONDS else ():
+        steps: dict[str, set[tuple[int, float]]] = {}
+        for trial in group.trials:
+            if trial.pair == pair and trial.steps_planned is not None:
+                steps.setdefault(trial.method, set()).add((trial.steps_planned, trial.step_cost or 1.0))
+        listed = "; ".join(
+            f"{method} " + " and ".join(f"{number:,} ({cost:g})" for number, cost in sorted(found))
+            for method, found in sorted(steps.items())
+        )
+        notes.append(
+            f"Equal seconds on {pair}: every method has as many steps as fit into the seconds of the student alone. Steps "
+            f"(measured cost of a step over that of the student alone): {listed}."
+        )
     return notes
 
 

@@ -20,6 +20,7 @@ class Planned:
     """The planned pairs by data set, the student options by pair, and the settings that all pairs share."""
 
     protocol: str
+    compare: tuple[str, ...]
     pairs: Mapping[str, tuple[str, ...]]
     students: Mapping[str, Mapping[str, Any]]
     methods: tuple[str, ...]
@@ -55,6 +56,7 @@ def planned(config_yaml: str) -> Planned | None:
     }
     return Planned(
         protocol=config.protocol,
+        compare=config.compare,
         pairs=pairs,
         students={pair.label: pair.student.options() for pair in config.pairs},
         methods=tuple(method.title for method in config.methods),

@@ -17,6 +17,7 @@ from orchestrator.leaderboard.statistics import Integers, Reals, class_iou, mean
 from orchestrator.ledger.queries import latest_attempts, parameters_of, resuming_command
 from orchestrator.ledger.recorded import choices_of
 from orchestrator.ledger.tables import Ledger
+from orchestrator.planning.equal_seconds import STEPS
 
 _BEGINNING = datetime.datetime.min.replace(tzinfo=datetime.UTC)
 
@@ -50,6 +51,8 @@ class TrialRecord:
     seed: int
     repeat: int
     recipe_hash: str
+    compare: str
+    step_cost: float | None
     params: Mapping[str, Any]
     searched: Mapping[str, Any] | None
     steps_planned: int | None
@@ -188,9 +191,10 @@ def _trial_rows(ledger: Ledger) -> list[dict[str, Any]]:
 
 
 def _trial(row: Mapping[str, Any]) -> TrialRecord:
-    """A row as a record; a table of an older version has no `repeat`, as it searched each study once."""
+    """A row as a record; a table of an older version has no `repeat` and `compare`: one search, and equal steps."""
     searched = None if row["searched"] is None else parameters_of(row["searched"])
-    changed = {"params": parameters_of(row["params"]), "searched": searched, "repeat": row["repeat"] or 0}
+    changed = {"params": parameters_of(row["params"]), "searched": searched, "repeat": row["repeat"] or 0,
+               "compare": row["compare"] or STEPS}  # fmt: skip
     record: TrialRecord = _record(TrialRecord, {**row, **changed})
     return record
 

@@ -53,11 +53,11 @@ def select_students(board: Board, records: RunRecords) -> tuple[SelectedStudent,
 
 def finished_finals(board: Board, records: RunRecords, pair: PairSummary, method: str) -> list[TrialRecord]:
     """The finished final runs of a method on a pair of a board, of the study's choice."""
-    wanted = board.dataset, board.protocol, pair.pair, pair.recipe, method, "final", "ok"
+    wanted = board.dataset, board.protocol, board.compare, pair.pair, pair.recipe, method, "final", "ok"
     return [
         t
         for t in records.trials
-        if (t.dataset, t.protocol, t.pair, t.recipe_hash, t.method, t.phase, t.status) == wanted
+        if (t.dataset, t.protocol, t.compare, t.pair, t.recipe_hash, t.method, t.phase, t.status) == wanted
         and not t.former
     ]
 
@@ -95,6 +95,7 @@ def _student_record(student: SelectedStudent, records: RunRecords) -> dict[str, 
         "student_alone": _ends(pair.student_miou),
         "teacher_miou": _rounded(pair.teacher_miou),
         "recipe_hash": trial.recipe_hash,
+        "compare": board.compare,
         "commit": made.commit if made else None,
         "config_hash": (made.config_hash or None) if made else None,
         "teacher_sha256": made.teacher_sha256.get(trial.teacher_id) if made else None,

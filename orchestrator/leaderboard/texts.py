@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from orchestrator.leaderboard.comparison import BETTER, WORSE
 from orchestrator.leaderboard.entries import FAILED, OFF_PROTOCOL, OTHER_BUDGET, UNCOMMITTED, Board
 from orchestrator.leaderboard.run_records import RunRecords
+from orchestrator.planning.equal_seconds import SECONDS
 
 HOW_TO_READ = (
     "A rank such as 2–5 means that the data do not say where between 2 and 5 the method stands: it is 1 "
@@ -52,9 +53,10 @@ def runs_title(records: RunRecords) -> str:
 
 
 def board_title(board: Board, several: bool) -> str:
-    """Data set and protocol; with the recipes if a page has several boards."""
+    """Data set and protocol; whether steps or seconds are equal, and the recipes, if a page has several boards."""
     recipes = ", ".join(f"{pair.pair}: {pair.recipe}" for pair in board.pairs)
-    return f"{board.dataset} · {board.protocol}" + (f" · recipe {recipes}" if several else "")
+    basis = f" · equal {board.compare}" if several or board.compare == SECONDS else ""
+    return f"{board.dataset} · {board.protocol}{basis}" + (f" · recipe {recipes}" if several else "")
 
 
 def protocol_line(board: Board) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 from distill.errors import UsageError
 from orchestrator.ledger.queries import latest_attempts
 from orchestrator.ledger.tables import Ledger
+from orchestrator.planning.equal_seconds import Costs
 from orchestrator.planning.plan import Plan, make_plan
-from orchestrator.planning.renamed import read_recorded_config
+from orchestrator.planning.renamed import read_recorded_config, recorded_config
 from orchestrator.planning.replay import RecordedTrial, replay
 
 PLAN_FILE = "plan.json"
@@ -27,6 +28,20 @@ def recorded_contents(ledger: Ledger) -> dict[str, str]:
     except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def recorded_costs(ledger: Ledger) -> Costs:
+    """The costs of a step that the run has recorded: in its plan file, or else in the config of its newest command."""
+    try:
+        config = json.loads(ledger.read_bytes(PLAN_FILE))["config"]
+        return recorded_config(config).step_costs
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
+        pass  # `check_run_folder` reports a damaged plan file
+    try:
+        newest = _newest_row(ledger.read("provenance", ["config_yaml", "created_at"]).to_pylist())
+        return {} if newest is None else read_recorded_config(newest["config_yaml"] or "").step_costs
+    except UsageError:
+        return {}  # of another version, or damaged: `repair_run` reports that
 
 
 def recorded_trials(ledger: Ledger, rows: Sequence[Mapping[str, Any]]) -> dict[str, RecordedTrial]:

@@ -47,6 +47,8 @@ def trial_row(
         "stream_seed": trial.seed,
         "repeat": trial.repeat,
         "recipe_hash": trial.recipe_hash,
+        "compare": None if trial.phase == "teacher" else trial.compare,
+        "step_cost": trial.cost,
         # A loaded teacher is not trained, so no recipe was used.
         "params": {}
         if trial.phase == "teacher" and last.step == 0
@@ -91,6 +93,7 @@ def curve_rows(trial: Trial, reports: Sequence[Report]) -> list[dict[str, Any]]:
             "terms_weighted": report.terms_weighted,
             "student_seconds": report.costs.student_seconds,
             "shared_seconds": report.costs.shared_seconds,
+            "teacher_seconds": report.costs.teacher_seconds,
         }
         for report in sorted(scored, key=lambda report: report.step)
     ]

@@ -23,6 +23,8 @@ CALIBRATION = "calibration"
 """Folder inside a run where `--calibrate` writes."""
 BOARD_PAGE = "leaderboard/leaderboard.html"
 """The page of a run's leaderboard."""
+COSTS = "costs"
+"""Folder inside a run with the tables of each measurement of costs, for `compare: seconds`."""
 
 _TRACKERS = ("mlflow.db", "wandb", "tensorboard")
 _RUN_PATHS = (
@@ -33,6 +35,7 @@ _RUN_PATHS = (
     "logs",
     "leaderboard",
     "ray",
+    COSTS,
     DAMAGED,
     *_TRACKERS,
     PLAN_FILE,

@@ -99,7 +99,24 @@ _TRIALS = Table(
             "number of the search of its study, from 0; null in tables of versions that searched each study once",
         ),
         Column("stream_seed", _INT, "seed of the cohort's stream of batches"),
-        Column("recipe_hash", _TEXT, "hash of the recipe; only rows of one recipe hash are ranked together"),
+        Column(
+            "recipe_hash",
+            _TEXT,
+            "hash of the recipe; only rows of one recipe hash and of one `compare` are ranked together",
+        ),
+        Column(
+            "compare",
+            _TEXT,
+            "what all methods of its board have equally much of; null for a teacher, and in tables of versions that had equal "
+            "steps only",
+            choices=("steps", "seconds"),
+        ),
+        Column(
+            "step_cost",
+            _REAL,
+            "time of one step of the method, with the teacher's forward pass, over that of the student alone; it has decided "
+            "`steps_planned`. Null if `compare` is not `seconds`",
+        ),
         Column(
             "params",
             _PARAMS,
@@ -177,6 +194,12 @@ _CURVES = Table(
         Column("student_seconds", _REAL, "the student's own time since the start of the trial", "s"),
         Column(
             "shared_seconds", _REAL, "its share of teacher and data time since the start of the trial", "s"
+        ),
+        Column(
+            "teacher_seconds",
+            _REAL,
+            "the teacher's full forward time since the start of the trial; 0 for a method without a teacher",
+            "s",
         ),
     ),
 )

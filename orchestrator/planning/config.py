@@ -11,6 +11,7 @@ from distill.data.remote_copies import RemoteCopiesConfig
 from distill.recipe import Recipe
 from distill.setting_paths import NodePath, PathSetting, SettingPath
 from distill.teacher_source import BackboneFile, ProgramSource, RunSource, TeacherSource, WrittenClassMap
+from orchestrator.planning.equal_seconds import STEPS, Compare, StepCosts
 from orchestrator.planning.search_config import FinalConfig, SearchConfig
 from orchestrator.planning.section import Section, Seed
 
@@ -353,6 +354,18 @@ class SweepConfig(Section):
     )
     methods: tuple[Annotated[MethodSelection, BeforeValidator(_method_shorthand)], ...] = Field(
         min_length=1, max_length=1_000, description="methods to compare, with the student alone among them"
+    )
+    compare: Compare = Field(
+        default=(STEPS,),
+        exclude_if=lambda compare: compare == (STEPS,),  # keeps the hashes of earlier runs
+        description="what all methods get equally much of: the recipe's steps, or the seconds that the student alone needs "
+        "for them; a list of both makes a board of each",
+    )
+    step_costs: StepCosts = Field(
+        default_factory=dict,
+        exclude_if=lambda costs: not costs,  # keeps the hashes of earlier runs
+        description="pair → method → time of one of its steps over that of the student alone, for `compare: seconds`. The "
+        "sweep measures and records those that are not given",
     )
     pretrained_folder: SettingPath | None = Field(
         default=None,

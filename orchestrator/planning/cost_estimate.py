@@ -13,6 +13,7 @@ from distill.errors import UsageError
 from distill.recipe import Recipe
 from distill.teacher_source import brings_network
 from orchestrator.planning.config import SweepConfig
+from orchestrator.planning.equal_seconds import SECONDS, STEPS, unmeasured, with_step_costs
 from orchestrator.planning.method_settings import needs_teacher
 from orchestrator.planning.model_costs import cost_of
 from orchestrator.planning.plan import (
@@ -21,7 +22,9 @@ from orchestrator.planning.plan import (
     Cohort,
     Phase,
     Plan,
+    Study,
     Wave,
+    make_plan,
     teacher_cohort,
 )
 from orchestrator.planning.planned_models import Model, Teacher
@@ -59,9 +62,52 @@ class Work:
     flops: float
 
 
-def estimate(plan: Plan) -> dict[str, Any]:
-    """Trials, steps, worker hours, price and bytes on disk of a plan, as values for JSON."""
+def with_estimated_costs(plan: Plan) -> Plan:
+    """The plan as it will be once every cost of a step is measured, with those that are not yet estimated from FLOPs."""
     config = plan.config
+    missing = set(unmeasured(config))
+    if not missing:
+        return plan
+    costs: dict[str, dict[str, float]] = {}
+    for study in make_plan(config.model_copy(update={"compare": (STEPS,)})).studies:
+        if (study.pair, study.title) in missing:
+            costs.setdefault(study.pair, {})[study.title] = _estimated_cost(config, study)
+    return make_plan(with_step_costs(config, costs), plan.contents)
+
+
+def _estimated_cost(config: SweepConfig, study: Study) -> float:
+    """FLOPs of one step of a method, with the teacher's forward pass, over those of the student alone; at least 1."""
+    recipe = study.recipe
+    alone = _cost(config, study.data, recipe, study.student).flops_forward * (1 + BACKWARD)
+    more = loss_flops_of(config, recipe, study) / recipe.batch_size
+    if needs_teacher(study.method) and _is_countable(study.teacher):
+        more += _cost(config, study.data, recipe, study.teacher.model).flops_forward
+    return round(1 + more / alone, 3)
+
+
+def _equal_seconds(found: Plan, measured: SweepConfig) -> list[dict[str, Any]]:
+    """Cost of a step and steps of each method at equal seconds, and whether the cost was measured."""
+    missing = set(unmeasured(measured))
+    return [
+        {
+            "pair": study.pair,
+            "method": study.title,
+            "step_cost": study.cost,
+            "steps": study.recipe.steps,
+            "is_measured": (study.pair, study.title) not in missing,
+        }
+        for study in found.studies
+        if study.compare == SECONDS and study.repeat == 0
+    ]
+
+
+def estimate(plan: Plan) -> dict[str, Any]:
+    """Trials, steps, worker hours, price and bytes on disk of a plan, as values for JSON.
+
+    A cost of a step that is not measured yet is estimated.
+    """
+    config, plan_hash = plan.config, plan.plan_hash
+    plan = with_estimated_costs(plan)
     teachers = [teacher_cohort(plan, teacher) for teacher in plan.teachers if teacher.recipe is not None]
     cohorts = [*teachers, *plan.students]
     phases = {phase: _phase(config, cohorts, phase) for phase in PHASES}
@@ -70,8 +116,10 @@ def estimate(plan: Plan) -> dict[str, Any]:
     memory, unknown = memory_of(plan) if config.compute.device == "cuda" else ([], [])
     return {
         "name": config.name,
-        "plan_hash": plan.plan_hash,
+        "plan_hash": plan_hash,
         "protocol": config.protocol,
+        "compare": list(config.compare),
+        "equal_seconds": _equal_seconds(plan, config),
         "pairs": sorted({study.pair for study in plan.studies}),
         "methods": [method.title for method in config.methods],
         "studies": len(plan.studies),
@@ -113,6 +161,7 @@ def render_estimate(found: dict[str, Any]) -> str:
         lines.append(
             f"  {name:<10}{phase['trials']:>8}{phase['student_steps']:>16,}{phase['teacher_passes']:>16,}{hours:>14}"
         )
+    lines += _equal_seconds_lines(found["equal_seconds"])
     speeds = " and ".join(f"{speed / 1e9:g}" for speed in found["assumed_flops_per_second"])
     lines += [
         "",
@@ -139,6 +188,29 @@ def render_estimate(found: dict[str, Any]) -> str:
     lines += memory_lines(found["memory"], found["memory_unknown"])
     lines += [f"  WARNING: {warning}" for warning in found["warnings"]]
     return "\n".join(lines)
+
+
+def _equal_seconds_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Steps of each method at equal seconds; nothing if the methods have equal steps only."""
+    if not rows:
+        return []
+    lines = [
+        "",
+        "  steps of each training at equal seconds; in brackets the cost of a step, relative to the student alone",
+    ]
+    for pair in dict.fromkeys(row["pair"] for row in rows):
+        shown = [
+            f"{row['method']} {row['steps']:,} ({'' if row['is_measured'] else 'about '}{row['step_cost']:g})"
+            for row in rows
+            if row["pair"] == pair
+        ]
+        lines.append(f"  {pair}: {', '.join(shown)}")
+    if not all(row["is_measured"] for row in rows):
+        lines.append(
+            '  costs with "about" are estimated from FLOPs; the sweep measures them before it trains students, and '
+            "records them"
+        )
+    return lines
 
 
 def _warnings(config: SweepConfig, plan: Plan, worker_hours: float) -> list[str]:

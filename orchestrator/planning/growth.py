@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from orchestrator.planning.config import SweepConfig
+from orchestrator.planning.equal_seconds import SECONDS, STEPS
 from orchestrator.planning.plan import Phase, Plan
 from orchestrator.planning.replay import RecordedTrial, Replay, replay
 from orchestrator.planning.search_config import REPEAT_OFFSET
@@ -134,15 +135,14 @@ def _added(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     for section, name in (("methods", "method"), ("pairs", "pair"), ("data", "data set")):
         if new := after[section].keys() - before[section].keys():
             yield _number(len(new), name)
-    repeats = [_repeats(settings) for settings in (earlier, now)]
-    if repeats[1] > repeats[0]:
-        yield _number(repeats[1] - repeats[0], "repeat")
-    studies = [
-        len(settings["methods"]) * len(settings["pairs"]) * count
-        for settings, count in zip((before, after), repeats, strict=True)
-    ]
-    if studies[1] > studies[0]:
-        yield f"{studies[1] - studies[0]} {'study' if studies[1] - studies[0] == 1 else 'studies'}"
+    for basis in set(after["compare"]) - set(before["compare"]):
+        yield f"compare: {basis}"
+    more = _repeats(now) - _repeats(earlier)
+    if more > 0:
+        yield _number(more, "repeat")
+    studies = _study_count(after) - _study_count(before)
+    if studies > 0:
+        yield f"{studies} {'study' if studies == 1 else 'studies'}"
     if new := set(now["final"]["seeds"]) - set(earlier["final"]["seeds"]):
         yield _number(len(new), "final seed")
     more = now["search"]["trials"] - earlier["search"]["trials"]
@@ -246,12 +246,27 @@ def _named(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings with methods and pairs by their names on the leaderboard."""
     return {
         **settings,
+        "compare": settings.get("compare", [STEPS]),
+        "step_costs": settings.get("step_costs", {}),
         "methods": _by(settings["methods"], lambda method: method["label"] or method["name"]),
         "pairs": _by(
             settings["pairs"],
             lambda pair: pair["name"] or f"{pair['teacher']['model']}_to_{pair['student']['model']}",
         ),
     }
+
+
+def _study_count(named: Mapping[str, Any]) -> int:
+    """Number of studies of the settings by `_named`. At equal seconds a method has one only where its cost is known."""
+    by_pair = [
+        sum(
+            method["name"] == "student" or title in named["step_costs"].get(pair, {})
+            for pair in named["pairs"]
+        )
+        for title, method in named["methods"].items()
+    ]
+    counts: dict[str, int] = {STEPS: len(named["methods"]) * len(named["pairs"]), SECONDS: sum(by_pair)}
+    return sum(counts[basis] for basis in named["compare"]) * _repeats(named)
 
 
 def _by(entries: Sequence[Mapping[str, Any]], name: Callable[[Mapping[str, Any]], str]) -> dict[str, Any]:

@@ -359,7 +359,7 @@ def _check_seeds(config: SweepConfig, locations: _Locations) -> Iterator[str]:
 def _check_trial_count(config: SweepConfig, locations: _Locations) -> Iterator[str]:
     search = config.search
     finalists = min(search.finalists, search.trials) * len(search.finalist_seeds)
-    studies = len(config.pairs) * len(config.methods) * search.repeats
+    studies = len(config.pairs) * len(config.methods) * len(config.compare) * search.repeats
     trials = studies * (search.trials + finalists + len(config.final.seeds))
     if trials > MOST_TRIALS:
         yield (

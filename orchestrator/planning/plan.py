@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from distill.recipe import Recipe, digest
 from orchestrator.planning.config import MethodSelection, PairConfig, SweepConfig
+from orchestrator.planning.equal_seconds import SECONDS, STEPS, Basis, recipe_within_seconds, step_cost
 from orchestrator.planning.method_settings import apply_params, method_space
 from orchestrator.planning.planned_models import Model, Teacher, data_identity, model_of, teacher_of
 from orchestrator.planning.result_versions import RESULT_VERSION, result_versions
@@ -29,7 +30,14 @@ KEPT_PHASES: tuple[Phase, ...] = ("teacher", "final")
 
 @dataclass(frozen=True)
 class Study:
-    """One pair and one method: the unit of search. With `search.repeats` there is one study for each repeat."""
+    """One pair and one method: the unit of search. With `search.repeats` there is one study for each repeat.
+
+    Attributes:
+        recipe: by which its trials train. If `compare` is seconds, it has the steps that fit into the student's seconds.
+        ranked_recipe: that of the student alone, which all methods of a board have in common.
+        compare: what its method has as much of as the student alone.
+        cost: of a step of the method, relative to the student alone; None if `compare` is steps.
+    """
 
     study_id: str
     pair: str
@@ -40,8 +48,11 @@ class Study:
     title: str
     method_config: Mapping[str, Any]
     recipe: Recipe
+    ranked_recipe: Recipe
     space: Space
     repeat: int = 0
+    compare: Basis = STEPS
+    cost: float | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,8 @@ class Trial:
     bracket: int
     repeat: int = 0
     searched: tuple[str, ...] = ()
+    compare: Basis = STEPS
+    cost: float | None = None
 
 
 @dataclass(frozen=True)
@@ -136,7 +149,7 @@ class Plan:
 
 
 def make_plan(config: SweepConfig, contents: Mapping[str, str] = MappingProxyType({})) -> Plan:
-    """The plan of a checked config.
+    """The plan of a checked config. A study whose steps depend on a cost that was not measured yet is not in it.
 
     Args:
         config: the sweep.
@@ -150,10 +163,12 @@ def make_plan(config: SweepConfig, contents: Mapping[str, str] = MappingProxyTyp
     )  # a run of an earlier version may have one that there is not any more
     teachers = {pair.label: teacher_of(config, pair, contents) for pair in config.pairs}
     studies = tuple(
-        _study(config, pair, method, teachers[pair.label], repeat, contents)
+        _study(config, pair, method, teachers[pair.label], repeat, contents, compare)
         for repeat in range(config.search.repeats)
+        for compare in config.compare
         for pair in config.pairs
         for method in config.methods
+        if compare == STEPS or step_cost(config, pair.label, method) is not None
     )
     models = [model for study in studies for model in (study.student, study.teacher.model)]
     versions = result_versions(models, [(study.method, study.recipe) for study in studies])
@@ -173,7 +188,7 @@ def make_plan(config: SweepConfig, contents: Mapping[str, str] = MappingProxyTyp
 def teacher_cohort(plan: Plan, teacher: Teacher) -> Cohort:
     """Cohort with one trial that trains a teacher, as a student without a teacher. A loaded teacher is only evaluated."""
     first = next(study for study in plan.studies if study.teacher.teacher_id == teacher.teacher_id)
-    recipe = teacher.recipe or first.recipe
+    recipe = teacher.recipe or first.ranked_recipe
     study = Study(
         study_id=teacher.teacher_id,
         pair=first.pair,
@@ -184,6 +199,7 @@ def teacher_cohort(plan: Plan, teacher: Teacher) -> Cohort:
         title="teacher",
         method_config={},
         recipe=recipe,
+        ranked_recipe=recipe,
         space=Space(method="student"),
     )
     evaluations = _evaluation_steps(plan.config.search.evaluations, recipe.steps)
@@ -262,12 +278,16 @@ def _trial(config: SweepConfig, cohort: Cohort, wave: Wave, bracket: Bracket, pa
         bracket=bracket.index,
         repeat=study.repeat,
         searched=tuple(study.space.parameters) if config.search.trials > 0 else (),
+        compare=study.compare,
+        cost=study.cost,
     )
 
 
 def study_recipe_hash(config: SweepConfig, study: Study) -> str:
-    """Hash of recipe, protocol and data, but not of the method. Only results with the same hash are ranked together."""
-    return digest([study.recipe.model_dump(mode="json"), config.protocol, data_identity(config, study.data)])
+    """Hash of the student's recipe, protocol and data, but not of the method. Only results with the same hash are ranked together."""
+    return digest(
+        [study.ranked_recipe.model_dump(mode="json"), config.protocol, data_identity(config, study.data)]
+    )
 
 
 def _study(
@@ -277,13 +297,18 @@ def _study(
     teacher: Teacher,
     repeat: int,
     contents: Mapping[str, str],
+    compare: Basis,
 ) -> Study:
-    recipe = config.recipes[pair.student.recipe]
+    ranked = config.recipes[pair.student.recipe]
+    cost = step_cost(config, pair.label, method) if compare == SECONDS else None
+    recipe = ranked if cost is None else recipe_within_seconds(ranked, cost)
     student = model_of(pair.student, contents)
     space = method_space(method)
     key: list[Any] = [pair.label, pair.data, method.title, method.name, method.config, teacher.teacher_id, student.name,
            student.hashed, recipe.digest(), space.model_dump(mode="json")]  # fmt: skip
-    key += [repeat] if repeat else []  # the first search keeps the ids of earlier runs
+    # The first search, and equal steps, keep the ids of earlier runs.
+    key += [repeat] if repeat else []
+    key += [compare] if compare != STEPS else []
     return Study(
         study_id=f"{pair.label}.{method.title}.{digest(key, 6)}",
         pair=pair.label,
@@ -294,8 +319,11 @@ def _study(
         title=method.title,
         method_config=method.config,
         recipe=recipe,
+        ranked_recipe=ranked,
         space=space,
         repeat=repeat,
+        compare=compare,
+        cost=cost,
     )
 
 

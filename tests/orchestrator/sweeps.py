@@ -122,7 +122,12 @@ def trials(output: Path | str) -> pd.DataFrame:
 
 def curves(output: Path | str) -> pd.DataFrame:
     """Every loss and score along the way, without what is measured."""
-    table = Ledger(output).read("curves").to_pandas().drop(columns=["student_seconds", "shared_seconds"])
+    table = (
+        Ledger(output)
+        .read("curves")
+        .to_pandas()
+        .drop(columns=["student_seconds", "shared_seconds", "teacher_seconds"])
+    )
     for column in ("terms_raw", "terms_weighted"):
         table[column] = table[column].map(lambda pairs: dict(pairs))
     return table.sort_values(["trial_id", "step"]).reset_index(drop=True)

@@ -36,6 +36,8 @@ class Run:
     dataset: str = "scenes"
     protocol: str = "clean"
     recipe: str = "r0"
+    compare: str | None = None
+    """None: as in tables of versions that had equal steps only."""
     dirty: bool = False
     teacher_miou: float = 0.8
     with_counts: bool = True
@@ -75,6 +77,10 @@ def write_run(root: Path, run: Run) -> Ledger:
     return ledger
 
 
+def _basis(run: Run) -> list[str]:
+    return [run.compare] if run.compare else []
+
+
 def _identity(*parts: object) -> str:
     return f"{zlib.crc32(repr(parts).encode()):08x}"
 
@@ -94,7 +100,9 @@ def _common(run: Run, pair: str, method: str) -> dict[str, object]:
         "method": method,
         "method_family": {"student": "baseline", "kd": "logits", "cwd": "logits"}.get(method, "features"),
         "recipe_hash": f"{run.recipe}-{student}",
-        "steps_planned": 100,
+        **({"compare": run.compare} if run.compare else {}),
+        **({"step_cost": 1.0 if method == "student" else 2.0} if run.compare == "seconds" else {}),
+        "steps_planned": 50 if run.compare == "seconds" and method != "student" else 100,
         "steps_done": 100,
         "world_size": 1,
         "device": "cpu",
@@ -127,7 +135,7 @@ def _search(run: Run, pair: str, method: str) -> Iterable[dict[str, object]]:
         yield {
             **_common(run, pair, method),
             **_times(run, method, trial),
-            "trial_id": "s" + _identity(pair, method, trial, run.recipe, run.protocol),
+            "trial_id": "s" + _identity(pair, method, trial, run.recipe, run.protocol, *_basis(run)),
             "phase": "search",
             "status": status,
             "seed": 0,
@@ -140,7 +148,7 @@ def _search(run: Run, pair: str, method: str) -> Iterable[dict[str, object]]:
 def _final(
     run: Run, pair: str, method: str, seed: int, repeat: int
 ) -> tuple[dict[str, object], pa.Table | None]:
-    trial_id = "f" + _identity(pair, method, seed, run.recipe, run.protocol, run.dataset)
+    trial_id = "f" + _identity(pair, method, seed, run.recipe, run.protocol, run.dataset, *_basis(run))
     row = {
         **_common(run, pair, method),
         **_times(run, method, 100 + seed),
