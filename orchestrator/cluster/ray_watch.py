@@ -1,14 +1,18 @@
 """Notices the deaths of Ray's own processes (GCS, raylet) within seconds, and leaves no process of an embedded Ray behind.
 
 Without this, Ray ends the driver by itself: without a word, or a minute later. The check is a TCP connection to the port of
-each process, so a process that is only paused is not taken for dead.
+each process, so a process that is only paused is not taken for dead. The death of a process of an embedded Ray is noticed at once,
+by its file descriptor: when an agent dies, the raylet ends itself within a twentieth of a second, and with it, by exit code 1,
+each driver that is using the object store.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import os
+import select
 import signal
 import socket
 import sys
@@ -24,6 +28,11 @@ from orchestrator.protocol import RayLostError
 CHECK_SECONDS = 0.5
 LOCAL_GRACE_SECONDS, CLUSTER_GRACE_SECONDS = 0.5, 10.0
 """A process that could not be reached for so long is lost. A cluster's GCS may be started again by its operator."""
+GCS, RAYLET, AGENT = (
+    "its control service (GCS)",
+    "the raylet of this machine",
+    "an agent of the raylet of this machine",
+)
 _PR_SET_CHILD_SUBREAPER = 36
 _END_SECONDS = 10.0
 
@@ -49,28 +58,65 @@ def ray_processes(ray: Any) -> dict[str, Address]:
     host, _, port = context.gcs_address.rpartition(":")
     mine = next(node for node in ray.nodes() if node["NodeID"] == context.get_node_id())
     return {
-        "its control service (GCS)": Address(host.strip("[]"), int(port)),
-        "the raylet of this machine": Address(mine["NodeManagerAddress"], mine["NodeManagerPort"]),
+        GCS: Address(host.strip("[]"), int(port)),
+        RAYLET: Address(mine["NodeManagerAddress"], mine["NodeManagerPort"]),
     }
 
 
+def embedded_processes() -> dict[int, str]:
+    """Name by process id of the embedded Ray's processes that the driver cannot do without."""
+    found = {}
+    for process in child_processes():
+        command = _command(process)
+        if "gcs/gcs_server" in command:
+            found[process] = GCS
+        elif "raylet/raylet" in command:
+            found[process] = RAYLET
+            found |= {child: AGENT for child in child_processes(process) if _is_agent(_command(child))}
+    return found
+
+
+def _is_agent(command: str) -> bool:
+    title, *arguments = command.split("\0")
+    return title.startswith(("ray::DashboardAgent", "ray::RuntimeEnvAgent")) or any(
+        argument.endswith(("dashboard/agent.py", "runtime_env/agent/main.py")) for argument in arguments[:4]
+    )
+
+
+def _command(process: int) -> str:
+    """The command line of a process, its arguments separated by zero bytes; empty if it has ended."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
 class RayWatch:
-    """Watches Ray's processes from a thread.
+    """Watches Ray's processes from two threads.
 
     Args:
         processes: addresses by name.
         grace: seconds for which a process must be unreachable.
-        on_lost: called in the thread, once, when one is lost; in most cases it ends this process.
+        on_lost: called in a thread, once, when one is lost; in most cases it ends this process.
+        embedded: name by process id of those whose death is noticed at once.
     """
 
     def __init__(
-        self, processes: Mapping[str, Address], grace: float, on_lost: Callable[[RayLostError], None]
+        self,
+        processes: Mapping[str, Address],
+        grace: float,
+        on_lost: Callable[[RayLostError], None],
+        embedded: Mapping[int, str] | None = None,
     ) -> None:
         self._processes = processes
         self._grace = grace
         self._on_lost = on_lost
+        self._embedded = embedded or {}
         self._over = threading.Event()
+        self._reported = threading.Lock()
         threading.Thread(target=self._watch, name="ray-watch", daemon=True).start()
+        if self._embedded and hasattr(os, "pidfd_open"):  # Linux
+            threading.Thread(target=self._watch_deaths, name="ray-deaths", daemon=True).start()
 
     def stop(self) -> None:
         """Ray is about to be shut down."""
@@ -79,9 +125,37 @@ class RayWatch:
     def _watch(self) -> None:
         while not self._over.wait(CHECK_SECONDS):
             lost = self.find_lost()
-            if lost is not None and not self._over.is_set():
-                self._on_lost(lost)
+            if lost is not None:
+                self._report(lost)
                 return
+
+    def _watch_deaths(self) -> None:
+        watched: dict[int, str] = {}
+        poller = select.poll()
+        for process, name in self._embedded.items():
+            with contextlib.suppress(OSError):  # it has ended already; the other thread sees that
+                descriptor = os.pidfd_open(process)
+                watched[descriptor] = name
+                poller.register(descriptor, select.POLLIN)
+        dead: list[tuple[int, int]] = []
+        while watched and not dead and not self._over.is_set():
+            dead = poller.poll(1000 * CHECK_SECONDS)
+        if dead and not self._over.is_set():
+            self._stop_raylet()
+            self._report(_lost(watched[dead[0][0]]))
+        for descriptor in watched:
+            os.close(descriptor)
+
+    def _stop_raylet(self) -> None:
+        """Keep the raylet from ending itself: the connections that break would end this process without a word."""
+        for process, name in self._embedded.items():
+            if name == RAYLET:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGSTOP)
+
+    def _report(self, lost: RayLostError) -> None:
+        if not self._over.is_set() and self._reported.acquire(blocking=False):  # never released
+            self._on_lost(lost)
 
     def find_lost(self) -> RayLostError | None:
         """The error for a process that is lost; None if all can be reached, at once or within the grace period."""
@@ -91,8 +165,12 @@ class RayWatch:
             if not closed:
                 return None
             if time.monotonic() >= deadline:
-                return RayLostError(f"Ray lost {closed[0]} (its process died, or its machine is gone)")
+                return _lost(closed[0])
             time.sleep(min(CHECK_SECONDS, self._grace))
+
+
+def _lost(name: str) -> RayLostError:
+    return RayLostError(f"Ray lost {name} (its process died, or its machine is gone)")
 
 
 @contextmanager
@@ -108,10 +186,16 @@ def no_process_left() -> Iterator[None]:
 
 
 def end_child_processes(spared: set[int]) -> None:
-    """Kill all child processes but these, and wait until they have ended."""
+    """Kill all child processes but these, and all below them, and wait until they have ended.
+
+    The lowest go first: what a process notices of its children's deaths it has no time to act on.
+    """
     deadline = time.monotonic() + _END_SECONDS
     while (left := child_processes() - spared) and time.monotonic() < deadline:
-        for process in left:
+        levels = [left]
+        while below := set[int]().union(*map(child_processes, levels[-1])):
+            levels.append(below)
+        for process in itertools.chain(*reversed(levels)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
         for process in left:
@@ -120,7 +204,10 @@ def end_child_processes(spared: set[int]) -> None:
         time.sleep(0.02)
 
 
-def child_processes() -> set[int]:
-    """Ids of this process's children; none where the system does not say."""
-    listed = [path.read_text(encoding="ascii") for path in Path("/proc/self/task").glob("*/children")]
-    return {int(process) for text in listed for process in text.split()}
+def child_processes(process: int | None = None) -> set[int]:
+    """Ids of the children of a process, by default of this one; none where the system does not say."""
+    children: set[int] = set()
+    for path in Path(f"/proc/{process or 'self'}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # the thread has ended
+            children.update(map(int, path.read_text(encoding="ascii").split()))
+    return children

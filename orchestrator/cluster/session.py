@@ -19,6 +19,7 @@ from orchestrator.cluster.ray_watch import (
     LOCAL_GRACE_SECONDS,
     RayWatch,
     child_processes,
+    embedded_processes,
     end_child_processes,
     no_process_left,
     ray_processes,
@@ -184,7 +185,8 @@ def ray_session(
         if address != LOCAL and not ray_private.cluster_asks_for_token():
             print(_OPEN_CLUSTER.format(address=address), file=sys.stderr)
         grace = LOCAL_GRACE_SECONDS if address == LOCAL else CLUSTER_GRACE_SECONDS
-        watch = RayWatch(ray_processes(ray), grace, on_lost)
+        embedded = embedded_processes() if address == LOCAL else {}
+        watch = RayWatch(ray_processes(ray), grace, on_lost, embedded)
         try:
             yield cluster_resources(ray)
         except UsageError:

@@ -132,8 +132,7 @@ def leaderboard_html(
     ]
     elsewhere = {curve.trial_id for found in mine for curve in found}
     first = [curve for curve in curves if curve.trial_id not in elsewhere]
-    template = templates().get_template("leaderboard.html.j2")
-    table = _table(rows)
+    template, table = templates().get_template("leaderboard.html.j2"), _table(rows)
 
     def page(bytes_of_trials: int) -> str:
         data = [_data(board, records, bytes_of_trials) for board in boards]

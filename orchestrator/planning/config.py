@@ -393,11 +393,6 @@ class SweepConfig(Section):
         They are all but `operation`, `budget`, the folder of weights, whose files are named in the pairs, and the earlier
         runs, whose configurations are in `search.first`.
         """
-        left_out: dict[str, Any] = {
-            "operation": True,
-            "budget": True,
-            "pretrained_folder": True,
-            "search": {"earlier_runs"},
-        }
-        values = self.model_dump(mode="json", exclude=left_out)
+        left_out: dict[str, Any] = dict.fromkeys(("operation", "budget", "pretrained_folder"), True)
+        values = self.model_dump(mode="json", exclude={**left_out, "search": {"earlier_runs"}})
         return {**values, "compute": self.compute.hashed()}

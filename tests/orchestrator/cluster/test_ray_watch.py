@@ -7,8 +7,9 @@ import queue
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
-from orchestrator.cluster.ray_watch import Address, RayWatch
+from orchestrator.cluster.ray_watch import AGENT, RAYLET, Address, RayWatch
 from orchestrator.protocol import RayLostError
 
 GRACE_SECONDS = 0.2
@@ -46,6 +47,24 @@ def test_a_process_that_is_back_within_the_grace_period_is_not_lost() -> None:
     with socket.create_server(address):
         assert watch.find_lost() is None
     watch.stop()
+
+
+def test_the_death_of_an_agent_is_noticed_at_once_and_its_raylet_is_stopped_before_it_breaks_connections() -> (
+    None
+):
+    raylet, agent = (subprocess.Popen(["sleep", "300"]) for _ in range(2))
+    seen: queue.Queue[RayLostError] = queue.Queue()
+    watch = RayWatch({}, GRACE_SECONDS, seen.put, {raylet.pid: RAYLET, agent.pid: AGENT})
+    try:
+        agent.kill()
+        assert str(seen.get(timeout=30)).startswith(f"Ray lost {AGENT}")
+        assert Path(f"/proc/{raylet.pid}/stat").read_text().split()[2] == "T"
+        assert seen.empty()
+    finally:
+        watch.stop()
+        for process in (raylet, agent):
+            process.kill()
+            process.wait()
 
 
 ORPHANS = """
