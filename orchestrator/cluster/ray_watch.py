@@ -186,22 +186,24 @@ def no_process_left() -> Iterator[None]:
 
 
 def end_child_processes(spared: set[int]) -> None:
-    """Kill all child processes but these, and all below them, and wait until they have ended.
-
-    The lowest go first: what a process notices of its children's deaths it has no time to act on.
-    """
+    """Kill all child processes but these, and all below them, and wait until they have ended."""
     deadline = time.monotonic() + _END_SECONDS
     while (left := child_processes() - spared) and time.monotonic() < deadline:
-        levels = [left]
-        while below := set[int]().union(*map(child_processes, levels[-1])):
-            levels.append(below)
-        for process in itertools.chain(*reversed(levels)):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
+        kill_with_descendants(left)
         for process in left:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(process, os.WNOHANG)
         time.sleep(0.02)
+
+
+def kill_with_descendants(processes: set[int]) -> None:
+    """SIGKILL processes and all below them. The lowest go first, so that no process can act on a child's death."""
+    levels = [processes]
+    while below := set[int]().union(*map(child_processes, levels[-1])):
+        levels.append(below)
+    for process in itertools.chain(*reversed(levels)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
 
 
 def child_processes(process: int | None = None) -> set[int]:

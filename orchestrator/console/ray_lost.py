@@ -24,13 +24,14 @@ def exit_without_ray(error: RayLostError, lock: FolderLock | None = None) -> NoR
         error: what was lost.
         lock: the lock of the run's folder, if this process still has it.
     """
-    from orchestrator.cluster.ray_watch import end_child_processes
+    from orchestrator.cluster.ray_watch import child_processes, kill_with_descendants
 
     _ENDING.acquire()  # never released: the first thread ends the process
     print(f"error: {error}", file=sys.stderr, flush=True)
-    with contextlib.suppress(Exception):  # whatever fails, the process must end
-        end_child_processes(set())
     if lock is not None:
         with contextlib.suppress(Exception):  # it is then abandoned, as that of a process that was killed
             lock.release()
+    with contextlib.suppress(Exception):  # whatever fails, the process must end
+        kill_with_descendants(child_processes())
+    # At once: the connections to the killed processes break, and with them Ray would end this process with exit code 1.
     os._exit(RAY_LOST)
