@@ -13,27 +13,8 @@ _GIB = 2**30
 def gpu_section(report: Mapping[str, Any], aims: cells.Aims) -> list[str]:
     """A step on a fake GPU, before methods named the maps that they read and now."""
     before, now = report["before"], report["now"]
-    steps, asked = [], []
-    for pair, new in now.items():
-        old = before[pair]
-        for name, key, unit in (
-            ("peak of the teacher's pass (GiB)", "teacher_peak_bytes", _GIB),
-            ("peak of the student's step (GiB)", "student_peak_bytes", _GIB),
-            ("largest tensor of the step (GiB)", "largest_bytes", _GIB),
-            ("kernels of the step", "kernels", 1),
-        ):
-            digits = 0 if unit == 1 else 2
-            steps.append(
-                [f"{pair}, {new['method']}", name, *(f"{each[key] / unit:.{digits}f}" for each in (old, new))]
-            )
-        steps += [
-            [
-                f"{pair}, {new['method']}",
-                f"TFLOP of the step in {kind}",
-                *(f"{each['tflop'].get(kind, 0.0):.2f}" for each in (old, new)),
-            ]
-            for kind in ("bfloat16", "float32")
-        ]
+    steps = [row for pair, new in now.items() for row in _step_rows(pair, before[pair], new)]
+    asked = []
     for method in next(iter(now.values()))["asked_bytes"]:
         cell = [
             f"{before[pair]['asked_bytes'][method] / 1e6:.0f} → {now[pair]['asked_bytes'][method] / 1e6:.0f}"
@@ -73,6 +54,27 @@ def gpu_section(report: Mapping[str, Any], aims: cells.Aims) -> list[str]:
         "plainly. `--dry` runs the same commands with small networks on a CPU, to test the script; its figures mean nothing.",
         "",
     ]  # fmt: skip
+
+
+def _step_rows(pair: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[list[str]]:
+    title = f"{pair}, {new['method']}"
+    rows = []
+    for name, key, unit, digits in (
+        ("peak of the teacher's pass (GiB)", "teacher_peak_bytes", _GIB, 2),
+        ("peak of the student's step (GiB)", "student_peak_bytes", _GIB, 2),
+        ("largest tensor of the step (GiB)", "largest_bytes", _GIB, 2),
+        ("kernels of the step", "kernels", 1, 0),
+    ):
+        rows.append([title, name, *(f"{each[key] / unit:.{digits}f}" for each in (old, new))])
+    for kind in ("bfloat16", "float32"):
+        rows.append(
+            [
+                title,
+                f"TFLOP of the step in {kind}",
+                *(f"{each['tflop'].get(kind, 0.0):.2f}" for each in (old, new)),
+            ]
+        )
+    return rows
 
 
 def _one_of_each_teacher(pairs: Mapping[str, Any]) -> list[str]:
