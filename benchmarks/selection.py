@@ -7,7 +7,7 @@
 `train` runs the sweep `studies/selection.yaml` once for each training seed. The configurations are the same for all
 seeds. The same command resumes. `collect` writes the scores of the runs into `selection.parquet` beside this file.
 `replay` chooses a configuration of each study as each protocol would, many times with other seeds and brackets, and
-prints the mean regret and the cost of each protocol as a Markdown table.
+prints the mean regret and the cost of each protocol as a Markdown table, and how configurations and trainings spread.
 
 The regret of a choice is the true mean tune mIoU of the best configuration less that of the chosen one, in points. The
 truth of a table of few seeds is not known: its best configuration is also the luckiest. So the protocols are tried on
@@ -149,7 +149,8 @@ def main() -> int:
         collect(options.folder).to_parquet(TABLE, index=False)
         print(TABLE)
     else:
-        print("\n".join(regret_table(studies_of(pd.read_parquet(TABLE)), options.replays)))
+        studies = studies_of(pd.read_parquet(TABLE))
+        print("\n".join([*regret_table(studies, options.replays), "", *spread_table(studies)]))
     return 0
 
 
@@ -260,6 +261,18 @@ def regret_table(studies: Mapping[str, Scores], replays: int) -> list[str]:
         cells = " | ".join(f"{points:.2f}" for points, _ in found)
         points, cost = (fmean(values) for values in zip(*found, strict=True))
         lines.append(f"| {title} | {cost:.0f} | {points:.2f} | {old:.2f} | {cells} |")
+    return lines
+
+
+def spread_table(studies: Mapping[str, Scores]) -> list[str]:
+    """Markdown: the standard deviations, in points, of a configuration's true mean and of one training about it."""
+    lines = ["| study | seeds | SD of configurations | SD of a training |", "| --- | --- | --- | --- |"]
+    for title, scores in studies.items():
+        last, seeds = scores[:, :, -1], scores.shape[1]
+        residuals = last - last.mean(axis=1, keepdims=True) - last.mean(axis=0) + last.mean()
+        noise = (residuals**2).sum() / ((len(last) - 1) * (seeds - 1))
+        spread = max(0.0, last.mean(axis=1).var(ddof=1) - noise / seeds)
+        lines.append(f"| {title} | {seeds} | {math.sqrt(spread):.2f} | {math.sqrt(noise):.2f} |")
     return lines
 
 

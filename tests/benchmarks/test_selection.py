@@ -87,3 +87,20 @@ def test_configurations_of_a_resampled_table_spread_as_the_true_ones_do_and_trai
         noises.append((drawn[:, :, -1] - truth[:, None]).var())
     assert np.mean(spreads) == pytest.approx(2**2, rel=0.15)
     assert np.mean(noises) == pytest.approx(3**2, rel=0.15)
+
+
+def test_the_spread_of_configurations_is_told_from_that_of_trainings_and_of_seeds(
+    selection: ModuleType,
+) -> None:
+    """An effect that a seed has on all configurations is in neither."""
+    generator = np.random.default_rng(0)
+    found = []
+    for _ in range(100):
+        scores = (
+            2 * generator.normal(size=(16, 1, 1))
+            + 9 * generator.normal(size=(1, 4, 1))
+            + generator.normal(size=(16, 4, 1))
+        )
+        line = selection.spread_table({"a study": scores})[-1]
+        found.append([float(cell) ** 2 for cell in line.split("|")[3:5]])
+    assert np.mean(found, axis=0) == pytest.approx([2**2, 1**2], rel=0.1)
