@@ -113,11 +113,11 @@ def test_damaged_counts_are_found_when_the_board_is_written_and_their_trial_is_t
     with pytest.raises(
         UsageError, match=rf"{path.name}: (.|\n)* moved to damaged/counts/(.|\n)*same command"
     ):
-        _write_leaderboard(Ledger(root))
+        _write_leaderboard(Run(Ledger(root), PLAN))
     assert not path.exists()
     assert list(incomplete_trials(Ledger(root)).values()) == ["its counts"]
     assert resume(root, outcome_of(whole)) == "equal"
-    _write_leaderboard(Ledger(root))
+    _write_leaderboard(Run(Ledger(root), PLAN))
 
 
 def test_teachers_that_were_interrupted_before_their_row_are_trained_again(tmp_path: Path) -> None:
