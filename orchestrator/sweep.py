@@ -272,7 +272,6 @@ def _watchers(view: ProgressView, board: LiveBoard | None) -> Callable[[PhaseVie
 def _write_leaderboard(run: Run) -> Written:
     """Write the leaderboard. A damaged file of a table is found here at the latest, and moved away."""
     from distill.errors import UsageError
-    from orchestrator.controller.live_board import planned_trainings
     from orchestrator.controller.teachers import anything_left, missing_teachers
     from orchestrator.leaderboard.files import write_leaderboard
     from orchestrator.leaderboard.unfinished import Unfinished
@@ -281,7 +280,7 @@ def _write_leaderboard(run: Run) -> Written:
     ledger = run.ledger
     try:
         has_stopped = run.stopped.is_set() or run.given_up or missing_teachers(run)
-        unfinished = Unfinished(planned_trainings(run)) if has_stopped and anything_left(run) else None
+        unfinished = Unfinished(run.plan.trainings) if has_stopped and anything_left(run) else None
         return write_leaderboard([ledger], unfinished=unfinished)
     except UsageError as error:
         notes = set_aside_damaged(ledger, read=True)

@@ -25,8 +25,7 @@ def start_lines(plan: Plan, place: str, board: str | None) -> str:
         board: path or address of the board's page, which is written while the sweep runs; None if there is none.
     """
     plan = with_estimated_costs(plan)
-    trainings = len(plan.teachers) + sum(cohort.trials for cohort in plan.students)
-    line = f"{plan.config.name}: {len(plan.studies)} studies, at most {trainings} trainings → {place}; checking, then starting Ray"
+    line = f"{plan.config.name}: {len(plan.studies)} studies, at most {plan.trainings} trainings → {place}; checking, then starting Ray"
     return (
         line if board is None else f"{line}\nboard, written every minute from the first training on: {board}"
     )

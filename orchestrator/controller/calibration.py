@@ -13,7 +13,7 @@ from distill.relative_weights import PREFIX, STEPS
 from orchestrator.ledger.run_folder import CALIBRATION
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.config import MethodSelection, SweepConfig
-from orchestrator.planning.equal_seconds import STEPS as EQUAL_STEPS
+from orchestrator.planning.equal_seconds import at_equal_steps
 from orchestrator.planning.method_settings import all_settings
 from orchestrator.planning.plan import Plan, make_plan
 
@@ -37,14 +37,8 @@ def calibration_plan(config: SweepConfig, contents: Mapping[str, str], teachers:
         raise UsageError("no method has a weight to calibrate; name one beside the student alone")
     search = config.search.model_copy(update={"trials": 1, "bracket": 1, "rungs": (), "evaluations": 1})
     operation = config.operation.model_copy(update={"teachers": config.operation.teachers or teachers})
-    updated = config.model_copy(
-        update={
-            "methods": methods,
-            "search": search,
-            "operation": operation,
-            "compare": (EQUAL_STEPS,),
-            "step_costs": {},
-        }
+    updated = at_equal_steps(config).model_copy(
+        update={"methods": methods, "search": search, "operation": operation}
     )
     plan = make_plan(updated, contents)
     return replace(

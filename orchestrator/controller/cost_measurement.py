@@ -18,7 +18,7 @@ from orchestrator.ledger.run_folder import COSTS
 from orchestrator.ledger.tables import Ledger
 from orchestrator.ledger.weights import teacher_weights
 from orchestrator.planning.config import SweepConfig
-from orchestrator.planning.equal_seconds import STEPS, median_cost, unmeasured, with_step_costs
+from orchestrator.planning.equal_seconds import at_equal_steps, median_cost, unmeasured, with_step_costs
 from orchestrator.planning.plan import Plan, make_plan
 
 WARM_UP_STEPS = relative_weights.STEPS
@@ -93,13 +93,11 @@ def measurement_plan(config: SweepConfig, contents: Mapping[str, str]) -> Plan:
         update={"trials": 1, "bracket": 1, "wave": len(pairs) * len(methods), "rungs": (), "evaluations": 1,
                 "training_seeds": None, "finalists": 0, "repeats": 1}
     )  # fmt: skip
-    updated = config.model_copy(
+    updated = at_equal_steps(config).model_copy(
         update={
             "pairs": pairs,
             "methods": methods,
             "search": search,
-            "compare": (STEPS,),
-            "step_costs": {},
             "operation": config.operation.model_copy(update={"trackers": ()}),
         }
     )

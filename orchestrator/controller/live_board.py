@@ -40,7 +40,7 @@ class LiveBoard:
         """Begin to write the board if a minute has passed since the last writing began."""
         if self._clock() < self._due or (self._writing is not None and not self._writing.done()):
             return
-        unfinished = Unfinished(planned_trainings(self._run), datetime.now().astimezone(), _running(view))
+        unfinished = Unfinished(self._run.plan.trainings, datetime.now().astimezone(), _running(view))
         self._writing = in_a_thread("board", lambda: self._write(unfinished))
 
     def close(self) -> None:
@@ -63,11 +63,6 @@ class LiveBoard:
         self._due = begun + max(_PAUSE_SECONDS, took / _SHARE)
 
 
-def planned_trainings(run: Run) -> int:
-    """Number of trainings of a run, teachers included; fewer if a study is stopped."""
-    return len(run.plan.teachers) + sum(cohort.trials for cohort in run.plan.students)
-
-
 def _running(view: PhaseView) -> tuple[TrialCurve, ...]:
     """The curves so far of the trials that are training; the tables have those of ended trials."""
     states = [state for state in view.scheduler.trials.values() if state.status is None and state.reports]
@@ -80,6 +75,7 @@ def _running(view: PhaseView) -> tuple[TrialCurve, ...]:
             method=state.trial.title,
             family="teacher" if state.trial.phase == "teacher" else method_family(state.trial.method),
             phase=state.trial.phase,
+            compare=state.trial.compare,
         )
         for state in states
     )

@@ -170,7 +170,9 @@ def _curves_of(board: Board, records: RunRecords, curves: Sequence[TrialCurve]) 
     """The curves of the board's trials, and those of running trials of its studies."""
     ids = {trial.trial_id for trial in _trials_of(board, records)}
     recorded = {trial.trial_id for trial in records.trials}
-    studies = {(board.dataset, pair.pair, row.method) for pair in board.pairs for row in board.rows}
+    studies = {
+        (board.compare, board.dataset, pair.pair, row.method) for pair in board.pairs for row in board.rows
+    }
     return [
         curve
         for curve in curves
@@ -178,7 +180,7 @@ def _curves_of(board: Board, records: RunRecords, curves: Sequence[TrialCurve]) 
         or (
             curve.trial_id not in recorded
             and curve.phase != "teacher"
-            and (curve.dataset, curve.pair, curve.method) in studies
+            and (curve.compare, curve.dataset, curve.pair, curve.method) in studies
         )
     ]
 

@@ -48,6 +48,7 @@ class TrialCurve:
     method: str
     family: str
     phase: str
+    compare: str
     miou: Line
     loss: Line
 
@@ -82,6 +83,7 @@ def read_curves(ledgers: Sequence[Ledger], records: RunRecords) -> tuple[TrialCu
             method=wanted[trial_id].method,
             family=wanted[trial_id].method_family,
             phase=wanted[trial_id].phase,
+            compare=wanted[trial_id].compare,
         )
         for trial_id, rows in sorted(points.items())
     )
@@ -106,7 +108,7 @@ def _drawn(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
 
 
 def _study(trial: TrialRecord) -> tuple[str, ...]:
-    return trial.dataset, trial.protocol, trial.recipe_hash, trial.pair, trial.method
+    return trial.dataset, trial.protocol, trial.compare, trial.recipe_hash, trial.pair, trial.method
 
 
 def points_per_line(curves: Sequence[TrialCurve]) -> int:

@@ -13,7 +13,7 @@ from distill.errors import UsageError
 from distill.recipe import Recipe
 from distill.teacher_source import brings_network
 from orchestrator.planning.config import SweepConfig
-from orchestrator.planning.equal_seconds import SECONDS, STEPS, unmeasured, with_step_costs
+from orchestrator.planning.equal_seconds import SECONDS, at_equal_steps, unmeasured, with_step_costs
 from orchestrator.planning.method_settings import needs_teacher
 from orchestrator.planning.model_costs import cost_of
 from orchestrator.planning.plan import (
@@ -69,7 +69,7 @@ def with_estimated_costs(plan: Plan) -> Plan:
     if not missing:
         return plan
     costs: dict[str, dict[str, float]] = {}
-    for study in make_plan(config.model_copy(update={"compare": (STEPS,)})).studies:
+    for study in make_plan(at_equal_steps(config)).studies:
         if (study.pair, study.title) in missing:
             costs.setdefault(study.pair, {})[study.title] = _estimated_cost(config, study)
     return make_plan(with_step_costs(config, costs), plan.contents)

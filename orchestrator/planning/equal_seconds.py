@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
@@ -102,6 +103,11 @@ def with_step_costs(config: SweepConfig, costs: Costs) -> SweepConfig:
     return config.model_copy(update={"step_costs": found})
 
 
+def at_equal_steps(config: SweepConfig) -> SweepConfig:
+    """The config with studies at equal steps only, as calibrations and measurements of costs train them."""
+    return config.model_copy(update={"compare": (STEPS,), "step_costs": {}})
+
+
 def median_cost(method: Sequence[float], student: Sequence[float]) -> float:
     """Cost of a step from the seconds of the same intervals of a training, beside those of the student alone.
 
@@ -111,7 +117,4 @@ def median_cost(method: Sequence[float], student: Sequence[float]) -> float:
         method: seconds of the method in each interval.
         student: seconds of the student alone in each interval.
     """
-    ratios = sorted(mine / alone for mine, alone in zip(method, student, strict=True))
-    middle = len(ratios) // 2
-    median = ratios[middle] if len(ratios) % 2 else (ratios[middle - 1] + ratios[middle]) / 2
-    return max(1.0, round(median, 3))
+    return max(1.0, round(median(mine / alone for mine, alone in zip(method, student, strict=True)), 3))

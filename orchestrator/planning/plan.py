@@ -147,6 +147,11 @@ class Plan:
     students: tuple[Cohort, ...]
     contents: Mapping[str, str]
 
+    @property
+    def trainings(self) -> int:
+        """Number of trainings, teachers included; fewer if a study is stopped."""
+        return len(self.teachers) + sum(cohort.trials for cohort in self.students)
+
 
 def make_plan(config: SweepConfig, contents: Mapping[str, str] = MappingProxyType({})) -> Plan:
     """The plan of a checked config. A study whose steps depend on a cost that was not measured yet is not in it.

@@ -15,6 +15,8 @@ from distill.export.source import _row, _Run
 from orchestrator import load_run
 from orchestrator.console.run_view import run_view
 from orchestrator.leaderboard.files import write_leaderboard
+from orchestrator.leaderboard.run_records import read_run_records
+from orchestrator.leaderboard.training_curves import read_curves
 from orchestrator.ledger.tables import Ledger
 from tests.orchestrator.leaderboard.synthetic import Run, write_run
 
@@ -44,6 +46,17 @@ def test_methods_are_ranked_and_paired_within_equal_steps_and_within_equal_secon
         pd.testing.assert_frame_equal(mine, alone, check_exact=True)
     gains = rows.set_index(["compare", "method"])["gain"]
     assert gains["steps", "kd"] > 0 > gains["seconds", "kd"]
+
+
+def test_a_study_at_equal_seconds_has_curves_of_its_own(tmp_path: Path) -> None:
+    """Its search is drawn although the study of the same method at equal steps has final runs."""
+    searched = SECONDS.but(searched_only=frozenset({"kd"}))
+    ledgers = [write_run(tmp_path / run.name, run) for run in (STEPS, searched)]
+    found = {(c.compare, c.method, c.phase) for c in read_curves(ledgers, read_run_records(ledgers))}
+    assert found == {
+        *(("steps", method, "final") for method in ("student", "kd", "cwd")),
+        ("seconds", "student", "final"), ("seconds", "cwd", "final"), ("seconds", "kd", "search"),
+    }  # fmt: skip
 
 
 def test_every_file_says_which_rows_are_at_equal_seconds(joined: Path) -> None:

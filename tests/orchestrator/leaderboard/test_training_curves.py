@@ -24,8 +24,8 @@ NOON = datetime.datetime(2026, 3, 1, 12, 3, tzinfo=datetime.UTC)
 def curve(number: int, values: list[float], method: str = "kd", phase: str = "final") -> TrialCurve:
     rows = [{"step": 10 * (k + 1), "tune_miou": v, "loss_total": 1 / (k + 1)} for k, v in enumerate(values)]
     return trial_curve(
-        rows, trial_id=f"t{number}", dataset="d", pair="p", method=method, family="logits", phase=phase
-    )
+        rows, trial_id=f"t{number}", dataset="d", pair="p", method=method, family="logits", phase=phase, compare="steps"
+    )  # fmt: skip
 
 
 def main_lines(svg: str | None) -> dict[str, str]:
@@ -105,6 +105,7 @@ def test_the_curves_of_trials_that_train_are_with_those_of_their_study(tmp_path:
     running = trial_curve(
         [{"step": s, "tune_miou": s / 100, "loss_total": 1.0} for s in (10, 20)],
         trial_id="running", dataset="scenes", pair="big_to_small", method="kd", family="logits", phase="search",
+        compare="steps",
     )  # fmt: skip
     text = Path(write_leaderboard([ledger], unfinished=Unfinished(99, NOON, (running,))).page).read_text()
     (seeds,) = re.findall(
