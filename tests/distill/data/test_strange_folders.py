@@ -14,6 +14,8 @@ from PIL import Image
 
 from distill.data import FolderConfig, build_dataset
 from distill.data.__main__ import main
+from distill.data.check import check_dataset
+from distill.errors import UsageError
 from tests.distill.data.strange_folders import (
     COLOURS,
     NAMES,
@@ -42,6 +44,13 @@ from tests.distill.data.strange_folders import (
 )
 from tests.distill.data.test_one_reader import GREY, RGB, exif, png
 
+
+def write_12_bits(path: Path, number: int) -> None:
+    """Replace a picture by a PNG of 16 bits that holds 12."""
+    path.with_suffix(".png").write_bytes(png(drawn(number)[0].astype(np.uint16) * 16, 16, RGB))
+    path.unlink()
+
+
 CLIPS = tuple(f"clip1/{name}" for name in NAMES)
 UMLAUTS = tuple(f"ä{name}" for name in NAMES)
 CASES = {
@@ -60,10 +69,7 @@ CASES = {
     "zeros in a JPEG": Case(files(zeroed, "images", (4,)), ("p4.jpg", "must be", "upload it again")),
     "no bytes": Case(files(cut(0), "images", (4,)), ("p4.jpg is not a PNG or JPEG image", "upload it again")),
     "12 bits in 16": Case(
-        both(
-            files(lambda path, number: path.with_suffix(".png").write_bytes(png(drawn(number)[0].astype(np.uint16) * 16, 16, RGB)), "images"),
-            lambda root: [path.unlink() for path in (root / "images").glob("*.jpg")],
-        ),
+        files(write_12_bits, "images"),
         ("16 bits per channel", "must have", "multiplied"),
     ),
     "grey pictures": Case(
@@ -286,3 +292,15 @@ def test_an_oddity_of_a_folder_is_read_right_or_refused_with_value_rule_and_reme
         np.testing.assert_array_equal(sample.labels_hw, case.labels(labels_hw))
         difference = np.abs(sample.image_hw3.astype(int) - case.picture(image_hw3))
         assert difference.mean() < 6
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_16_bit_picture_is_looked_at_though_a_quick_check_decodes_a_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr("distill.data.check.SAMPLE", 1)
+    root = tmp_path / "mine"
+    write_base(root)
+    write_12_bits(root / f"images/p{number}.jpg", number)
+    with pytest.raises(UsageError, match=rf"p{number}.png (.|\n)*16 bits per channel"):
+        check_dataset(FolderConfig(kind="folder", root=str(root), classes="classes.csv"))

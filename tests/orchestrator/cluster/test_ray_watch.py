@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from orchestrator.cluster.ray_watch import AGENT, RAYLET, Address, RayWatch
+from orchestrator.cluster.ray_watch import AGENT, RAYLET, Address, RayWatch, kill_with_descendants
 from orchestrator.protocol import RayLostError
 
 GRACE_SECONDS = 0.2
@@ -58,7 +58,8 @@ def test_the_death_of_an_agent_is_noticed_at_once_and_its_raylet_is_stopped_befo
     try:
         agent.kill()
         assert str(seen.get(timeout=30)).startswith(f"Ray lost {AGENT}")
-        assert Path(f"/proc/{raylet.pid}/stat").read_text().split()[2] == "T"
+        while Path(f"/proc/{raylet.pid}/stat").read_text().split()[2] != "T":  # the signal may take a moment
+            assert raylet.poll() is None
         assert seen.empty()
     finally:
         watch.stop()
@@ -80,3 +81,13 @@ print(done.stdout)
 def test_processes_whose_parent_has_died_are_ended_too() -> None:
     done = subprocess.run([sys.executable, "-c", ORPHANS], capture_output=True, text=True, check=True)
     assert not os.path.exists(f"/proc/{int(done.stdout)}")
+
+
+def test_a_process_is_killed_with_all_below_it_in_one_pass() -> None:
+    """A command that has lost Ray ends at once: it does not look again for what its dead children have left."""
+    shell = "sh -c 'sleep 300 & echo $!; wait' & wait"
+    with subprocess.Popen(["sh", "-c", shell], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        child.stdout.readline()  # the lowest process has begun
+        kill_with_descendants({child.pid})
+        assert child.stdout.read() == ""  # the end of the pipe: no process is left that could write into it

@@ -52,16 +52,20 @@ def test_an_encoding_without_some_characters_ends_no_command(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "usage"),
+    ("arguments", "usage", "option"),
     [
-        (["--help"], "heteroakd"), (["smoke", "--help"], "heteroakd"), (["show", "--help"], "heteroakd show"),
-        (["leaderboard", "--help"], "heteroakd leaderboard"), (["gallery", "--help"], "heteroakd gallery"),
-        (["export", "--help"], "heteroakd export"), (["predict", "--help"], "heteroakd predict"),
-        (["check", "--help"], "python -m distill.data check"),
+        (["--help"], "heteroakd", "--dry-run"), (["smoke", "--help"], "heteroakd", "--dry-run"),
+        (["show", "--help"], "heteroakd show", "--optuna"), (["leaderboard", "--help"], "heteroakd leaderboard", "RUN [RUN ...]"),
+        (["gallery", "--help"], "heteroakd gallery", "gallery of a run"), (["export", "--help"], "heteroakd export", "--pair"),
+        (["predict", "--help"], "heteroakd predict", "PICTURE"), (["check", "--help"], "python -m distill.data check", "--full"),
     ],
 )  # fmt: skip
 def test_every_command_is_under_one_name(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], usage: str
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    usage: str,
+    option: str,
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["bin/heteroakd", *arguments])
     for stream in ("stdout", "stderr"):
@@ -69,7 +73,9 @@ def test_every_command_is_under_one_name(
     with pytest.raises(SystemExit) as end:
         main()
     assert not end.value.code
-    assert f"usage: {usage} [-h]" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"usage: {usage} [-h]" in printed
+    assert option in printed
 
 
 WAITS = """

@@ -231,6 +231,13 @@ def test_finalists_are_the_best_search_trials_and_the_best_mean_of_search_and_fr
         assert all(s.trial.params == best for s in mine if s.trial.phase == "final")
 
 
+def test_the_search_trial_of_a_finalist_counts_as_one_seed_of_its_mean() -> None:
+    one, other = {"t": 1.0}, {"t": 2.0}
+    searched = [Scored(one, {8: 0.9}, completed=True), Scored(other, {8: 0.5}, completed=True)]
+    selected = [Scored(one, {8: 0.4}, completed=True), Scored(other, {8: 0.6}, completed=True)]
+    assert best_finalist(searched, selected) == one
+
+
 def test_a_finalist_that_failed_with_a_seed_is_behind_one_that_finished_with_all() -> None:
     good, unstable = {"t": 1.0}, {"t": 2.0}
     searched = [Scored(unstable, {8: 0.9}, completed=True), Scored(good, {8: 0.5}, completed=True)]
