@@ -19,6 +19,8 @@ RENAMED = {
 }
 """Old name -> new name. Values keep their meaning, except for `round_steps`, which is a time now."""
 _OTHER_UNIT = {"operation.round_steps"}
+_EARLIER_DEFAULTS = {"search.finalists": 0}
+"""Settings that a recorded config lacks where they had this value, which was the default of an earlier version."""
 
 
 def explain_renamed(key: str) -> str | None:
@@ -31,6 +33,9 @@ def explain_renamed(key: str) -> str | None:
 
 def with_current_names(config: dict[str, Any]) -> dict[str, Any]:
     """Copy of a config that an earlier version recorded, with the current names of its settings.
+
+    A recorded config leaves out a setting whose default changed where its value is the earlier default. Such a value is
+    added.
 
     Args:
         config: plain values of the recorded config.
@@ -45,6 +50,11 @@ def with_current_names(config: dict[str, Any]) -> dict[str, Any]:
             value = values.pop(name)
             if old not in _OTHER_UNIT:
                 values[new.partition(".")[2]] = value
+    for setting, earlier in _EARLIER_DEFAULTS.items():
+        section, _, name = setting.partition(".")
+        values = found.setdefault(section, {})
+        if isinstance(values, dict):
+            values.setdefault(name, earlier)
     return found
 
 

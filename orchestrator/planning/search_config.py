@@ -87,10 +87,9 @@ class SearchConfig(Section):
         "default the seed of the configurations",
     )
     finalists: int = Field(
-        default=0,
+        default=2,
         ge=0,
         le=10_000,
-        exclude_if=lambda finalists: finalists == 0,  # keeps the hashes of earlier runs
         description="best configurations of each study that are trained again, once for each of `finalist_seeds`; the one "
         "with the best mean, its search trial included, is the study's choice. With 0 the best search trial is",
     )

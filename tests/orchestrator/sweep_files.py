@@ -30,7 +30,7 @@ def tiny_sweep(**changes: Any) -> SweepConfig:
             }
         ],
         "methods": ["student", "kd", "heteroakd"],
-        "search": {"trials": 4, "bracket": 4, "wave": 12, "rungs": [0.25, 0.5]},
+        "search": {"trials": 4, "bracket": 4, "wave": 12, "rungs": [0.25, 0.5], "finalists": 0},
         "final": {"seeds": [1, 2]},
         "operation": {"round_seconds": 0.05},
     }  # fmt: skip

@@ -28,7 +28,7 @@ methods:
   - student
   - name: heteroakd
     config: {tap: stride8}
-search: {trials: 2, bracket: 2, wave: 4}
+search: {trials: 2, bracket: 2, wave: 4, finalists: 0}
 final: {seeds: [1]}
 """
 

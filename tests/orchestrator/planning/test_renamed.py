@@ -116,8 +116,20 @@ def test_a_recorded_division_of_the_work_has_the_plan_hash_of_the_version_that_r
 
 def test_the_recorded_values_are_not_changed() -> None:
     values: dict[str, Any] = {"compute": {"divide": "students"}, "name": "mine"}
-    assert with_current_names(values) == {"compute": {"parallelism": "students"}, "name": "mine"}
+    assert with_current_names(values)["compute"] == {"parallelism": "students"}
     assert values == {"compute": {"divide": "students"}, "name": "mine"}
+
+
+@pytest.mark.parametrize("recorded_finalists", [None, 0, 3])
+def test_a_recorded_search_without_finalists_had_none_and_a_new_one_has_two(recorded_finalists: int | None) -> None:
+    document = tiny_sweep().model_dump(mode="json")
+    del document["search"]["finalists"]
+    assert tiny_sweep(search=document["search"]).search.finalists == 2
+    if recorded_finalists is not None:
+        document["search"]["finalists"] = recorded_finalists
+    found = read_recorded_config(yaml.safe_dump(document))
+    assert found.search.finalists == (recorded_finalists or 0)
+    assert read_recorded_config(yaml.safe_dump(found.model_dump(mode="json"))) == found
 
 
 def test_a_recorded_config_with_an_unknown_setting_is_refused() -> None:
