@@ -3,9 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Three processes on two cores: a test that waits for Ray leaves a core free.
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+# Runs linters and tests at the same time. What the linters print comes as one piece.
+BESIDE := @$(MAKE) --no-print-directory --output-sync=line --jobs=2
 
-.PHONY: sweep lint check test test-long docs wheel setup lock licences audit clean
+.PHONY: sweep lint check test quick-tests all-tests test-long docs wheel setup lock licences audit clean
 
 sweep: setup
 	$(BIN)/python -m orchestrator.sweep $(ARGS)
@@ -18,10 +21,16 @@ lint: setup
 
 # The quick loop: all but the tests that start Ray and the slowest others, and a tenth of the property tests' examples. A test that starts
 # Ray and lacks the marker `ray` fails here, since Ray cannot write its files to /dev/null.
-check: lint
+check: setup
+	$(BESIDE) lint quick-tests
+
+test: setup
+	$(BESIDE) lint all-tests
+
+quick-tests: setup
 	RAY_TMPDIR=/dev/null QUICK=1 $(PYTEST) -m 'not ray and not slow and not long' $(ARGS)
 
-test: lint
+all-tests: setup
 	$(PYTEST) $(ARGS)
 
 # The tests that are too slow for every change, each kind of harm once, harms to tables, and fuzzing in depth.

@@ -228,10 +228,13 @@ def _start(ray: Any, address: str, settings: Mapping[str, Any]) -> None:
         RayLostError: an embedded Ray does not start.
         UsageError: its folder cannot be written.
     """
+    from orchestrator.cluster import ray_private
+
     for left in reversed(range(START_ATTEMPTS)):
         before = child_processes()
         try:
-            ray.init(address=address, **settings)
+            with ray_private.few_daemons(prints_logs=settings["log_to_driver"]):  # joining a cluster starts none
+                ray.init(address=address, **settings)
         except Exception as error:
             if address != LOCAL or isinstance(error, ValueError | TypeError):  # of the settings
                 raise

@@ -56,7 +56,7 @@ class HubNetwork(nn.Module):
         """
         from transformers.utils import logging
 
-        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        logging.disable_progress_bar()
         try:
             model, loading = type(self.model).from_pretrained(
                 folder, local_files_only=True, weights_only=True, output_loading_info=True

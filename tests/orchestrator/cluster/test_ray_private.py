@@ -26,6 +26,7 @@ SNAPSHOT = "ray.tune.execution.experiment_state._ExperimentCheckpointManager.syn
 SNAPSHOT_FILE = "ray.tune.execution.tune_controller.TuneController.CKPT_FILE_TMPL"
 GROUP_ROW = "ray.core.generated.gcs_pb2.PlacementGroupTableData"
 ACCESSOR = "ray._private.state.state._connect_and_get_accessor"
+DAEMONS = tuple(f"ray._private.node.Node.{name}" for name in ("start_monitor", "start_api_server", "start_log_monitor"))
 NAMES = (
     PRINTING,
     SIGTERM,
@@ -35,6 +36,7 @@ NAMES = (
     SNAPSHOT_FILE,
     GROUP_ROW,
     ACCESSOR,
+    *DAEMONS,
     "ray._raylet.get_authentication_mode",
     "ray.util.get_node_ip_address",
     "ray.util.placement_group.PlacementGroup",
@@ -113,6 +115,21 @@ def test_the_daemons_messages_go_through_the_function_that_is_replaced() -> None
 
 def test_the_authentication_mode_can_be_read(ray_private: ModuleType) -> None:
     assert ray_private.cluster_asks_for_token() in (True, False)
+
+
+@pytest.mark.parametrize("prints_logs", [False, True])
+def test_a_head_node_starts_its_daemons_by_the_methods_that_are_replaced(
+    ray_private: ModuleType, prints_logs: bool
+) -> None:
+    node = ray._private.node.Node
+    starts = inspect.getsource(node.start_head_processes) + inspect.getsource(node.start_ray_processes)
+    own = {name: find(name) for name in DAEMONS}
+    for name in DAEMONS:
+        assert f"self.{name.rpartition('.')[2]}(" in starts, moved(name, "does not start the daemon")
+    with ray_private.few_daemons(prints_logs=prints_logs):
+        replaced = {name for name in DAEMONS if find(name) is not own[name]}
+    assert replaced == set(DAEMONS) - ({DAEMONS[2]} if prints_logs else set())
+    assert {name: find(name) for name in DAEMONS} == own
 
 
 def test_init_takes_the_address_to_advertise(ray_private: ModuleType) -> None:
