@@ -3,8 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-# Three processes on two cores: a test that waits for Ray leaves a core free.
-PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 # Runs linters and tests at the same time. What the linters print comes as one piece.
 BESIDE := @$(MAKE) --no-print-directory --output-sync=line --jobs=2
 
@@ -28,10 +27,11 @@ test: setup
 	$(BESIDE) lint all-tests
 
 quick-tests: setup
-	RAY_TMPDIR=/dev/null QUICK=1 $(PYTEST) -m 'not ray and not slow and not long' $(ARGS)
+	RAY_TMPDIR=/dev/null QUICK=1 $(PYTEST) -n 2 -m 'not ray and not slow and not long' $(ARGS)
 
+# Three processes on two cores: a test that waits for Ray leaves a core free.
 all-tests: setup
-	$(PYTEST) $(ARGS)
+	$(PYTEST) -n 3 $(ARGS)
 
 # The tests that are too slow for every change, each kind of harm once, harms to tables, and fuzzing in depth.
 test-long: setup

@@ -20,12 +20,13 @@ from orchestrator.protocol import RayLostError
 
 SESSION = """
 import os, sys
+from orchestrator.cluster.ray_watch import child_processes
 from orchestrator.cluster.session import ray_session
 from orchestrator.planning.config import OperationConfig
 with ray_session("local", OperationConfig(object_store_mb=80), verbose=False):
     import ray
     dashboard = ray._private.worker.global_worker.node.webui_url or "none"
-    print(ray.get_runtime_context().gcs_address, os.environ["RAY_AUTH_TOKEN"], dashboard, flush=True)
+    print(ray.get_runtime_context().gcs_address, os.environ["RAY_AUTH_TOKEN"], dashboard, len(child_processes()), flush=True)
     sys.stdin.read()
 """
 JOIN = (
@@ -59,9 +60,10 @@ def first_line(program: str, environment: dict[str, str]) -> Iterator[str]:
 def test_only_a_process_with_the_token_of_the_sweep_can_join_its_ray() -> None:
     stranger = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     with first_line(SESSION, stranger) as line:
-        address, token, dashboard = line.split()
+        address, token, dashboard, daemons = line.split()
         assert address.startswith("127.")
         assert dashboard == "none"
+        assert int(daemons) == 2  # GCS and raylet
         refused = join(address, stranger)
         assert refused.returncode != 0
         assert "ConnectionError" in refused.stderr
