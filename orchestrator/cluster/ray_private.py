@@ -6,6 +6,8 @@ this module only after `session.prepare_environment`: Ray reads its environment 
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,6 +86,16 @@ def silence_raylet() -> None:
 def keep_signal_handlers() -> None:
     """Keep this process's handler of SIGTERM, which `ray.init` would replace by one that exits with code 15."""
     ray._private.utils.set_sigterm_handler = lambda sigterm_handler: None
+
+
+def take_back_sigterm() -> None:
+    """Install this process's handler of SIGTERM again. `ray.init` puts one before it that prints a stack trace.
+
+    It changes nothing outside of the main thread, where Python installs no handlers.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def skip_experiment_snapshots() -> None:

@@ -180,6 +180,7 @@ def ray_session(
             raise UsageError(
                 f"--address {address} cannot be joined: {error}. Start one with `ray start --head`."
             ) from error
+        ray_private.take_back_sigterm()
         if not verbose:
             ray_private.silence_raylet()
         if address != LOCAL and not ray_private.cluster_asks_for_token():
@@ -233,7 +234,9 @@ def _start(ray: Any, address: str, settings: Mapping[str, Any]) -> None:
     for left in reversed(range(START_ATTEMPTS)):
         before = child_processes()
         try:
-            with ray_private.few_daemons(prints_logs=settings["log_to_driver"]):  # joining a cluster starts none
+            with ray_private.few_daemons(
+                prints_logs=settings["log_to_driver"]
+            ):  # joining a cluster starts none
                 ray.init(address=address, **settings)
         except Exception as error:
             if address != LOCAL or isinstance(error, ValueError | TypeError):  # of the settings

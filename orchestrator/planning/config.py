@@ -395,5 +395,7 @@ class SweepConfig(Section):
         """
         left_out: dict[str, Any] = dict.fromkeys(("operation", "budget", "pretrained_folder"), True)
         left_out["search"] = {"earlier_runs"} if self.search.finalists else {"earlier_runs", "finalists"}
-        values = self.model_dump(mode="json", exclude=left_out)  # no finalists: as in the hashes of earlier versions
+        values = self.model_dump(
+            mode="json", exclude=left_out
+        )  # no finalists: as in the hashes of earlier versions
         return {**values, "compute": self.compute.hashed()}

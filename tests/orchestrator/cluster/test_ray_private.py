@@ -26,7 +26,9 @@ SNAPSHOT = "ray.tune.execution.experiment_state._ExperimentCheckpointManager.syn
 SNAPSHOT_FILE = "ray.tune.execution.tune_controller.TuneController.CKPT_FILE_TMPL"
 GROUP_ROW = "ray.core.generated.gcs_pb2.PlacementGroupTableData"
 ACCESSOR = "ray._private.state.state._connect_and_get_accessor"
-DAEMONS = tuple(f"ray._private.node.Node.{name}" for name in ("start_monitor", "start_api_server", "start_log_monitor"))
+DAEMONS = tuple(
+    f"ray._private.node.Node.{name}" for name in ("start_monitor", "start_api_server", "start_log_monitor")
+)
 NAMES = (
     PRINTING,
     SIGTERM,

@@ -19,14 +19,21 @@ from orchestrator.planning.config import ComputeConfig, OperationConfig
 from orchestrator.protocol import RayLostError
 
 SESSION = """
-import os, sys
+import os, signal, sys, tempfile
 from orchestrator.cluster.ray_watch import child_processes
 from orchestrator.cluster.session import ray_session
 from orchestrator.planning.config import OperationConfig
+received = []
+signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
 with ray_session("local", OperationConfig(object_store_mb=80), verbose=False):
     import ray
+    with tempfile.TemporaryFile() as errors:
+        os.dup2(errors.fileno(), 2)
+        signal.raise_signal(signal.SIGTERM)
+        printed = os.fstat(2).st_size
     dashboard = ray._private.worker.global_worker.node.webui_url or "none"
-    print(ray.get_runtime_context().gcs_address, os.environ["RAY_AUTH_TOKEN"], dashboard, len(child_processes()), flush=True)
+    found = [ray.get_runtime_context().gcs_address, os.environ["RAY_AUTH_TOKEN"], dashboard]
+    print(*found, len(child_processes()), len(received), printed, flush=True)
     sys.stdin.read()
 """
 JOIN = (
@@ -57,13 +64,16 @@ def first_line(program: str, environment: dict[str, str]) -> Iterator[str]:
 
 @pytest.mark.ray
 @pytest.mark.timeout(300)
-def test_only_a_process_with_the_token_of_the_sweep_can_join_its_ray() -> None:
+def test_only_a_process_with_the_token_can_join_an_embedded_ray_which_has_two_daemons_and_leaves_sigterm_alone() -> (
+    None
+):
     stranger = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     with first_line(SESSION, stranger) as line:
-        address, token, dashboard, daemons = line.split()
+        address, token, dashboard, daemons, signals, printed_at_signal = line.split()
         assert address.startswith("127.")
         assert dashboard == "none"
         assert int(daemons) == 2  # GCS and raylet
+        assert (int(signals), int(printed_at_signal)) == (1, 0)  # Ray prints a stack trace at SIGTERM
         refused = join(address, stranger)
         assert refused.returncode != 0
         assert "ConnectionError" in refused.stderr
