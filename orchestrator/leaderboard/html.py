@@ -144,7 +144,7 @@ def leaderboard_html(
             command=command,
             with_gallery=with_gallery,
             unfinished=unfinished.sentence(records) if unfinished else "",
-            refresh_seconds=unfinished.refresh_seconds if unfinished else None,
+            live=unfinished.live if unfinished else None,
             first_curves=_drawn_pairs(sorted({c.pair for c in first}), first, (), points),
             symbols=symbols(),
             key=key,
