@@ -15,6 +15,7 @@ from orchestrator.leaderboard.training_curves import TrialCurve, trial_curve
 from orchestrator.leaderboard.unfinished import WRITING_SECONDS, Unfinished
 from orchestrator.ledger.row_builders import curve_rows
 from orchestrator.planning.method_settings import method_family
+from orchestrator.planning.pair_names import short_names_of
 
 _SHARE = 0.05  # of the driver's time, at most: a large run's board takes seconds
 
@@ -40,8 +41,8 @@ class LiveBoard:
         """Begin to write the board if a minute has passed since the last writing began."""
         if self._clock() < self._due or (self._writing is not None and not self._writing.done()):
             return
-        now = datetime.now().astimezone()
-        unfinished = Unfinished(self._run.plan.trainings, now, _running(view), self._pause)
+        now, names = datetime.now().astimezone(), short_names_of(self._run.config.pairs)
+        unfinished = Unfinished(self._run.plan.trainings, now, _running(view), self._pause, names)
         self._writing = in_a_thread("board", lambda: self._write(unfinished))
 
     def close(self) -> None:

@@ -216,6 +216,7 @@ def _pair_summary(records: RunRecords, group: Group, scores: Scores, pair: str) 
     names = records.class_names.get(group.dataset, {})
     return PairSummary(
         pair=pair,
+        short=records.short_pairs[pair],
         teacher=some.teacher,
         student=some.student,
         recipe=group.recipes[pair],

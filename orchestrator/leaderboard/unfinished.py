@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from orchestrator.leaderboard.run_records import RunRecords
@@ -55,12 +56,14 @@ class Unfinished:
         written: when the page was written, for a page that is written again and again; it then reloads itself.
         running: curves of the trainings that have not ended.
         pause_seconds: time until the page is written again.
+        short_pairs: the short names of the pairs, for those that have no recorded trial yet.
     """
 
     planned: int
     written: datetime | None = None
     running: tuple[TrialCurve, ...] = ()
     pause_seconds: float = WRITING_SECONDS
+    short_pairs: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def live(self) -> LivePage | None:
