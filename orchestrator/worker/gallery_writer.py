@@ -85,7 +85,7 @@ class _GalleryWriter:
 
     def add(self, gallery: PairGallery, runs: Sequence[PairGallery]) -> None:
         """Write the pages of a pair's runs; the pair is left out if the run of its first page cannot be shown."""
-        name, failures, sections = gallery.pair.pair, list[str](), list[PairSection]()
+        name, failures, sections = gallery.pair.short, list[str](), list[PairSection]()
         record = self._records.provenance.get(gallery.method.provenance_id)
         try:
             predictor = PairPredictor(self._ledger, gallery, record.config_yaml if record else "")
