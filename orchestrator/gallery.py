@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -15,11 +15,17 @@ from distill.command_line import DONE, USAGE, run_command
 class GalleryOptions:
     """Make the gallery of a run again, and its leaderboard, which links to it.
 
-    For each pair three test pictures with label, teacher, student alone and best method, in leaderboard/gallery.html.
+    leaderboard/gallery.html has for each pair three test pictures with label, teacher, student alone and best method, and
+    links to a page of each final run of a method, with more pictures, in leaderboard/gallery/.
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of a run: a path, or a URI such as s3://bucket/run. Its data must be where it was."""
+    pictures: int = 9
+    """Number of pictures of each run, from 3 to 100."""
+    seeds: Literal["all", "best"] | None = None
+    """Final runs of a method that have a page: all, or the one with the best tune mIoU. By default all, unless there are
+    more than 60 in the run."""
 
 
 def main() -> None:
@@ -35,7 +41,7 @@ def draw(options: GalleryOptions) -> int:
     from orchestrator.worker.gallery_writer import write_gallery
 
     ledger = open_run(options.run)
-    made, notes = write_gallery(ledger)
+    made, notes = write_gallery(ledger, options.pictures, options.seeds)
     write_leaderboard([ledger])
     for note in notes:
         print(note, file=sys.stderr)

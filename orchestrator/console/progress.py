@@ -17,6 +17,7 @@ from rich.text import Text
 from distill.errors import printable
 from orchestrator.console.remaining_work import Work, work_of
 from orchestrator.planning.equal_seconds import named
+from orchestrator.planning.pair_names import short_names_of
 from orchestrator.planning.plan import PHASES
 
 if TYPE_CHECKING:  # they import Ray Tune
@@ -26,6 +27,8 @@ if TYPE_CHECKING:  # they import Ray Tune
 LINE_SECONDS = 60.0
 _NARROW = 79
 """Columns of a live view, at most."""
+_METHOD_WIDTH = 14
+"""Columns of a method's name, at most; the pair's name has what is left."""
 
 
 class ProgressView:
@@ -134,7 +137,8 @@ def _positions(view: PhaseView) -> list[str]:
             continue
         waves = view.scheduler.cohorts[cohort_id].waves
         pairs = list(dict.fromkeys(bracket.study.pair for wave in waves for bracket in wave.brackets))
-        name = pairs[0] if len(pairs) == 1 else f"{len(pairs)} pairs"
+        shown_pairs = short_names_of(view.scheduler.config.pairs)
+        name = shown_pairs.get(pairs[0], pairs[0]) if len(pairs) == 1 else f"{len(pairs)} pairs"
         students = f", {shown.students} students" if shown.students > 1 else ""
         parts.append(f"{printable(name)}: {shown.activity} {shown.step} of {shown.steps}{students}")
     return parts
@@ -159,10 +163,15 @@ def _studies(view: PhaseView) -> Table:
             state
         )
     has_test = any(_tested(members) for members in studies.values())
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for name, width in (("pair", 20), ("method", 14)):
-        table.add_column(name, overflow="ellipsis", no_wrap=True, max_width=width)
     headings = ("done", "running", "pruned", "failed", "best tune", *(("test",) if has_test else ()))
+    method_width = min(_METHOD_WIDTH, max((len(method) for _, method in studies), default=0))
+    pair_width = (
+        _NARROW - sum(len(heading) + 1 for heading in ("", *headings)) - max(method_width, len("method"))
+    )
+    names = short_names_of(view.scheduler.config.pairs)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for name, width in (("pair", pair_width), ("method", method_width)):
+        table.add_column(name, overflow="ellipsis", no_wrap=True, max_width=width)
     for name in headings:
         table.add_column(name, justify="right", no_wrap=True)
     for (pair, method), members in studies.items():
@@ -172,7 +181,7 @@ def _studies(view: PhaseView) -> Table:
         cells = [*(str(tally[key] or "") for key in ("ok", None, "pruned", "failed"))]
         cells += ["" if best is None else f"{100 * best:.1f}"]
         cells += [f"{100 * sum(tested) / len(tested):.1f}" if tested else ""] if has_test else []
-        table.add_row(Text(printable(pair)), Text(printable(method)), *cells)
+        table.add_row(Text(printable(names.get(pair, pair))), Text(printable(method)), *cells)
     return table
 
 

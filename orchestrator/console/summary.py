@@ -15,6 +15,7 @@ from orchestrator.console.signals import INTERRUPT
 from orchestrator.controller.calibration import CALIBRATION_FILE, calibration_rows
 from orchestrator.leaderboard.files import table_rows
 from orchestrator.ledger.queries import latest_attempts
+from orchestrator.planning.pair_names import short_names_of
 from orchestrator.planning.replay import is_hopeless
 from orchestrator.protocol import SKIPPED_PICTURES
 
@@ -148,7 +149,7 @@ def overtaken_teachers(run: Run) -> list[str]:
     """One sentence per pair whose teacher scores below its student alone, on the best evidence there is."""
     columns = ["study_id", "phase", "status", "tune_miou", "test_miou"]
     rows = [row for row in run.ledger.read("trials", columns).to_pylist() if row["status"] == "ok"]
-    found = []
+    names, found = short_names_of(run.config.pairs), []
     for study in run.plan.studies:
         if study.method != "student":
             continue
@@ -159,7 +160,7 @@ def overtaken_teachers(run: Run) -> list[str]:
                 reached = math.fsum(alone) / len(alone) if split == "test" else max(alone)
                 if teacher[-1] < reached:
                     found.append(
-                        f"the teacher of {study.pair} scores {100 * teacher[-1]:.1f} mIoU on {split}, its "
+                        f"the teacher of {names[study.pair]} scores {100 * teacher[-1]:.1f} mIoU on {split}, its "
                         f"{study.title} alone {100 * reached:.1f}: it knows less than the student it teaches. "
                         "Train it longer, or choose another"
                     )

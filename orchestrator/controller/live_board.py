@@ -12,11 +12,11 @@ from orchestrator.controller.run_state import Run
 from orchestrator.controller.worker_groups import in_a_thread
 from orchestrator.leaderboard.files import write_leaderboard
 from orchestrator.leaderboard.training_curves import TrialCurve, trial_curve
-from orchestrator.leaderboard.unfinished import Unfinished
+from orchestrator.leaderboard.unfinished import WRITING_SECONDS, Unfinished
 from orchestrator.ledger.row_builders import curve_rows
 from orchestrator.planning.method_settings import method_family
+from orchestrator.planning.pair_names import short_names_of
 
-_PAUSE_SECONDS = 60.0
 _SHARE = 0.05  # of the driver's time, at most: a large run's board takes seconds
 
 
@@ -33,6 +33,7 @@ class LiveBoard:
         self._say = say
         self._clock = clock
         self._due = clock()
+        self._pause = WRITING_SECONDS
         self._writing: Future[None] | None = None
         self._has_failed = False
 
@@ -40,7 +41,8 @@ class LiveBoard:
         """Begin to write the board if a minute has passed since the last writing began."""
         if self._clock() < self._due or (self._writing is not None and not self._writing.done()):
             return
-        unfinished = Unfinished(self._run.plan.trainings, datetime.now().astimezone(), _running(view))
+        now, names = datetime.now().astimezone(), short_names_of(self._run.config.pairs)
+        unfinished = Unfinished(self._run.plan.trainings, now, _running(view), self._pause, names)
         self._writing = in_a_thread("board", lambda: self._write(unfinished))
 
     def close(self) -> None:
@@ -60,7 +62,8 @@ class LiveBoard:
                 )
             self._has_failed = True
         took = self._clock() - begun
-        self._due = begun + max(_PAUSE_SECONDS, took / _SHARE)
+        self._pause = max(WRITING_SECONDS, took / _SHARE)
+        self._due = begun + self._pause
 
 
 def _running(view: PhaseView) -> tuple[TrialCurve, ...]:

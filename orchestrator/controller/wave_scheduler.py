@@ -65,7 +65,7 @@ class WaveScheduler:
             for wave in cohort.waves
             for bracket in wave.brackets
         }
-        self._config = config
+        self.config = config
         self._recorded = recorded
         self._retried = retried
         self._next_wave = dict.fromkeys(self.cohorts, 0)
@@ -125,7 +125,7 @@ class WaveScheduler:
         if wave.phase in ("selection", "final"):
             needed = [s for s in earlier if s.trial.phase != wave.phase]
             return any(s.status is None for s in needed) or (running and _may_become_hopeless(earlier))
-        return running and (self._config.search.is_adaptive or _may_become_hopeless(earlier))
+        return running and (self.config.search.is_adaptive or _may_become_hopeless(earlier))
 
     def _earlier(self, bracket: Bracket, wave: int) -> list[TrialState]:
         study_id = bracket.study.study_id
@@ -135,7 +135,7 @@ class WaveScheduler:
         if is_hopeless([state.status for state in self._earlier(bracket, wave)]):
             return []
         history = self._history(bracket)
-        drawn = bracket_trials(self._config, cohort, cohort.waves[wave], bracket, history)
+        drawn = bracket_trials(self.config, cohort, cohort.waves[wave], bracket, history)
         trials: dict[str, Trial] = {trial.trial_id: trial for trial in drawn}
         opened: dict[str, TrialState] = {}
         for trial in trials.values():
@@ -190,7 +190,7 @@ class WaveScheduler:
                 break
             self._decided.add(key)
             scores = {s.trial.trial_id: s.scores for s in states if rung in s.scores}
-            yield RungDecision(cohort_id, wave, rung, *RULES[self._config.search.pruning](scores, rung))
+            yield RungDecision(cohort_id, wave, rung, *RULES[self.config.search.pruning](scores, rung))
 
 
 def _may_become_hopeless(states: Sequence[TrialState]) -> bool:

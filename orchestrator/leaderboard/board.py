@@ -216,6 +216,7 @@ def _pair_summary(records: RunRecords, group: Group, scores: Scores, pair: str) 
     names = records.class_names.get(group.dataset, {})
     return PairSummary(
         pair=pair,
+        short=group.short[pair],
         teacher=some.teacher,
         student=some.student,
         recipe=group.recipes[pair],
@@ -243,7 +244,7 @@ def _unfound_notes(pairs: Sequence[PairSummary]) -> list[str]:
         unfound = [name for name, value in zip(pair.class_names, best, strict=True) if value < NEVER_FOUND]
         if unfound:
             notes.append(
-                f"On {pair.pair} no method finds {', '.join(unfound)}: IoU below {100 * NEVER_FOUND:.0f} for all. Such "
+                f"On {pair.short} no method finds {', '.join(unfound)}: IoU below {100 * NEVER_FOUND:.0f} for all. Such "
                 "classes lower every mIoU alike and make gains look smaller."
             )
     return notes

@@ -55,7 +55,7 @@ def forest(board: Board) -> Forest | None:
         (row.method, row.family, forest_line(mark, axis), points(row.miou), _gain_text(board, row, gain(row)))
         for (row, _), mark in zip(rows, marks, strict=True)
     )
-    return Forest("Mean over pairs" if len(board.pairs) > 1 else board.pairs[0].pair, None, axis, lines)
+    return Forest("Mean over pairs" if len(board.pairs) > 1 else board.pairs[0].short, None, axis, lines)
 
 
 def forests(board: Board) -> tuple[Forest, ...]:
@@ -73,7 +73,7 @@ def forests(board: Board) -> tuple[Forest, ...]:
     axis = forest_axis([mark for lines in marks for mark in lines])
     return tuple(
         Forest(
-            f"{letter(place)} {pair.pair}",
+            f"{letter(place)} {pair.short}",
             place,
             axis,
             tuple(

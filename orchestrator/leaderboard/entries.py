@@ -102,9 +102,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class PairSummary:
-    """A pair with its two reference scores: the teacher's and that of the student alone."""
+    """A pair with its two reference scores: the teacher's and that of the student alone; `short` is its name on pages."""
 
     pair: str
+    short: str
     teacher: str
     student: str
     recipe: str
@@ -155,6 +156,10 @@ class Board:
     def ranked(self) -> bool:
         """Whether the methods are ranked; only the protocol `clean` ranks them."""
         return self.protocol == "clean"
+
+    def short(self, pair: str) -> str:
+        """The name of a pair on pages."""
+        return next((known.short for known in self.pairs if known.pair == pair), pair)
 
     @property
     def best(self) -> tuple[str, ...]:

@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.leaderboard.gallery_pictures import RULE, ChosenPicture, PairGallery
+from orchestrator.leaderboard.gallery_runs import RunTable
 from orchestrator.leaderboard.html import templates
 from orchestrator.leaderboard.number_formats import points, signed
 
 Colour = tuple[int, int, int]
+
+RUN_PAGES = "gallery"
+"""Folder of the pages of single runs, beside the first page."""
 
 BOTH_RIGHT, METHOD_RIGHT, ALONE_RIGHT, BOTH_WRONG, IGNORED = range(5)
 DIFFERENCES: tuple[tuple[str, Colour], ...] = (
@@ -53,7 +57,14 @@ class Panel:
     @property
     def title(self) -> str:
         """Why the image was chosen, and its gain."""
-        return f"{self.chosen.reason.capitalize()}: {signed(self.chosen.gain)}"
+        reason = "gain" if self.chosen.chosen_by else self.chosen.reason
+        return f"{reason.capitalize()}: {signed(self.chosen.gain)}"
+
+    @property
+    def origin(self) -> str:
+        """Name of the image, and the run whose gains decided that it is shown, if it is another run's."""
+        by = self.chosen.chosen_by
+        return f"{self.key} · chosen as {self.chosen.reason} of {by}" if by else self.key
 
     @property
     def scores(self) -> str:
@@ -63,23 +74,67 @@ class Panel:
 
 @dataclass(frozen=True)
 class PairSection:
-    """The panels of one pair, with the classes that occur in them and their colours."""
+    """The panels of one run of a pair, with the classes that occur in them and their colours."""
 
     gallery: PairGallery
     panels: tuple[Panel, ...]
     classes: tuple[tuple[str, Colour], ...]
 
+    @property
+    def bytes(self) -> int:
+        """Size of the drawings on a page."""
+        return sum(len(drawing.address) for panel in self.panels for drawing in panel.drawings)
 
-def gallery_html(sections: Sequence[PairSection], notes: Sequence[str], command: str, title: str) -> str:
-    """The whole page.
+
+def page_of(trial_id: str) -> str:
+    """Path of a run's page, relative to the leaderboard."""
+    return f"{RUN_PAGES}/{trial_id}.html"
+
+
+def gallery_html(
+    sections: Sequence[tuple[PairSection, RunTable]], notes: Sequence[str], command: str, title: str
+) -> str:
+    """The first page: the first pictures of each pair, and links to the pages of its runs.
 
     Args:
-        sections: the pairs.
+        sections: the pairs, each with its runs.
         notes: what is left out, and why.
         command: the command that makes the page.
         title: name and day of the run.
     """
+    return _render(sections, notes, command, title, shown="")
+
+
+def run_html(section: PairSection, runs: RunTable, command: str, title: str) -> str:
+    """The page of one run of a pair: all pictures, and links to the pages of the pair's other runs.
+
+    Args:
+        section: the run.
+        runs: the pair's runs.
+        command: the command that makes the page, typed in the folder of the first page.
+        title: name and day of the run.
+    """
+    return _render([(section, runs)], (), command, title, shown=section.gallery.method.trial_id)
+
+
+def _render(
+    sections: Sequence[tuple[PairSection, RunTable]],
+    notes: Sequence[str],
+    command: str,
+    title: str,
+    *,
+    shown: str,
+) -> str:
+    """A page; `shown` is the trial that a page of one run shows, and empty on the first page."""
     template = templates().get_template("gallery.html.j2")
     return template.render(
-        sections=sections, notes=notes, title=title, rule=RULE, differences=DIFFERENCES, command=command
+        sections=sections,
+        notes=notes,
+        title=title,
+        rule=RULE,
+        differences=DIFFERENCES,
+        command=command,
+        shown=shown,
+        above="../" if shown else "",
+        pages="" if shown else f"{RUN_PAGES}/",
     )

@@ -21,13 +21,14 @@ Place = tuple[str, str]
 class Group:
     """The trials of one board.
 
-    `finals` has the latest final run of a study's choice by (method, pair, seed); `superseded` has the earlier ones.
+    `short` has the name of each pair on pages. `finals` has the latest final run of a study's choice by (method, pair, seed); `superseded` has the earlier ones.
     """
 
     dataset: str
     protocol: str
     compare: str
     recipes: Mapping[str, str]
+    short: Mapping[str, str]
     trials: tuple[TrialRecord, ...]
     teachers: tuple[TrialRecord, ...]
     finals: Mapping[tuple[str, str, int], TrialRecord]
@@ -97,6 +98,7 @@ def groups_of(records: RunRecords) -> Iterator[Group]:
                 protocol=protocol,
                 compare=compare,
                 recipes=dict(sorted(places)),
+                short=records.short_pairs,
                 trials=mine,
                 teachers=tuple(t for t in here if t.phase == "teacher"),
                 finals=finals,

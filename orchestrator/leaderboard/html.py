@@ -131,6 +131,7 @@ def leaderboard_html(
         for place, board in enumerate(boards)
     ]
     elsewhere = {curve.trial_id for found in mine for curve in found}
+    names = {**(unfinished.short_pairs if unfinished else {}), **records.short_pairs}
     first = [curve for curve in curves if curve.trial_id not in elsewhere]
     template, table = templates().get_template("leaderboard.html.j2"), _table(rows)
 
@@ -144,8 +145,8 @@ def leaderboard_html(
             command=command,
             with_gallery=with_gallery,
             unfinished=unfinished.sentence(records) if unfinished else "",
-            refresh_seconds=unfinished.refresh_seconds if unfinished else None,
-            first_curves=_drawn_pairs(sorted({c.pair for c in first}), first, (), points),
+            live=unfinished.live if unfinished else None,
+            first_curves=_drawn_pairs(sorted({c.pair for c in first}), first, (), points, names),
             symbols=symbols(),
             key=key,
             data=_embedded({"table": table, "boards": data}),
@@ -187,15 +188,26 @@ def _curves_of(board: Board, records: RunRecords, curves: Sequence[TrialCurve]) 
 
 def _drawn_curves(board: Board, curves: Sequence[TrialCurve], points: int) -> tuple[PairCurves, ...]:
     return _drawn_pairs(
-        [pair.pair for pair in board.pairs], curves, [row.method for row in board.rows], points
+        [pair.pair for pair in board.pairs],
+        curves,
+        [row.method for row in board.rows],
+        points,
+        {pair.pair: pair.short for pair in board.pairs},
     )
 
 
 def _drawn_pairs(
-    pairs: Sequence[str], curves: Sequence[TrialCurve], order: Sequence[str], points: int
+    pairs: Sequence[str],
+    curves: Sequence[TrialCurve],
+    order: Sequence[str],
+    points: int,
+    names: Mapping[str, str],
 ) -> tuple[PairCurves, ...]:
     drawn = (
-        pair_curves(pair, [c for c in curves if c.pair == pair], order, points, len(pairs)) for pair in pairs
+        pair_curves(
+            pair, [c for c in curves if c.pair == pair], order, points, len(pairs), names.get(pair, pair)
+        )
+        for pair in pairs
     )
     return tuple(found for found in drawn if found is not None)
 
@@ -209,7 +221,7 @@ def _view(
     *,
     several: bool,
 ) -> View:
-    classes = [(pair.pair, class_table(board, pair)) for pair in board.pairs]
+    classes = [(pair.short, class_table(board, pair)) for pair in board.pairs]
     drawn, note = search_curves(board)
     return View(
         id=f"b{place}",
@@ -256,7 +268,7 @@ def _data(board: Board, records: RunRecords, bytes_of_trials: int) -> dict[str, 
     names = sorted({name for trial in mine for name in trial.drawn})
     return {
         "methods": methods,
-        "pairs": pairs,
+        "pairs": [pair.short for pair in board.pairs],
         "params": names,
         "total": len(mine),
         "trials": _first([_trial(trial, methods, pairs, names) for trial in mine], bytes_of_trials),

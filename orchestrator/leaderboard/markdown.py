@@ -62,7 +62,7 @@ def _board(board: Board, several: bool) -> Iterable[str]:
         yield from ("", escaped(sentence))
     for note in board.notes:
         yield from ("", f"> {escaped(note)}")
-    yield from ("", "### Pairs", "", *_table(pairs_table(board)))
+    yield from ("", "### Pairs", "", *_pairs(board))
     yield from ("", "### Methods", "", *_table(methods_table(board)), "", legend(board))
     yield from ("", "### Evidence and cost", "", *_table(costs_table(board)), "", evidence_note(board))
     differences = differences_table(board)
@@ -74,7 +74,7 @@ def _board(board: Board, several: bool) -> Iterable[str]:
     for pair in board.pairs:
         classes = class_table(board, pair)
         if classes.rows:
-            yield from ("", f"### IoU by class: {escaped(pair.pair)}", "", *_table(classes))
+            yield from ("", f"### IoU by class: {escaped(pair.short)}", "", *_table(classes))
         if classes.note:
             yield from ("", classes.note)
     published = published_table(board)
@@ -83,6 +83,13 @@ def _board(board: Board, several: bool) -> Iterable[str]:
         yield from ("", "Other people's recipes and code: beside ours, never ranked with ours.")
     yield from ("", "### Missing entries", "")
     yield from _table(missing_table(board)) or ["None: every planned final run has a score of its own."]
+
+
+def _pairs(board: Board) -> Iterable[str]:
+    table = pairs_table(board)
+    yield from _table(table)
+    if table.note:
+        yield from ("", escaped(table.note))
 
 
 def _table(table: TextTable) -> list[str]:

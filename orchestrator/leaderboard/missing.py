@@ -130,7 +130,7 @@ def notes_of(records: RunRecords, group: Group, scores: Scores) -> tuple[str, ..
     notes += _choice_notes(group)
     for run in group.superseded:
         notes.append(
-            f"{run.method} on {run.pair}, seed {run.seed}: final run {run.trial_id} was followed by a "
+            f"{run.method} on {group.short[run.pair]}, seed {run.seed}: final run {run.trial_id} was followed by a "
             "later one, which counts."
         )
     pictures: Counter[tuple[int, ...]] = Counter()
@@ -141,7 +141,7 @@ def notes_of(records: RunRecords, group: Group, scores: Scores) -> tuple[str, ..
         pictures[tuple(found.images.tolist())] += 1
         if run.test_miou is not None and abs(found.miou() - run.test_miou) > _SCORE_TOLERANCE:
             notes.append(
-                f"{run.method} on {run.pair}, seed {run.seed}: the trial says {100 * run.test_miou:.2f}, "
+                f"{run.method} on {group.short[run.pair]}, seed {run.seed}: the trial says {100 * run.test_miou:.2f}, "
                 f"its counts give {100 * found.miou():.2f}, which stands here."
             )
     notes += _class_notes(records, group)
@@ -187,7 +187,7 @@ def _teacher_notes(records: RunRecords, group: Group, scores: Scores) -> list[st
         alone = pair_miou(scores, scores.baseline, pair) if scores.baseline is not None else None
         if reached is not None and alone is not None and reached < alone.mean:
             notes.append(
-                f"The teacher is worse than its student on {pair}: {100 * reached:.1f} mIoU against "
+                f"The teacher is worse than its student on {group.short[pair]}: {100 * reached:.1f} mIoU against "
                 f"{100 * alone.mean:.1f} of the student alone. Gains and losses there say little about the methods."
             )
     return notes
@@ -219,7 +219,7 @@ def _budget_notes(group: Group) -> list[str]:
             listed = "; ".join(
                 f"{count}: {', '.join(budgets[count])}" for count in sorted(budgets, reverse=True)
             )
-            notes.append(f"Unequal search budgets on {pair} (trials: methods): {listed}.")
+            notes.append(f"Unequal search budgets on {group.short[pair]} (trials: methods): {listed}.")
     return notes
 
 
@@ -236,7 +236,7 @@ def _equal_seconds_notes(group: Group) -> list[str]:
             for method, found in sorted(steps.items())
         )
         notes.append(
-            f"Equal seconds on {pair}: every method has as many steps as fit into the seconds of the student alone. Steps "
+            f"Equal seconds on {group.short[pair]}: every method has as many steps as fit into the seconds of the student alone. Steps "
             f"(measured cost of a step over that of the student alone): {listed}."
         )
     return notes
@@ -251,13 +251,13 @@ def _choice_notes(group: Group) -> list[str]:
         if former:
             counts = ", ".join(f"{method} {number}" for method, number in sorted(former.items()))
             notes.append(
-                f"On {pair} a longer search chose another configuration. Final runs of the former one are in the tables "
+                f"On {group.short[pair]} a longer search chose another configuration. Final runs of the former one are in the tables "
                 f"and not here: {counts}."
             )
         open_methods = sorted({t.method for t in finals if t.undecided})
         if open_methods:
             notes.append(
-                f"On {pair} the search of {', '.join(open_methods)} goes on: the final runs are of the choice so far."
+                f"On {group.short[pair]} the search of {', '.join(open_methods)} goes on: the final runs are of the choice so far."
             )
     return notes
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from orchestrator.ledger.queries import latest_attempts, parameters_of, resuming
 from orchestrator.ledger.recorded import choices_of
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.equal_seconds import STEPS
+from orchestrator.planning.pair_names import NamedPair, short_pair_names
 
 _BEGINNING = datetime.datetime.min.replace(tzinfo=datetime.UTC)
 
@@ -146,6 +148,13 @@ class RunRecords:
     class_names: Mapping[str, Mapping[int, str]]
     models: tuple[ModelRecord, ...]
     provenance: Mapping[str, ProvenanceRecord]
+
+    @functools.cached_property
+    def short_pairs(self) -> Mapping[str, str]:
+        """The short name of each pair, for pages."""
+        return short_pair_names(
+            NamedPair(t.pair, t.teacher, t.student) for t in self.trials if t.phase != "teacher"
+        )
 
 
 def read_run_records(ledgers: Sequence[Ledger]) -> RunRecords:

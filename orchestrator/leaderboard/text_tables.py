@@ -87,7 +87,7 @@ def pairs_table(board: Board) -> TextTable:
     header = [*("pair", "teacher", "student", "teacher mIoU", "student alone"), *_SIZES]
     rows = tuple(
         (
-            f"{letter(place)} {pair.pair}",
+            f"{letter(place)} {pair.short}",
             pair.teacher,
             pair.student,
             points(pair.teacher_miou),
@@ -98,7 +98,9 @@ def pairs_table(board: Board) -> TextTable:
         )
         for place, pair in enumerate(board.pairs)
     )
-    return TextTable(tuple(header), rows)
+    full = [f"{letter(n)} is {p.pair}" for n, p in enumerate(board.pairs) if p.short != p.pair]
+    note = f"Names in tables and commands: {'; '.join(full)}." if full else ""
+    return TextTable(tuple(header), rows, note=note)
 
 
 def methods_table(board: Board) -> TextTable:
@@ -181,7 +183,7 @@ def cells_table(board: Board) -> TextTable:
             is_baseline = row.method == board.baseline
             scored = "" if not cell.scored_as_student else f" {FAILED} {cell.scored_as_student}"
             texts = (
-                pair.pair,
+                pair.short,
                 row.method,
                 estimate(cell.miou),
                 NOTHING if is_baseline else estimated_gain(cell.gain),
@@ -274,7 +276,10 @@ def _iou(value: float) -> str:
 
 def missing_table(board: Board) -> TextTable:
     """Every method, pair and seeds without a score of their own, with the reason."""
-    rows = tuple((m.pair, m.method, ", ".join(map(str, m.seeds)) or "all", m.reason) for m in board.missing)
+    rows = tuple(
+        (board.short(m.pair), m.method, ", ".join(map(str, m.seeds)) or "all", m.reason)
+        for m in board.missing
+    )
     return TextTable(("pair", "method", "seeds", "why"), rows, methods=tuple(m.method for m in board.missing))
 
 

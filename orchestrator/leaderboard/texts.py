@@ -54,7 +54,7 @@ def runs_title(records: RunRecords) -> str:
 
 def board_title(board: Board, several: bool) -> str:
     """Data set and protocol; whether steps or seconds are equal, and the recipes, if a page has several boards."""
-    recipes = ", ".join(f"{pair.pair}: {pair.recipe}" for pair in board.pairs)
+    recipes = ", ".join(f"{pair.short}: {pair.recipe}" for pair in board.pairs)
     basis = f" · equal {board.compare}" if several or board.compare == SECONDS else ""
     return f"{board.dataset} · {board.protocol}{basis}" + (f" · recipe {recipes}" if several else "")
 

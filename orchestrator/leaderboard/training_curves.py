@@ -55,9 +55,10 @@ class TrialCurve:
 
 @dataclass(frozen=True)
 class PairCurves:
-    """The charts of one pair."""
+    """The charts of one pair; `short` is its name on pages."""
 
     pair: str
+    short: str
     score: Markup | None
     loss: Markup | None
     note: str
@@ -117,7 +118,12 @@ def points_per_line(curves: Sequence[TrialCurve]) -> int:
 
 
 def pair_curves(
-    pair: str, curves: Sequence[TrialCurve], order: Sequence[str], points: int, pairs: int = 1
+    pair: str,
+    curves: Sequence[TrialCurve],
+    order: Sequence[str],
+    points: int,
+    pairs: int = 1,
+    short: str | None = None,
 ) -> PairCurves | None:
     """The charts of a pair's curves; None if none has two points.
 
@@ -127,7 +133,9 @@ def pair_curves(
         order: methods in the order of the board; the first ones keep their names in a crowded chart.
         points: number of points of a line, at most.
         pairs: number of pairs that the page draws.
+        short: the pair's name on pages, if it is another one.
     """
+    short = short or pair
     by_method: dict[str, list[TrialCurve]] = {method: [] for method in order}
     for curve in curves:
         by_method.setdefault(curve.method, []).append(curve)
@@ -138,8 +146,8 @@ def pair_curves(
     has_lines = points >= _WITH_LINES
     charts = []
     for kind, title, up_label in (
-        ("miou", f"mIoU on tune while training: {pair}", "tune mIoU (points)"),
-        ("loss", f"Loss while training: {pair}", "total loss"),
+        ("miou", f"mIoU on tune while training: {short}", "tune mIoU (points)"),
+        ("loss", f"Loss while training: {short}", "total loss"),
     ):
         bundles = [
             bundle
@@ -156,7 +164,9 @@ def pair_curves(
         )
     if not any(charts):
         return None
-    return PairCurves(pair, charts[0], charts[1], _note(shown, most if left_out else 0, has_lines=has_lines))
+    return PairCurves(
+        pair, short, charts[0], charts[1], _note(shown, most if left_out else 0, has_lines=has_lines)
+    )
 
 
 def _latest_phase(curves: Sequence[TrialCurve]) -> list[TrialCurve]:

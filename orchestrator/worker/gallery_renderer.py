@@ -61,40 +61,60 @@ class Predicted:
     scenes: tuple[_Scene, ...]
 
 
-def predict_gallery(ledger: Ledger, gallery: PairGallery, config_yaml: str) -> Predicted:
-    """Predicts a gallery's images with the teacher, the student alone and the method, as they were scored.
+class PairPredictor:
+    """Predicts the pictures of a pair as they were scored. The teacher, and the student alone of each seed, predict once.
 
     Raises:
         UsageError: the config cannot be read, or data or weights are not those that were scored.
         OSError: weights or pictures are missing.
     """
-    config = read_recorded_config(config_yaml)
-    pair = next(pair for pair in config.pairs if pair.label == gallery.pair.pair)
-    recipe = config.recipes[pair.student.recipe]
-    teachers = recipe if pair.teacher.recipe is None else config.recipes[pair.teacher.recipe]
-    dataset = build_dataset(
-        config.data[pair.data], "test", protocol=config.protocol, copies=config.operation.remote_copies
-    )
-    samples = [dataset[chosen.picture] for chosen in gallery.pictures]
-    device = "cuda" if config.compute.device == "cuda" and torch.cuda.is_available() else "cpu"
-    teacher_id = gallery.method.teacher_id or gallery.alone.teacher_id
-    maps = [
-        _predict(load_saved_model(ledger, path, pair.teacher.sha256, device), samples, scored, device)
-        for path, scored in (
-            (f"teachers/{teacher_id}.safetensors", teachers),
-            (gallery.alone.checkpoint, recipe),
-            (gallery.method.checkpoint, recipe),
+
+    def __init__(self, ledger: Ledger, gallery: PairGallery, config_yaml: str) -> None:
+        config = read_recorded_config(config_yaml)
+        self._ledger = ledger
+        self._pair = next(pair for pair in config.pairs if pair.label == gallery.pair.pair)
+        self._recipe = config.recipes[self._pair.student.recipe]
+        teachers = self._pair.teacher.recipe
+        self._teachers = self._recipe if teachers is None else config.recipes[teachers]
+        self._device = "cuda" if config.compute.device == "cuda" and torch.cuda.is_available() else "cpu"
+        self._dataset = build_dataset(
+            config.data[self._pair.data],
+            "test",
+            protocol=config.protocol,
+            copies=config.operation.remote_copies,
         )
-    ]
-    scenes = tuple(_Scene(*found) for found in zip(gallery.pictures, samples, *maps, strict=True))
-    for scene in scenes:
-        _check(scene, dataset.num_classes)
-    return Predicted(gallery, dataset, scenes)
+        self._samples = {chosen.picture: self._dataset[chosen.picture] for chosen in gallery.pictures}
+        self._kept: dict[str, dict[int, Bytes]] = {}
+
+    def predict(self, gallery: PairGallery) -> Predicted:
+        """The pictures of one run, by the teacher, the student alone and the method."""
+        teacher = f"teachers/{gallery.method.teacher_id or gallery.alone.teacher_id}.safetensors"
+        for path, scored in ((teacher, self._teachers), (gallery.alone.checkpoint, self._recipe)):
+            if path not in self._kept:
+                self._kept[path] = self._predicted(path, scored)
+        maps = (
+            self._kept[teacher],
+            self._kept[gallery.alone.checkpoint],
+            self._predicted(gallery.method.checkpoint, self._recipe),
+        )
+        scenes = tuple(
+            _Scene(chosen, self._samples[chosen.picture], *(found[chosen.picture] for found in maps))
+            for chosen in gallery.pictures
+        )
+        for scene in scenes:
+            _check(scene, self._dataset.num_classes)
+        return Predicted(gallery, self._dataset, scenes)
+
+    def _predicted(self, path: str, scored: Recipe) -> dict[int, Bytes]:
+        """Label maps of all pictures by a model of the run."""
+        model = load_saved_model(self._ledger, path, self._pair.teacher.sha256, self._device)
+        maps = _predict(model, list(self._samples.values()), scored, self._device)
+        return dict(zip(self._samples, maps, strict=True))
 
 
-def draw_section(predicted: Predicted, longest: int) -> PairSection:
-    """The drawings of a gallery; no side is longer than `longest` pixels."""
-    dataset, scenes = predicted.dataset, predicted.scenes
+def draw_section(predicted: Predicted, longest: int, number: int) -> PairSection:
+    """The drawings of a gallery's first `number` pictures; no side is longer than `longest` pixels."""
+    dataset, scenes = predicted.dataset, predicted.scenes[:number]
     seen = np.unique(np.concatenate([m.ravel() for s in scenes for m in (s.sample.labels_hw, *s[2:])]))
     classes = [(dataset.classes[k], dataset.palette[k]) for k in seen if k < dataset.num_classes]
     ignored = [("ignored", _WHITE)] if (seen >= dataset.num_classes).any() else []

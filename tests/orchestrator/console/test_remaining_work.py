@@ -86,6 +86,7 @@ def test_the_live_view_has_no_internal_names_and_fits_80_columns() -> None:
     for text in shown:
         assert COHORT.cohort_id not in text
         assert max(map(len, text.splitlines())) <= 80
+    assert "test_vit → test_resnet " in shown[-1]
     assert "search 0 of 48" in shown[0]
     assert "70.0" in shown[-1], "final scores"
     assert "100 %" in shown[-1]

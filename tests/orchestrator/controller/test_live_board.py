@@ -15,6 +15,8 @@ from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.loader import load_sweep
 from orchestrator.planning.plan import make_plan
 from orchestrator.protocol import Report
+from tests.distill.data.buckets import at
+from tests.orchestrator.leaderboard.synthetic import START
 from tests.orchestrator.sweeps import SMALL
 
 
@@ -33,10 +35,16 @@ def run(tmp_path: Path) -> Run:
     return Run(Ledger(tmp_path / "run"), make_plan(load_sweep(str(SMALL))))
 
 
-def training(run: Run) -> PhaseView:
-    """The students' phase, with its first wave at its second report."""
+def begun(run: Run) -> WaveScheduler:
+    """The scheduler of the students' phase, with its first wave open and without reports."""
     scheduler = WaveScheduler(run.config, run.plan.students, {})
     scheduler.open_first()
+    return scheduler
+
+
+def training(run: Run) -> PhaseView:
+    """The students' phase, with its first wave at its second report."""
+    scheduler = begun(run)
     for trial_id in list(scheduler.trials):
         for step, miou in ((4, 0.1), (8, 0.2)):
             terms = {"task": 1.0}
@@ -69,6 +77,25 @@ def test_the_board_is_written_once_a_minute(run: Run) -> None:
         board.watch(view)
         board.close()
         assert page.exists() is is_due, now
+
+
+def test_a_run_in_an_object_store_has_a_page_that_the_next_writing_replaces(
+    s3_server: str, tmp_path: Path
+) -> None:
+    ledger = Ledger(at(s3_server, "run"))
+    ledger.append("provenance", [{"provenance_id": "p", "command": "", "created_at": START}], "p")
+    run, clock, said = Run(ledger, make_plan(load_sweep(str(SMALL)))), Clock(), list[str]()
+    board = LiveBoard(run, said.append, clock)
+    curves = []
+    for now, view in ((0.0, PhaseView("students", begun(run), 10)), (60.0, training(run))):
+        clock.now = now
+        board.watch(view)
+        board.close()
+        page = ledger.read_bytes("leaderboard/leaderboard.html").decode()
+        assert "data-refresh" in page
+        curves.append('class="main"' in page)
+    assert curves == [False, True]
+    assert said == []
 
 
 def test_a_board_that_cannot_be_written_is_one_warning_and_no_error(run: Run) -> None:

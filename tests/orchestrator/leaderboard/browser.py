@@ -45,8 +45,12 @@ class Browser:
         dark: bool = False,
         scripts: bool = True,
         state: str = "",
+        timers: bool = False,
     ) -> None:
-        """Open a page from disk, afresh even where only the hash differs."""
+        """Open a page from disk, afresh even where only the hash differs.
+
+        With `timers` the page's `timers` has the delays of all timers that it sets, in milliseconds.
+        """
         self._command("Emulation.setScriptExecutionDisabled", value=not scripts)
         self._command(
             "Emulation.setDeviceMetricsOverride",
@@ -60,7 +64,15 @@ class Browser:
         self.driver.get("about:blank")
         for log in ("performance", "browser"):
             self.driver.get_log(log)
+        counted = "window.timers = []; const set = setTimeout; window.setTimeout = (f, t) => { timers.push(t); return set(f, t); };"
+        kept = (
+            self.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": counted})
+            if timers
+            else None
+        )
         self.driver.get(page.as_uri() + (f"#{state}" if state else ""))
+        if kept is not None:
+            self._command("Page.removeScriptToEvaluateOnNewDocument", **kept)
 
     def run(self, script: str, *arguments: object) -> Any:
         """What a script returns."""

@@ -11,11 +11,25 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy import sparse
+from selenium.webdriver.support.wait import WebDriverWait
 
 from orchestrator.leaderboard.board import build_boards
 from orchestrator.leaderboard.files import write_leaderboard
-from orchestrator.leaderboard.gallery_page import Drawing, PairSection, Panel, gallery_html
-from orchestrator.leaderboard.gallery_pictures import PairGallery, choose_pictures, pair_galleries
+from orchestrator.leaderboard.gallery_page import (
+    Drawing,
+    PairSection,
+    Panel,
+    gallery_html,
+    page_of,
+    run_html,
+)
+from orchestrator.leaderboard.gallery_pictures import (
+    PairGallery,
+    choose_pictures,
+    pair_galleries,
+    scored_images,
+)
+from orchestrator.leaderboard.gallery_runs import run_galleries, run_table
 from orchestrator.leaderboard.run_records import ImageCounts, RunRecords, read_run_records
 from tests.orchestrator.leaderboard.browser import CHROMIUM, DRIVER, MISSING, Browser
 from tests.orchestrator.leaderboard.synthetic import Run, write_run
@@ -44,6 +58,16 @@ def test_of_equal_gains_the_first_is_shown_and_of_few_pictures_each_once() -> No
     same = counts((5, 5), (5, 5), (5, 5), (5, 5))
     assert [c.picture for c in choose_pictures(same, same)] == [0, 1]
     assert [c.reason for c in choose_pictures(counts((6, 6)), counts((5, 5)))] == ["best gain"]
+
+
+def test_further_pictures_are_at_even_distances_in_the_order_of_gain() -> None:
+    alone, method = counts(*[(5, 5)] * 9), counts(*[(a, a) for a in (9, 1, 8, 2, 7, 3, 6, 4, 5)])
+    assert [(c.reason, c.picture) for c in choose_pictures(method, alone, 5)] == [
+        ("best gain", 0), ("median gain", 8), ("worst gain", 1), ("gain 3 of 9", 4), ("gain 7 of 9", 5),
+    ]  # fmt: skip
+    everything = choose_pictures(method, alone, 50)
+    assert sorted(c.picture for c in everything) == list(range(9))
+    assert choose_pictures(method, alone, 4)[:3] == choose_pictures(method, alone)
 
 
 def test_a_picture_that_one_run_was_not_scored_on_or_that_has_no_class_is_left_out() -> None:
@@ -90,6 +114,39 @@ def test_the_best_method_beside_the_student_alone_is_shown_by_its_best_tune_seed
     assert (gallery.alone.method, gallery.alone.seed) == ("student", 3)
 
 
+def test_every_run_with_weights_and_a_student_alone_of_its_seed_is_shown_on_the_pictures_of_the_pair(
+    tmp_path: Path,
+) -> None:
+    run = Run(
+        gains={"student": 0.0, "kd": 0.02, "cwd": 0.1},
+        pairs=("big_to_small",),
+        failed=frozenset({("student", "big_to_small", 2), ("kd", "big_to_small", 3)}),
+    )
+    records = run_with_weights(tmp_path, {("cwd", 3): 0.9, ("kd", 1): 0.2}, run)
+    (selected,) = galleries(records)
+    runs = run_galleries(selected, records, all_seeds=True)
+    assert [one.run for one in runs] == ["cwd, seed 1", "cwd, seed 3", "kd, seed 1"]
+    assert runs[1] is selected
+    for one in runs:
+        assert one.alone.seed == one.method.seed
+        assert [c.picture for c in one.pictures] == [c.picture for c in selected.pictures]
+    other = runs[2].pictures[0]
+    scores = {
+        c.picture: c
+        for c in scored_images(*(records.counts[t.trial_id] for t in (runs[2].method, runs[2].alone)))
+    }
+    assert (other.gain, other.chosen_by) == (scores[other.picture].gain, "cwd, seed 3")
+    best = run_galleries(selected, records, all_seeds=False)
+    assert [one.run for one in best] == ["cwd, seed 3", "kd, seed 1"]
+    table = run_table(selected, records, {one.method.trial_id for one in runs}, all_seeds=True)
+    assert table.seeds == (1, 2, 3)
+    pages = {method: [link.page is not None for link in links] for method, links in table.rows}
+    assert pages == {"cwd": [True, False, True], "kd": [True, False, False]}
+    assert table.rows[1][1][2].miou == "–"
+    assert "failed" in table.note
+    assert "--seeds all" in run_table(selected, records, set(), all_seeds=False).note
+
+
 def test_without_weights_or_without_a_method_there_is_nothing_to_show(tmp_path: Path) -> None:
     assert galleries(read_run_records([write_run(tmp_path / "bare", Run())])) == []
     assert galleries(run_with_weights(tmp_path / "alone", {}, Run(gains={"student": 0.0}))) == []
@@ -105,23 +162,32 @@ def drawing(caption: str, side: int = 40) -> Drawing:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two pairs, one of them with names that are markup to whoever lets them."""
+    """Two pairs, one of them with names that are markup to whoever lets them, and the pages of all runs."""
     folder = tmp_path_factory.mktemp("gallery")
+    records = run_with_weights(folder, {}, Run())
+    (folder / "gallery").mkdir()
     sections = []
-    for gallery in galleries(run_with_weights(folder, {}, Run())):
+    for selected in galleries(records):
+        runs = run_galleries(selected, records, all_seeds=True)
+        table = run_table(selected, records, {run.method.trial_id for run in runs}, all_seeds=True)
         if not sections:
-            pair = replace(gallery.pair, pair=NASTY, teacher=NASTY, student=NASTY)
-            gallery = replace(gallery, pair=pair, method=replace(gallery.method, method=NASTY))
-        drawings = tuple(drawing(NASTY) for _ in range(6))
-        panels = tuple(
-            Panel(chosen, NASTY, drawings, small=False, teacher_miou=0.9) for chosen in gallery.pictures
-        )
-        sections.append(
-            PairSection(gallery, panels, tuple((f"{NASTY} {k}", (k, 0, 9 * k)) for k in range(9)))
-        )
+            pair = replace(selected.pair, pair=NASTY, teacher=NASTY, student=NASTY)
+            selected = replace(selected, pair=pair, method=replace(selected.method, method=NASTY))
+        sections.append((section_of(selected), table))
+        for run in runs:
+            path = folder / page_of(run.method.trial_id)
+            path.write_text(run_html(section_of(run), table, "python -m", "title"))
     path = folder / "gallery.html"
     path.write_text(gallery_html(sections, [f"the gallery leaves out {NASTY}"], f"python -m {NASTY}", NASTY))
     return path
+
+
+def section_of(gallery: PairGallery) -> PairSection:
+    drawings = tuple(drawing(NASTY) for _ in range(6))
+    panels = tuple(
+        Panel(chosen, NASTY, drawings, small=False, teacher_miou=0.9) for chosen in gallery.pictures
+    )
+    return PairSection(gallery, panels, tuple((f"{NASTY} {k}", (k, 0, 9 * k)) for k in range(9)))
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +219,36 @@ def test_the_page_reads_on_a_phone_and_on_a_desk_in_light_and_dark(
     assert browser.errors() == []
     paper = browser.run("return getComputedStyle(document.body).backgroundColor")
     assert (paper == "rgb(255, 255, 255)") is not dark
+
+
+@pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason=MISSING)
+@pytest.mark.parametrize("width", [420, 1280])
+def test_any_method_and_seed_can_be_chosen_and_its_page_is_loaded_only_then(
+    browser: Browser, page: Path, width: int
+) -> None:
+    browser.open(page, width=width)
+    browser.run("document.querySelectorAll('.runs').forEach(d => d.open = true)")
+    assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
+    links = browser.run(
+        "return [...document.querySelectorAll('.runs')].map(d => d.querySelectorAll('a').length)"
+    )
+    assert links == [2 * 3, 2 * 3]
+    before = browser.requests()
+    assert [url for url in before if not url.startswith("data:")] == [page.as_uri()]
+    browser.run("[...document.querySelectorAll('.runs a')].find(a => a.title == 'kd').click()")
+    there = "return document.querySelector('h1').textContent"
+    WebDriverWait(browser.driver, 60).until(lambda _: browser.run(there) == "Gallery: kd, seed 1")
+    assert browser.run("return document.querySelector('.runs [aria-current]').title") == "kd"
+    assert "chosen as best gain of cwd, seed" in browser.run(
+        "return document.querySelector('.panel').textContent"
+    )
+    assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
+    assert browser.violations() == []
+    browser.run("[...document.querySelectorAll('.runs a')].filter(a => a.title == 'cwd')[1].click()")
+    WebDriverWait(browser.driver, 60).until(lambda _: browser.run(there) == "Gallery: cwd, seed 2")
+    browser.run("document.querySelector('.links a').click()")
+    WebDriverWait(browser.driver, 60).until(lambda _: browser.run(there) == "Gallery")
+    assert browser.errors() == []
 
 
 def test_names_are_text_on_the_page(page: Path) -> None:

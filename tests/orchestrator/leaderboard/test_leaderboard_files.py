@@ -41,6 +41,24 @@ def tables(markdown: str) -> list[list[list[str]]]:
     return [table for table in found if table]
 
 
+def test_pages_have_short_names_of_pairs_and_tables_have_those_of_the_run(tmp_path: Path) -> None:
+    name = "segformer-mit_b4_to_deeplabv3-mobilenetv2_100"
+    write_leaderboard([write_run(tmp_path, Run(pairs=(name, "big_to_small")))])
+    folder = tmp_path / "leaderboard"
+    assert f"gain[{name}]" in pd.read_csv(folder / "leaderboard.csv").columns
+    short = "mit_b4 → mobilenetv2"
+    page = (folder / "leaderboard.html").read_text()
+    note = f"Names in tables and commands: B is {name}."
+    shown = page[: page.index('<script type="application/json"')]
+    shown = shown.replace(f'title="{name}">{short}', "").replace(note, "")
+    assert short in shown
+    assert name not in shown
+    markdown = (folder / "LEADERBOARD.md").read_text()
+    assert f"| B {short} | segformer-mit_b4 | deeplabv3-mobilenetv2_100 |" in markdown
+    assert note in markdown
+    assert markdown.count(name) == 1
+
+
 def test_csv_json_and_parquet_hold_the_same_rows(tmp_path: Path) -> None:
     write_leaderboard([write_run(tmp_path, Run())])
     folder = tmp_path / "leaderboard"

@@ -160,9 +160,8 @@ def test_each_study_has_curves_with_a_thin_line_per_seed_and_filters_fade_them(
 def test_the_page_of_a_running_sweep_loads_itself_again_with_its_filters_and_what_was_unfolded(
     browser: Browser, page: Path, tmp_path: Path
 ) -> None:
-    written = datetime.datetime(2026, 3, 1, tzinfo=datetime.UTC)
-    ledger = Ledger(page.parent.parent)
-    live = Path(write_leaderboard([ledger], Ledger(tmp_path), unfinished=Unfinished(999, written)).page)
+    # In an hour, so that no pause of this machine lets the page seem abandoned.
+    live = live_page(page, tmp_path, minutes_ago=-60)
     live.write_text(live.read_text().replace('data-refresh="60"', 'data-refresh="0.5"'))
     browser.open(live, state="b0.q=cwd")
     browser.run("document.querySelector('.parameters').open = true")
@@ -170,6 +169,26 @@ def test_the_page_of_a_running_sweep_loads_itself_again_with_its_filters_and_wha
     WebDriverWait(browser.driver, 60).until(lambda _: browser.run(loaded))
     assert methods(browser) == ["cwd"]
     assert browser.run("return document.querySelector('.parameters').open") is True
+
+
+@pytest.mark.parametrize(("minutes_ago", "is_stale"), [(-60, False), (2, False), (4, True)])
+def test_a_page_that_nobody_writes_any_more_says_so_and_loads_itself_again_less_often(
+    browser: Browser, page: Path, tmp_path: Path, minutes_ago: float, is_stale: bool
+) -> None:
+    browser.open(live_page(page, tmp_path, minutes_ago), timers=True)
+    shown = "[...document.querySelectorAll('main .note, main .alive')].filter(n => n.offsetParent).map(n => n.textContent).join(' ')"
+    said = browser.run(f"return {shown}")
+    assert ("not written since " in said) is is_stale
+    assert ("the same command goes on from here" in said) is is_stale
+    assert browser.run("return document.querySelector('.alive').offsetParent !== null") is not is_stale
+    assert browser.run("return timers") == [600_000 if is_stale else 60_000]
+
+
+def live_page(page: Path, folder: Path, minutes_ago: float) -> Path:
+    """The page of the run as a running sweep has written it so many minutes ago."""
+    written = datetime.datetime.now(datetime.UTC) - datetime.timedelta(minutes=minutes_ago)
+    unfinished = Unfinished(999, written)
+    return Path(write_leaderboard([Ledger(page.parent.parent)], Ledger(folder), unfinished=unfinished).page)
 
 
 def test_a_header_sorts_by_the_number_behind_its_cells_and_says_so(browser: Browser, page: Path) -> None:

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill.errors import UsageError
-from orchestrator.planning import tune_searchers
 from orchestrator.planning.sampler import Scored, sample_bracket
 from orchestrator.planning.search_config import SearchConfig
 from search_spaces import Domain, Space, load_space
@@ -121,12 +120,6 @@ def test_an_option_that_a_searcher_does_not_have_is_refused_with_its_reason() ->
         draw("hyperopt", 0, 8, search={"sampler_options": {"gama": 2}})
     with pytest.raises(UsageError, match="did you mean 'QMCSampler'"):
         draw("optuna", 0, 8, search={"sampler_options": {"sampler": "QMCSample"}})
-
-
-def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tune_searchers, "find_spec", lambda module: None)
-    with pytest.raises(UsageError, match=r"pip install 'heteroakd\[bayesopt\]'"):
-        draw("bayesopt", 0, 8)
 
 
 @given(unit=st.floats(0, 1))
