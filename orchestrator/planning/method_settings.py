@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jsonschema
@@ -15,6 +15,9 @@ from distill.validation_text import violated_schema_rule
 from orchestrator.planning.config import MethodSelection
 from orchestrator.planning.sampler import Params
 from search_spaces import Space, load_space, space_from
+
+STUDENT = "student"
+"""The method without a teacher, with which all others are compared."""
 
 
 def method_family(name: str) -> str:
@@ -40,6 +43,34 @@ def method_space(choice: MethodSelection) -> Space:
     fixed = {name.removeprefix(PREFIX) for name in choice.config}
     free = {n: domain for n, domain in space.parameters.items() if n.removeprefix(PREFIX) not in fixed}
     return space.model_copy(update={"parameters": free})
+
+
+def untuned(methods: Sequence[MethodSelection]) -> dict[str, tuple[str, ...]]:
+    """The recipe's parameters, by title of a method, that it does not search as the student alone does.
+
+    A `space` in the sweep file replaces the whole search space, so it may lack them, have other ranges, or have more.
+    """
+    found = {}
+    spaces = [(choice, method_space(choice).parameters) for choice in methods]
+    student = next((space for choice, space in spaces if choice.name == STUDENT), None)
+    for choice, space in spaces if student is not None else ():
+        names = {name for name in {*space, *student} if name.startswith("recipe.")}
+        differing = tuple(sorted(name for name in names if space.get(name) != student.get(name)))
+        if differing:
+            found[choice.title] = differing
+    return found
+
+
+def untuned_sentences(found: Mapping[str, Sequence[str]]) -> list[str]:
+    """A sentence for the methods with the same `untuned` parameters."""
+    by_names: dict[tuple[str, ...], list[str]] = {}
+    for title, names in found.items():
+        by_names.setdefault(tuple(names), []).append(title)
+    return [
+        f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} not searched by {', '.join(titles)} as by the student "
+        "alone, so these methods are not tuned equally"
+        for names, titles in by_names.items()
+    ]
 
 
 def apply_params(
