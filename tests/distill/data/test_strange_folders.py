@@ -38,6 +38,7 @@ from tests.distill.data.strange_folders import (
     nothing,
     palette_mask,
     pictures,
+    saved_again,
     table,
     write_base,
     zeroed,
@@ -162,6 +163,7 @@ CASES = {
         lambda root: (root / "train.txt").write_text("p0\n"), ("has 1 train picture (p0)", "needs at least 2", "add a picture, or set protocol: paper")
     ),
     "one picture in train and test": Case(copied, note="1 pictures of test are the same files as pictures of train"),
+    "a picture of train that was saved again in test": Case(saved_again, note="1 pictures of test look the same as pictures of train (first:"),
     "a picture in two lists": Case(lists(lambda name: name.replace("p4", "p0")), ("1 pictures are in train and in test", "must be in one", "take them out")),
     # names
     "suffixes in any case": Case(names("images", lambda path: path.stem + [".jpg", ".JPG", ".jpeg", ".Jpg", ".JPEG", ".jPg"][int(path.stem[1])])),
@@ -280,13 +282,14 @@ def test_an_oddity_of_a_folder_is_read_right_or_refused_with_value_rule_and_reme
         return
     assert code == 0, printed.err
     assert case.note in printed.out
+    assert ("look the same" in printed.out) == (case.change is saved_again)
     if not case.note:
         assert "note" not in printed.out
     config = FolderConfig.model_validate(settings)
     samples = [sample for split in ("train", "tune", "test") for sample in build_dataset(config, split)]  # type: ignore[arg-type]
     assert sorted(sample.key for sample in samples) == sorted(case.keys)
     for sample in samples:
-        if case.change is copied and sample.key == "p4":
+        if case.change in (copied, saved_again) and sample.key == "p4":
             continue
         image_hw3, labels_hw = drawn(case.keys.index(sample.key))
         np.testing.assert_array_equal(sample.labels_hw, case.labels(labels_hw))
