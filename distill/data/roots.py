@@ -108,10 +108,18 @@ def _walk(folder: Path, below: str, above: frozenset[tuple[int, int]]) -> Iterat
             f"folder {folder} cannot be read: {error.strerror}; give a folder that you may read"
         ) from error
     for entry in entries:
-        if entry.is_dir():
+        if _is_folder(entry):
             yield from _walk(folder / entry.name, f"{below}{entry.name}/", above | {place})
-        elif entry.is_file() or entry.is_symlink():  # no pipe; a link to nothing is reported when it is read
+        elif entry.is_symlink() or entry.is_file():  # no pipe; a link to nothing is reported when it is read
             yield below + entry.name, folder / entry.name
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, or a link to one. A link to itself is neither folder nor file."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _is_litter(name: str) -> bool:
