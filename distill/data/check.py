@@ -208,7 +208,7 @@ def _check_disk(
         raise found.error(config.root)
     notes = [f"will be skipped: {problem}" for problem in found.skipped]
     notes += orientation_notes(headers) + content_notes(headers, chosen.pictures)
-    notes += shares.notes() + _extra_files(splits, pairs)
+    notes += shares.notes() + _equal_colours(label_map) + _extra_files(splits, pairs)
     notes += [] if sampled else repeated_files(by_split)
     notes += similar_pictures(by_split, thumbnails)
     coverage = (
@@ -324,6 +324,18 @@ def _in_two_splits(splits: Splits) -> list[str]:
                 "take them out of one list"
             )
     return problems
+
+
+def _equal_colours(label_map: LabelMap) -> list[str]:
+    """A note on each colour that several classes have."""
+    names: dict[object, list[str]] = {}
+    for label in label_map.classes:
+        names.setdefault(label.colour, []).append(label.name)
+    return [
+        f"the classes {', '.join(same)} have the same colour {colour}: galleries and overlays do not tell them apart"
+        for colour, same in names.items()
+        if len(same) > 1
+    ]
 
 
 def _extra_files(splits: Splits, pairs: list[Pair]) -> list[str]:

@@ -96,7 +96,8 @@ def content_notes(found: Sequence[PairHeaders], pictures: Collection[Pair]) -> l
         for pair, bad in zip(jpegs, _mapped(lambda pair: is_damaged_jpeg(pair.image), jpegs), strict=True)
         if bad
     ]
-    several = [headers.pair for headers in found if headers.image.frames > 1]
+    several = [headers.pair.image for headers in found if headers.image.frames > 1]
+    several += [headers.pair.labels for headers in found if headers.labels.frames > 1]
     notes = []
     if damaged:
         notes.append(
@@ -105,7 +106,7 @@ def content_notes(found: Sequence[PairHeaders], pictures: Collection[Pair]) -> l
         )
     if several:
         notes.append(
-            f"{len(several)} pictures have several pages or frames (first: {several[0].image}): the first one is read"
+            f"{len(several)} files have several pages or frames (first: {several[0]}): the first one is read"
         )
     return notes
 

@@ -192,12 +192,9 @@ def _domain_fault(found: Any, key: str) -> str:
         close = nearest(str(found["loc"][-1]), kinds, 1)
         hint = f"; did you mean '{close[0]}'?" if close else "."
         return f"unknown key '{key}'{hint} Known here: {', '.join(kinds)}."
-    example = (
-        ", such as {log_uniform: [0.1, 10]}"
-        if found["type"] in ("model_type", "model_attributes_type")
-        else ""
-    )
-    return violation(found, key, Space) + example
+    if found["type"] in ("model_type", "model_attributes_type"):
+        return f"{violation(found, key, None)} such as {{log_uniform: [0.1, 10]}}"
+    return violation(found, key, Space)
 
 
 def all_settings(name: str, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -143,6 +143,13 @@ def into_clip(root: Path) -> None:
             path.rename(root / folder / "clip1" / path.name)
 
 
+def into_folder(root: Path) -> None:
+    (root / "deeper").mkdir()
+    for path in [*root.iterdir()]:
+        if path.name != "deeper":
+            path.rename(root / "deeper" / path.name)
+
+
 def named(form: str) -> Callable[[Path], str]:
     """Names with an umlaut in a form of Unicode."""
     return lambda path: unicodedata.normalize(form, f"ä{path.name}")

@@ -89,6 +89,14 @@ def test_everything_that_is_wrong_is_named_at_once_with_the_key_that_helps(
     assert "not looked at: whether the trackers answer" in text
 
 
+def test_a_folder_with_too_long_a_name_is_refused(
+    tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, text = dry_run(tmp_path, capsys, output=str(tmp_path / ("x" * 300)))
+    assert code == USAGE
+    assert "cannot be used (File name too long); choose another" in text
+
+
 def test_a_busy_run_folder_and_a_foreign_one_are_refused(
     tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
