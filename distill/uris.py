@@ -48,12 +48,7 @@ def open_filesystem(address: str, remedy: Remedy) -> tuple[Any, str]:
 
     def find() -> tuple[Any, str]:
         filesystem, path = pyarrow.fs.FileSystem.from_uri(uri)
-        path = path.rstrip("/")
-        if not path:
-            raise UsageError(
-                f"'{display_uri(address)}' has no bucket, must be an address such as s3://bucket/folder"
-            )
-        return filesystem, path
+        return filesystem, path.rstrip("/")
 
     try:
         # this may send a request: without a region pyarrow looks up the bucket's

@@ -36,6 +36,10 @@ def as_root(written: object) -> File:
             return Path(written).expanduser()
         except RuntimeError:  # ~NAME of an unknown person
             raise ValueError(f"is {written!r}, must be a folder; write it without ~") from None
+    if not is_uri(written.rstrip("/")):
+        raise ValueError(
+            f"is {written!r}, which has no bucket, must be an address such as s3://bucket/folder"
+        )
     if written.startswith("file://"):
         return Path(urllib.parse.unquote(urllib.parse.urlsplit(written).path))
     return BucketPath(written)

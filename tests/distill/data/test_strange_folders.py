@@ -283,7 +283,7 @@ CASES = {
     "names before values": Case(nothing, ("classes are written name: value", "must be value: name", "write {1: bright, …}"), options={"classes": {"dark": 0, "bright": 1}}),
     "a boolean as a value": Case(nothing, ("config.yaml:", "tune_seed is true, must be a number"), options={"ignored": [255], "tune_seed": True}),
     "one ignored value": Case(nothing, ("ignored is 255, must be a list of whole numbers such as [1, 2]",), options={"ignored": 255}),
-    "no bucket": Case(nothing, ("s3://' has no bucket", "such as s3://bucket/folder"), options={"root": "s3://", "classes": ["a", "b"]}),
+    "no bucket": Case(nothing, ("root is 's3://', which has no bucket", "such as s3://bucket/folder"), options={"root": "s3://", "classes": ["a", "b"]}),
     "no root": Case(nothing, ("root is empty, must be a folder",), options={"root": None}),
     "a root that is a file": Case(lambda root: (shutil.rmtree(root), root.write_text("PK")), ("is a file; unpack it", "Expected"), options={"classes": ["a", "b"]}),
 }  # fmt: skip
