@@ -70,7 +70,7 @@ def refuse(capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str = SWEEP
                 ("recipe.batch_size: {choice: [2, 4]}", "recipe.batch_size, which cannot be searched"),
                 ("hakd_weight: [1, 2]", "space.hakd_weight: must be a mapping such as {log_uniform: [0.1, 10]}"),
                 ("hakd_weight: {loguniform: [1, 2]}", "'space.hakd_weight.loguniform'; did you mean 'log_uniform'?"),
-                ("hakd_wait: {uniform: [1, 2]}", "did you mean 'hakd_weight'?"),
+                ("hakd_wait: {uniform: [1, 2]}", "did you mean 'hakd_weight'"),
             )
         ),
         ("    data: scenes", "    data: scene", 9, "did you mean 'scenes'?"),
