@@ -54,10 +54,12 @@ def untuned(methods: Sequence[MethodSelection]) -> dict[str, tuple[str, ...]]:
 
     A `space` in the sweep file replaces the whole search space, so it may lack them, have other ranges, or have more.
     """
-    found = {}
+    found: dict[str, tuple[str, ...]] = {}
     spaces = [(choice, method_space(choice).parameters) for choice in methods]
     student = next((space for choice, space in spaces if choice.name == STUDENT), None)
-    for choice, space in spaces if student is not None else ():
+    if student is None:
+        return {}
+    for choice, space in spaces:
         names = {name for name in {*space, *student} if name.startswith("recipe.")}
         differing = tuple(sorted(name for name in names if space.get(name) != student.get(name)))
         if differing:

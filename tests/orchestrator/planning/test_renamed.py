@@ -121,7 +121,9 @@ def test_the_recorded_values_are_not_changed() -> None:
 
 
 @pytest.mark.parametrize("recorded_finalists", [None, 0, 3])
-def test_a_recorded_search_without_finalists_had_none_and_a_new_one_has_two(recorded_finalists: int | None) -> None:
+def test_a_recorded_search_without_finalists_had_none_and_a_new_one_has_two(
+    recorded_finalists: int | None,
+) -> None:
     document = tiny_sweep().model_dump(mode="json")
     del document["search"]["finalists"]
     assert tiny_sweep(search=document["search"]).search.finalists == 2
