@@ -357,13 +357,18 @@ def confusion_matrices(labels_bhw: Tensor, predicted_bhw: Tensor, num_classes: i
     kind = torch.int32 if pictures * size < 2**31 else torch.int64
     cell = labels_bhw.clamp(max=num_classes).to(kind).mul_(num_classes).add_(predicted_bhw.to(kind))
     cell += torch.arange(pictures, device=cell.device, dtype=kind).view(-1, 1, 1) * size
-    cells = cell.flatten()
-    if cells.device.type == "cpu":
-        counts = torch.bincount(cells, minlength=pictures * size)
-    else:  # `bincount` reads the largest cell on the host, and so waits for the device
-        counts = torch.zeros(pictures * size, dtype=torch.int64, device=cells.device)
-        counts.scatter_add_(0, cells.long(), counts.new_ones(1).expand(len(cells)))
+    # On a CPU `bincount` is faster. It reads the largest cell on the host, so on a GPU it would wait.
+    count = torch.bincount if cell.device.type == "cpu" else counted_without_waiting
+    counts = count(cell.flatten(), minlength=pictures * size)
     return counts.view(pictures, num_classes + 1, num_classes)[:, :num_classes]
+
+
+def counted_without_waiting(cells: Tensor, minlength: int) -> Tensor:
+    """The number of occurrences of each value below `minlength`, int64, as `torch.bincount` if all values are below it."""
+    import torch
+
+    counts = cells.new_zeros(minlength, dtype=torch.int64)
+    return counts.scatter_add_(0, cells.long(), counts.new_ones(1).expand(len(cells)))
 
 
 def resized_logits(logits: Tensor, like: Tensor) -> Tensor:

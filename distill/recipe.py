@@ -51,6 +51,10 @@ class SlidingWindow(BaseModel):
         return [(top, left) for top in rows for left in columns]
 
 
+COHORT_SETTINGS = ("batch_size", "steps", "augmentation", "precision", "channels_last")
+"""Settings of a recipe that all trials of a cohort must share."""
+
+
 class Recipe(BaseModel):
     """How a model is trained. Every result has the recipe's hash; only results of one hash are ranked together."""
 
@@ -112,13 +116,7 @@ class Recipe(BaseModel):
 
     def data_key(self) -> dict[str, Any]:
         """Settings that all trials of a cohort must share: batches, length and memory format."""
-        return {
-            "batch_size": self.batch_size,
-            "steps": self.steps,
-            "augmentation": self.augmentation.model_dump(mode="json"),
-            "precision": self.precision,
-            "channels_last": self.channels_last,
-        }
+        return self.model_dump(mode="json", include={*COHORT_SETTINGS})
 
     def digest(self) -> str:
         """Hash over every field."""

@@ -320,7 +320,7 @@ def _source(config: Any, output: str | None) -> tuple[str, str | None]:
     name = document.get("name")
     if output is None and not isinstance(name, str):
         raise UsageError("the config has no name; give it one, or give an output folder")
-    folder = output or f"runs/{name}"
+    folder = f"runs/{name}" if output is None else output
     file = Path("runs", f"{name or 'sweep'}.yaml") if is_uri(folder) else Path(f"{folder.rstrip('/')}.yaml")
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), encoding="utf-8")

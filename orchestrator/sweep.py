@@ -173,7 +173,7 @@ def _plan_and_ledger(options: SweepOptions) -> tuple[Plan, Ledger]:
     from orchestrator.planning.weight_contents import weight_contents
 
     config = load_sweep(options.source, [*options.set, *_budget_settings(options)])
-    ledger = Ledger(options.output or f"runs/{config.name}")
+    ledger = Ledger(f"runs/{config.name}" if options.output is None else options.output)
     if not is_job(options.address):  # a job reads the earlier runs on its cluster
         config, notes = with_first_configurations(config, ledger, fresh=options.fresh)
         for note in notes:

@@ -13,7 +13,7 @@ from distill.data.factory import build_dataset
 from distill.data.picture_check import (
     PairHeaders,
     content_notes,
-    counted_labels,
+    decoded_pairs,
     orientation_notes,
     orientation_problems,
     palette_problems,
@@ -25,9 +25,13 @@ from distill.data.sample import Protocol
 from distill.errors import UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from distill.data.check_problems import Problems
     from distill.data.labels import LabelMap
     from distill.data.layout import Pair
+    from distill.data.roots import File
     from distill.data.split_shares import SplitShares
     from distill.data.splits import Splits
 
@@ -173,7 +177,7 @@ def _check_disk(
     protocol: Protocol,
 ) -> DatasetReport:
     from distill.data.check_problems import Problems
-    from distill.data.duplicates import repeated_files
+    from distill.data.duplicates import repeated_files, similar_pictures
     from distill.data.split_shares import SplitShares
     from distill.data.splits import Splits
 
@@ -192,7 +196,7 @@ def _check_disk(
     by_split = {name: [pair for pair in of_split if pair in kept] for name, of_split in listed.items()}
     shares = SplitShares(by_split, label_map.names)
     decoded = [sound.pair for sound in headers if sound.pair in chosen.labels]
-    _count_labels(decoded, chosen.pictures, label_map, shares, found)
+    thumbnails = _decode(decoded, chosen.pictures, label_map, shares, found)
     for problem in orientation_problems(headers) + palette_problems(headers):
         found.add(UsageError(problem))
     if len(found.skipped) > int(config.broken_share * len(found.skippable)):
@@ -204,8 +208,9 @@ def _check_disk(
         raise found.error(config.root)
     notes = [f"will be skipped: {problem}" for problem in found.skipped]
     notes += orientation_notes(headers) + content_notes(headers, chosen.pictures)
-    notes += shares.notes() + _extra_files(splits, pairs)
+    notes += shares.notes() + _equal_colours(label_map) + _extra_files(splits, pairs)
     notes += [] if sampled else repeated_files(by_split)
+    notes += similar_pictures(by_split, thumbnails)
     coverage = (
         f"decoded were the pictures of tune and test, and {sum(shares.decoded.values())} of {len(pairs)} label maps"
         f"{', and no other file was fetched' if sampled else ''}; --full decodes everything"
@@ -253,7 +258,7 @@ def _refuse_unlabelled(
             continue
         rest = [pair for pair in pairs if pair not in decoded]
         decoded |= {*rest}
-        _count_labels(rest, (), label_map, shares, found)
+        _decode(rest, (), label_map, shares, found)
         if not any(pair.image in shares.valid for pair in pairs):
             values = ", ".join(map(str, sorted(label_map.ignored)))
             found.add(
@@ -289,19 +294,23 @@ def _sound_headers(pairs: Iterable[Pair], found: Problems) -> list[PairHeaders]:
     return sound
 
 
-def _count_labels(
+def _decode(
     pairs: list[Pair],
     pictures: Collection[Pair],
     label_map: LabelMap,
     shares: SplitShares,
     found: Problems,
-) -> None:
-    """Decode label maps, and some pictures with them, and count the labels."""
-    for pair, counts in counted_labels(pairs, pictures, label_map):
-        if isinstance(counts, UsageError):
-            found.note(pair, counts)
-        else:
-            shares.add(pair.image, counts)
+) -> dict[File, NDArray[np.float32]]:
+    """Decode label maps, and some pictures with them, and count the labels; returns the pictures' thumbnails."""
+    thumbnails = {}
+    for pair, decoded in decoded_pairs(pairs, pictures, label_map):
+        if isinstance(decoded, UsageError):
+            found.note(pair, decoded)
+            continue
+        shares.add(pair.image, decoded.counts)
+        if decoded.thumbnail is not None:
+            thumbnails[pair.image] = decoded.thumbnail
+    return thumbnails
 
 
 def _in_two_splits(splits: Splits) -> list[str]:
@@ -315,6 +324,18 @@ def _in_two_splits(splits: Splits) -> list[str]:
                 "take them out of one list"
             )
     return problems
+
+
+def _equal_colours(label_map: LabelMap) -> list[str]:
+    """A note on each colour that several classes have."""
+    names: dict[object, list[str]] = {}
+    for label in label_map.classes:
+        names.setdefault(label.colour, []).append(label.name)
+    return [
+        f"the classes {', '.join(same)} have the same colour {colour}: galleries and overlays do not tell them apart"
+        for colour, same in names.items()
+        if len(same) > 1
+    ]
 
 
 def _extra_files(splits: Splits, pairs: list[Pair]) -> list[str]:

@@ -15,10 +15,14 @@ _PART = re.compile(r"^(\d+)-[0-9a-f]{32}\.part$")
 _FULL = (
     0.9  # share of the limit that is left after an eviction, so that the folder is not scanned for every file
 )
+_SPARE_SHARE, _SPARE_BYTES = 0.1, 2 * 10**9
 
 
 class DiskCache:
     """A cache of files by name; each file is written atomically.
+
+    A tenth of the file system is left free, at most 2 GB: a full one would fail the writing of checkpoints, and stop the
+    loader processes that send batches through /dev/shm.
 
     Args:
         folder: the folder, which is created for the first file.
@@ -84,7 +88,7 @@ class DiskCache:
                 held -= replaced
             if held + size > self.limit_bytes and self._evicts and size <= self.limit_bytes:
                 held = self._evict(size)
-            fits = held + size <= self.limit_bytes
+            fits = held + size <= self.limit_bytes and _leaves_room(self.folder, size)
             total.write(held + size if fits else held)
             self._opened = True
             if fits:
@@ -145,6 +149,13 @@ class _Total:
         # a file opened for appending writes at its end, so truncate it first
         os.ftruncate(self._descriptor, 0)
         os.write(self._descriptor, str(value).encode())
+
+
+def _leaves_room(folder: Path, size: int) -> bool:
+    """Whether the file system has the free space that is left to others, after `size` more bytes."""
+    found = os.statvfs(folder)
+    spare = min(_SPARE_SHARE * found.f_blocks * found.f_frsize, _SPARE_BYTES)
+    return not found.f_blocks or found.f_bavail * found.f_frsize - size >= spare
 
 
 def _is_running(process: int) -> bool:

@@ -51,7 +51,7 @@ class Header(NamedTuple):
         orientation: EXIF orientation, from 1 to 8; 1 is stored upright.
         complete: whether a PNG or JPEG has its end.
         pixels_at: position of the compressed pixels of a JPEG.
-        frames: number of pictures in a file that is neither PNG nor JPEG; the first is read.
+        frames: number of pictures in a file that is no JPEG; the first is read.
     """
 
     format: str
@@ -98,13 +98,17 @@ def _png(file: IO[bytes]) -> Header:
     width, height, bits, colour, interlaced = _IHDR.unpack(data)
     if colour not in _PNG_CHANNELS or bits not in (1, 2, 4, 8, 16):
         raise NotAnImageError(f"no PNG image: its header has {bits} bits of colour type {colour}")
-    palette, orientation = b"", 0
+    palette, orientation, frames = b"", 0, 1
     file.seek(4, 1)
     while (chunk := _chunk(file))[1] not in (b"IDAT", b""):
         length, kind = chunk
         if kind == b"PLTE":
             palette = file.read(min(length, 768))
             length -= len(palette)
+        elif kind == b"acTL":  # an animation
+            content = file.read(length)
+            frames = max(1, int.from_bytes(content[:4]))
+            length -= len(content)
         elif kind == b"eXIf":
             content = file.read(length)
             orientation = orientation or _exif_orientation(content)
@@ -126,6 +130,7 @@ def _png(file: IO[bytes]) -> Header:
         palette=palette if colour == _PALETTE_TYPE else b"",
         interlaced=bool(interlaced),
         complete=_PNG_END in end,  # programs may write more behind it
+        frames=frames,
     )  # fmt: skip
 
 
@@ -236,6 +241,8 @@ def _resemblance(start: bytes) -> str:
         return "not a PNG or JPEG image: it is empty"
     if start.startswith(b"version https://git-lfs"):
         return "not a PNG or JPEG image but a pointer of Git LFS (`git lfs pull` fetches the image)"
+    if start[4:8] == b"jP  " or start.startswith(b"\xffO\xffQ"):
+        return "not a PNG or JPEG image but a JPEG 2000 image (convert it to PNG)"
     if start[4:8] == b"ftyp":
         return "not a PNG or JPEG image but a HEIC image or a video (convert it to JPEG or PNG)"
     text = " but text" if start.isascii() and b"\0" not in start else ""

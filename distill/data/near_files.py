@@ -92,7 +92,8 @@ def near_file(
             return f", but {name} is there; use the same folders in both, or write '{found}' in the list"
     by_key = {key_of(name, suffixes): name for name in names[:_MOST_COMPARED]}
     by_key = {found: name for found, name in by_key.items() if found not in taken}
-    close = nearest(key, by_key, 1)
+    equal = [found for found in by_key if key.isdecimal() and found.isdecimal() and int(found) == int(key)]
+    close = equal or nearest(key, by_key, 1)
     return f", but {by_key[close[0]]} is there; use the same name in both" if close else ""
 
 

@@ -96,7 +96,8 @@ def content_notes(found: Sequence[PairHeaders], pictures: Collection[Pair]) -> l
         for pair, bad in zip(jpegs, _mapped(lambda pair: is_damaged_jpeg(pair.image), jpegs), strict=True)
         if bad
     ]
-    several = [headers.pair for headers in found if headers.image.frames > 1]
+    several = [headers.pair.image for headers in found if headers.image.frames > 1]
+    several += [headers.pair.labels for headers in found if headers.labels.frames > 1]
     notes = []
     if damaged:
         notes.append(
@@ -105,7 +106,7 @@ def content_notes(found: Sequence[PairHeaders], pictures: Collection[Pair]) -> l
         )
     if several:
         notes.append(
-            f"{len(several)} pictures have several pages or frames (first: {several[0].image}): the first one is read"
+            f"{len(several)} files have several pages or frames (first: {several[0]}): the first one is read"
         )
     return notes
 
@@ -128,10 +129,22 @@ def orientation_problems(found: Sequence[PairHeaders]) -> list[str]:
     ]
 
 
-def counted_labels(
+class Decoded(NamedTuple):
+    """What a pair's decoded files hold.
+
+    Attributes:
+        counts: pixels per class in the label map, followed by the ignored ones.
+        thumbnail: of the picture; None if it was not decoded.
+    """
+
+    counts: NDArray[np.int64]
+    thumbnail: NDArray[np.float32] | None
+
+
+def decoded_pairs(
     pairs: list[Pair], pictures: Collection[Pair], label_map: LabelMap
-) -> Iterator[tuple[Pair, NDArray[np.int64] | UsageError]]:
-    """Pixels per class, followed by the ignored ones, of each pair's label map; or the error that prevents it.
+) -> Iterator[tuple[Pair, Decoded | UsageError]]:
+    """What each pair's files hold; or the error that prevents their decoding.
 
     Args:
         pairs: pairs whose label maps are decoded.
@@ -139,20 +152,19 @@ def counted_labels(
         label_map: meaning of the values in the label files.
     """
     from distill.data.disk import read_labels, read_pair
+    from distill.data.duplicates import thumbnail
     from distill.data.split_shares import label_counts
 
-    def counts(pair: Pair) -> NDArray[np.int64] | UsageError:
+    def decoded(pair: Pair) -> Decoded | UsageError:
         try:
-            labels_hw = (
-                read_pair(pair, label_map).labels_hw
-                if pair in pictures
-                else read_labels(pair.labels, label_map)
-            )
+            if pair not in pictures:
+                return Decoded(label_counts(read_labels(pair.labels, label_map), len(label_map.names)), None)
+            sample = read_pair(pair, label_map)
         except UsageError as error:
             return error
-        return label_counts(labels_hw, len(label_map.names))
+        return Decoded(label_counts(sample.labels_hw, len(label_map.names)), thumbnail(sample.image_hw3))
 
-    yield from zip(pairs, _mapped(counts, pairs), strict=True)
+    yield from zip(pairs, _mapped(decoded, pairs), strict=True)
 
 
 def palette_problems(found: Sequence[PairHeaders]) -> list[str]:

@@ -36,6 +36,10 @@ def as_root(written: object) -> File:
             return Path(written).expanduser()
         except RuntimeError:  # ~NAME of an unknown person
             raise ValueError(f"is {written!r}, must be a folder; write it without ~") from None
+    if not is_uri(written.rstrip("/")):
+        raise ValueError(
+            f"is {written!r}, which has no bucket, must be an address such as s3://bucket/folder"
+        )
     if written.startswith("file://"):
         return Path(urllib.parse.unquote(urllib.parse.urlsplit(written).path))
     return BucketPath(written)
@@ -108,10 +112,18 @@ def _walk(folder: Path, below: str, above: frozenset[tuple[int, int]]) -> Iterat
             f"folder {folder} cannot be read: {error.strerror}; give a folder that you may read"
         ) from error
     for entry in entries:
-        if entry.is_dir():
+        if _is_folder(entry):
             yield from _walk(folder / entry.name, f"{below}{entry.name}/", above | {place})
-        elif entry.is_file() or entry.is_symlink():  # no pipe; a link to nothing is reported when it is read
+        elif entry.is_symlink() or entry.is_file():  # no pipe; a link to nothing is reported when it is read
             yield below + entry.name, folder / entry.name
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, or a link to one. A link to itself is neither folder nor file."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _is_litter(name: str) -> bool:

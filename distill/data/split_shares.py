@@ -62,10 +62,13 @@ class SplitShares:
             notes.append(f"no pixel of {shown} in {where} of {split}: {_MEANING[split]}")
             if len(absent) == len(self._classes) - 1:
                 ignored = 100 * counts[-1] / counts.sum()
-                notes.append(
-                    f"all labelled pixels of {split} are of one class, and {ignored:.3g} % of its pixels are ignored: if an "
-                    "ignored value is a class, take it out of `ignored` and put it into `classes`"
+                remedy = (
+                    f", and {ignored:.3g} % of its pixels are ignored: if an ignored value is a class, take it out of "
+                    "`ignored` and put it into `classes`"
+                    if ignored
+                    else ": look at the label maps"
                 )
+                notes.append(f"all labelled pixels of {split} are of one class{remedy}")
         return notes
 
 

@@ -67,8 +67,15 @@ feature it reads). It is measured over the first 20 steps of the training itself
 methods:
   - student
   - name: kd
-    space: {{balanced.kd_weight: {{log_uniform: [0.1, 10]}}, temperature: {{log_uniform: [0.5, 8]}}}}
+    space:
+      recipe.lr: {{scale_log_uniform: [0.25, 4]}}
+      recipe.weight_decay: {{scale_log_uniform: [0.1, 10]}}
+      balanced.kd_weight: {{log_uniform: [0.1, 10]}}
+      temperature: {{log_uniform: [0.5, 8]}}
 ```
+
+A `space` replaces the whole default one. Without the two parameters of the recipe, which the student alone searches, the method
+would be tuned less than it; the sweep then prints a warning, and the board marks the method.
 
 `python -m orchestrator.sweep FILE --calibrate` trains the teachers and 20 steps of every study, and prints each term's ratio.
 

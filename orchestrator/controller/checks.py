@@ -18,6 +18,7 @@ from orchestrator.ledger.folder_lock import refuse_if_held
 from orchestrator.ledger.run_folder import check_run_folder
 from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.equal_seconds import unmeasured
+from orchestrator.planning.method_settings import untuned, untuned_sentences
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.sampler_check import check_first_brackets
 
@@ -31,12 +32,18 @@ class Checks:
     """The checks of a sweep's start that write nothing, and what they noted about the data.
 
     Attributes:
-        notes: how the run grows, and remarks on the data sets, filled by `run`.
+        notes: methods that are not tuned equally; how the run grows, and remarks on the data sets, filled by `run`.
     """
 
     def __init__(self, plan: Plan, ledger: Ledger, *, fresh: bool, address: str) -> None:
         self.notes: list[str] = []
         self._plan, self._ledger, self._fresh, self._address = plan, ledger, fresh, address
+        if plan.config.search.trials:
+            self.notes += [
+                f"WARNING: {sentence}; a method's `space` replaces the whole search space: write these parameters in it as "
+                "for the student alone (by default as in search_spaces/recipe.yaml)"
+                for sentence in untuned_sentences(untuned(plan.config.methods))
+            ]
 
     def run(self, *, download: bool, more: Iterable[Check] = ()) -> None:
         """Run all checks, and `more` after them.

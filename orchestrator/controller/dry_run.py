@@ -64,7 +64,12 @@ def _unseen(plan: Plan, address: str) -> Iterator[str]:
 def _check_writable(name: str, folder: str) -> None:
     """Check a folder without creating it: it, or else the nearest folder above it, must be writable."""
     place = Path(folder).expanduser().absolute()
-    nearest = next(above for above in (place, *place.parents) if above.exists())
+    try:
+        nearest = next(above for above in (place, *place.parents) if above.exists())
+    except OSError as error:
+        raise UsageError(
+            f"{name} is {folder}, which cannot be used ({error.strerror}); choose another"
+        ) from None
     if not nearest.is_dir():
         raise UsageError(f"{name} is {folder}, and {nearest} is not a folder; choose another")
     if not os.access(nearest, os.W_OK | os.X_OK):

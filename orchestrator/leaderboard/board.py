@@ -279,7 +279,9 @@ def _marks(records: RunRecords, group: Group, runs: Sequence[TrialRecord], cells
         FAILED if any(cell.scored_as_student for cell in cells) else "",
         OFF_PROTOCOL if group.protocol != "clean" else "",
         UNCOMMITTED if dirty else "",
-        OTHER_BUDGET if any((cell.pair, cell.method) in unequal for cell in cells) else "",
+        OTHER_BUDGET
+        if any((cell.pair, cell.method) in unequal or cell.method in group.untuned for cell in cells)
+        else "",
     ]
     return "".join(marks)
 

@@ -67,6 +67,16 @@ class Group:
                 found.setdefault(method, space)
         return found
 
+    @property
+    def untuned(self) -> Mapping[str, tuple[str, ...]]:
+        """The recipe's parameters, by method, that it does not search as the student alone does, in any run."""
+        found: dict[str, tuple[str, ...]] = {}
+        for plan in self.plans:
+            for method in plan.untuned.keys() & self.families.keys():
+                names = plan.untuned[method]
+                found[method] = tuple(sorted({*found.get(method, ()), *names}))
+        return dict(sorted(found.items()))
+
     def student_options(self, pair: str) -> Mapping[str, Any]:
         """The options that a config gives for the pair's student."""
         return next((plan.students[pair] for plan in self.plans if pair in plan.students), {})

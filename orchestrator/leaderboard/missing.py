@@ -126,6 +126,7 @@ def notes_of(records: RunRecords, group: Group, scores: Scores) -> tuple[str, ..
     notes += _equal_seconds_notes(group)
     notes += _teacher_notes(records, group, scores)
     notes += _budget_notes(group)
+    notes += _tuning_notes(group)
     notes += _repeat_notes(group)
     notes += _choice_notes(group)
     for run in group.superseded:
@@ -221,6 +222,17 @@ def _budget_notes(group: Group) -> list[str]:
             )
             notes.append(f"Unequal search budgets on {group.short[pair]} (trials: methods): {listed}.")
     return notes
+
+
+def _tuning_notes(group: Group) -> list[str]:
+    """A note on methods that do not search the recipe as the student alone does."""
+    if not group.untuned:
+        return []
+    from orchestrator.planning.method_settings import (
+        untuned_sentences,
+    )  # a board seldom needs the schema of configs
+
+    return [f"Unequal search spaces: {sentence}." for sentence in untuned_sentences(group.untuned)]
 
 
 def _equal_seconds_notes(group: Group) -> list[str]:

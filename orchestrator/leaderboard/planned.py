@@ -17,7 +17,10 @@ Spaces = Mapping[str, Mapping[str, Bounds]]
 
 @dataclass(frozen=True)
 class Planned:
-    """The planned pairs by data set, the student options by pair, and the settings that all pairs share."""
+    """The planned pairs by data set, the student options by pair, and the settings that all pairs share.
+
+    `untuned` has the recipe's parameters, by method, that it does not search as the student alone does.
+    """
 
     protocol: str
     compare: tuple[str, ...]
@@ -29,12 +32,13 @@ class Planned:
     device: str
     adaptive: bool
     spaces: Spaces
+    untuned: Mapping[str, tuple[str, ...]]
 
 
 def planned(config_yaml: str) -> Planned | None:
     """The plan of a stored config; None if this version of the program cannot read the config."""
     # Imported here: a board without a config does not need the schema of configs.
-    from orchestrator.planning.method_settings import method_space
+    from orchestrator.planning.method_settings import method_space, untuned
     from orchestrator.planning.renamed import read_recorded_config
     from orchestrator.planning.search_config import REPEAT_OFFSET
 
@@ -69,4 +73,5 @@ def planned(config_yaml: str) -> Planned | None:
         device=config.compute.device,
         adaptive=config.search.is_adaptive or bool(config.search.first),
         spaces=bounds,
+        untuned=untuned(config.methods) if config.search.trials else {},
     )

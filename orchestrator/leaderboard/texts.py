@@ -216,7 +216,10 @@ def legend(board: Board) -> str:
     if UNCOMMITTED in marks:
         parts.append(f"{UNCOMMITTED} made with uncommitted code")
     if OTHER_BUDGET in marks:
-        parts.append(f"{OTHER_BUDGET} searched with more or fewer trials than the other methods of the pair")
+        parts.append(
+            f"{OTHER_BUDGET} searched with more or fewer trials than the other methods of the pair, or not the same "
+            "parameters of the recipe as the student alone"
+        )
     return " · ".join(parts) + "."
 
 

@@ -42,8 +42,9 @@ class Storage:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         text = os.fspath(root)
-        if not text:
-            raise UsageError("the run's folder is empty, must be a path or a URI such as s3://bucket/run")
+        if not text or "\0" in text or (is_uri(text) and not is_uri(text.rstrip("/"))):
+            shown = repr(text) if text else "empty"
+            raise UsageError(f"the run's folder is {shown}, must be a path or a URI such as s3://bucket/run")
         self.root = text.rstrip("/") if is_uri(text) else str(Path(text).expanduser().absolute())
         self.before_write: Callable[[], None] | None = None
         """Called before every write of this object, for instance to check a lock. Copies in other processes have none."""

@@ -150,7 +150,7 @@ class MethodSelection(Section):
     )
     config: dict[str, Any] = Field(default_factory=dict, description="fixed settings of the method")
     space: dict[str, Any] | None = Field(
-        default=None, description="search space, instead of the one in search_spaces/methods"
+        default=None, description="search space in place of the default one, recipe.lr included"
     )
 
     @property
@@ -395,7 +395,6 @@ class SweepConfig(Section):
         """
         left_out: dict[str, Any] = dict.fromkeys(("operation", "budget", "pretrained_folder"), True)
         left_out["search"] = {"earlier_runs"} if self.search.finalists else {"earlier_runs", "finalists"}
-        values = self.model_dump(
-            mode="json", exclude=left_out
-        )  # no finalists: as in the hashes of earlier versions
+        # Without finalists the values are those of the hashes of earlier versions.
+        values = self.model_dump(mode="json", exclude=left_out)
         return {**values, "compute": self.compute.hashed()}

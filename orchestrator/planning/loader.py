@@ -16,10 +16,10 @@ from distill.catalogue.reader import check_model_name
 from distill.errors import UsageError, nearest, reading, unknown
 from distill.setting_paths import KeyPath, paths_in
 from distill.teacher_source import brings_network
-from distill.validation_text import booleans_as_numbers, violated_rule, violation
+from distill.validation_text import booleans_as_numbers, violation
 from distill.yaml_reader import parse_yaml
 from orchestrator.planning.config import SweepConfig
-from orchestrator.planning.method_settings import check_method_name, check_settings, check_space, method_space
+from orchestrator.planning.method_settings import method_faults
 from orchestrator.planning.prices import price_of
 from orchestrator.planning.renamed import explain_renamed
 from orchestrator.planning.sampler_check import sampler_faults
@@ -122,8 +122,9 @@ def _parse(path: Path) -> tuple[dict[str, Any], yaml.Node | None]:
         data = path.read_bytes()
     document, tree = parse_yaml(data, str(path))
     if not isinstance(document, dict):
+        kind = "empty" if document is None else "a list" if isinstance(document, list) else "no mapping"
         raise UsageError(
-            f"{path}: is of type {type(document).__name__}, must be a mapping with the keys of a sweep file"
+            f"{path}: is {kind}, must be a mapping with the keys of a sweep file, such as name: mine"
         )
     return document, tree
 
@@ -231,8 +232,12 @@ def _expand_library_names(document: dict[str, Any], locations: _Locations) -> No
 
 
 def _describe(error: ValidationError, document: Any, locations: _Locations) -> Iterator[str]:
-    """One line for each error that pydantic found."""
-    for found in error.errors(include_url=False):
+    """One line for each error that pydantic found. A list is no shorter because some of its entries are wrong."""
+    errors = error.errors(include_url=False)
+    for found in errors:
+        depth = len(found["loc"])
+        if found["type"] == "too_short" and any(e["loc"][:depth] == found["loc"] != e["loc"] for e in errors):
+            continue
         key_path = _path_in_document(found["loc"], document, missing=found["type"] == "missing")
         key = ".".join(map(str, key_path))
         if found["type"] == "extra_forbidden":
@@ -370,25 +375,15 @@ def _check_trial_count(config: SweepConfig, locations: _Locations) -> Iterator[s
 
 def _check_methods(config: SweepConfig, locations: _Locations) -> Iterator[str]:
     titles = [method.title for method in config.methods]
+    names = dict.fromkeys(pair.student.recipe for pair in config.pairs)
+    recipes = [config.recipes[name] for name in names if name in config.recipes]
     for i, method in enumerate(config.methods):
         if titles.count(method.title) > 1:
             yield (
                 f"{locations.of('methods', i)}: there are several methods '{method.title}'; give each variant a label"
             )
-        try:
-            check_method_name(method.name)
-        except UsageError as error:
-            yield f"{locations.of('methods', i, 'name')}: {error}"
-            continue
-        try:
-            check_settings(method.name, method.config)
-            check_space(method.name, method_space(method))
-        except ValidationError as error:
-            for found in error.errors(include_url=False):
-                key = ".".join(map(str, found["loc"]))
-                yield f"{locations.of('methods', i, 'space', *found['loc'][1:])}: space {key}: {violated_rule(found)}"
-        except UsageError as error:
-            yield f"{locations.of('methods', i, 'config')}: {error}"
+        for keys, fault in method_faults(method, recipes):
+            yield f"{locations.of('methods', i, *keys)}: {fault}"
 
 
 def _check_gpu_fraction(config: SweepConfig, locations: _Locations) -> Iterator[str]:

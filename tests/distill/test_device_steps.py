@@ -34,7 +34,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
 """Settings for the parts of a method that are off by default."""
 QUICK = ("af_dcd", "cirkd", "heteroakd", "student")
 MAY_WAIT_IN_EVALUATION = {
-    "bincount",
     "copy from cpu to cuda",
     "copy from cuda to cpu",
     "synchronizing operation",

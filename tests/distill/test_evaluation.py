@@ -19,6 +19,7 @@ from distill.errors import UsageError
 from distill.evaluation import (
     Counts,
     confusion_matrices,
+    counted_without_waiting,
     evaluate,
     iou_from_counts,
     merge_counts,
@@ -163,6 +164,13 @@ def test_confusion_matrices_are_those_of_torchmetrics_one_per_picture() -> None:
     for row, matrix in enumerate(confusion_matrices(labels, predicted, CLASSES)):
         oracle = MulticlassConfusionMatrix(CLASSES, ignore_index=255)
         assert torch.equal(matrix, oracle(predicted[row], labels[row].long()))
+
+
+def test_what_counts_on_a_gpu_counts_as_bincount_does() -> None:
+    cells = torch.randint(0, 50, (4000,), generator=torch.Generator().manual_seed(0), dtype=torch.int32)
+    counts = counted_without_waiting(cells, minlength=60)
+    assert counts.dtype == torch.int64
+    assert torch.equal(counts, torch.bincount(cells, minlength=60))
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 7])

@@ -60,6 +60,19 @@ def refuse(capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str = SWEEP
         ("tap: stride8", "temperature: 0", 13, "temperature is 0, must be above 0"),
         ("tap: stride8", "hakd_weight: -1", 13, "hakd_weight is -1, must be at least 0"),
         ("tap: stride8", "tip: stride8", 13, "did you mean 'tap'?"),
+        *(
+            ("    config: {tap: stride8}", f"    space: {{{space}}}", 13, expected)
+            for space, expected in (
+                ("recipe.lr: {uniform: [-1, 1]}", "its space for recipe.lr has -1.0, must be above 0"),
+                ("recipe.optimizer: {choice: [sgd, adum]}", "has 'adum', must be one of 'sgd' or 'adamw'"),
+                ("recipe.clip_norm: {scale_log_uniform: [0.1, 10]}", "has factors, and the recipe has None; give the values"),
+                ("recipe.warmup_steps: {uniform: [0, 4]}", "its space for recipe.warmup_steps has 1.6, must be a whole number"),
+                ("recipe.batch_size: {choice: [2, 4]}", "recipe.batch_size, which cannot be searched"),
+                ("hakd_weight: [1, 2]", "space.hakd_weight: must be a mapping such as {log_uniform: [0.1, 10]}"),
+                ("hakd_weight: {loguniform: [1, 2]}", "'space.hakd_weight.loguniform'; did you mean 'log_uniform'?"),
+                ("hakd_wait: {uniform: [1, 2]}", "did you mean 'hakd_weight'"),
+            )
+        ),
         ("    data: scenes", "    data: scene", 9, "did you mean 'scenes'?"),
         ("student: {model: deeplabv3-test_resnet, recipe: short}", "student: {model: deeplabv3-test_resnet, recipe: shirt}",
          8, "did you mean 'short'?"),
@@ -125,6 +138,23 @@ def test_an_unknown_preset_is_answered_with_the_nearest(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert "did you mean 'laptop'" in refuse(capsys, tmp_path, source="lap-top")
+
+
+def test_a_list_is_not_called_empty_because_its_entry_is_wrong(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    text = SWEEP.replace("{model: segformer-test_vit, recipe: short}", "{model: segformer-test_vit}")
+    message = refuse(capsys, tmp_path, text)
+    assert "a teacher needs either `recipe`" in message
+    assert "number of entries" not in message
+    assert "sweep.yaml: is empty, must be a mapping" in refuse(capsys, tmp_path, "# nothing\n")
+
+
+@pytest.mark.parametrize("folder", ["s3://", "a\0b", ""])
+def test_an_output_that_is_no_place_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, folder: str
+) -> None:
+    assert "must be a path or a URI such as s3://bucket/run" in refuse(capsys, tmp_path, output=folder)
 
 
 def test_a_set_option_is_named_as_the_place(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -85,7 +85,10 @@ def open_teacher(path: str | Path, program_sha256: str | None = None) -> ReadTea
                 return None
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise UsageError(f"teacher '{source}' is not a safetensors file: {error}; copy it again") from error
+        raise UsageError(
+            f"teacher '{source}' is not a safetensors file, as runs of this program write them: {error}; copy it again, or "
+            "give the kind of another program's file, such as checkpoint: {kind: torchvision, path: FILE} (docs/models.md)"
+        ) from error
     place = f"teacher '{source}'"
     description = described(TeacherDescription, header.get("description"), place)
     info = described(ModelInfo, header.get("info"), place)

@@ -143,6 +143,13 @@ def into_clip(root: Path) -> None:
             path.rename(root / folder / "clip1" / path.name)
 
 
+def into_folder(root: Path) -> None:
+    (root / "deeper").mkdir()
+    for path in [*root.iterdir()]:
+        if path.name != "deeper":
+            path.rename(root / "deeper" / path.name)
+
+
 def named(form: str) -> Callable[[Path], str]:
     """Names with an umlaut in a form of Unicode."""
     return lambda path: unicodedata.normalize(form, f"ä{path.name}")
@@ -175,3 +182,13 @@ def copied(root: Path) -> None:
     """The picture p1 of train once more under the name p4, in test."""
     shutil.copy(root / "images/p1.jpg", root / "images/p4.jpg")
     shutil.copy(root / "masks/p1.png", root / "masks/p4.png")
+
+
+def saved_again(root: Path) -> None:
+    """The picture p1 of train once more under the name p4, in test: twice as large, and as another JPEG."""
+    for old, new, options in (
+        ("images/p1.jpg", "images/p4.jpg", {"quality": 70}),
+        ("masks/p1.png", "masks/p4.png", {}),
+    ):
+        picture = Image.open(root / old)
+        picture.resize((64, 48), Image.Resampling.NEAREST).save(root / new, **options)

@@ -7,6 +7,7 @@ import os
 import subprocess
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -63,6 +64,22 @@ def test_batches_are_the_same_bytes_whatever_of_them_is_cached(
     assert held(cache) == min(7, pictures) * PICTURE
     assert_same(draw(root, cache, 6), plain)
     assert_same(draw(root, cache, 2, start_step=4), plain[4:])
+
+
+@pytest.mark.parametrize(("free", "kept"), [(100, 0), (101, 1), (103, 3)])
+def test_a_cache_leaves_a_tenth_of_its_file_system_free(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, kept: int
+) -> None:
+    """The file system has room for 1000 pictures, and others have left room for so many."""
+    cache = PictureCache(tmp_path / "cache", 10**9)
+    plain = draw(root, None, 2)
+
+    def statvfs(folder: Path) -> SimpleNamespace:
+        return SimpleNamespace(f_frsize=PICTURE, f_blocks=1000, f_bavail=free - held(cache) // PICTURE)
+
+    monkeypatch.setattr(os, "statvfs", statvfs)
+    assert_same(draw(root, cache, 2), plain)
+    assert held(cache) == kept * PICTURE
 
 
 @pytest.mark.slow

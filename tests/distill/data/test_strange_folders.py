@@ -27,6 +27,7 @@ from tests.distill.data.strange_folders import (
     drawn,
     files,
     into_clip,
+    into_folder,
     jpeg,
     linked,
     lists,
@@ -38,6 +39,7 @@ from tests.distill.data.strange_folders import (
     nothing,
     palette_mask,
     pictures,
+    saved_again,
     table,
     write_base,
     zeroed,
@@ -128,7 +130,17 @@ CASES = {
             pictures(lambda path, image: image.save(path.with_suffix(".tif"), save_all=True, append_images=[image.rotate(90)])),
             lambda root: [path.unlink() for path in (root / "images").glob("*.jpg")],
         ),
-        note="6 pictures have several pages or frames (first:",
+        note="6 files have several pages or frames (first:",
+    ),
+    "animated PNG": Case(
+        both(
+            pictures(lambda path, image: image.save(path.with_suffix(".png"), save_all=True, append_images=[image.rotate(90)])),
+            lambda root: [path.unlink() for path in (root / "images").glob("*.jpg")],
+        ),
+        note="6 files have several pages or frames (first:",
+    ),
+    "JPEG 2000 named .jpg": Case(
+        pictures(lambda path, image: image.save(path, "JPEG2000")), ("p0.jpg is not a PNG or JPEG image but a JPEG 2000 image", "convert it to PNG")
     ),
     "pointers of Git LFS": Case(
         files(lambda path, _: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:a\nsize 9\n"), "images"),
@@ -162,6 +174,7 @@ CASES = {
         lambda root: (root / "train.txt").write_text("p0\n"), ("has 1 train picture (p0)", "needs at least 2", "add a picture, or set protocol: paper")
     ),
     "one picture in train and test": Case(copied, note="1 pictures of test are the same files as pictures of train"),
+    "a picture of train that was saved again in test": Case(saved_again, note="1 pictures of test look the same as pictures of train (first:"),
     "a picture in two lists": Case(lists(lambda name: name.replace("p4", "p0")), ("1 pictures are in train and in test", "must be in one", "take them out")),
     # names
     "suffixes in any case": Case(names("images", lambda path: path.stem + [".jpg", ".JPG", ".jpeg", ".Jpg", ".JPEG", ".jPg"][int(path.stem[1])])),
@@ -200,11 +213,15 @@ CASES = {
     "a link to nothing": Case(
         files(lambda path, _: (path.unlink(), path.symlink_to("gone.jpg")), "images", (4,)), ("p4.jpg cannot be read: No such file", "upload it again")
     ),
+    "a link to itself": Case(
+        files(lambda path, _: (path.unlink(), path.symlink_to(path.name)), "images", (4,)), ("p4.jpg cannot be read: Too many levels", "upload it again")
+    ),
     "what systems write beside pictures": Case(litter),
     "a pipe": Case(lambda root: ((root / "images/p4.jpg").unlink(), os.mkfifo(root / "images/p4.jpg")), ("'p4' in line 1", "p4.jpg is missing")),
     # lists
     "CRLF and a byte-order mark": Case(lists("{}\r".format, "utf-8-sig")),
     "UTF-16 as PowerShell writes it": Case(lists("{}\r".format, "utf-16")),
+    "UTF-32": Case(lists("{}\r".format, "utf-32")),
     "Latin-1": Case(lists("ä{}".format, "latin-1"), ("train.txt:1: holds the byte 0xe4", "must be UTF-8", "save it as UTF-8")),
     "two columns": Case(lists("images/{0}.jpg masks/{0}.png".format)),
     "CSV": Case(lists('"{0}.jpg","{0}.png"'.format)),
@@ -223,6 +240,10 @@ CASES = {
     "backslashes": Case(both(into_clip, lists("clip1\\{}.jpg\r".format)), keys=CLIPS),
     "no folder before the name": Case(into_clip, ("'p0' in line 1", "clip1/p0.jpg is there", "write 'clip1/p0' in the list")),
     "a name that nothing has": Case(lists(lambda name: name.replace("p3", "pp3")), ("'pp3' in line 4", "p3.jpg is there", "use the same name")),
+    "numbers without their zeros": Case(
+        both(names("images", lambda path: f"00{path.name[1:]}"), names("masks", lambda path: f"00{path.name[1:]}"), lists(lambda name: name[1:])),
+        ("'0' in line 1", "but 000.jpg is there; use the same name"),
+    ),
     "heads of columns": Case(lists(lambda name: ("image,mask\n" if name in ("p0", "p4") else "") + f"{name}.jpg,{name}.png")),
     "all names in one line": Case(
         lambda root: (root / "train.txt").write_text(" ".join(TRAIN)), ("train.txt:1: 'p3' follows the picture 'p0'", "write one picture a line")
@@ -250,6 +271,11 @@ CASES = {
     "a name with a comma": Case(table("value,name\n0,dark, blue\n1,bright\n"), ("classes.csv:2: has 3 cells, must have 2", "quotes")),
     "a value too large": Case(table("value,name\n0,dark\n256,bright\n"), ("classes.csv:3: value is '256'", "must be a whole number from 0 to 255")),
     "a class table in Latin-1": Case(table("value,name\n0,Straße\n1,b\n", "latin-1"), ("classes.csv:2: holds the byte 0xdf", "save it as UTF-8")),
+    "unpacked one folder deeper": Case(into_folder, ("classes.csv cannot be read", "mine/deeper/classes.csv is there: set root to")),
+    "a packed root": Case(lambda root: (shutil.rmtree(root), root.write_text("PK")), ("classes.csv cannot be read: Not a directory", "mine is a file: unpack it")),
+    "two classes of one colour": Case(
+        table("value,name,red,green,blue\n0,dark,9,9,9\n1,bright,0,0,0\n2,top,9,9,9\n"), note="the classes dark, top have the same colour (9, 9, 9)"
+    ),
     "no class table": Case(lambda root: (root / "classes.csv").rename(root / "Classes.csv"), ("classes.csv cannot be read", "Did you mean 'Classes.csv'?")),
     # settings
     "booleans as names": Case(nothing, ("is false, must be text; YAML reads no, off or false as false, so write it in quotes",), options={"classes": [False, True]}),
@@ -257,6 +283,7 @@ CASES = {
     "names before values": Case(nothing, ("classes are written name: value", "must be value: name", "write {1: bright, …}"), options={"classes": {"dark": 0, "bright": 1}}),
     "a boolean as a value": Case(nothing, ("config.yaml:", "tune_seed is true, must be a number"), options={"ignored": [255], "tune_seed": True}),
     "one ignored value": Case(nothing, ("ignored is 255, must be a list of whole numbers such as [1, 2]",), options={"ignored": 255}),
+    "no bucket": Case(nothing, ("root is 's3://', which has no bucket", "such as s3://bucket/folder"), options={"root": "s3://", "classes": ["a", "b"]}),
     "no root": Case(nothing, ("root is empty, must be a folder",), options={"root": None}),
     "a root that is a file": Case(lambda root: (shutil.rmtree(root), root.write_text("PK")), ("is a file; unpack it", "Expected"), options={"classes": ["a", "b"]}),
 }  # fmt: skip
@@ -280,13 +307,14 @@ def test_an_oddity_of_a_folder_is_read_right_or_refused_with_value_rule_and_reme
         return
     assert code == 0, printed.err
     assert case.note in printed.out
+    assert ("look the same" in printed.out) == (case.change is saved_again)
     if not case.note:
         assert "note" not in printed.out
     config = FolderConfig.model_validate(settings)
     samples = [sample for split in ("train", "tune", "test") for sample in build_dataset(config, split)]  # type: ignore[arg-type]
     assert sorted(sample.key for sample in samples) == sorted(case.keys)
     for sample in samples:
-        if case.change is copied and sample.key == "p4":
+        if case.change in (copied, saved_again) and sample.key == "p4":
             continue
         image_hw3, labels_hw = drawn(case.keys.index(sample.key))
         np.testing.assert_array_equal(sample.labels_hw, case.labels(labels_hw))

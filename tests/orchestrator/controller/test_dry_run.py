@@ -53,6 +53,18 @@ def test_a_sweep_that_can_start_passes(
     assert "not looked at" not in text
 
 
+def test_a_space_without_the_recipes_parameters_gets_a_warning_with_the_remedy(
+    tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    methods = ["student", "cwd", {"name": "kd", "space": {"temperature": {"uniform": [1, 4]}}}]
+    code, text = dry_run(tmp_path, capsys, methods=methods, search={"trials": 2})
+    assert code == DONE
+    (line,) = [line for line in text.splitlines() if "WARNING" in line]
+    assert "recipe.lr and recipe.weight_decay are not searched by kd as by the student alone" in line
+    assert "search_spaces/recipe.yaml" in line
+    assert "WARNING" not in dry_run(tmp_path, capsys, methods=methods, search={"trials": 0})[1]
+
+
 def test_everything_that_is_wrong_is_named_at_once_with_the_key_that_helps(
     tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,6 +87,14 @@ def test_everything_that_is_wrong_is_named_at_once_with_the_key_that_helps(
     assert "set compute.device to cpu" in text
     assert f"operation.cache.folder is {tmp_path}/file, and {tmp_path}/file is not a folder" in text
     assert "not looked at: whether the trackers answer" in text
+
+
+def test_a_folder_with_too_long_a_name_is_refused(
+    tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, text = dry_run(tmp_path, capsys, output=str(tmp_path / ("x" * 300)))
+    assert code == USAGE
+    assert "cannot be used (File name too long); choose another" in text
 
 
 def test_a_busy_run_folder_and_a_foreign_one_are_refused(

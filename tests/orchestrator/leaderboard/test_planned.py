@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from orchestrator.leaderboard.board import build_boards
-from orchestrator.leaderboard.entries import Board
+from orchestrator.leaderboard.entries import OTHER_BUDGET, Board
 from orchestrator.leaderboard.planned import planned
 from orchestrator.leaderboard.run_records import read_run_records
 from orchestrator.leaderboard.text_tables import costs_table
-from orchestrator.leaderboard.texts import protocol_line, verdict
+from orchestrator.leaderboard.texts import legend, protocol_line, verdict
 from tests.orchestrator.leaderboard.synthetic import Run, write_run
 
 CONFIG = """
@@ -139,3 +139,18 @@ def test_the_methods_that_have_not_begun_count_in_the_adjustment_of_the_others(t
     assert early is not None
     assert late is not None
     assert early > late
+
+
+def test_a_method_that_does_not_search_the_recipe_as_the_student_alone_is_marked_with_a_note(
+    tmp_path: Path,
+) -> None:
+    run = Run(pairs=("big_to_small",), seeds=(1, 2), config_yaml=CONFIG)
+    board = board_of(tmp_path / "untuned", run)
+    assert [note for note in board.notes if "search spaces" in note] == [
+        "Unequal search spaces: recipe.lr and recipe.weight_decay are not searched by kd as by the student alone, so "
+        "these methods are not tuned equally."
+    ]
+    assert {row.method: row.marks for row in board.rows} == {"cwd": "", "kd": OTHER_BUDGET, "student": ""}
+    assert "not the same parameters of the recipe as the student alone" in legend(board)
+    unsearched = run.but(config_yaml=CONFIG.replace("trials: 3", "trials: 0"), trials=0)
+    assert not any(row.marks for row in board_of(tmp_path / "unsearched", unsearched).rows)

@@ -12,7 +12,7 @@ from distill.catalogue.reader import load_catalogue
 from distill.relative_weights import PREFIX
 from orchestrator.planning.config import MethodSelection, SweepConfig
 from orchestrator.planning.loader import load_sweep
-from orchestrator.planning.method_settings import all_settings, method_space
+from orchestrator.planning.method_settings import all_settings, method_space, untuned, untuned_sentences
 from search_spaces import Domain, preset_names
 from tests import ROOT
 
@@ -100,6 +100,34 @@ def test_an_untuned_recipe_and_an_untuned_companion_are_found() -> None:
     ]
     found = list(unequal(config.model_copy(update={"methods": tuple(changed)})))
     assert [line.partition(" searches ")[0] for line in found] == ["kd", "heteroakd", "cwd"]
+
+
+def test_a_space_that_lacks_changes_or_adds_parameters_of_the_recipe_is_named_with_them() -> None:
+    rate, decay = ({"scale_log_uniform": bounds} for bounds in ([0.25, 4], [0.1, 10]))
+    recipe = {"recipe.lr": rate, "recipe.weight_decay": decay}
+    given = {
+        "equal": recipe,
+        "neither": {},
+        "no weights": {"temperature": {"uniform": [1, 4]}},
+        "narrow": {**recipe, "recipe.lr": {"scale_log_uniform": [0.5, 2]}},
+        "more": {**recipe, "recipe.momentum": {"uniform": [0.8, 0.99]}},
+    }
+    methods = [MethodSelection(name="student"), MethodSelection(name="cwd")]
+    methods += [
+        MethodSelection(name="kd", label=title.replace(" ", "-"), space=space)
+        for title, space in given.items()
+    ]
+    found = untuned(methods)
+    both = ("recipe.lr", "recipe.weight_decay")
+    assert found == {
+        "neither": both,
+        "no-weights": both,
+        "narrow": ("recipe.lr",),
+        "more": ("recipe.momentum",),
+    }
+    assert untuned_sentences(found)[0].startswith(
+        "recipe.lr and recipe.weight_decay are not searched by neither, no-weights as by the student alone"
+    )
 
 
 def test_every_relative_range_of_the_benchmark_has_a_weight_that_pulls_as_hard_as_the_task_at_the_end() -> (
