@@ -119,20 +119,16 @@ def leaderboard_html(
     curves = (*curves, *(unfinished.running if unfinished else ()))
     points = points_per_line(curves)
     mine = [_curves_of(board, records, curves) for board in boards]
+    drawn = [_drawn_curves(board, found, points) for board, found in zip(boards, mine, strict=True)]
+    several = len(boards) > 1
     views = [
-        _view(
-            place,
-            board,
-            records,
-            [s for s in best if s.board is board],
-            _drawn_curves(board, mine[place], points),
-            several=len(boards) > 1,
-        )
+        _view(place, board, records, [s for s in best if s.board is board], drawn[place], several=several)
         for place, board in enumerate(boards)
     ]
     elsewhere = {curve.trial_id for found in mine for curve in found}
-    names = {**(unfinished.short_pairs if unfinished else {}), **records.short_pairs}
     first = [curve for curve in curves if curve.trial_id not in elsewhere]
+    names = {**(unfinished.short_pairs if unfinished else {}), **records.short_pairs}
+    first_curves = _drawn_pairs(sorted({curve.pair for curve in first}), first, (), points, names)
     template, table = templates().get_template("leaderboard.html.j2"), _table(rows)
 
     def page(bytes_of_trials: int) -> str:
@@ -146,7 +142,7 @@ def leaderboard_html(
             with_gallery=with_gallery,
             unfinished=unfinished.sentence(records) if unfinished else "",
             live=unfinished.live if unfinished else None,
-            first_curves=_drawn_pairs(sorted({c.pair for c in first}), first, (), points, names),
+            first_curves=first_curves,
             symbols=symbols(),
             key=key,
             data=_embedded({"table": table, "boards": data}),
