@@ -6,6 +6,8 @@ this module only after `session.prepare_environment`: Ray reads its environment 
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +77,39 @@ def remove_ownerless_placement_groups() -> None:
 
     Ray removes them only when the job ends. Until then nothing else can use their CPUs and GPUs.
     """
+    for group in _placement_groups():
+        if group.creator_actor_dead:
+            remove_placement_group(_handle(group))
+
+
+def waiting_controllers() -> dict[str, PlacementGroup]:
+    """Ids of this job's Ray Train controllers for whose workers the cluster has no room now, with what they wait for."""
+    return {
+        group.creator_actor_id.hex(): _handle(group)
+        for group in _placement_groups()
+        if group.state in (group.PENDING, group.RESCHEDULING) and not group.creator_actor_dead
+    }
+
+
+def end_waiting_controller(actor_id: str, waits_for: PlacementGroup) -> None:
+    """Kill a controller of `waiting_controllers`. It listens to nothing while it waits."""
+    with contextlib.suppress(ray.exceptions.ActorHandleNotFoundError):  # its run has just ended
+        actor = ray.ActorID.from_hex(actor_id)
+        ray._private.worker.global_worker.core_worker.kill_actor(actor, True)
+    remove_placement_group(waits_for)
+
+
+def _placement_groups() -> Iterator[PlacementGroupTableData]:
+    """The placement groups that actors of this job have created and not removed."""
     job = ray.get_runtime_context().get_job_id()
     for data in state._connect_and_get_accessor().get_placement_group_table():
         found = PlacementGroupTableData.FromString(data)
-        if found.creator_actor_dead and found.creator_job_id.hex() == job and found.state != found.REMOVED:
-            group_id = ray.PlacementGroupID(found.placement_group_id)
-            remove_placement_group(PlacementGroup(group_id))
+        if found.creator_job_id.hex() == job and found.creator_actor_id and found.state != found.REMOVED:
+            yield found
+
+
+def _handle(group: PlacementGroupTableData) -> PlacementGroup:
+    return PlacementGroup(ray.PlacementGroupID(group.placement_group_id))
 
 
 def node_address() -> str:

@@ -108,19 +108,20 @@ class Cluster:
 
     def lose_one_that_trains(self) -> None:
         """A node with a training worker is gone from one moment to the next."""
-        lost = next(node for node in self.nodes if workers_below(node.pid))
+        lost = next(node for node in self.nodes if processes_below(node.pid, "RayTrainWorker"))
         end([lost])
         self.nodes.remove(lost)
 
-    def workers(self) -> int:
-        """Training workers on all nodes."""
-        return sum(workers_below(node.pid) for node in self.nodes)
+    def processes(self, title: str) -> list[int]:
+        """Processes of all nodes, the head among them, with this in their title."""
+        return [pid for node in [self._head, *self.nodes] for pid in processes_below(node.pid, title)]
 
 
-def workers_below(raylet: int) -> int:
-    """Training workers below this process."""
-    found = 0
-    for pid in descendants(raylet):
+def processes_below(node: int, title: str) -> list[int]:
+    """Processes below this one with this in their title."""
+    found = []
+    for pid in descendants(node):
         with contextlib.suppress(OSError):
-            found += b"RayTrainWorker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+            if title.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
     return found
