@@ -102,9 +102,11 @@ def end_waiting_controller(actor_id: str, waits_for: PlacementGroup) -> None:
 def _placement_groups() -> Iterator[PlacementGroupTableData]:
     """The placement groups that actors of this job have created and not removed."""
     job = ray.get_runtime_context().get_job_id()
+    driver = ray.ActorID.nil().binary()  # of the placement groups of Ray Tune
     for data in state._connect_and_get_accessor().get_placement_group_table():
         found = PlacementGroupTableData.FromString(data)
-        if found.creator_job_id.hex() == job and found.creator_actor_id and found.state != found.REMOVED:
+        is_an_actors = found.creator_job_id.hex() == job and found.creator_actor_id not in (b"", driver)
+        if is_an_actors and found.state != found.REMOVED:
             yield found
 
 
