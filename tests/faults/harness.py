@@ -20,7 +20,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -317,7 +317,7 @@ def main() -> None:
             toll.add(seen)
             if chosen.log is not None:
                 with chosen.log.open("a") as log:
-                    log.write(json.dumps(asdict(seen)) + "\n")
+                    log.write(json.dumps(vars(seen)) + "\n")
             print(toll.sentence(), flush=True)
     if toll.failed:
         sys.exit(f"{toll.failed} runs ended otherwise than promised")
