@@ -55,8 +55,10 @@ the lock of the folder is replaced by one of another command that has ended."""
 ENDS_COMMAND = ("command", "machine", "damage", "table", "lock")
 END_SECONDS = 1200.0
 """Longest wait for the end of a sweep: the cores may be busy."""
-MISSING_SECONDS = 120.0
+MISSING_SECONDS = 300.0
 """A kind that is not there for so long is left out."""
+TRAINING_SHARE = 0.7
+"""Share of the new kinds' harms that wait for a training worker. The others may come while Ray starts, which is a large part of such a short run."""
 MOST_FAILED = 5
 """After so many runs that ended otherwise than promised a campaign ends."""
 PATIENT = ("--set", "operation.max_failures=100")
@@ -230,8 +232,8 @@ def disturbed_run(
     struck_at, family, last = time.monotonic(), list[int](), "no harm"
     try:
         for kind in (*kinds, None):
-            moment = time.monotonic() + choose.uniform(0, span)
-            dealt = False
+            moment, dealt = time.monotonic() + choose.uniform(0, span), False
+            while_training = kind in NEW_KINDS and choose.random() < TRAINING_SHARE
             while not dealt and (kind is None or time.monotonic() < moment + MISSING_SECONDS):
                 if sweep.process.poll() == RAY_LOST:
                     end_without_ray(sweep, family, struck_at, toll)
@@ -239,7 +241,9 @@ def disturbed_run(
                     sweep = Sweep(source, output, *PATIENT, *arguments)
                 if sweep.process.poll() is not None:
                     break
-                if kind is not None and time.monotonic() >= moment:
+                if while_training and processes(sweep, *TITLES["worker"]):
+                    while_training, moment = False, time.monotonic() + choose.uniform(0, span)
+                if kind is not None and not while_training and time.monotonic() >= moment:
                     family, now = descendants(sweep.process.pid), time.monotonic()
                     if dealt := kill(sweep, kind, choose, toll):
                         struck_at, last = now, kind
