@@ -61,6 +61,8 @@ def end(nodes: list[subprocess.Popen[bytes]]) -> None:
 class Cluster:
     """A head that trains nothing, and nodes of one CPU; each has an address of its own on this machine.
 
+    Processes of Ray that a sweep does not need are left out: busy cores take long to start each.
+
     Args:
         nodes: how many join before anything else happens.
     """
@@ -75,6 +77,7 @@ class Cluster:
             "--head",
             "--num-cpus=0",
             "--include-dashboard=false",
+            "--no-monitor",
             f"--port={port}",
             f"--temp-dir={self._temporary.name}",
         )
@@ -98,7 +101,9 @@ class Cluster:
         self._number += 1
         for attempt in range(4):
             log = self._folder / f"node{self._number}-{attempt}.log"
-            node = start(address, *arguments, env=self._env | environment, log=log)
+            node = start(
+                address, "--include-log-monitor=false", *arguments, env=self._env | environment, log=log
+            )
             while node.poll() is None:
                 if "Ray runtime started" in log.read_text():
                     return node
