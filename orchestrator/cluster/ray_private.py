@@ -93,9 +93,9 @@ def waiting_controllers() -> dict[str, PlacementGroup]:
 
 def end_waiting_controller(actor_id: str, waits_for: PlacementGroup) -> None:
     """Kill a controller of `waiting_controllers`. It listens to nothing while it waits."""
+    worker: Any = ray._private.worker.global_worker
     with contextlib.suppress(ray.exceptions.ActorHandleNotFoundError):  # its run has just ended
-        actor = ray.ActorID.from_hex(actor_id)
-        ray._private.worker.global_worker.core_worker.kill_actor(actor, True)
+        worker.core_worker.kill_actor(ray.ActorID.from_hex(actor_id), True)
     remove_placement_group(waits_for)
 
 
