@@ -205,10 +205,17 @@ def is_running(pid: int) -> bool:
         return False
 
 
+def has_not_started(sweep: Sweep) -> bool:
+    """Whether the command has ended because Ray did not start, as on a busy machine."""
+    errors = [line for line in sweep.text().splitlines() if line.startswith("error: ")]
+    return bool(errors) and errors[-1].startswith("error: Ray did not start")
+
+
 def end_without_ray(sweep: Sweep, family: Sequence[int], struck_at: float, toll: Toll) -> None:
     """The command has ended with exit code `RAY_LOST`: it has said so, and no process is left."""
-    toll.lost_seconds.append(time.monotonic() - struck_at)
     said = sweep.text()
+    if not has_not_started(sweep):
+        toll.lost_seconds.append(time.monotonic() - struck_at)
     assert "the same command goes on from here" in said, said
     assert "Traceback" not in said, said
     gone = time.monotonic() + 20  # the command has killed them; a busy machine takes its time
@@ -237,7 +244,8 @@ def disturbed_run(
             while not dealt and (kind is None or time.monotonic() < moment + MISSING_SECONDS):
                 if sweep.process.poll() == RAY_LOST:
                     end_without_ray(sweep, family, struck_at, toll)
-                    toll.ends[f"{last}: exit code {RAY_LOST}"] += 1
+                    cause = "Ray's start" if has_not_started(sweep) else last
+                    toll.ends[f"{cause}: exit code {RAY_LOST}"] += 1
                     sweep = Sweep(source, output, *PATIENT, *arguments)
                 if sweep.process.poll() is not None:
                     break
