@@ -6,10 +6,10 @@ this module only after `session.prepare_environment`: Ray reads its environment 
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ LOG_DAEMON = "start_log_monitor"
 """The one that starts the daemon which sends the workers' output to the driver."""
 
 
-@contextmanager
+@contextlib.contextmanager
 def few_daemons(*, prints_logs: bool) -> Iterator[None]:
     """While the block runs, `ray.init` starts a head node without the daemons that an embedded Ray does not need.
 
@@ -120,12 +120,41 @@ def remove_ownerless_placement_groups() -> None:
 
     Ray removes them only when the job ends. Until then nothing else can use their CPUs and GPUs.
     """
+    for group in _placement_groups():
+        if group.creator_actor_dead:
+            remove_placement_group(_handle(group))
+
+
+def waiting_controllers() -> dict[str, PlacementGroup]:
+    """Ids of this job's Ray Train controllers for whose workers the cluster has no room now, with what they wait for."""
+    return {
+        group.creator_actor_id.hex(): _handle(group)
+        for group in _placement_groups()
+        if group.state in (group.PENDING, group.RESCHEDULING) and not group.creator_actor_dead
+    }
+
+
+def end_waiting_controller(actor_id: str, waits_for: PlacementGroup) -> None:
+    """Kill a controller of `waiting_controllers`. It listens to nothing while it waits."""
+    worker: Any = ray._private.worker.global_worker
+    with contextlib.suppress(ray.exceptions.ActorHandleNotFoundError):  # its run has just ended
+        worker.core_worker.kill_actor(ray.ActorID.from_hex(actor_id), True)
+    remove_placement_group(waits_for)
+
+
+def _placement_groups() -> Iterator[PlacementGroupTableData]:
+    """The placement groups that actors of this job have created and not removed."""
     job = ray.get_runtime_context().get_job_id()
+    driver = ray.ActorID.nil().binary()  # of the placement groups of Ray Tune
     for data in state._connect_and_get_accessor().get_placement_group_table():
         found = PlacementGroupTableData.FromString(data)
-        if found.creator_actor_dead and found.creator_job_id.hex() == job and found.state != found.REMOVED:
-            group_id = ray.PlacementGroupID(found.placement_group_id)
-            remove_placement_group(PlacementGroup(group_id))
+        is_an_actors = found.creator_job_id.hex() == job and found.creator_actor_id not in (b"", driver)
+        if is_an_actors and found.state != found.REMOVED:
+            yield found
+
+
+def _handle(group: PlacementGroupTableData) -> PlacementGroup:
+    return PlacementGroup(ray.PlacementGroupID(group.placement_group_id))
 
 
 def node_address() -> str:

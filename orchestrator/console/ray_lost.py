@@ -28,6 +28,7 @@ def exit_without_ray(error: RayLostError, lock: FolderLock | None = None) -> NoR
 
     _ENDING.acquire()  # never released: the first thread ends the process
     print(f"error: {error}", file=sys.stderr, flush=True)
+    _silence()  # other threads, and Ray itself, would print what follows from it
     if lock is not None:
         with contextlib.suppress(Exception):  # it is then abandoned, as that of a process that was killed
             lock.release()
@@ -35,3 +36,11 @@ def exit_without_ray(error: RayLostError, lock: FolderLock | None = None) -> NoR
         kill_with_descendants(child_processes())
     # At once: the connections to the killed processes break, and with them Ray would end this process with exit code 1.
     os._exit(RAY_LOST)
+
+
+def _silence() -> None:
+    """Send all further output of this process to the null device."""
+    with contextlib.suppress(OSError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        for descriptor in (1, 2):
+            os.dup2(null, descriptor)

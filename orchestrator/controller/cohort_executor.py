@@ -72,8 +72,10 @@ class CohortExecutor:
                 self._started.append(self._pool.submit(self._train, cohort, number))
                 self._groups_of[cohort.cohort_id] += 1
             del self._waiting[:free]
-            # An idle group must not hold the machine that a cohort at work has lost.
-            self._groups.keep(max(capacity - running, 0))
+            # An idle group must not hold the machine that a cohort at work has lost, or waits for on a shared cluster.
+            self._groups.keep(0 if self._groups.is_waiting_for_room() else max(capacity - running, 0))
+            if stops:
+                self._groups.end_waiting()
 
     def _further_group(self) -> list[tuple[Cohort, int]]:
         """One more worker group for the cohort with most work left, if it is then done sooner."""

@@ -11,15 +11,18 @@ import threading
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import TypeVar
 
 import ray
 
+from orchestrator.cluster import ray_private
 from orchestrator.cluster.session import worker_resources
 from orchestrator.controller.coordinator import CoordinatorClient
 from orchestrator.controller.run_state import Run
 from orchestrator.protocol import CohortJob, CoordinatorLostError, GalleryJob, RayLostError
 from orchestrator.worker.main import run_jobs
 
+T = TypeVar("T")
 END_SECONDS = 120.0
 """Longest wait until worker groups have ended that have no coordinator any more."""
 
@@ -44,8 +47,9 @@ class WorkerGroupPool:
         self._run = run
         self._coordinator: CoordinatorClient | None = None
         self._idle: list[str] = []
-        self._runs: dict[str, Future[None]] = {}
+        self._runs: dict[str, Future[bool]] = {}
         self._closed: set[str] = set()
+        self._ended_controllers: set[str] = set()
         self._lock = threading.Lock()
 
     @property
@@ -100,10 +104,22 @@ class WorkerGroupPool:
         except RayLostError:
             return None
 
+    def is_waiting_for_room(self) -> bool:
+        """Whether a group waits for room on the cluster while another one is idle."""
+        return bool(self._idle) and bool(ray_private.waiting_controllers())
+
+    def end_waiting(self) -> None:
+        """End the groups that wait for room on the cluster: the run stops, or has no more work for them."""
+        for controller, waits_for in ray_private.waiting_controllers().items():
+            self._ended_controllers.add(controller)
+            ray_private.end_waiting_controller(controller, waits_for)
+
     def _wait(self, group: str) -> None:
+        """Wait until the group has done its job, or has ended while it waited for room."""
         while not self.coordinator.assignments.is_idle(group):
             if self._runs[group].done():
-                self._runs.pop(group).result()
+                if not self._runs.pop(group).result():
+                    return
                 raise RuntimeError(f"the Ray Train run of {group} ended before its work was done")
 
     def keep(self, most: int) -> None:
@@ -152,28 +168,32 @@ class WorkerGroupPool:
             self._idle.clear()
         self._say_restart("the coordinator of this sweep")
 
-    def _run_group(self, group: str) -> None:
+    def _run_group(self, group: str) -> bool:
         """The Ray Train runs of a group: one, and another one each time that Ray loses the run's controller.
+
+        Returns:
+            Whether it ended by itself: `end_waiting` may have ended it.
 
         Raises:
             RayLostError: the controller dies again and again.
         """
-        from orchestrator.cluster.ray_private import remove_ownerless_placement_groups
-
         for number in itertools.count():
             try:
-                return self._train_run(group, f"{group}-{number}" if number else group)
+                self._train_run(group, f"{group}-{number}" if number else group)
+                break
             except ray.exceptions.ActorDiedError as error:
-                remove_ownerless_placement_groups()
+                if error.actor_id in self._ended_controllers:
+                    return False
+                ray_private.remove_ownerless_placement_groups()
                 if group in self._closed:
-                    return None
+                    break
                 if not self._run.ray_restarts.take():
                     raise RayLostError(
                         "Ray lost the Ray Train controller of a worker group again and again (its process died; is the head "
                         "node out of memory?)"
                     ) from error
                 self._say_restart("the Ray Train controller of a worker group")
-        return None
+        return True
 
     def _say_restart(self, lost: str) -> None:
         self._say(
@@ -184,12 +204,11 @@ class WorkerGroupPool:
         """One Ray Train run. Dead workers are restarted; the cohort channel knows when to give up."""
         from ray.train import FailureConfig, RunConfig, ScalingConfig
 
-        from orchestrator.cluster.ray_private import WorkerGroupTrainer
         from orchestrator.controller.torch_backend import TorchBackendConfig
 
         compute = self._run.config.compute
         on_gpu = compute.device == "cuda"
-        WorkerGroupTrainer(
+        ray_private.WorkerGroupTrainer(
             run_jobs,
             train_loop_config={"group": group, "assignments": self.coordinator.assignments},
             backend_config=TorchBackendConfig("nccl" if on_gpu else "gloo"),
@@ -208,7 +227,7 @@ class WorkerGroupPool:
         ).fit()
 
 
-def in_a_thread(name: str, work: Callable[[], None]) -> Future[None]:
+def in_a_thread(name: str, work: Callable[[], T]) -> Future[T]:
     """Run `work` in a thread of its own; returns the future, which has its exception."""
     pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
     future = pool.submit(work)

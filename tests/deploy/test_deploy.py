@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -159,12 +160,17 @@ STUBS = {
     "ray": 'echo "ray on ${NODE:-} $* token=$RAY_AUTH_TOKEN mode=$RAY_AUTH_MODE" >> "$LOG"\n'
            'if [ "$1" = start ]; then trap "echo ended $NODE >> $LOG; exit" TERM; while :; do sleep 0.05; done; fi',
     "python": '[ "$1" = -c ] && exec python3 "$@"; until [ "$(grep -c " start " "$LOG")" = 2 ]; do sleep 0.05; done\n'
-              'echo "sweep $*" >> "$LOG"; exit "$CODE"',
+              'trap "echo noticed >> $LOG; exit 130" TERM; echo "sweep $*" >> "$LOG"\n'
+              '[ "$CODE" = 130 ] && while :; do sleep 0.05; done; exit "$CODE"',
 }  # fmt: skip
 
 
 def slurm(folder: Path, code: int) -> tuple[int, list[str]]:
-    """The script on an allocation of two nodes whose commands only note what they are told."""
+    """The script on an allocation of two nodes whose commands only note what they are told.
+
+    Args:
+        code: exit code of the sweep. With 130 the sweep runs until it gets SIGTERM, which the script gets from Slurm.
+    """
     stubs = folder / "bin"
     stubs.mkdir()
     for name, body in STUBS.items():
@@ -175,11 +181,15 @@ def slurm(folder: Path, code: int) -> tuple[int, list[str]]:
         "PATH": f"{stubs}:{os.environ['PATH']}", "VENV": str(folder / "none"), "LOG": str(log), "CODE": str(code),
         "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "nodes", "SLURM_CPUS_PER_TASK": "8", "SLURM_GPUS_PER_TASK": "1",
     }  # fmt: skip
-    done = subprocess.run(
-        ["bash", str(DEPLOY / "slurm.sh"), "mine.yaml", "--output", "/shared/run"], env=environment, timeout=60,
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return done.returncode, log.read_text().splitlines()
+    script = [str(DEPLOY / "slurm.sh"), "mine.yaml", "--output", "/shared/run"]
+    with subprocess.Popen(["bash", *script], env=environment, stdout=subprocess.DEVNULL) as job:
+        if code == 130:
+            deadline = time.monotonic() + 60
+            while not (log.exists() and "\nsweep " in log.read_text()) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            job.terminate()
+        job.wait(60)
+    return job.returncode, log.read_text().splitlines()
 
 
 def test_the_slurm_script_starts_every_node_with_one_token_runs_the_sweep_and_ends_all(
@@ -202,9 +212,11 @@ def test_the_slurm_script_starts_every_node_with_one_token_runs_the_sweep_and_en
     assert not [line for line in log if "requeue" in line]
 
 
-def test_a_slurm_job_whose_sweep_was_interrupted_is_queued_again(tmp_path: Path) -> None:
+def test_slurms_notice_reaches_the_sweep_and_the_job_is_queued_again(tmp_path: Path) -> None:
+    assert "#SBATCH --signal=B:TERM@300" in (DEPLOY / "slurm.sh").read_text().splitlines()
     code, log = slurm(tmp_path, 130)
     assert code == 130
+    assert log.count("noticed") == 1
     assert "scontrol requeue 7" in log
 
 

@@ -1,8 +1,8 @@
 """Harms the processes of a sweep at random moments, has the same command go on, and compares what comes out.
 
 `python -m tests.faults.harness --kills 100 --seed 1` is the long form; tests/faults/test_faults.py runs a few. With `--log FILE`
-each run is appended to a file, and the same command goes on after the runs that are in it. Harms to tables without Ray:
-`tests.faults.table_harms`.
+each run is appended to a file, and the same command goes on after the runs that are in it. A run that ends otherwise than
+promised is kept in `--folder`, and the next one follows. Harms to tables without Ray: `tests.faults.table_harms`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -53,8 +55,12 @@ the lock of the folder is replaced by one of another command that has ended."""
 ENDS_COMMAND = ("command", "machine", "damage", "table", "lock")
 END_SECONDS = 1200.0
 """Longest wait for the end of a sweep: the cores may be busy."""
-MISSING_SECONDS = 120.0
+MISSING_SECONDS = 300.0
 """A kind that is not there for so long is left out."""
+TRAINING_SHARE = 0.7
+"""Share of the new kinds' harms that wait for a training worker. The others may come while Ray starts, which is a large part of such a short run."""
+MOST_FAILED = 5
+"""After so many runs that ended otherwise than promised a campaign ends."""
 PATIENT = ("--set", "operation.max_failures=100")
 """Kills may follow each other faster than checkpoints: what is tested is that nothing is lost, not when to give up."""
 
@@ -64,7 +70,11 @@ class Toll:
     """What a campaign has done and seen."""
 
     kills: Counter[str] = field(default_factory=Counter)
+    ends: Counter[str] = field(default_factory=Counter)
+    """How often the command ended by itself, by `KIND: exit code N`, after the last harm before its end."""
     runs: int = 0
+    failed: int = 0
+    """Runs that ended otherwise than promised."""
     repeated_seconds: list[float] = field(default_factory=list)
     """Age of the newest checkpoint, or of the training's start, when a training worker was killed."""
     lost_seconds: list[float] = field(default_factory=list)
@@ -72,19 +82,22 @@ class Toll:
 
     def sentence(self) -> str:
         dealt = ", ".join(f"{number} × {kind}" for kind, number in sorted(self.kills.items()))
+        ended = ", ".join(f"{number} × {end}" for end, number in sorted(self.ends.items()))
         repeated = self.repeated_seconds or [0.0]
         lost = self.lost_seconds or [0.0]
         return (
-            f"{sum(self.kills.values())} harms ({dealt}) in {self.runs} runs, each equal to the undisturbed one to the "
-            f"bit; work repeated per killed worker: median {statistics.median(repeated):.1f} s, most {max(repeated):.1f} s; the "
-            f"command ended with exit code {RAY_LOST} {len(self.lost_seconds)} times, after {statistics.median(lost):.1f} s "
-            f"in the median, {max(lost):.1f} s at most"
+            f"{sum(self.kills.values())} harms ({dealt}) in {self.runs} runs, {self.runs - self.failed} equal to the undisturbed "
+            f"one to the bit; the command ended by itself: {ended or 'never'}; with exit code {RAY_LOST} after "
+            f"{statistics.median(lost):.1f} s in the median, {max(lost):.1f} s at most; work repeated per killed worker: median "
+            f"{statistics.median(repeated):.1f} s, most {max(repeated):.1f} s"
         )
 
     def add(self, other: Toll) -> None:
         """Add what another campaign has seen."""
         self.kills += other.kills
+        self.ends += other.ends
         self.runs += other.runs
+        self.failed += other.failed
         self.repeated_seconds += other.repeated_seconds
         self.lost_seconds += other.lost_seconds
 
@@ -130,6 +143,7 @@ def kill(sweep: Sweep, kind: str, choose: random.Random, toll: Toll) -> bool:
         lock.write_text(json.dumps({**json.loads(lock.read_text()), "pid": 2**22 + 1, "token": "another"}))
         assert sweep.process.wait(120) == 2, sweep.text()
         assert "is no longer held by this command" in sweep.text()
+        toll.ends["lock: exit code 2"] += 1
         sweep.end()
     elif kind == "command":
         family = descendants(sweep.process.pid)
@@ -191,10 +205,17 @@ def is_running(pid: int) -> bool:
         return False
 
 
+def has_not_started(sweep: Sweep) -> bool:
+    """Whether the command has ended because Ray did not start, as on a busy machine."""
+    errors = [line for line in sweep.text().splitlines() if line.startswith("error: ")]
+    return bool(errors) and errors[-1].startswith("error: Ray did not start")
+
+
 def end_without_ray(sweep: Sweep, family: Sequence[int], struck_at: float, toll: Toll) -> None:
     """The command has ended with exit code `RAY_LOST`: it has said so, and no process is left."""
-    toll.lost_seconds.append(time.monotonic() - struck_at)
     said = sweep.text()
+    if not has_not_started(sweep):
+        toll.lost_seconds.append(time.monotonic() - struck_at)
     assert "the same command goes on from here" in said, said
     assert "Traceback" not in said, said
     gone = time.monotonic() + 20  # the command has killed them; a busy machine takes its time
@@ -213,23 +234,28 @@ def disturbed_run(
         How many of the kinds struck; the run may end before all have.
     """
     struck = 0
+    toll.runs += 1
     sweep = Sweep(source, output, *PATIENT, *arguments)
-    struck_at, family = time.monotonic(), list[int]()
+    struck_at, family, last = time.monotonic(), list[int](), "no harm"
     try:
         for kind in (*kinds, None):
-            moment = time.monotonic() + choose.uniform(0, span)
-            dealt = False
+            moment, dealt = time.monotonic() + choose.uniform(0, span), False
+            while_training = kind in NEW_KINDS and choose.random() < TRAINING_SHARE
             while not dealt and (kind is None or time.monotonic() < moment + MISSING_SECONDS):
                 if sweep.process.poll() == RAY_LOST:
                     end_without_ray(sweep, family, struck_at, toll)
+                    cause = "Ray's start" if has_not_started(sweep) else last
+                    toll.ends[f"{cause}: exit code {RAY_LOST}"] += 1
                     sweep = Sweep(source, output, *PATIENT, *arguments)
                 if sweep.process.poll() is not None:
                     break
-                if kind is not None and time.monotonic() >= moment:
-                    family = descendants(sweep.process.pid)
-                    struck_at = time.monotonic()
-                    dealt = kill(sweep, kind, choose, toll)
-                time.sleep(0.02)
+                if while_training and processes(sweep, *TITLES["worker"]):
+                    while_training, moment = False, time.monotonic() + choose.uniform(0, span)
+                if kind is not None and not while_training and time.monotonic() >= moment:
+                    family, now = descendants(sweep.process.pid), time.monotonic()
+                    if dealt := kill(sweep, kind, choose, toll):
+                        struck_at, last = now, kind
+                time.sleep(0.1)  # a look at all processes of the machine takes 10 ms
             struck += dealt
             if dealt and kind in ENDS_COMMAND:
                 sweep = Sweep(source, output, *PATIENT, *arguments)
@@ -237,7 +263,6 @@ def disturbed_run(
         assert code == 0, f"exit code {code} after {kinds[:struck]} of {kinds}:\n{sweep.text()}"
     finally:
         sweep.end()
-    toll.runs += 1
     return struck
 
 
@@ -255,9 +280,24 @@ def recorded_toll(log: Path | None) -> Toll:
     """What the runs in a log have seen."""
     toll = Toll()
     for line in log.read_text().splitlines() if log is not None and log.exists() else ():
-        run_of = json.loads(line)
-        toll.add(Toll(Counter(run_of["kills"]), 1, run_of["repeated_seconds"], run_of["lost_seconds"]))
+        found = json.loads(line)
+        kills, ends = Counter(found.pop("kills")), Counter(found.pop("ends"))
+        toll.add(Toll(kills, ends, **found))
     return toll
+
+
+def one_run(output: Path, undisturbed: Path, kinds: Sequence[str], choose: random.Random) -> Toll:
+    """A disturbed run that is compared; it is deleted if it is as promised, and kept if not."""
+    seen = Toll()
+    try:
+        disturbed_run(SMALLEST, output, kinds, choose, seen)
+        assert_nothing_lost(output, undisturbed, tables_harmed="table" in seen.kills)
+    except AssertionError as error:
+        print(f"{output} with {kinds}: {error}", file=sys.stderr, flush=True)
+        seen.failed = 1
+    else:
+        shutil.rmtree(output)
+    return seen
 
 
 def main() -> None:
@@ -270,28 +310,29 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", choices=(*KINDS, *NEW_KINDS), default=(*KINDS, *NEW_KINDS))
     parser.add_argument("--each-once", action="store_true", help="one harm of each kind instead of a draw")
     parser.add_argument("--log", type=Path, help="file to which each run is appended")
+    parser.add_argument("--folder", type=Path, help="folder of the runs; those that fail are kept there")
     chosen = parser.parse_args()
     toll = recorded_toll(chosen.log)
     order = random.Random(chosen.seed).sample(chosen.kinds, len(chosen.kinds))
     most = len(order) if chosen.each_once else chosen.kills
-    with tempfile.TemporaryDirectory() as folder:
-        undisturbed = Path(folder) / "undisturbed"
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = chosen.folder or Path(temporary)
+        undisturbed = folder / "undisturbed"
         assert Sweep(SMALLEST, undisturbed).finish(END_SECONDS) == 0
-        while (done := sum(toll.kills.values())) < most:
-            output = Path(folder) / f"run{toll.runs}"
+        failed_before = toll.failed
+        while (done := sum(toll.kills.values())) < most and toll.failed - failed_before < MOST_FAILED:
             choose = random.Random(f"{chosen.seed}-{toll.runs}")
             several = min(most - done, chosen.per_run)
             missing = [kind for kind in order if not toll.kills[kind]]
             kinds = missing[:several] if chosen.each_once else choose.choices(chosen.kinds, k=several)
-            seen = Toll()
-            disturbed_run(SMALLEST, output, kinds, choose, seen)
-            assert_nothing_lost(output, undisturbed, tables_harmed="table" in seen.kills)
+            seen = one_run(folder / f"run{toll.runs}", undisturbed, kinds, choose)
             toll.add(seen)
             if chosen.log is not None:
                 with chosen.log.open("a") as log:
-                    line = {"run": toll.runs, "kills": seen.kills, "repeated_seconds": seen.repeated_seconds}
-                    log.write(json.dumps({**line, "lost_seconds": seen.lost_seconds}) + "\n")
+                    log.write(json.dumps(vars(seen)) + "\n")
             print(toll.sentence(), flush=True)
+    if toll.failed:
+        sys.exit(f"{toll.failed} runs ended otherwise than promised")
 
 
 if __name__ == "__main__":

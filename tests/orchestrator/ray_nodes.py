@@ -61,6 +61,8 @@ def end(nodes: list[subprocess.Popen[bytes]]) -> None:
 class Cluster:
     """A head that trains nothing, and nodes of one CPU; each has an address of its own on this machine.
 
+    Processes of Ray that a sweep does not need are left out: busy cores take long to start each.
+
     Args:
         nodes: how many join before anything else happens.
     """
@@ -75,6 +77,7 @@ class Cluster:
             "--head",
             "--num-cpus=0",
             "--include-dashboard=false",
+            "--no-monitor",
             f"--port={port}",
             f"--temp-dir={self._temporary.name}",
         )
@@ -98,7 +101,9 @@ class Cluster:
         self._number += 1
         for attempt in range(4):
             log = self._folder / f"node{self._number}-{attempt}.log"
-            node = start(address, *arguments, env=self._env | environment, log=log)
+            node = start(
+                address, "--include-log-monitor=false", *arguments, env=self._env | environment, log=log
+            )
             while node.poll() is None:
                 if "Ray runtime started" in log.read_text():
                     return node
@@ -108,19 +113,20 @@ class Cluster:
 
     def lose_one_that_trains(self) -> None:
         """A node with a training worker is gone from one moment to the next."""
-        lost = next(node for node in self.nodes if workers_below(node.pid))
+        lost = next(node for node in self.nodes if processes_below(node.pid, "RayTrainWorker"))
         end([lost])
         self.nodes.remove(lost)
 
-    def workers(self) -> int:
-        """Training workers on all nodes."""
-        return sum(workers_below(node.pid) for node in self.nodes)
+    def processes(self, title: str) -> list[int]:
+        """Processes of all nodes, the head among them, with this in their title."""
+        return [pid for node in [self._head, *self.nodes] for pid in processes_below(node.pid, title)]
 
 
-def workers_below(raylet: int) -> int:
-    """Training workers below this process."""
-    found = 0
-    for pid in descendants(raylet):
+def processes_below(node: int, title: str) -> list[int]:
+    """Processes below this one with this in their title."""
+    found = []
+    for pid in descendants(node):
         with contextlib.suppress(OSError):
-            found += b"RayTrainWorker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+            if title.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
     return found

@@ -38,7 +38,7 @@ def test_nodes_join_and_leave_until_the_cluster_is_one_worker_too_small_for_what
         sweep.wait_until(lambda: counted(output, phase="teacher") >= 1, timeout=400)
         cluster.add()
         cluster.add()
-        sweep.wait_until(lambda: cluster.workers() == 4, timeout=400)
+        sweep.wait_until(lambda: len(cluster.processes("RayTrainWorker")) == 4, timeout=400)
         cluster.lose_one_that_trains()
         assert sweep.finish(timeout=900) == 0, sweep.text()
     expected = Sweep("smoke", tmp_path / "expected", *two)  # one cohort after another, on two cores

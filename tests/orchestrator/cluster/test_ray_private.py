@@ -25,6 +25,7 @@ CALLBACKS = "ray.train.v2.api.data_parallel_trainer.DataParallelTrainer._create_
 SNAPSHOT = "ray.tune.execution.experiment_state._ExperimentCheckpointManager.sync_up_experiment_state"
 SNAPSHOT_FILE = "ray.tune.execution.tune_controller.TuneController.CKPT_FILE_TMPL"
 GROUP_ROW = "ray.core.generated.gcs_pb2.PlacementGroupTableData"
+KILL = "ray._raylet.CoreWorker.kill_actor"
 ACCESSOR = "ray._private.state.state._connect_and_get_accessor"
 DAEMONS = tuple(
     f"ray._private.node.Node.{name}" for name in ("start_monitor", "start_api_server", "start_log_monitor")
@@ -39,6 +40,7 @@ NAMES = (
     GROUP_ROW,
     ACCESSOR,
     *DAEMONS,
+    KILL,
     "ray._raylet.get_authentication_mode",
     "ray.util.get_node_ip_address",
     "ray.util.placement_group.PlacementGroup",
@@ -151,10 +153,18 @@ def test_tune_writes_its_snapshots_by_the_method_that_is_switched_off() -> None:
 
 def test_a_placement_group_says_whether_its_creator_is_alive() -> None:
     fields = {field.name for field in find(GROUP_ROW).DESCRIPTOR.fields}
-    lacking = {"placement_group_id", "creator_actor_dead", "creator_job_id", "state"} - fields
-    assert not lacking, moved(GROUP_ROW, f"lacks {lacking}")
+    used = {"placement_group_id", "creator_actor_id", "creator_actor_dead", "creator_job_id", "state"}
+    assert used <= fields, moved(GROUP_ROW, f"lacks {used - fields}")
+    states = set(find(GROUP_ROW).PlacementGroupState.keys())
+    assert {"PENDING", "RESCHEDULING", "REMOVED"} <= states, moved(GROUP_ROW, f"has the states {states}")
     table = inspect.getsource(find("ray._private.state.GlobalState"))
     assert "get_placement_group_table()" in table, moved(ACCESSOR, "has no table of placement groups")
+
+
+def test_an_actor_is_killed_by_the_method_that_rays_own_kill_uses() -> None:
+    assert "worker.core_worker.kill_actor(actor._ray_actor_id, no_restart)" in inspect.getsource(ray.kill), (
+        moved(KILL, "is not what ray.kill calls")
+    )
 
 
 def test_ray_replaces_the_handler_of_sigterm_by_the_function_that_is_switched_off() -> None:
