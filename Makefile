@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
-# Runs linters and tests at the same time. What the linters print comes as one piece.
-BESIDE := @$(MAKE) --no-print-directory --output-sync=line --jobs=2
+# Runs linters and tests at the same time.
+BESIDE := @$(MAKE) --no-print-directory --jobs=2
 
 .PHONY: sweep lint check test quick-tests all-tests test-long docs wheel setup lock licences audit clean
 
