@@ -173,7 +173,8 @@ def ray_session(
             at_end.enter_context(short_session_folder())
             at_end.enter_context(no_process_left())
         try:
-            _start(ray, address, settings)
+            with ray_private.few_daemons(prints_logs=verbose):  # joining a cluster starts none
+                _start(ray, address, settings)
         except (ConnectionError, ValueError, OSError) as error:
             if address == LOCAL:
                 raise
@@ -229,15 +230,10 @@ def _start(ray: Any, address: str, settings: Mapping[str, Any]) -> None:
         RayLostError: an embedded Ray does not start.
         UsageError: its folder cannot be written.
     """
-    from orchestrator.cluster import ray_private
-
     for left in reversed(range(START_ATTEMPTS)):
         before = child_processes()
         try:
-            with ray_private.few_daemons(
-                prints_logs=settings["log_to_driver"]
-            ):  # joining a cluster starts none
-                ray.init(address=address, **settings)
+            ray.init(address=address, **settings)
         except Exception as error:
             if address != LOCAL or isinstance(error, ValueError | TypeError):  # of the settings
                 raise

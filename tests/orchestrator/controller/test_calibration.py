@@ -24,6 +24,7 @@ from tests.orchestrator.sweeps import SMALL, run
 
 
 @pytest.mark.ray
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_a_calibration_tells_every_terms_pull_and_leaves_the_teacher_for_the_sweep(tmp_path: Path) -> None:
     methods = 'methods=["student", "kd", {"name": "heteroakd", "config": {"hakd_weight": 3.0}}]'
