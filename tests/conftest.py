@@ -38,6 +38,9 @@ SLOW_FILES = (
     "test_planted_files.py",
     "test_rounds.py",
     "test_teacher_layouts.py",
+    "test_teachers.py",
+    "test_pretrained.py",
+    "test_device_steps.py",
 )
 """Files with a browser or a store, with hundreds of generated inputs, with whole runs, or with large networks."""
 SLOW_TESTS = (
