@@ -83,21 +83,22 @@ def silence_raylet() -> None:
     ray._private.worker.print_to_stdstream = lambda data, ignore_prefix: None
 
 
-def keep_signal_handlers() -> None:
-    """Keep this process's handler of SIGTERM, which `ray.init` would replace by one that exits with code 15."""
-    ray._private.utils.set_sigterm_handler = lambda sigterm_handler: None
+@contextlib.contextmanager
+def keep_sigterm_handler() -> Iterator[None]:
+    """Keep this process's handler of SIGTERM, in place of the two that `ray.init` installs while the block runs.
 
-
-def take_back_sigterm() -> None:
-    """Install this process's handler of SIGTERM again, in place of the one in C++ that `ray.init` puts before it.
-
-    That one prints a stack trace, calls the earlier handler, and ends the process by SIGABRT three seconds later: too soon
-    for a checkpoint. It changes nothing outside of the main thread, where Python installs no handlers.
+    One, in Python, would exit with code 15. The other, in C++, prints a stack trace, calls the earlier handler, and sets an
+    alarm that ends the process by SIGABRT after three seconds: too soon for a checkpoint. Outside of the main thread, where
+    Python installs no handlers, it stays.
     """
+    ray._private.utils.set_sigterm_handler = lambda sigterm_handler: None
+    timer = signal.getitimer(signal.ITIMER_REAL)
+    yield
     handler = signal.getsignal(signal.SIGTERM)
     if handler is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)
-        signal.alarm(0)  # of a SIGTERM that came before this line
+        if not any(timer):  # the caller's own timer goes on
+            signal.alarm(0)  # of a SIGTERM that came before this line
 
 
 def skip_experiment_snapshots() -> None:

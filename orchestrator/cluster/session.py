@@ -167,13 +167,13 @@ def ray_session(
     from orchestrator.cluster import ray_private
 
     settings = _settings(address, operation, verbose)
-    ray_private.keep_signal_handlers()
     with contextlib.ExitStack() as at_end:
         if address == LOCAL:
             at_end.enter_context(short_session_folder())
             at_end.enter_context(no_process_left())
         try:
-            with ray_private.few_daemons(prints_logs=verbose):  # joining a cluster starts none
+            # Joining a cluster starts no daemons.
+            with ray_private.keep_sigterm_handler(), ray_private.few_daemons(prints_logs=verbose):
                 _start(ray, address, settings)
         except (ConnectionError, ValueError, OSError) as error:
             if address == LOCAL:
@@ -181,7 +181,6 @@ def ray_session(
             raise UsageError(
                 f"--address {address} cannot be joined: {error}. Start one with `ray start --head`."
             ) from error
-        ray_private.take_back_sigterm()
         if not verbose:
             ray_private.silence_raylet()
         if address != LOCAL and not ray_private.cluster_asks_for_token():

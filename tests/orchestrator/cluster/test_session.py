@@ -25,6 +25,7 @@ from orchestrator.cluster.session import ray_session
 from orchestrator.planning.config import OperationConfig
 received = []
 signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+signal.alarm(1000)
 with ray_session("local", OperationConfig(object_store_mb=80), verbose=False):
     import ray
     with tempfile.TemporaryFile() as errors:
@@ -33,7 +34,7 @@ with ray_session("local", OperationConfig(object_store_mb=80), verbose=False):
         printed = os.fstat(2).st_size
     dashboard = ray._private.worker.global_worker.node.webui_url or "none"
     found = [ray.get_runtime_context().gcs_address, os.environ["RAY_AUTH_TOKEN"], dashboard]
-    print(*found, len(child_processes()), len(received), printed, flush=True)
+    print(*found, len(child_processes()), len(received), printed, signal.alarm(0) > 0, flush=True)
     sys.stdin.read()
 """
 JOIN = (
@@ -69,11 +70,12 @@ def test_only_a_process_with_the_token_can_join_an_embedded_ray_which_has_two_da
 ):
     stranger = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     with first_line(SESSION, stranger) as line:
-        address, token, dashboard, daemons, signals, printed_at_signal = line.split()
+        address, token, dashboard, daemons, signals, printed_at_signal, keeps_alarm = line.split()
         assert address.startswith("127.")
         assert dashboard == "none"
         assert int(daemons) == 2  # GCS and raylet
         assert (int(signals), int(printed_at_signal)) == (1, 0)  # Ray prints a stack trace at SIGTERM
+        assert keeps_alarm == "True"
         refused = join(address, stranger)
         assert refused.returncode != 0
         assert "ConnectionError" in refused.stderr
