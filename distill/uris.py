@@ -17,6 +17,11 @@ def is_uri(address: str) -> bool:
     return "://" in address
 
 
+def lacks_place(address: str) -> bool:
+    """Whether an address is a URI without a bucket or path, such as `s3://`."""
+    return is_uri(address) and not is_uri(address.rstrip("/"))
+
+
 def display_uri(address: str, path: str = "") -> str:
     """An address, optionally of a file below it, for messages: without credentials and options."""
     if is_uri(address):

@@ -51,15 +51,10 @@ SLOW_TESTS = (
     "no_step_leaves_float64",
     "test_estimated_cost_is_within_a_fifth",
     "test_training_a_teachers_projector",
-    "vainf_is_read_at_the_stride_that_is_given[16]",
-    "torchvision_gives_the_same_outputs[fcn-resnet50]",
     "operations_are_counted_without_memory",
-    "step_with_other_settings_of_the_recipe",
-    "an_evaluation_waits_only_to_fetch",
     "on_one_value_is_refused",
     "are_those_of_the_librarys_processor",
     "test_entries_equal_what_timm_says_now",
-    "neighbour_of_the_architecture",
     "that_does_not_fit_is_refused_before_anything_runs",
     "test_twins_told_by",
     "pictures_of_ones_own_is_checked_and_planned",
@@ -70,7 +65,6 @@ SLOW_TESTS = (
     "same_to_the_bit_alone_and_in_company[cwd]",
     "as_if_nothing_had_happened[cwd",
     "as_if_nothing_had_happened[kd",
-    "waits_for_the_device[fake-af_dcd",
     "starts_from_the_file_its_authors_publish",
 )
 """Parts of the names of other tests that `make check` leaves out."""
@@ -120,8 +114,6 @@ def _is_a_further_network(item: pytest.Item) -> bool:
         further = "two_workers" in item.name and bool(params["config"])
         left_out = item.cls is not None and item.cls.__name__ in CONFORMANCE_LEFT_OUT
         return further or left_out or "transformer-teaches-cnn" not in item.name
-    if "every_tensor_of_every_family" in item.name:
-        return params["name"] not in ("test_resnet", "test_vit", "mit_b0")
     if item.path.name == "test_golden_curves.py" and "training_goes_as" in item.name:
         return params["name"] not in GOLDEN_IN_QUICK_LOOP
     if item.path.name == "test_head_conformance.py" and "model" in params:

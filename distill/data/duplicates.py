@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,19 +33,16 @@ def repeated_files(splits: Mapping[str, Sequence[Pair]]) -> list[str]:
     are left out.
     """
     sizes = {name: _by(_size, (pair.image for pair in pairs)) for name, pairs in splits.items()}
-    names, notes = list(splits), []
-    for place, one in enumerate(names):
-        for other in names[place + 1 :]:
-            twins = []
-            for size in sizes[one].keys() & sizes[other].keys():
-                twins += _twins(sizes[one][size], sizes[other][size])
-            if twins:
-                first = min(twins, key=lambda files: str(files[0]))
-                notes.append(
-                    f"{len(twins)} pictures of {other} are the same files as pictures of {one} (first: {first[0]} and "
-                    f"{first[1]}): the score of {other} is too high; take them out of one list"
-                )
-    return notes
+
+    def same(one: str, other: str) -> list[tuple[File, File]]:
+        equal = sizes[one].keys() & sizes[other].keys()
+        return [files for size in equal for files in _twins(sizes[one][size], sizes[other][size])]
+
+    return [
+        f"{number} pictures of {other} are the same files as pictures of {one} (first: {first[0]} and "
+        f"{first[1]}): the score of {other} is too high; take them out of one list"
+        for one, other, number, first in _in_two_splits(splits, same)
+    ]
 
 
 def thumbnail(image_hw3: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -70,21 +68,25 @@ def similar_pictures(
         ]
         for name, pairs in splits.items()
     }
-    names, notes = list(splits), []
-    for place, one in enumerate(names):
-        for other in names[place + 1 :]:
-            alike = [
-                files
-                for files in _alike(shown[one], shown[other], thumbnails)
-                if not _twins(files[1:], files[:1])
-            ]
-            if alike:
-                first = min(alike, key=lambda files: str(files[0]))
-                notes.append(
-                    f"{len(alike)} pictures of {other} look the same as pictures of {one} (first: {first[0]} and {first[1]}): "
-                    f"if they are copies, or frames of one video, the score of {other} is too high; take them out of one list"
-                )
-    return notes
+
+    def alike(one: str, other: str) -> list[tuple[File, File]]:
+        found = _alike(shown[one], shown[other], thumbnails)
+        return [files for files in found if not _twins(files[1:], files[:1])]
+
+    return [
+        f"{number} pictures of {other} look the same as pictures of {one} (first: {first[0]} and {first[1]}): "
+        f"if they are copies, or frames of one video, the score of {other} is too high; take them out of one list"
+        for one, other, number, first in _in_two_splits(splits, alike)
+    ]
+
+
+def _in_two_splits(
+    splits: Iterable[str], find: Callable[[str, str], list[tuple[File, File]]]
+) -> Iterator[tuple[str, str, int, tuple[File, File]]]:
+    """(a split, a later one, number of the later one's files that `find` finds in the first, the first of them)."""
+    for one, other in itertools.combinations(splits, 2):
+        if found := find(one, other):
+            yield one, other, len(found), min(found, key=lambda files: str(files[0]))
 
 
 def _alike(
@@ -95,10 +97,11 @@ def _alike(
         return []
     found = []
     known = np.stack([thumbnails[file] for file in ones])
+    known_squares = (known**2).sum(1)
     for start in range(0, len(others), _AT_ONCE):
         files = others[start : start + _AT_ONCE]
         asked = np.stack([thumbnails[file] for file in files])
-        squares = (known**2).sum(1) + (asked**2).sum(1)[:, None] - 2 * asked @ known.T
+        squares = known_squares + (asked**2).sum(1)[:, None] - 2 * asked @ known.T
         nearest = squares.argmin(1)
         for file, place, square in zip(files, nearest, squares.min(1), strict=True):
             if square <= _ALIKE**2 * known.shape[1]:

@@ -14,7 +14,7 @@ from distill.data.bucket import BucketPath
 from distill.data.remote_copies import RemoteCopiesConfig
 from distill.errors import UsageError, nearest
 from distill.setting_paths import PathSetting
-from distill.uris import is_uri
+from distill.uris import is_uri, lacks_place
 from distill.validation_text import written as as_text
 
 File = Path | BucketPath
@@ -36,7 +36,7 @@ def as_root(written: object) -> File:
             return Path(written).expanduser()
         except RuntimeError:  # ~NAME of an unknown person
             raise ValueError(f"is {written!r}, must be a folder; write it without ~") from None
-    if not is_uri(written.rstrip("/")):
+    if lacks_place(written):
         raise ValueError(
             f"is {written!r}, which has no bucket, must be an address such as s3://bucket/folder"
         )

@@ -90,7 +90,8 @@ def refuse_without_onnx() -> None:
     """Raise UsageError if the extra `onnx` is not installed."""
     if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
         raise UsageError(
-            f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed: pip install 'heteroakd[onnx]', or leave ONNX out with --no-onnx"
+            f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed: pip install 'heteroakd[onnx]', or "
+            "leave ONNX out with --no-onnx"
         )
 
 

@@ -131,14 +131,14 @@ _WORDS = (
 def _positions(view: PhaseView) -> list[str]:
     """Where each worker group is, by the pairs of its cohort, such as `big_to_small: training 40 of 360, 12 students`."""
     parts = []
+    names = short_names_of(view.scheduler.config.pairs)
     for cohort_id, shown in view.progress:
         if not shown.steps:
             parts += [f"workers: {shown.activity}"]
             continue
         waves = view.scheduler.cohorts[cohort_id].waves
         pairs = list(dict.fromkeys(bracket.study.pair for wave in waves for bracket in wave.brackets))
-        shown_pairs = short_names_of(view.scheduler.config.pairs)
-        name = shown_pairs.get(pairs[0], pairs[0]) if len(pairs) == 1 else f"{len(pairs)} pairs"
+        name = names.get(pairs[0], pairs[0]) if len(pairs) == 1 else f"{len(pairs)} pairs"
         students = f", {shown.students} students" if shown.students > 1 else ""
         parts.append(f"{printable(name)}: {shown.activity} {shown.step} of {shown.steps}{students}")
     return parts

@@ -21,7 +21,8 @@ Place = tuple[str, str]
 class Group:
     """The trials of one board.
 
-    `short` has the name of each pair on pages. `finals` has the latest final run of a study's choice by (method, pair, seed); `superseded` has the earlier ones.
+    `short` has the name of each pair on pages. `finals` has the latest final run of a study's choice by (method, pair, seed);
+    `superseded` has the earlier ones.
     """
 
     dataset: str

@@ -228,9 +228,8 @@ def _tuning_notes(group: Group) -> list[str]:
     """A note on methods that do not search the recipe as the student alone does."""
     if not group.untuned:
         return []
-    from orchestrator.planning.method_settings import (
-        untuned_sentences,
-    )  # a board seldom needs the schema of configs
+    # Imported here: a board seldom needs the schema of configs.
+    from orchestrator.planning.method_settings import untuned_sentences
 
     return [f"Unequal search spaces: {sentence}." for sentence in untuned_sentences(group.untuned)]
 

@@ -22,7 +22,7 @@ import pyarrow.fs
 
 from distill.errors import UsageError
 from distill.retry import Remedy, with_retries
-from distill.uris import display_uri, is_uri, join_uri, open_filesystem
+from distill.uris import display_uri, is_uri, join_uri, lacks_place, open_filesystem
 
 # Give up after this many retries caused by concurrent changes.
 MAX_RETRIES = 100
@@ -42,7 +42,7 @@ class Storage:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         text = os.fspath(root)
-        if not text or "\0" in text or (is_uri(text) and not is_uri(text.rstrip("/"))):
+        if not text or "\0" in text or lacks_place(text):
             shown = repr(text) if text else "empty"
             raise UsageError(f"the run's folder is {shown}, must be a path or a URI such as s3://bucket/run")
         self.root = text.rstrip("/") if is_uri(text) else str(Path(text).expanduser().absolute())

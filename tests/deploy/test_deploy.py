@@ -166,7 +166,7 @@ STUBS = {
 
 
 def slurm(folder: Path, code: int) -> tuple[int, list[str]]:
-    """The script on an allocation of two nodes whose commands only note what they are told.
+    """The script on an allocation of two nodes whose commands only note their arguments.
 
     Args:
         code: exit code of the sweep. With 130 the sweep runs until it gets SIGTERM, which the script gets from Slurm.

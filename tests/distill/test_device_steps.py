@@ -32,7 +32,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "cwd": {"where": "features"},
 }
 """Settings for the parts of a method that are off by default."""
-QUICK = ("af_dcd", "cirkd", "heteroakd", "student")
 MAY_WAIT_IN_EVALUATION = {
     "copy from cpu to cuda",
     "copy from cuda to cpu",
@@ -59,12 +58,11 @@ def waits_of_a_step(device: Device, method: str, config: dict[str, Any], **chang
 
 
 def every_case() -> Iterator[Any]:
-    """Every method with both precisions and both optimisers: one case each in CI, four of them in the quick loop."""
+    """Every method with both precisions and both optimisers: one case each in CI."""
     for method in list_methods():
         for precision, optimizer in itertools.product(("fp32", "bf16"), ("sgd", "adamw")):
             in_ci = (precision, optimizer) == ("bf16", "adamw")
-            mark = [] if in_ci and method in QUICK else [pytest.mark.slow if in_ci else pytest.mark.long]
-            yield pytest.param(method, precision, optimizer, marks=mark)
+            yield pytest.param(method, precision, optimizer, marks=[] if in_ci else [pytest.mark.long])
 
 
 @pytest.mark.parametrize(("method", "precision", "optimizer"), every_case())

@@ -162,7 +162,7 @@ def drawing(caption: str, side: int = 40) -> Drawing:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two pairs, one of them with names that are markup to whoever lets them, and the pages of all runs."""
+    """Two pairs, one of them with names that are markup if a page does not escape them, and the pages of all runs."""
     folder = tmp_path_factory.mktemp("gallery")
     records = run_with_weights(folder, {}, Run())
     (folder / "gallery").mkdir()
