@@ -317,6 +317,7 @@ def main() -> None:
     most = len(order) if chosen.each_once else chosen.kills
     with tempfile.TemporaryDirectory() as temporary:
         folder = chosen.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
         undisturbed = folder / "undisturbed"
         assert Sweep(SMALLEST, undisturbed).finish(END_SECONDS) == 0
         failed_before = toll.failed
