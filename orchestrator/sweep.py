@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from distill.command_line import DONE, exit_code_of, run_command
-from orchestrator.console.ray_lost import exit_without_ray
+from orchestrator.console.ray_lost import exit_without_ray, wait_for_other_end
 from orchestrator.console.signals import STOP_SIGNALS
 
 if TYPE_CHECKING:
@@ -93,6 +93,8 @@ def command(options: SweepOptions) -> int:
         return exit_code_of(lambda: sweep(options), "interrupted; the same command goes on from here")
     except RayLostError as error:
         exit_without_ray(error)
+    finally:
+        wait_for_other_end()
 
 
 def _print_facts(options: SweepOptions) -> int:

@@ -38,6 +38,12 @@ def exit_without_ray(error: RayLostError, lock: FolderLock | None = None) -> NoR
     os._exit(RAY_LOST)
 
 
+def wait_for_other_end() -> None:
+    """Do not return if another thread is in `exit_without_ray`: this thread would end the process first, with another exit code."""
+    with _ENDING:
+        pass
+
+
 def _silence() -> None:
     """Send all further output of this process to the null device."""
     with contextlib.suppress(OSError):
