@@ -52,7 +52,10 @@ setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
+	@# uv downloads and unpacks on all cores. It does not read pip's settings (an index of one's own); if it fails, pip installs.
+	UV_SYSTEM_CERTS=1 $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]' || \
+		$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
 	@# As pip would, on all cores, without what is hardly ever imported; some files are templates.
 	$(BIN)/python -m compileall -q -j 0 -x '/tests?/|/transformers/models/|/ray/rllib/|/(cfnlint|moto|wandb|pip|setuptools|pygments|selenium|trio|virtualenv|sqlalchemy|onnxscript|databricks|coreweave_evaluations|google/cloud|graphql|aws_xray_sdk|pyasn1_modules|tensorboard)/' $(VENV)/lib >/dev/null || true
 	touch $@

@@ -15,6 +15,7 @@ BROKEN = {"name": "kd", "label": "broken", "config": {"temperature": 1e-40}}
 
 
 @pytest.mark.ray
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_steps_follow_from_the_costs_that_a_sweep_measures_once_and_a_method_without_a_cost_is_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

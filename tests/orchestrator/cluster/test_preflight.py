@@ -35,6 +35,7 @@ with hold_run_folder(ledger := Ledger(sys.argv[2])), ray_session(sys.argv[1], co
 
 
 @pytest.mark.ray
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_a_node_that_joins_later_is_checked_once_and_one_that_was_there_must_have_everything(
     nodes_env: dict[str, str], tmp_path: Path
