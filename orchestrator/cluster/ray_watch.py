@@ -15,10 +15,11 @@ import os
 import select
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -196,14 +197,33 @@ def end_child_processes(spared: set[int]) -> None:
         time.sleep(0.02)
 
 
-def kill_with_descendants(processes: set[int]) -> None:
-    """SIGKILL processes and all below them. The lowest go first, so that no process can act on a child's death."""
+def kill_with_descendants(processes: set[int], later: Collection[int] = ()) -> None:
+    """SIGKILL processes and all below them but `later`. The lowest go first, so that no process can act on a child's death."""
     levels = [processes]
     while below := set[int]().union(*map(child_processes, levels[-1])):
         levels.append(below)
     for process in itertools.chain(*reversed(levels)):
+        if process not in later:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+
+
+def kill_before_exit() -> None:
+    """SIGKILL all processes below this one, but a raylet only when this process has ended.
+
+    The connections that break with a raylet would end this process by exit code 1, before it can end itself with another one.
+    """
+    children = child_processes()
+    raylets = [process for process in children if "raylet/raylet" in _command(process)]
+    for raylet in raylets:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
+            os.kill(raylet, signal.SIGSTOP)
+    if raylets:  # the shell's input ends with this process
+        subprocess.Popen(
+            ["/bin/sh", "-c", 'read _; kill -9 "$@"', "sh", *map(str, raylets)],
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+    kill_with_descendants(children, later=raylets)
 
 
 def child_processes(process: int | None = None) -> set[int]:

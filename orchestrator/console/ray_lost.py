@@ -24,7 +24,7 @@ def exit_without_ray(error: RayLostError, lock: FolderLock | None = None) -> NoR
         error: what was lost.
         lock: the lock of the run's folder, if this process still has it.
     """
-    from orchestrator.cluster.ray_watch import child_processes, kill_with_descendants
+    from orchestrator.cluster.ray_watch import kill_before_exit
 
     _ENDING.acquire()  # never released: the first thread ends the process
     print(f"error: {error}", file=sys.stderr, flush=True)
@@ -33,9 +33,8 @@ def exit_without_ray(error: RayLostError, lock: FolderLock | None = None) -> NoR
         with contextlib.suppress(Exception):  # it is then abandoned, as that of a process that was killed
             lock.release()
     with contextlib.suppress(Exception):  # whatever fails, the process must end
-        kill_with_descendants(child_processes())
-    # At once: the connections to the killed processes break, and with them Ray would end this process with exit code 1.
-    os._exit(RAY_LOST)
+        kill_before_exit()
+    os._exit(RAY_LOST)  # at once, since Ray acts on the deaths of its processes
 
 
 def wait_for_other_end() -> None:

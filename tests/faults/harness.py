@@ -141,9 +141,13 @@ def kill(sweep: Sweep, kind: str, choose: random.Random, toll: Toll) -> bool:
         if not (lock := sweep.output / "lock.json").exists():
             return False
         lock.write_text(json.dumps({**json.loads(lock.read_text()), "pid": 2**22 + 1, "token": "another"}))
-        assert sweep.process.wait(120) == 2, sweep.text()
-        assert "is no longer held by this command" in sweep.text()
-        toll.ends["lock: exit code 2"] += 1
+        code = sweep.process.wait(120)
+        toll.ends[f"lock: exit code {code}"] += 1
+        if code == 0:  # all was done before the lock was next renewed; it is left to its holder
+            assert json.loads(lock.read_text())["token"] == "another"
+        else:
+            assert code == 2, sweep.text()
+            assert "is no longer held by this command" in sweep.text()
         sweep.end()
     elif kind == "command":
         family = descendants(sweep.process.pid)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
 from orchestrator.console.exit_codes import RAY_LOST
+from tests.faults.harness import is_running
 
 ENDS = """
 import os
@@ -56,3 +58,38 @@ def test_a_main_thread_that_fails_meanwhile_does_not_change_the_exit_code() -> N
     done = subprocess.run([sys.executable, "-c", RACES], capture_output=True, text=True, check=False)
     assert done.returncode == RAY_LOST
     assert done.stderr.startswith("error: Ray lost its GCS")
+
+
+WITH_A_RAYLET = """
+import os, subprocess, sys, threading, time
+from orchestrator.console.ray_lost import exit_without_ray
+from orchestrator.protocol import RayLostError
+
+raylet = subprocess.Popen([sys.executable, "-c", "input()", "raylet/raylet"], stdin=subprocess.PIPE)
+other = subprocess.Popen(["sleep", "300"])
+print(raylet.pid, other.pid, flush=True)
+end = os._exit
+
+def end_as_ray_does():
+    raylet.wait()
+    end(1)
+
+def end_after_a_while(code):  # as a thread of a busy machine
+    time.sleep(1)
+    end(code)
+
+threading.Thread(target=end_as_ray_does, daemon=True).start()
+os._exit = end_after_a_while
+exit_without_ray(RayLostError("Ray lost an agent"))
+"""
+
+
+def test_the_raylet_is_killed_only_after_the_command_has_ended() -> None:
+    """Ray ends a process whose raylet dies, with exit code 1."""
+    ending = subprocess.Popen([sys.executable, "-c", WITH_A_RAYLET], stdout=subprocess.PIPE, text=True)
+    assert ending.stdout is not None
+    left = list(map(int, ending.stdout.readline().split()))
+    assert ending.wait() == RAY_LOST
+    ending.stdout.close()
+    while any(is_running(process) for process in left):  # up to the time limit of the test
+        time.sleep(0.02)
