@@ -18,10 +18,18 @@ from tests import ROOT
 
 STUDIES = {path.stem: path for path in (ROOT / "benchmarks" / "studies").glob("*.yaml")}
 OTHERS = {
-    "sensitivity": "a grid of fixed settings: nothing is searched, the student alone neither",
     "selection": "the configurations of a committed table, which compares no methods",
 }
-FILES = [*preset_names(), *(str(path) for name, path in sorted(STUDIES.items()) if name not in OTHERS)]
+FILES = [
+    file
+    for file in (
+        *preset_names(),
+        *(str(path) for name, path in sorted(STUDIES.items()) if name not in OTHERS),
+    )
+    if load_sweep(
+        file
+    ).search.trials  # without a search all methods have fixed settings, the student alone too
+]
 READINGS = ("literal", "paper", "pixel", "bernoulli", "summary", "stable")
 
 

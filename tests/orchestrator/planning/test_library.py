@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from distill.models.checkpoint import load_model
 from orchestrator.planning.cost_estimate import estimate
 from orchestrator.planning.loader import load_sweep
 from orchestrator.planning.plan import make_plan
@@ -60,3 +61,12 @@ def test_the_student_steps_of_a_search_are_counted_with_halving() -> None:
     # A wave of 16 halved at L/8, L/4, L/2 is 5 L student steps on L teacher passes.
     studies = found["studies"]
     assert found["phases"]["search"]["student_steps"] == studies * 5 * 400
+
+
+def test_the_preset_laptop_brings_its_teachers_and_trains_none() -> None:
+    teachers = make_plan(load_sweep("laptop")).teachers
+    files = {str(teacher.checkpoint.path): teacher.model.name for teacher in teachers if teacher.checkpoint}
+    assert [load_model(file)[0].options.name for file in files] == list(files.values())
+    assert sorted(files.values()) == sorted(
+        teacher.model.name for teacher in make_plan(load_sweep("scenes")).teachers
+    )
