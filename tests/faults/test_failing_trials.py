@@ -19,6 +19,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(1800)]
 TROUBLES = ROOT / "tests" / "orchestrator" / "troubles"
 
 
+@pytest.mark.long
 def test_trials_that_hang_die_raise_or_want_too_much_memory_fail_alone(
     undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -29,7 +30,7 @@ def test_trials_that_hang_die_raise_or_want_too_much_memory_fail_alone(
     document["search"] = {"trials": 1, "bracket": 1, "wave": 8, "rungs": [], "evaluations": 2, "finalists": 0}
     document["final"] = {"seeds": [1]}
     document["recipes"]["student"] |= {"steps": 24, "accumulate_if_out_of_memory": True}
-    document["operation"]["step_timeout_seconds"] = 5
+    document["operation"]["step_timeout_seconds"] = 30  # also on a busy machine no step of the others takes so long
     source = tmp_path / "troubles.yaml"
     source.write_text(yaml.safe_dump(document))
     output = tmp_path / "run"
@@ -44,7 +45,7 @@ def test_trials_that_hang_die_raise_or_want_too_much_memory_fail_alone(
     assert (failed.error_step.drop("greedy") == 10).all()
     for method, words in {
         "raising": ["this method is broken"],
-        "hanging": ["no progress within 5 s", "troubles.py", "time.sleep"],
+        "hanging": ["no progress within 30 s", "troubles.py", "time.sleep"],
         "dying": ["its worker died 2 times at this step"],
         "greedy": ["out of memory (asked for 3.73e+06 GiB)", "lower recipe.batch_size"],
     }.items():

@@ -36,7 +36,7 @@ def board_text(root: str | Path) -> str:
     return Ledger(root).read_bytes("leaderboard/LEADERBOARD.md").decode()
 
 
-@pytest.mark.parametrize("place", ["disk", "bucket"])
+@pytest.mark.parametrize("place", ["disk", pytest.param("bucket", marks=pytest.mark.long)])
 def test_a_run_that_grew_has_the_trials_and_the_board_of_the_long_one_and_keeps_all_that_it_had(
     tmp_path: Path, place: str, request: pytest.FixtureRequest
 ) -> None:
