@@ -35,7 +35,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=25, help="the published default, and so many less one")
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--teachers", help="a run of the preset laptop, whose teachers serve here too")
     parser.add_argument("--output", type=Path, default=Path("runs/balance"))
     options = parser.parse_args()
     settings = [
@@ -46,7 +45,6 @@ def main() -> None:
         f"recipes.cnn_student.steps={options.steps}",
         f"recipes.transformer_student.steps={options.steps}",
         "final.seeds=[1]",
-        *([f"operation.teachers={Path(options.teachers).resolve()}"] if options.teachers else []),
     ]
     command = [sys.executable, "-m", "orchestrator.sweep", "laptop", "--output", str(options.output)]
     subprocess.run(command + [part for setting in settings for part in ("--set", setting)], check=True)

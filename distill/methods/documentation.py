@@ -81,7 +81,7 @@ would be tuned less than it; the sweep then prints a warning, and the board mark
 
 Does that save trials? `python benchmarks/balance.py --trials {trials}` searched each method twice on the preset `laptop`'s pairs, {steps}
 steps and no pruning: in the search space that it had by default, and in one where each weight is relative, 0.1 to 10 for every
-method. That was before the spaces had the recipe and temperatures of included terms, and with `heteroakd` at stride 8. Tune mIoU
+method. That was before the spaces had the recipe and temperatures of included terms, with other learning rates, and with `heteroakd` at stride 8. Tune mIoU
 that the best of n trials is expected to have, in points, ± its standard error:
 
 """
