@@ -30,7 +30,8 @@ def test_trials_that_hang_die_raise_or_want_too_much_memory_fail_alone(
     document["search"] = {"trials": 1, "bracket": 1, "wave": 8, "rungs": [], "evaluations": 2, "finalists": 0}
     document["final"] = {"seeds": [1]}
     document["recipes"]["student"] |= {"steps": 24, "accumulate_if_out_of_memory": True}
-    document["operation"]["step_timeout_seconds"] = 30  # also on a busy machine no step of the others takes so long
+    # Also on a busy machine no step of the others takes so long.
+    document["operation"]["step_timeout_seconds"] = 30
     source = tmp_path / "troubles.yaml"
     source.write_text(yaml.safe_dump(document))
     output = tmp_path / "run"

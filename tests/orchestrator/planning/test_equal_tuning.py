@@ -20,16 +20,9 @@ STUDIES = {path.stem: path for path in (ROOT / "benchmarks" / "studies").glob("*
 OTHERS = {
     "selection": "the configurations of a committed table, which compares no methods",
 }
-FILES = [
-    file
-    for file in (
-        *preset_names(),
-        *(str(path) for name, path in sorted(STUDIES.items()) if name not in OTHERS),
-    )
-    if load_sweep(
-        file
-    ).search.trials  # without a search all methods have fixed settings, the student alone too
-]
+SHIPPED = [*preset_names(), *(str(path) for name, path in sorted(STUDIES.items()) if name not in OTHERS)]
+# Without a search all methods have fixed settings, the student alone too.
+FILES = [file for file in SHIPPED if load_sweep(file).search.trials]
 READINGS = ("literal", "paper", "pixel", "bernoulli", "summary", "stable")
 
 
