@@ -19,7 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -149,10 +149,7 @@ class RayWatch:
 
     def _stop_raylet(self) -> None:
         """Keep the raylet from ending itself: the connections that break would end this process without a word."""
-        for process, name in self._embedded.items():
-            if name == RAYLET:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process, signal.SIGSTOP)
+        _send(signal.SIGSTOP, (process for process, name in self._embedded.items() if name == RAYLET))
 
     def _report(self, lost: RayLostError) -> None:
         if not self._over.is_set() and self._reported.acquire(blocking=False):  # never released
@@ -202,10 +199,8 @@ def kill_with_descendants(processes: set[int], later: Collection[int] = ()) -> N
     levels = [processes]
     while below := set[int]().union(*map(child_processes, levels[-1])):
         levels.append(below)
-    for process in itertools.chain(*reversed(levels)):
-        if process not in later:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
+    lowest_first = itertools.chain(*reversed(levels))
+    _send(signal.SIGKILL, (process for process in lowest_first if process not in later))
 
 
 def kill_before_exit() -> None:
@@ -215,15 +210,20 @@ def kill_before_exit() -> None:
     """
     children = child_processes()
     raylets = [process for process in children if "raylet/raylet" in _command(process)]
-    for raylet in raylets:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(raylet, signal.SIGSTOP)
+    _send(signal.SIGSTOP, raylets)
     if raylets:  # the shell's input ends with this process
         subprocess.Popen(
             ["/bin/sh", "-c", 'read _; kill -9 "$@"', "sh", *map(str, raylets)],
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
     kill_with_descendants(children, later=raylets)
+
+
+def _send(number: signal.Signals, processes: Iterable[int]) -> None:
+    """Send a signal to those of these processes that are still there, in this order."""
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, number)
 
 
 def child_processes(process: int | None = None) -> set[int]:
