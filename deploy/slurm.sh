@@ -64,8 +64,9 @@ while kill -0 "$sweep" 2>/dev/null; do
   wait "$sweep" || code=$?
 done
 
-# Interrupted: planned work is left. Let Slurm run the same command again.
-if [ "$code" -eq 130 ]; then
+# Interrupted (130), or Ray was lost (5, with the head's daemons for example): planned work is left. Let Slurm run the same command
+# again; a cluster that loses Ray in ten allocations one after another needs a person.
+if [ "$code" -eq 130 ] || { [ "$code" -eq 5 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 10 ]; }; then
   scontrol requeue "$SLURM_JOB_ID" || true
 fi
 exit "$code"

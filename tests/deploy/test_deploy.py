@@ -17,7 +17,7 @@ import pytest
 import tyro
 import yaml
 
-from orchestrator.console.exit_codes import DONE
+from orchestrator.console.exit_codes import DONE, RAY_LOST
 from orchestrator.sweep import SweepOptions
 from orchestrator.sweep import command as command_of
 from search_spaces import preset_names
@@ -165,11 +165,12 @@ STUBS = {
 }  # fmt: skip
 
 
-def slurm(folder: Path, code: int) -> tuple[int, list[str]]:
+def slurm(folder: Path, code: int, restarts: int | None = None) -> tuple[int, list[str]]:
     """The script on an allocation of two nodes whose commands only note their arguments.
 
     Args:
         code: exit code of the sweep. With 130 the sweep runs until it gets SIGTERM, which the script gets from Slurm.
+        restarts: how often Slurm has queued the job again, as it tells a job that it has.
     """
     stubs = folder / "bin"
     stubs.mkdir()
@@ -180,7 +181,7 @@ def slurm(folder: Path, code: int) -> tuple[int, list[str]]:
     environment = {
         "PATH": f"{stubs}:{os.environ['PATH']}", "VENV": str(folder / "none"), "LOG": str(log), "CODE": str(code),
         "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "nodes", "SLURM_CPUS_PER_TASK": "8", "SLURM_GPUS_PER_TASK": "1",
-    }  # fmt: skip
+    } | ({} if restarts is None else {"SLURM_RESTART_COUNT": str(restarts)})  # fmt: skip
     script = [str(DEPLOY / "slurm.sh"), "mine.yaml", "--output", "/shared/run"]
     with subprocess.Popen(["bash", *script], env=environment, stdout=subprocess.DEVNULL) as job:
         if code == 130:
@@ -218,6 +219,15 @@ def test_slurms_notice_reaches_the_sweep_and_the_job_is_queued_again(tmp_path: P
     assert code == 130
     assert log.count("noticed") == 1
     assert "scontrol requeue 7" in log
+
+
+@pytest.mark.parametrize(("restarts", "again"), [(None, True), (9, True), (10, False)])
+def test_a_sweep_that_lost_ray_is_queued_again_ten_times(
+    tmp_path: Path, restarts: int | None, again: bool
+) -> None:
+    code, log = slurm(tmp_path, RAY_LOST, restarts)
+    assert code == RAY_LOST
+    assert ("scontrol requeue 7" in log) == again
 
 
 def test_the_image_copies_what_is_there_installs_by_the_lock_and_runs_as_nobody_special() -> None:
