@@ -65,7 +65,7 @@ def every_case() -> Iterator[Any]:
             yield pytest.param(method, precision, optimizer, marks=[] if in_ci else [pytest.mark.long])
 
 
-@pytest.mark.parametrize(("method", "precision", "optimizer"), every_case())
+@pytest.mark.parametrize(("method", "precision", "optimizer"), list(every_case()))
 def test_no_part_of_a_step_waits_for_the_device(
     device: Device, method: str, precision: str, optimizer: str
 ) -> None:
