@@ -141,7 +141,7 @@ def refuse_label_file(path: File, header: Header) -> None:
     if header.channels > 1:
         raise UsageError(
             f"{path} has {header.channels} channels, must be a grey label map or have a palette; "
-            "use the label maps that hold class values, not the coloured ones"
+            "use the label maps that hold class values, not the coloured ones (or are pictures and label maps swapped?)"
         )
     if header.bits > 8:
         raise UsageError(

@@ -100,7 +100,7 @@ def near_file(
 def _conversion(kind: str, suffixes: tuple[str, ...]) -> str:
     """What to do with a file of another kind."""
     if kind.lower() in ("jpg", "jpeg") and all(suffix.lower().endswith(".png") for suffix in suffixes):
-        return "JPEG does not keep exact values, so export it again as PNG"
+        return "JPEG does not keep exact values, so export it again as PNG (or are pictures and label maps swapped?)"
     return f"convert the .{kind} files to PNG, without loss"
 
 

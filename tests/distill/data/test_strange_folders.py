@@ -187,6 +187,17 @@ CASES = {
     ),
     "pictures of a phone": Case(names("images", lambda path: path.stem + ".HEIC"), ("p0.HEIC is there", "must be .jpg or", "convert the .HEIC files")),
     "masks named .jpg": Case(names("masks", lambda path: path.stem + ".jpg"), ("p0.jpg is there", "must be .png", "export it again as PNG")),
+    "folders swapped": Case(
+        nothing, ("p0.jpg is there", "are pictures and label maps swapped?"), options={"images": "masks", "masks": "images"}
+    ),
+    "folders of PNGs swapped": Case(
+        both(
+            pictures(lambda path, image: image.save(path.with_suffix(".png"))),
+            lambda root: [path.unlink() for path in (root / "images").glob("*.jpg")],
+        ),
+        ("has 3 channels, must be a grey label map", "are pictures and label maps swapped?"),
+        options={"images": "masks", "masks": "images"},
+    ),
     "ending of the masks": Case(names("masks", lambda path: path.stem + "_mask.png"), ("p0_mask.png is there", "set mask_suffix: _mask.png")),
     "ending of the masks in the config": Case(names("masks", lambda path: path.stem + "_L.png"), options={"mask_suffix": "_L.png"}),
     "endings as Cityscapes": Case(
