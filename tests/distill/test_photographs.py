@@ -20,6 +20,7 @@ from distill.data import CamVidConfig, build_dataset
 from distill.export.__main__ import GRAPH, WEIGHTS, ExportOptions, export
 from distill.models import CheckpointMetadata, build_model, save_model
 from distill.normalisation import normalise
+from distill.picture_batches import picture_batches
 from distill.predict import PredictOptions, predict
 from distill.segmenter import load_segmenter
 
@@ -56,26 +57,26 @@ def model(camvid: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     torch.manual_seed(0)
     data = build_dataset(CamVidConfig(root=str(camvid)), "train")
-    samples = [data[index] for index in range(len(data))]
-    images = torch.stack(
-        [torch.from_numpy(np.asarray(sample.image_hw3)).movedim(-1, 0) for sample in samples]
-    )
-    labels = torch.stack([torch.from_numpy(np.asarray(sample.labels_hw)) for sample in samples])
-    network = build_model("fcn-test_efficientnet", 11, head_channels=32, output_stride=32)
+    classes = len(data.classes)
+    [(_, images_bhw3, labels)] = picture_batches(data, range(EACH), EACH, 1, pinned=False)
+    images = normalise(images_bhw3.movedim(-1, 1))
+    network = build_model("fcn-test_efficientnet", classes, head_channels=32, output_stride=32)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None  # the running statistics are those of these photographs
     found: list[torch.Tensor] = []
     network.head.classifier.register_forward_hook(lambda module, given, result: found.append(given[0]))
     with torch.no_grad():
-        network(normalise(images))
-        network.eval()(normalise(images))
+        network(images)
+        network.eval()(images)
         features = found[-1].movedim(1, -1).flatten(0, -2).double()
-        small = torch.nn.functional.interpolate(labels[:, None].float(), found[-1].shape[-2:])
-        known = (flat := small.flatten().long()) < 11
+        small = (
+            torch.nn.functional.interpolate(labels[:, None].float(), found[-1].shape[-2:]).flatten().long()
+        )
+        known = small < classes
         solution = torch.linalg.lstsq(
             torch.cat([features, torch.ones(len(features), 1)], 1)[known],
-            torch.nn.functional.one_hot(flat[known], 11).double(),
+            torch.nn.functional.one_hot(small[known], classes).double(),
         ).solution
         network.head.classifier.weight.copy_(solution[:-1].T[..., None, None])
         network.head.classifier.bias.copy_(solution[-1])
