@@ -28,7 +28,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from benchmarks.measured import machine, rounded
+from measured import machine, rounded
 from distill.data import build_dataset
 from distill.data.config import CamVidConfig
 from distill.errors import UsageError
