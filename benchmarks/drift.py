@@ -18,7 +18,8 @@ import torch
 
 from distill.balance import Balance
 from distill.data import AugmentationConfig, ScenesConfig, build_dataset
-from distill.data.stream import normalise, stream
+from distill.data.stream import stream
+from distill.normalisation import normalise
 from distill.methods import cross_entropy, list_methods
 from distill.methods.readings import READINGS
 from distill.models import SegmentationModel
