@@ -19,10 +19,10 @@ import torch
 from distill.balance import Balance
 from distill.data import AugmentationConfig, ScenesConfig, build_dataset
 from distill.data.stream import stream
-from distill.normalisation import normalise
 from distill.methods import cross_entropy, list_methods
 from distill.methods.readings import READINGS
 from distill.models import SegmentationModel
+from distill.normalisation import normalise
 from distill.recipe import Recipe
 from distill.relative_weights import PREFIX, STEPS
 from distill.training import Batch, Student, StudentSpec, teacher_output

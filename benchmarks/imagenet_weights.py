@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 import timm
 import torch
+from measured import machine, rounded
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from measured import machine, rounded
 from distill.data import build_dataset
 from distill.data.config import CamVidConfig
 from distill.errors import UsageError
