@@ -47,6 +47,9 @@ READINGS: dict[str, dict[str, object]] = {
 }
 """Settings of each reading of the method; `paper` is another name of `literal`."""
 
+DEFAULT_READING: Reading = "pixel"
+"""The best on photographs (`docs/benchmark/camvid`); `literal` was it up to version 0.1.0."""
+
 
 def _by_preset(setting: str) -> dict[str, Any]:
     """Extra of a setting's schema: its default for each preset."""
@@ -62,9 +65,9 @@ class HeteroAKDConfig(MethodConfig):
     """
 
     preset: Reading = Field(
-        "literal",
+        DEFAULT_READING,
         description="reading of the method, a name for several settings; explicit settings override it. "
-        "literal, or paper: eq. 1 to 6 as printed. The others are explained below",
+        "literal, or paper: eq. 1 to 6 as printed. All are explained below",
     )
     kd_weight: float = Field(
         0.1, ge=0, le=1e4, description="λ1, weight of the logits distillation (one source)"
@@ -98,8 +101,8 @@ class HeteroAKDConfig(MethodConfig):
         "stage of stride 8, or what the classifier sees",
     )
     final_relu: bool = Field(
-        True,
-        description="ReLU at the end of the projectors (two sources agree)",
+        False,
+        description="ReLU at the end of the projectors (two sources agree on true)",
         json_schema_extra=_by_preset("final_relu"),
     )
     projector_norm: bool = Field(
@@ -118,7 +121,7 @@ class HeteroAKDConfig(MethodConfig):
         json_schema_extra=_by_preset("mixing_per"),
     )
     kem_axis: KemAxis = Field(
-        "class",
+        "pixel",
         description="axis of the softmax of W: class (one source), space (one source; the weights "
         "average to 1 over an image's valid pixels, our choice), pixel: as space, of the mean over classes (our choice); "
         "divergence: W is the KL of a pixel over its mean in the image (a public summary); none: 1/K. A good "
@@ -126,18 +129,18 @@ class HeteroAKDConfig(MethodConfig):
         json_schema_extra=_by_preset("kem_axis"),
     )
     scale_by_classes: bool = Field(
-        False,
+        True,
         description="K·W in place of W for the axes class and none, so that a uniform W is plain cross-entropy (our choice)",
         json_schema_extra=_by_preset("scale_by_classes"),
     )
     weight_per: Per = Field(
-        "class",
+        "pixel",
         description="a weight per class of a pixel (one source), or one per pixel, which does not "
         "bias the minimiser towards the classes the student is worst at (our choice)",
         json_schema_extra=_by_preset("weight_per"),
     )
     discrepancy: Discrepancy = Field(
-        "cross_entropy",
+        "kl",
         description="cross_entropy: eq. 5 (one source); kl: KL of the softmaxes, times τ² (a public summary); bernoulli: "
         "binary KL of every class, times τ², as H is a binary entropy of every class (our choice)",
         json_schema_extra=_by_preset("discrepancy"),
@@ -170,4 +173,4 @@ class HeteroAKDConfig(MethodConfig):
         if not isinstance(values, Mapping):
             return values
         shared = {"hakd_temperature": values["temperature"]} if "temperature" in values else {}
-        return {**READINGS.get(values.get("preset", "literal"), {}), **shared, **values}
+        return {**READINGS.get(values.get("preset", DEFAULT_READING), {}), **shared, **values}

@@ -189,7 +189,7 @@ def test_the_stable_preset_sets_three_switches_and_given_settings_win():
     stable = HeteroAKDConfig(preset="stable")
     assert (stable.final_relu, stable.scale_by_classes, stable.weight_per) == (False, True, "pixel")
     assert HeteroAKDConfig(preset="stable", final_relu=True).final_relu
-    paper = HeteroAKDConfig()
+    paper = HeteroAKDConfig(preset="paper")
     assert (paper.final_relu, paper.scale_by_classes, paper.weight_per) == (True, False, "class")
     assert (paper.kd_weight, paper.hakd_weight, paper.temperature, paper.tap) == (0.1, 1, 1, "stage4")
 

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from distill.errors import UsageError
 from distill.methods import MethodConfig, build_method, list_methods, method_class, register
-from distill.methods.readings import READINGS
+from distill.methods.readings import DEFAULT_READING, READINGS
 from distill.methods.registry import Card, Method, Need
 from distill.testing import CNN, NUM_CLASSES, TRANSFORMER, random_labels, random_output, tiny_model
 from search_spaces import load_space
@@ -123,7 +123,8 @@ def test_a_default_weight_is_inside_the_space_that_a_sweep_searches(name):
 
 def test_each_reading_has_a_space_of_its_own_scale():
     spaces = {name: load_space("heteroakd", config={"preset": name}).parameters for name in READINGS}
-    assert spaces["paper"] == spaces["literal"] == load_space("heteroakd").parameters
+    assert spaces["paper"] == spaces["literal"]
+    assert spaces[DEFAULT_READING] == load_space("heteroakd").parameters
     assert "l2_weight" in spaces["summary"]
     assert all("l2_weight" not in space for name, space in spaces.items() if name != "summary")
     scales = {name: space["hakd_weight"].bounds() for name, space in spaces.items()}

@@ -15,7 +15,7 @@ from distill.methods.knowledge import (
     weighted_divergence,
 )
 from distill.methods.projector import LogitsProjector
-from distill.methods.readings import READINGS, HeteroAKDConfig
+from distill.methods.readings import DEFAULT_READING, READINGS, HeteroAKDConfig
 from distill.testing import CNN, NUM_CLASSES, TRANSFORMER, random_labels, random_output, tiny_model
 from tests.distill.methods import loop_formulas as loops
 from tests.distill.methods.heteroakd_cases import build, losses
@@ -171,9 +171,8 @@ def test_one_weight_per_pixel_averages_to_one_over_an_images_valid_pixels(case, 
 
 
 def test_a_reading_fills_its_settings_and_given_ones_win():
-    assert HeteroAKDConfig().model_dump(exclude={"preset"}) == HeteroAKDConfig(preset="paper").model_dump(
-        exclude={"preset"}
-    )
+    defaults = {name: field.default for name, field in HeteroAKDConfig.model_fields.items()}
+    assert HeteroAKDConfig().model_dump() == HeteroAKDConfig(preset=DEFAULT_READING).model_dump() == defaults
     for name, settings in READINGS.items():
         config = HeteroAKDConfig(preset=name)
         assert {key: getattr(config, key) for key in settings} == settings

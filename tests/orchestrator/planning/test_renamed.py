@@ -109,8 +109,10 @@ def test_a_recorded_config_has_the_plan_hash_of_the_same_config_with_the_new_nam
 def test_a_recorded_division_of_the_work_has_the_plan_hash_of_the_version_that_recorded_it(
     monkeypatch: pytest.MonkeyPatch, divide: str, plan_hash: str
 ) -> None:
-    """The hashes are those of version 0.1.0, whose `RESULT_VERSION` was 1."""
+    """The hashes are those of version 0.1.0: its `RESULT_VERSION` was 1, and so was that of every method."""
+    versions_of_models = plan.result_versions
     monkeypatch.setattr(plan, "RESULT_VERSION", 1)
+    monkeypatch.setattr(plan, "result_versions", lambda models, _: versions_of_models(models))
     assert make_plan(read_recorded_config(recorded("compute.divide", divide))).plan_hash == plan_hash
 
 
