@@ -6,6 +6,10 @@ prints gains along the knob `context` of generated scenes: a Markdown table with
 alike up to a first dot (`<pair>` or `<pair>.<setting>`). For each pair the teacher's and the student's test mIoU, and each
 method's gain over the equally tuned student alone, of the methods that were trained at every setting.
 
+    python benchmarks/studies.py curve runs/regime
+
+prints the same along the length of the training, of pairs that are named `<pair>.<steps>`.
+
     python benchmarks/studies.py differences runs/scenes runs/ablations --methods kd+heteroakd:kd no_kmm:heteroakd
 
 prints what one method has over another, a row each, a column per pair and their mean.
@@ -53,7 +57,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("knob", "differences"):
         commands.add_parser(name).add_argument("runs", type=Path, nargs="+")
-    for name in ("grid", "longer", "equal-time"):
+    for name in ("curve", "grid", "longer", "equal-time"):
         commands.add_parser(name).add_argument("run", type=Path)
     commands.choices["differences"].add_argument(
         "--methods", nargs="+", metavar="METHOD:OTHER", required=True
@@ -66,6 +70,8 @@ def main() -> None:
         if options.command == "knob":
             configs, trials = zip(*map(_read, options.runs), strict=True)
             print("\n".join(knob_table(list(configs), together(list(trials)))))
+        elif options.command == "curve":
+            print("\n".join(curve_table(_read(options.run)[1])))
         elif options.command == "differences":
             trials = together([_read(run)[1] for run in options.runs])
             print("\n".join(differences_table(trials, options.methods)))
@@ -107,12 +113,30 @@ def together(runs: list[pd.DataFrame]) -> pd.DataFrame:
 
 def knob_table(configs: list[dict[str, Any]], trials: pd.DataFrame) -> list[str]:
     """Markdown: a row per pair and method, a column per setting of `context`; what lacks a setting is left out."""
-    told: dict[tuple[str, str], dict[float, str]] = {}
     settings = {
         pair["name"]: float(config["data"][pair["data"]]["context"])
         for config in configs
         for pair in config["pairs"]
     }
+    return _along(settings, trials, "context {:g}")
+
+
+def curve_table(trials: pd.DataFrame) -> list[str]:
+    """Markdown: a row per pair and method, a column per length of the student's training.
+
+    Raises:
+        UsageError: a pair has no length behind a dot.
+    """
+    names = set(trials[trials.phase == "final"].pair)
+    for name in names:
+        if not name.partition(".")[2].isdecimal():
+            raise UsageError(f"pair {name!r} must be named PAIR.STEPS, as in benchmarks/studies/regime.yaml")
+    return _along({name: float(name.partition(".")[2]) for name in names}, trials, "{:g} steps")
+
+
+def _along(settings: dict[str, float], trials: pd.DataFrame, heading: str) -> list[str]:
+    """A column per setting; a pair or method that lacks one is left out, unless its pair lacks it in all its rows."""
+    told: dict[tuple[str, str], dict[float, str]] = {}
     final = trials[(trials.phase == "final") & trials.test_miou.notna()]
     for name in sorted(set(final.pair), key=lambda name: settings[name]):
         runs = final[final.pair == name]
@@ -127,13 +151,14 @@ def knob_table(configs: list[dict[str, Any]], trials: pd.DataFrame) -> list[str]
             cell = _told(points, "{:.1f}" if method == "student" else "{:+.1f}")
             told.setdefault((pair, method), {})[setting] = cell
     columns = sorted({setting for cells in told.values() for setting in cells})
+    of_pair = {pair: {s for (p, _), cells in told.items() if p == pair for s in cells} for pair, _ in told}
     rows = [
-        f"| {pair} | {method} | " + " | ".join(cells[setting] for setting in columns) + " |"
+        f"| {pair} | {method} | " + " | ".join(cells.get(setting, "") for setting in columns) + " |"
         for (pair, method), cells in sorted(told.items(), key=lambda item: item[0][0])
-        if len(cells) == len(columns)
+        if len(cells) == len(of_pair[pair])
     ]
     return [
-        f"| pair | method | {' | '.join(f'context {setting:g}' for setting in columns)} |",
+        f"| pair | method | {' | '.join(heading.format(setting) for setting in columns)} |",
         "| --- | --- |" + " --- |" * len(columns),
         *rows,
     ]

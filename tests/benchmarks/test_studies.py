@@ -195,6 +195,25 @@ def test_gains_along_the_knob_stand_by_setting_beside_the_teacher_and_the_studen
     ]
 
 
+def test_a_curve_has_a_column_for_each_length_and_leaves_one_empty_where_a_pair_has_no_such_length(
+    studies: ModuleType,
+) -> None:
+    lengths = [
+        final_runs(pair, method, 1, [score])
+        for pair, method, score in [
+            ("p.100", "student", 0.5), ("p.1000", "student", 0.6), ("p.1000", "kd", 0.7), ("q.200", "student", 0.4),
+        ]
+    ]  # fmt: skip
+    assert studies.curve_table(pd.concat(lengths)) == [
+        "| pair | method | 100 steps | 200 steps | 1000 steps |",
+        "| --- | --- | --- | --- | --- |",
+        "| p | student | 50.0 [–, –] |  | 60.0 [–, –] |",
+        "| q | student |  | 40.0 [–, –] |  |",
+    ]
+    with pytest.raises(UsageError, match=r"pair 'p' must be named PAIR\.STEPS"):
+        studies.curve_table(final_runs("p", "student", 1, [0.5]))
+
+
 def test_what_two_runs_have_trained_alike_is_read_once_and_what_differs_is_refused(
     studies: ModuleType,
 ) -> None:
