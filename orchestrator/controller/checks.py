@@ -38,6 +38,13 @@ class Checks:
     def __init__(self, plan: Plan, ledger: Ledger, *, fresh: bool, address: str) -> None:
         self.notes: list[str] = []
         self._plan, self._ledger, self._fresh, self._address = plan, ledger, fresh, address
+        search = plan.config.search
+        if 0 < search.finishing_trials < search.finalists:
+            self.notes.append(
+                f"WARNING: search.finalists is {search.finalists}, but of a study's {search.trials} trials only "
+                f"{search.finishing_trials} reach{'es' * (search.finishing_trials == 1)} the last step, by the rungs; raise "
+                "search.trials, or use fewer rungs"
+            )
         if plan.config.search.trials:
             self.notes += [
                 f"WARNING: {sentence}; a method's `space` replaces the whole search space: write these parameters in it as "

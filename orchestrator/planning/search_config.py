@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
@@ -125,6 +126,13 @@ class SearchConfig(Section):
     def bracket_seeds(self) -> tuple[int, ...]:
         """Training seeds of the brackets, used in turn."""
         return self.training_seeds or (self.seed,)
+
+    @property
+    def finishing_trials(self) -> int:
+        """Trials of a study that reach the last step, where each rung stops the worse half of a bracket."""
+        sizes = [self.bracket] * (self.trials // self.bracket) + [self.trials % self.bracket]
+        rungs = len(self.rungs) if self.pruning == "halving" else 0
+        return sum(math.ceil(size / 2**rungs) for size in sizes)
 
     @model_validator(mode="after")
     def _selection_seeds_differ(self) -> Self:

@@ -57,12 +57,41 @@ def test_a_space_without_the_recipes_parameters_gets_a_warning_with_the_remedy(
     tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     methods = ["student", "cwd", {"name": "kd", "space": {"temperature": {"uniform": [1, 4]}}}]
-    code, text = dry_run(tmp_path, capsys, methods=methods, search={"trials": 2})
+    code, text = dry_run(tmp_path, capsys, methods=methods, search={"trials": 16})
     assert code == DONE
     (line,) = [line for line in text.splitlines() if "WARNING" in line]
     assert "recipe.lr and recipe.weight_decay are not searched by kd as by the student alone" in line
     assert "search_spaces/recipe.yaml" in line
     assert "WARNING" not in dry_run(tmp_path, capsys, methods=methods, search={"trials": 0})[1]
+
+
+@pytest.mark.parametrize(
+    ("search", "noted"),
+    [
+        (
+            {"trials": 4, "bracket": 4, "rungs": [0.25, 0.5]},
+            "of a study's 4 trials only 1 reaches the last step",
+        ),
+        (
+            {"trials": 5, "bracket": 4, "rungs": [0.25, 0.5], "finalists": 3},
+            "5 trials only 2 reach the last step",
+        ),
+        ({"trials": 5, "bracket": 4, "rungs": [0.25, 0.5]}, None),
+        ({"trials": 4, "bracket": 4, "rungs": [0.25, 0.5], "finalists": 1}, None),
+        ({"trials": 2, "bracket": 2, "rungs": [0.5], "pruning": "none"}, None),
+    ],
+)
+def test_finalists_among_which_there_is_no_choice_get_a_warning(
+    tmp_path: Path,
+    pictures: Path,
+    capsys: pytest.CaptureFixture[str],
+    search: dict[str, Any],
+    noted: str | None,
+) -> None:
+    code, said = dry_run(tmp_path, capsys, search={"wave": 8, "finalists": 2, **search})
+    assert code == 0
+    assert (noted or "") in said
+    assert ("search.finalists is" in said) == (noted is not None)
 
 
 def test_everything_that_is_wrong_is_named_at_once_with_the_key_that_helps(
