@@ -112,7 +112,7 @@ def together(runs: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def knob_table(configs: list[dict[str, Any]], trials: pd.DataFrame) -> list[str]:
-    """Markdown: a row per pair and method, a column per setting of `context`; what lacks a setting is left out."""
+    """Markdown: a row per pair and method, a column per setting of `context`, as `_along` has them."""
     settings = {
         pair["name"]: float(config["data"][pair["data"]]["context"])
         for config in configs
@@ -135,12 +135,14 @@ def curve_table(trials: pd.DataFrame) -> list[str]:
 
 
 def _along(settings: dict[str, float], trials: pd.DataFrame, heading: str) -> list[str]:
-    """A column per setting; a pair or method that lacks one is left out, unless its pair lacks it in all its rows."""
+    """A column per setting, empty where a pair was not trained; a method that lacks a setting of its pair is left out."""
     told: dict[tuple[str, str], dict[float, str]] = {}
+    of_pair: dict[str, set[float]] = {}
     final = trials[(trials.phase == "final") & trials.test_miou.notna()]
     for name in sorted(set(final.pair), key=lambda name: settings[name]):
         runs = final[final.pair == name]
         pair, setting = name.partition(".")[0], settings[name]
+        of_pair.setdefault(pair, set()).add(setting)
         scores = 100 * runs.pivot(index="seed", columns="method", values="test_miou")
         teacher = trials[(trials.phase == "teacher") & (trials.study_id == runs.teacher_id.iloc[0])].test_miou
         if len(teacher):
@@ -151,7 +153,6 @@ def _along(settings: dict[str, float], trials: pd.DataFrame, heading: str) -> li
             cell = _told(points, "{:.1f}" if method == "student" else "{:+.1f}")
             told.setdefault((pair, method), {})[setting] = cell
     columns = sorted({setting for cells in told.values() for setting in cells})
-    of_pair = {pair: {s for (p, _), cells in told.items() if p == pair for s in cells} for pair, _ in told}
     rows = [
         f"| {pair} | {method} | " + " | ".join(cells.get(setting, "") for setting in columns) + " |"
         for (pair, method), cells in sorted(told.items(), key=lambda item: item[0][0])

@@ -134,8 +134,8 @@ class HeteroAKD(Method):
         family="heterogeneous",
         needs=("teacher", "labels", "logits", "stages", "fused"),
         differs="What is known of the paper contradicts itself, hence several readings; the default is the one that did best "
-        "on photographs, `literal` follows the numbered equations. The projectors are supervised by the labels, which the paper does not state; without it "
-        "nothing trains the teacher's. The projectors' BatchNorm sees ignored pixels too.",
+        "on photographs, `literal` follows the numbered equations. The projectors are supervised by the labels, which the "
+        "paper does not state; without it nothing trains the teacher's. The projectors' BatchNorm sees ignored pixels too.",
     )
 
     def __init__(

@@ -129,6 +129,7 @@ def test_each_reading_has_a_space_of_its_own_scale():
     assert all("l2_weight" not in space for name, space in spaces.items() if name != "summary")
     scales = {name: space["hakd_weight"].bounds() for name, space in spaces.items()}
     assert scales["pixel"] == scales["summary"] != scales["bernoulli"] != scales["literal"]
+    assert scales["pixel"] != scales["literal"]
     combined = load_space("kd+heteroakd", config={"heteroakd.preset": "summary"}).parameters
     assert "heteroakd.l2_weight" in combined
 

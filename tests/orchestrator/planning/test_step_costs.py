@@ -89,6 +89,7 @@ def test_only_what_computes_another_result_than_before_gets_another_id() -> None
     resnet, segformer = model("deeplabv3-resnet18", pretrained=True), model("segformer-mit_b0")
     assert result_versions([resnet], [("kd", recipe), ("student", bf16)]) == {}
     assert result_versions([resnet], [("kd+cirkd", recipe)]) == {"versions": {"cirkd": 2}}
+    assert result_versions([resnet], [("heteroakd", recipe)]) == {"versions": {"heteroakd": 2}}
     assert result_versions([segformer]) == {"versions": {"segformer": 2}}
     assert result_versions([resnet], [("kd", bf16)]) == {"versions": {"bf16 losses": 2}}
 
