@@ -46,7 +46,7 @@ class FolderLock:
         self._on_lost = on_lost
         self._token = uuid.uuid4().hex
         self._renewed_at = 0.0
-        self._lost = False
+        self._lost: str | None = None
         self._mutex = threading.RLock()
         self._thread = threading.local()
 
@@ -63,15 +63,15 @@ class FolderLock:
     def renew(self) -> None:
         """Renew the lock if it is still ours; otherwise report that it is lost."""
         with self._mutex:
-            if self._lost:
+            if self._lost is not None:
                 return
             with self._critical_section():
                 holder = _read(self._ledger)
                 if holder is not None and holder.get("token") == self._token:
                     self._write()
                     return
-            self._lost = True
-        self._on_lost(_describe(self._ledger, holder))
+            self._lost = _describe(self._ledger, holder)
+        self._on_lost(self._lost)
 
     def release(self) -> None:
         """Delete the lock if it is still ours."""
@@ -81,10 +81,17 @@ class FolderLock:
                 self._ledger.delete(LOCK_FILE)
 
     def check(self) -> None:
-        """Call before a write. If the lock was not renewed for a while, it is renewed first, or found to be lost."""
-        inside = getattr(self._thread, "inside", False)  # the lock's own writes
-        if not inside and _awake_and_asleep() - self._renewed_at > LOCK_SECONDS / 2:
+        """Call before a write. If the lock was not renewed for a while, it is renewed first, or found to be lost.
+
+        Raises:
+            UsageError: another command has taken the lock. Another thread may have found this and be about to end the process.
+        """
+        if getattr(self._thread, "inside", False):  # the lock's own writes
+            return
+        if _awake_and_asleep() - self._renewed_at > LOCK_SECONDS / 2:
             self.renew()
+        if self._lost is not None:
+            raise UsageError(self._lost)
 
     def _write(self) -> None:
         content = {**this_process(), "token": self._token, "renewed": time.time()}
