@@ -19,6 +19,7 @@ from orchestrator.planning.model_costs import cost_of
 from orchestrator.planning.plan import (
     KEPT_PHASES,
     PHASES,
+    Bracket,
     Cohort,
     Phase,
     Plan,
@@ -252,7 +253,7 @@ def _phase(config: SweepConfig, cohorts: Sequence[Cohort], phase: Phase) -> dict
     works = [_work(config, cohort, wave) for cohort, wave in waves]
     seconds = [w.flops / _speed(config, cohort.recipe) for (cohort, _), w in zip(waves, works, strict=True)]
     return {
-        "trials": sum(wave.trials for _, wave in waves),
+        "trials": sum(_trials(config, wave, bracket) for _, wave in waves for bracket in wave.brackets),
         "waves": len(waves),
         "student_steps": sum(work.student_steps for work in works),
         "teacher_passes": sum(work.teacher_passes for work in works),
@@ -264,7 +265,9 @@ def _work(config: SweepConfig, cohort: Cohort, wave: Wave) -> Work:
     steps, passes, flops = 0, 0, 0.0
     recipe = cohort.recipe
     for bracket in wave.brackets:
-        student_steps = sum(length * running for length, running in _segments(wave, bracket.size))
+        student_steps = sum(
+            length * running for length, running in _segments(wave, _trials(config, wave, bracket))
+        )
         steps += student_steps
         cost = _cost(config, cohort.data, recipe, bracket.study.student)
         loss = 0.0 if cohort.teacher is None else loss_flops_of(config, recipe, bracket.study)
@@ -275,6 +278,11 @@ def _work(config: SweepConfig, cohort: Cohort, wave: Wave) -> Work:
             teacher = _cost(config, cohort.data, recipe, cohort.teacher.model)
             flops += passes * recipe.batch_size * teacher.flops_forward
     return Work(steps, passes, flops)
+
+
+def _trials(config: SweepConfig, wave: Wave, bracket: Bracket) -> int:
+    """Trials of a bracket. Rungs may leave fewer trials than finalists are wanted: the selection then trains those."""
+    return min(bracket.size, config.search.finishing_trials) if wave.phase == "selection" else bracket.size
 
 
 def _is_countable(teacher: Teacher) -> bool:

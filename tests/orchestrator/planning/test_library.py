@@ -70,3 +70,19 @@ def test_the_preset_laptop_brings_its_teachers_and_trains_none() -> None:
     assert sorted(files.values()) == sorted(
         teacher.model.name for teacher in make_plan(load_sweep("scenes")).teachers
     )
+
+
+def test_the_cost_has_no_finalists_that_rungs_leave_untrained() -> None:
+    changes = [
+        "search.trials=4",
+        "search.bracket=4",
+        "search.wave=4",
+        "search.finalists=2",
+        "final.seeds=[1]",
+    ]
+    whole = estimate(make_plan(load_sweep("laptop", [*changes, "search.rungs=[0.5]"])))["phases"]["selection"]
+    halved_twice = estimate(make_plan(load_sweep("laptop", [*changes, "search.rungs=[0.25, 0.5]"])))[
+        "phases"
+    ]["selection"]
+    assert halved_twice["trials"] == whole["trials"] / 2
+    assert halved_twice["student_steps"] == whole["student_steps"] / 2
