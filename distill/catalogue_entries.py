@@ -74,7 +74,8 @@ class BackboneEntry:
 class MethodEntry:
     """A method: its card (see `distill.methods.Card`), the JSON schema of its settings, its search space and result version.
 
-    `space` is None for methods of this package, whose spaces are files in `search_spaces/methods/`.
+    `space` is None for methods of this package, whose spaces are files in `search_spaces/methods/`. `changed_default` is the
+    setting whose default the raised version is about, if that is all.
     """
 
     name: str
@@ -82,6 +83,7 @@ class MethodEntry:
     settings: Mapping[str, Any]
     space: Mapping[str, Any] | None = None
     result_version: int = 1
+    changed_default: str | None = None
 
 
 @dataclass(frozen=True)

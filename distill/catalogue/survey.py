@@ -60,7 +60,9 @@ def survey_method(name: str) -> MethodEntry:
 
     method = method_class(name)
     settings = method.Config.model_json_schema()
-    return MethodEntry(name, asdict(method.card), settings, method.space, method.result_version)
+    return MethodEntry(
+        name, asdict(method.card), settings, method.space, method.result_version, method.changed_default
+    )
 
 
 def survey_backbones(names: list[str] | None = None) -> list[BackboneEntry]:

@@ -124,6 +124,7 @@ class HeteroAKD(Method):
     Config: ClassVar[type[MethodConfig]] = HeteroAKDConfig
     config: HeteroAKDConfig
     result_version: ClassVar[int] = 2  # 2: another reading by default
+    changed_default: ClassVar[str | None] = "preset"
     card: ClassVar[Card] = Card(
         name="heteroakd",
         title="Distilling Knowledge from Heterogeneous Architectures for Semantic Segmentation",

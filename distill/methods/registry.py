@@ -73,6 +73,8 @@ class Method(nn.Module):
     and of data-parallel workers are averaged."""
     result_version: ClassVar[int] = 1
     """Raised when a change alters the result of the same settings; from 2 on it is part of the ids of trials."""
+    changed_default: ClassVar[str | None] = None
+    """The setting whose default is the change, if that is all. With a value of its own the result and the id stay."""
     space: ClassVar[Mapping[str, Any] | None] = None
     """Search space of a method from another package, written as in a sweep file. The spaces of this package's methods
     are files in `search_spaces/methods/`."""

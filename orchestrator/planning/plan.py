@@ -176,7 +176,7 @@ def make_plan(config: SweepConfig, contents: Mapping[str, str] = MappingProxyTyp
         if compare == STEPS or step_cost(config, pair.label, method) is not None
     )
     models = [model for study in studies for model in (study.student, study.teacher.model)]
-    versions = result_versions(models, [(study.method, study.recipe) for study in studies])
+    versions = result_versions(models, [(s.method, s.method_config, s.recipe) for s in studies])
     unique = tuple({teacher.teacher_id: teacher for teacher in teachers.values()}.values())
     return Plan(
         config=config,
@@ -260,7 +260,7 @@ def _trial(config: SweepConfig, cohort: Cohort, wave: Wave, bracket: Bracket, pa
         "recipe": recipe.model_dump(mode="json"),
         "seed": wave.stream_seed,
         "compute": config.compute.hashed(),
-        **result_versions([study.student], [(study.method, recipe)]),
+        **result_versions([study.student], [(study.method, method_config, recipe)]),
     }
     # Two trials of a study may have the same configuration. The study and the bracket distinguish their ids.
     position = [study.study_id, bracket.index, dict(params)]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from distill.catalogue.reader import load_catalogue
 from distill.recipe import Recipe
@@ -16,7 +16,7 @@ RESULT_VERSION = 2
 
 
 def result_versions(
-    models: Sequence[Model], losses: Sequence[tuple[str, Recipe]] = ()
+    models: Sequence[Model], losses: Sequence[tuple[str, Mapping[str, Any], Recipe]] = ()
 ) -> dict[str, dict[str, int]]:
     """The entry of the hashed values that separates new results from old ones: of trials, teachers and plans.
 
@@ -24,16 +24,16 @@ def result_versions(
 
     Args:
         models: the models that are trained.
-        losses: methods, each with the recipe of its student.
+        losses: methods, each with its settings and the recipe of its student.
     """
     catalogue = load_catalogue()
     named = [model.name.partition("-") for model in models]
     heads = [catalogue.heads.get(head) for head, _, _ in named]
-    methods = [catalogue.methods[part] for method, _ in losses for part in method.split("+")]
     every = {head.name: head.result_version for head in heads if head is not None}
-    every |= {method.name: method.result_version for method in methods}
+    for method, settings, _ in losses:
+        every.update(_method_versions(method, settings))
     versions = {name: version for name, version in every.items() if version > 1}
-    if any(recipe.precision == "bf16" and method != "student" for method, recipe in losses):
+    if any(recipe.precision == "bf16" and method != "student" for method, _, recipe in losses):
         versions["bf16 losses"] = 2  # matrix products of losses are bfloat16 too
     if any(
         model.options.get("pretrained") and backbone in catalogue.own_normalisation
@@ -41,3 +41,14 @@ def result_versions(
     ):
         versions["normalisation"] = 2  # pictures are normalised as for the training of the pretrained weights
     return {"versions": versions} if versions else {}
+
+
+def _method_versions(name: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """The raised versions of a method, or of the parts of a combined one, that its settings meet."""
+    methods = load_catalogue().methods
+    parts = name.split("+")
+    for part in parts:
+        method = methods[part]
+        setting = method.changed_default if len(parts) == 1 else f"{part}.{method.changed_default}"
+        if setting not in settings:
+            yield part, method.result_version

@@ -87,11 +87,15 @@ def test_only_what_computes_another_result_than_before_gets_another_id() -> None
     recipe = next(iter(load_sweep("smoke").recipes.values()))
     bf16 = recipe.model_copy(update={"precision": "bf16"})
     resnet, segformer = model("deeplabv3-resnet18", pretrained=True), model("segformer-mit_b0")
-    assert result_versions([resnet], [("kd", recipe), ("student", bf16)]) == {}
-    assert result_versions([resnet], [("kd+cirkd", recipe)]) == {"versions": {"cirkd": 2}}
-    assert result_versions([resnet], [("heteroakd", recipe)]) == {"versions": {"heteroakd": 2}}
+    assert result_versions([resnet], [("kd", {}, recipe), ("student", {}, bf16)]) == {}
+    assert result_versions([resnet], [("kd+cirkd", {}, recipe)]) == {"versions": {"cirkd": 2}}
+    default = {"versions": {"heteroakd": 2}}
+    assert result_versions([resnet], [("heteroakd", {"tap": "fused"}, recipe)]) == default
+    assert result_versions([resnet], [("heteroakd", {"preset": "literal"}, recipe)]) == {}
+    assert result_versions([resnet], [("kd+heteroakd", {"kd.temperature": 2}, recipe)]) == default
+    assert result_versions([resnet], [("kd+heteroakd", {"heteroakd.preset": "pixel"}, recipe)]) == {}
     assert result_versions([segformer]) == {"versions": {"segformer": 2}}
-    assert result_versions([resnet], [("kd", bf16)]) == {"versions": {"bf16 losses": 2}}
+    assert result_versions([resnet], [("kd", {}, bf16)]) == {"versions": {"bf16 losses": 2}}
 
 
 def test_pretrained_backbones_that_are_normalised_in_another_way_than_before_get_another_id() -> None:
