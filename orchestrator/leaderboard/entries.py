@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from orchestrator.leaderboard.comparison import Comparison
 from orchestrator.leaderboard.missing import Missing, UnfinishedStudy
-from orchestrator.leaderboard.planned import Spaces
+from orchestrator.leaderboard.planned import Selection, Spaces
 from orchestrator.leaderboard.scores import Estimate
 
 FAILED, OFF_PROTOCOL, UNCOMMITTED, OTHER_BUDGET = "‡", "†", "✎", "≠"
@@ -126,7 +126,7 @@ class Board:
     """Everything that the views of a leaderboard show.
 
     `hours_unit` is the unit of `gpu_hours`: GPU-hours, or worker-hours if the workers may use CPUs only.
-    `searches` is the number of searches of each study. No claim is made about the methods of `unfinished` studies.
+    `searches` is the number of searches of each study, `selections` how the configurations were chosen. No claim is made about the methods of `unfinished` studies.
     `adaptive` is True if search trials depend on earlier ones or come from earlier runs; then the expected best of n trials
     is not known.
     """
@@ -142,6 +142,7 @@ class Board:
     seeds: tuple[int, ...]
     searches: int
     trials: tuple[int, int]
+    selections: tuple[Selection, ...]
     gpu_hours: float
     hours_unit: str
     missing: tuple[Missing, ...]

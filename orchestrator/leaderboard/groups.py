@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
-from orchestrator.leaderboard.planned import Bounds, Planned, Spaces, planned
+from orchestrator.leaderboard.planned import Bounds, Planned, Selection, Spaces, planned
 from orchestrator.leaderboard.run_records import ProvenanceRecord, RunRecords, TrialRecord
 from orchestrator.planning.equal_seconds import STEPS
 
@@ -77,6 +78,16 @@ class Group:
                 names = plan.untuned[method]
                 found[method] = tuple(sorted({*found.get(method, ()), *names}))
         return dict(sorted(found.items()))
+
+    @property
+    def selections(self) -> Mapping[tuple[str, str], frozenset[Selection | None]]:
+        """How the configuration of each study with trials was chosen, by pair and method; more than one if its runs differ."""
+        found: dict[tuple[str, str], frozenset[Selection | None]] = {}
+        for plan in self.plans:
+            for study in product(plan.pairs[self.dataset], plan.methods):
+                if study[0] in self.recipes and study[1] in self.families:
+                    found[study] = found.get(study, frozenset()) | {plan.selection}
+        return found
 
     def student_options(self, pair: str) -> Mapping[str, Any]:
         """The options that a config gives for the pair's student."""

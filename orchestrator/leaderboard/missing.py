@@ -195,7 +195,7 @@ def _teacher_notes(records: RunRecords, group: Group, scores: Scores) -> list[st
 
 
 def other_budgets(group: Group) -> set[tuple[str, str]]:
-    """(Pair, method) of the studies with another number of search trials than most methods of the pair have.
+    """(Pair, method) of the studies with another number of search trials than most methods of the pair, or chosen otherwise.
 
     Of two numbers that as many methods have, the larger one is the usual one.
     """
@@ -205,6 +205,13 @@ def other_budgets(group: Group) -> set[tuple[str, str]]:
         budgets = Counter(searched[pair, method] for method in group.methods)
         usual = max(budgets, key=lambda trials: (budgets[trials], trials))
         found |= {(pair, method) for method in group.methods if searched[pair, method] != usual}
+        chosen = {
+            method: group.selections[pair, method]
+            for method in group.methods
+            if (pair, method) in group.selections
+        }
+        most = Counter(chosen.values()).most_common(1)
+        found |= {(pair, method) for method, selection in chosen.items() if selection != most[0][0]}
     return found
 
 

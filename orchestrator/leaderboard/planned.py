@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distill.errors import UsageError
+
+if TYPE_CHECKING:
+    from orchestrator.planning.search_config import SearchConfig
 
 Bounds = tuple[float, float, bool]
 """Lower end, upper end, and whether the parameter is sampled on a logarithmic scale."""
@@ -15,11 +18,21 @@ Spaces = Mapping[str, Mapping[str, Bounds]]
 """Method → parameter → its bounds."""
 
 
+class Selection(NamedTuple):
+    """How the configuration of a study is chosen.
+
+    `finalists` of its trials train again with `fresh` seeds; if `finalists` is 0, the best trial is chosen.
+    """
+
+    finalists: int
+    fresh: int
+
+
 @dataclass(frozen=True)
 class Planned:
     """The planned pairs by data set, the student options by pair, and the settings that all pairs share.
 
-    `untuned` has the recipe's parameters, by method, that it does not search as the student alone does.
+    `selection` is None if nothing is searched. `untuned` has the recipe's parameters, by method, that it does not search as the student alone does.
     """
 
     protocol: str
@@ -29,6 +42,7 @@ class Planned:
     methods: tuple[str, ...]
     seeds: tuple[int, ...]
     trials: int
+    selection: Selection | None
     device: str
     adaptive: bool
     spaces: Spaces
@@ -70,8 +84,16 @@ def planned(config_yaml: str) -> Planned | None:
             for seed in config.final.seeds
         ),
         trials=config.search.trials,
+        selection=_selection(config.search),
         device=config.compute.device,
         adaptive=config.search.is_adaptive or bool(config.search.first),
         spaces=bounds,
         untuned=untuned(config.methods) if config.search.trials else {},
     )
+
+
+def _selection(search: SearchConfig) -> Selection | None:
+    if not search.trials:
+        return None
+    finalists = min(search.finalists, search.finishing_trials)
+    return Selection(finalists, len(search.finalist_seeds) if finalists else 0)

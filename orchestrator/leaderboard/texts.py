@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from orchestrator.leaderboard.comparison import BETTER, WORSE
 from orchestrator.leaderboard.entries import FAILED, OFF_PROTOCOL, OTHER_BUDGET, UNCOMMITTED, Board
+from orchestrator.leaderboard.planned import Selection
 from orchestrator.leaderboard.run_records import RunRecords
 from orchestrator.planning.equal_seconds import SECONDS
 
@@ -150,7 +151,22 @@ def noise(board: Board) -> str:
 
 
 def conditions(board: Board) -> str:
-    """What every claim of the board is conditional on."""
+    """How the configurations were chosen, and what every claim of the board is conditional on."""
+    chosen = " or ".join(_chosen(way) for way in board.selections)
+    return " ".join(filter(None, (chosen and f"Of each search {chosen}.", _conditions(board))))
+
+
+def _chosen(way: Selection) -> str:
+    """How one configuration of a search is chosen, as the end of a sentence."""
+    seeds = _count(way.fresh, "fresh seed")
+    if way.finalists == 0:
+        return "the best trial was chosen, by one training each"
+    if way.finalists == 1:
+        return f"one trial reached the last step, so {seeds} of it chose nothing"
+    return f"the best {way.finalists} trials were trained again with {seeds}, and the one with the best mean was chosen"
+
+
+def _conditions(board: Board) -> str:
     if board.searches > 1:
         return (
             f"Each study was searched {board.searches} times, with other points and seeds. Intervals and tests are over "
@@ -217,8 +233,8 @@ def legend(board: Board) -> str:
         parts.append(f"{UNCOMMITTED} made with uncommitted code")
     if OTHER_BUDGET in marks:
         parts.append(
-            f"{OTHER_BUDGET} searched with more or fewer trials than the other methods of the pair, or not the same "
-            "parameters of the recipe as the student alone"
+            f"{OTHER_BUDGET} searched with more or fewer trials than the other methods of the pair, chosen in another way, or "
+            "not searched over the same parameters of the recipe as the student alone"
         )
     return " · ".join(parts) + "."
 

@@ -11,7 +11,7 @@ from orchestrator.leaderboard.entries import OTHER_BUDGET, Board
 from orchestrator.leaderboard.planned import planned
 from orchestrator.leaderboard.run_records import read_run_records
 from orchestrator.leaderboard.text_tables import costs_table
-from orchestrator.leaderboard.texts import legend, protocol_line, verdict
+from orchestrator.leaderboard.texts import conditions, legend, protocol_line, verdict
 from tests.orchestrator.leaderboard.synthetic import Run, write_run
 
 CONFIG = """
@@ -151,6 +151,50 @@ def test_a_method_that_does_not_search_the_recipe_as_the_student_alone_is_marked
         "these methods are not tuned equally."
     ]
     assert {row.method: row.marks for row in board.rows} == {"cwd": "", "kd": OTHER_BUDGET, "student": ""}
-    assert "not the same parameters of the recipe as the student alone" in legend(board)
+    assert "not searched over the same parameters of the recipe as the student alone" in legend(board)
     unsearched = run.but(config_yaml=CONFIG.replace("trials: 3", "trials: 0"), trials=0)
     assert not any(row.marks for row in board_of(tmp_path / "unsearched", unsearched).rows)
+
+
+def conditions_of(tmp_path: Path, search: str) -> str:
+    config = CONFIG.replace("search: {trials: 3, bracket: 3, wave: 6}", search)
+    return conditions(board_of(tmp_path, Run(pairs=("big_to_small",), config_yaml=config)))
+
+
+def test_the_board_says_how_configurations_were_chosen(tmp_path: Path) -> None:
+    one_seed = conditions_of(tmp_path / "0", "search: {trials: 3, bracket: 3, wave: 6, finalists: 0}")
+    assert one_seed.startswith("Of each search the best trial was chosen, by one training each. Every claim")
+    two = "search: {trials: 4, bracket: 4, wave: 8, rungs: [0.5], finalists: 3, finalist_seeds: [7]}"
+    assert conditions_of(tmp_path / "2", two.replace("[7]", "[8]")).startswith(
+        "Of each search the best 2 trials were trained again with 1 fresh seed, and the one with the best mean was chosen."
+    )
+    halved_twice = two.replace("[0.5]", "[0.25, 0.5]").replace("[7]", "[8]")
+    assert "so 1 fresh seed of it chose nothing" in conditions_of(tmp_path / "1", halved_twice)
+    assert conditions_of(tmp_path / "n", "search: {trials: 0}").startswith("Of each search") is False
+
+
+def test_methods_that_were_chosen_in_another_way_than_the_others_have_a_mark(tmp_path: Path) -> None:
+    """An earlier run, whose config has no finalists, beside a run with them, on one board."""
+    pair = ("big_to_small",)
+    listed = (
+        "[student, {name: kd, space: {kd_weight: {log_uniform: [0.1, 10]}, kind: {choice: [a, b]}}}, cwd]"
+    )
+    earlier = CONFIG.replace(listed, "[kd]")
+    new = CONFIG.replace(listed, "[student, cwd, fitnet]").replace(
+        "wave: 6}", "wave: 6, rungs: [0.5], finalists: 2}"
+    )
+    runs = [
+        write_run(tmp_path / "a", Run(gains={"kd": 0.1}, pairs=pair, config_yaml=earlier, name="a")),
+        write_run(
+            tmp_path / "b",
+            Run(gains={"student": 0.0, "cwd": 0.1, "fitnet": 0.1}, pairs=pair, config_yaml=new, name="b"),
+        ),
+    ]
+    (board,) = build_boards(read_run_records(runs))
+    assert {row.method: row.marks for row in board.rows} == {
+        "student": "",
+        "cwd": "",
+        "fitnet": "",
+        "kd": OTHER_BUDGET,
+    }
+    assert "by one training each or the best" in conditions(board)
