@@ -41,7 +41,12 @@ def _board(records: RunRecords, group: Group, spaces: Spaces | None) -> Board:
     unfinished = unfinished_studies(records, group)
     comparison = compare(scores, teachers, {study.method for study in unfinished})
     on_pair = {
-        pair: compare(scores.on(pair), teachers, {study.method for study in unfinished if study.pair == pair})
+        pair: compare(
+            scores.on(pair),
+            teachers,
+            {study.method for study in unfinished if study.pair == pair},
+            families=len(group.planned_pairs),
+        )
         for pair in scores.pairs
     }
     spaces = spaces or group.spaces

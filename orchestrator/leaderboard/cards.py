@@ -93,7 +93,7 @@ def _scores(
     facts = {
         "test mIoU of these weights": points(score),
         f"mean over {cell.seeds} seeds{searched}": estimate(cell.miou),
-        "the student alone, equally tuned": estimate(pair.student_miou),
+        "the student alone" + (", equally tuned" if board.trials[1] else ""): estimate(pair.student_miou),
         "gain over it, paired by seed": NOTHING
         if cell.method == board.baseline
         else estimated_gain(cell.gain),

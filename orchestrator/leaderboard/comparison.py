@@ -103,7 +103,10 @@ class Comparison:
 
 
 def compare(
-    scores: Scores, teachers: Mapping[str, float] | None = None, unfinished: Set[str] = frozenset()
+    scores: Scores,
+    teachers: Mapping[str, float] | None = None,
+    unfinished: Set[str] = frozenset(),
+    families: int = 1,
 ) -> Comparison:
     """Differences with adjusted p values, gains and rank intervals of the methods that have a complete seed.
 
@@ -116,11 +119,12 @@ def compare(
         unfinished: methods with final runs still to come. They have no p value and are in no claim. Their tests count in
             the adjustment as if their p were 1, so a claim made before the end is also made at the end. If the student
             alone is unfinished, all methods are.
+        families: how many such comparisons share the 5 %, this one among them (Bonferroni): the pairs, for claims on each.
     """
     ranked = [method for method in scores.methods if scores.complete_seeds(method)]
     if unfinished and (scores.baseline is None or scores.baseline in unfinished):
         unfinished = {*unfinished, *ranked}
-    differences = dict(_differences(scores, ranked, unfinished))
+    differences = dict(_differences(scores, ranked, unfinished, families))
     differences |= {couple[::-1]: found.reversed() for couple, found in differences.items()}
     flags = np.array(
         [
@@ -143,7 +147,7 @@ def compare(
 
 
 def _differences(
-    scores: Scores, ranked: Sequence[str], unfinished: Set[str]
+    scores: Scores, ranked: Sequence[str], unfinished: Set[str], families: int
 ) -> Iterator[tuple[tuple[str, str], Difference]]:
     """The difference of every two ranked methods that share a seed, in one order."""
     # Most couples share their seeds, so each method's means are computed once per set of seeds.
@@ -168,7 +172,7 @@ def _differences(
     ]
     family = [*couples, *later]
     raw += [1.0] * len(later)
-    adjusted = holm(np.array(raw), _weights(family, raw, scores.baseline))
+    adjusted = np.minimum(families * holm(np.array(raw), _weights(family, raw, scores.baseline)), 1.0)
     for couple, estimate, images, p in zip(
         couples, estimates, over_images, adjusted[: len(couples)], strict=True
     ):

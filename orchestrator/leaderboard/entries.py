@@ -77,7 +77,7 @@ class BoardRow:
 class Cell:
     """One method on one pair.
 
-    `p` and `surely` compare it with the student alone, on this pair only. `tuning` has the tune mIoU of the search
+    `p` and `surely` compare it with the student alone on this pair, adjusted over the comparisons on all pairs. `tuning` has the tune mIoU of the search
     trials that finished; `pruned` is the number of those that did not. `params` has the values used by the newest final run,
     `drawn` what the search drew for those that it searched.
     """

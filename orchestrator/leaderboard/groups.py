@@ -43,6 +43,11 @@ class Group:
         return tuple(sorted(self.recipes))
 
     @property
+    def planned_pairs(self) -> frozenset[str]:
+        """The pairs with a trial, and those that its runs will come to."""
+        return frozenset(self.recipes).union(*(plan.pairs[self.dataset] for plan in self.plans))
+
+    @property
     def families(self) -> Mapping[str, str]:
         """The family of each method with a trial."""
         return {trial.method: trial.method_family for trial in self.trials}

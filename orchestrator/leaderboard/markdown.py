@@ -68,7 +68,10 @@ def _board(board: Board, several: bool) -> Iterable[str]:
     differences = differences_table(board)
     if differences.rows:
         yield from ("", "### Differences of any two methods", "", *_table(differences), "", differences.note)
-    yield from ("", "### Gain on each pair", "", *_table(cells_table(board)))
+    on_pairs = cells_table(board)
+    yield from ("", "### Gain on each pair", "", *_table(on_pairs))
+    if on_pairs.note:
+        yield from ("", on_pairs.note)
     yield from ("", "### Hyper-parameters of the final runs", "")
     yield from _table(parameters_table(board)) or ["No final run has hyper-parameters."]
     for pair in board.pairs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator.leaderboard.comparison import BETTER, WORSE
 from orchestrator.leaderboard.entries import FAILED, NEVER_FOUND, Board, BoardRow, Cell, PairSummary
@@ -28,6 +28,7 @@ from orchestrator.leaderboard.number_formats import (
 from orchestrator.leaderboard.published import method_key, published_for
 from orchestrator.leaderboard.run_records import ProvenanceRecord
 from orchestrator.leaderboard.scores import Estimate
+from orchestrator.leaderboard.texts import on_pair_note
 
 # With more cells than this, the table of classes shows only the first methods of the board and the student alone.
 _CLASS_CELLS = 1500
@@ -199,7 +200,8 @@ def cells_table(board: Board) -> TextTable:
             lines.append([(text, None, tone) for text, tone in zip(texts, tones, strict=True)])
             methods.append(row.method)
     header = ("pair", "method", "mIoU", "gain", "gap closed", "p on this pair", "seeds", "trials", "failures")
-    return _table(header, lines, methods)
+    found = [cell.p for cell in board.cells.values() if cell.p is not None]
+    return replace(_table(header, lines, methods), note=on_pair_note(board, found) if found else "")
 
 
 def parameters_table(board: Board) -> TextTable:

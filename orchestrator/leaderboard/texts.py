@@ -17,9 +17,10 @@ HOW_TO_READ = (
     "the interval over test pictures is on the same side of zero.",
     "All comparisons of a board are adjusted together by Holm's method, half of the 5 % for those with the student "
     "alone and half for all others: at most 5 of 100 boards make any false claim. The p on one pair, and the claim on a "
-    "model card, are adjusted in the same way over the comparisons on that pair only.",
+    "model card, are adjusted in the same way over the comparisons on that pair, and multiplied by the number of pairs: at "
+    "most 5 of 100 boards make any false claim on a pair.",
     "A gain is the mean difference to the student alone with the same pair and seed, so with the same "
-    "data order and initialisation; the student had the same search over its own recipe.",
+    "data order and initialisation. Where methods are searched, the student is too, over its own recipe.",
     "Two kinds of noise, two intervals. Over seeds (paired t interval): how far other seeds would move the gain on "
     "these test pictures. Over test pictures (paired bootstrap, one draw for all methods): how far another test set of "
     "this kind would move the gain of these very weights. Neither contains the other.",
@@ -206,6 +207,18 @@ def evidence_note(board: Board) -> str:
             "Gain over test pictures: 95 % interval for other test pictures and these very weights; the interval in "
             f"the table above is for other {noise(board)} and these test pictures.",
             *equal_probabilities(p),
+        ]
+    )
+
+
+def on_pair_note(board: Board, probabilities: Sequence[float]) -> str:
+    """What the p values of each pair mean."""
+    several = "" if len(board.pairs) == 1 else ", and multiplied by the number of pairs"
+    return " ".join(
+        [
+            f"p on this pair: two-sided against the student alone, paired over {noise(board)}, adjusted over all comparisons on "
+            f"the pair{several}.",
+            *equal_probabilities(probabilities),
         ]
     )
 

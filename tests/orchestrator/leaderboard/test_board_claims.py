@@ -20,7 +20,7 @@ from orchestrator.leaderboard.entries import Board
 from orchestrator.leaderboard.files import write_leaderboard
 from orchestrator.leaderboard.run_records import read_run_records
 from orchestrator.leaderboard.statistics import holm, power
-from orchestrator.leaderboard.text_tables import class_table, costs_table, parameters_table
+from orchestrator.leaderboard.text_tables import cells_table, class_table, costs_table, parameters_table
 from orchestrator.leaderboard.texts import EQUAL_PROBABILITIES, evidence_note, resolution, verdict
 from orchestrator.ledger.tables import Ledger
 from tests.orchestrator.leaderboard.synthetic import Run, write_run
@@ -94,6 +94,24 @@ def test_all_p_of_a_board_are_one_family_with_half_of_the_errors_for_the_student
     weights = np.array([0.5 / 4 if "student" in couple else 0.5 / 6 for couple in couples])
     for couple, p in zip(couples, holm(raw, weights), strict=True):
         assert board.comparison.differences[couple].probability == pytest.approx(p)
+
+
+def test_the_claims_on_pairs_share_the_errors_of_one_board(tmp_path: Path) -> None:
+    run = FIVE.but(gains={"student": 0.0, "kd": 0.01, "cwd": 0.012, "at": 0.005})
+    ledger = write_run(tmp_path, run)
+    (board,) = build_boards(read_run_records([ledger]))
+    table = scores_of(ledger).pivot_table(index="seed", columns=["method", "pair"], values="miou")
+    couples = list(itertools.combinations(run.gains, 2))
+    assert len(run.pairs) == 2
+    for pair in run.pairs:
+        raw = np.array([scipy.stats.ttest_rel(table[a, pair], table[b, pair]).pvalue for a, b in couples])
+        for (one, other), p in zip(
+            couples, holm(raw), strict=True
+        ):  # three with the student, three others: equal weights
+            if one == "student":
+                assert board.cells[pair, other].p == pytest.approx(min(2 * p, 1))
+    note = "adjusted over all comparisons on the pair, and multiplied by the number of pairs."
+    assert note in cells_table(board).note
 
 
 def test_every_two_methods_have_their_paired_difference_and_interval_on_the_page(tmp_path: Path) -> None:
