@@ -52,7 +52,7 @@ class SearchConfig(Section):
         default=16, ge=1, le=10_000, description="students that share each teacher forward pass"
     )
     rungs: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
-        default=(0.125, 0.25, 0.5),
+        default=(0.25, 0.5),
         max_length=32,
         description="fractions of the steps at which trials of each bracket are stopped",
     )
