@@ -26,7 +26,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, pvariance
 
 import numpy as np
 import pandas as pd
@@ -57,6 +57,7 @@ class Protocol:
     """A way to choose a configuration.
 
     Attributes:
+        trials: configurations that are searched, drawn from those of the table.
         bracket: configurations that are compared at the rungs.
         rungs: share of the steps, and share of the bracket that goes on.
         seeds: trainings of each configuration of the search, each with a seed of its own; their mean counts.
@@ -66,6 +67,7 @@ class Protocol:
         with_search_score: the mean includes the score of the search.
     """
 
+    trials: int = 16
     bracket: int = 8
     rungs: tuple[tuple[float, float], ...] = ((0.25, 0.5), (0.5, 0.5))
     seeds: int = 1
@@ -77,6 +79,7 @@ class Protocol:
     def choose(self, scores: Scores, generator: np.random.Generator) -> Choice:
         """Search in random brackets with random seeds of the table."""
         order, configurations = generator.permutation(scores.shape[1]), generator.permutation(len(scores))
+        configurations = configurations[: self.trials]
         found: dict[int, list[float]] = {}
         cost, used = 0.0, self.seeds
         for number, start in enumerate(range(0, len(configurations), self.bracket)):
@@ -125,6 +128,8 @@ PROTOCOLS: Mapping[str, Protocol] = {
     "a quarter of 16 at a half, 2 finalists, 1 fresh seed": Protocol(
         bracket=16, rungs=_QUARTER, finalists=2, fresh=1
     ),
+    "8 trials, one seed": Protocol(trials=8),
+    "8 trials, 2 finalists, 1 fresh seed (`scenes`)": Protocol(trials=8, finalists=2, fresh=1),
     "4 finalists, 2 fresh seeds": Protocol(finalists=4, fresh=2),
     "4 finalists, 3 fresh seeds": Protocol(finalists=4, fresh=3),
     "2 seeds, no rungs": Protocol(rungs=(), seeds=2),
@@ -216,8 +221,8 @@ def replayed_regret(scores: Scores, protocol: Protocol, replays: int) -> float:
     return fmean(regrets)
 
 
-def resampled_regret(scores: Scores, protocol: Protocol, replays: int) -> tuple[float, float]:
-    """Mean regret in points, and mean cost, of a protocol on tables whose truth is known, as they are drawn from this one."""
+def resampled_regret(scores: Scores, protocol: Protocol, replays: int) -> tuple[float, float, float]:
+    """Mean regret in points, its variance, and mean cost, of a protocol on tables whose truth is known, drawn from this one."""
     generator = np.random.default_rng(0)
     regrets, costs = [], []
     for _ in range(replays):
@@ -225,7 +230,7 @@ def resampled_regret(scores: Scores, protocol: Protocol, replays: int) -> tuple[
         choice = protocol.choose(drawn, generator)
         regrets.append(truth.max() - truth[choice.configuration])
         costs.append(choice.cost)
-    return fmean(regrets), fmean(costs)
+    return fmean(regrets), pvariance(regrets) / replays, fmean(costs)
 
 
 def resampled(scores: Scores, generator: np.random.Generator) -> tuple[NDArray[np.float64], Scores]:
@@ -250,7 +255,10 @@ def resampled(scores: Scores, generator: np.random.Generator) -> tuple[NDArray[n
 
 
 def regret_table(studies: Mapping[str, Scores], replays: int) -> list[str]:
-    """Markdown: a row per protocol with its cost, its two mean regrets over the studies, and the resampled one on each."""
+    """Markdown: a row per protocol with its cost, its two mean regrets over the studies, and the resampled one on each.
+
+    The number behind ± is the standard error over the drawn tables.
+    """
     lines = [
         f"| protocol | trainings | regret | regret, replayed | {' | '.join(studies)} |",
         "| --- " * (4 + len(studies)) + "|",
@@ -258,9 +266,10 @@ def regret_table(studies: Mapping[str, Scores], replays: int) -> list[str]:
     for title, protocol in PROTOCOLS.items():
         found = [resampled_regret(scores, protocol, replays) for scores in studies.values()]
         old = fmean(replayed_regret(scores, protocol, replays) for scores in studies.values())
-        cells = " | ".join(f"{points:.2f}" for points, _ in found)
-        points, cost = (fmean(values) for values in zip(*found, strict=True))
-        lines.append(f"| {title} | {cost:.0f} | {points:.2f} | {old:.2f} | {cells} |")
+        cells = " | ".join(f"{points:.2f}" for points, _, _ in found)
+        points, variance, cost = (fmean(values) for values in zip(*found, strict=True))
+        error = math.sqrt(variance / len(found))
+        lines.append(f"| {title} | {cost:.0f} | {points:.2f} ± {error:.2f} | {old:.2f} | {cells} |")
     return lines
 
 

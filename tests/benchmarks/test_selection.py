@@ -30,13 +30,15 @@ def table(noise: float, number: int = 0) -> np.ndarray:
 
 
 def test_without_noise_every_protocol_chooses_the_best_configuration(selection: ModuleType) -> None:
-    for protocol in selection.PROTOCOLS.values():
+    whole = [protocol for protocol in selection.PROTOCOLS.values() if protocol.trials == len(table(0))]
+    assert len(whole) > 10
+    for protocol in whole:
         assert selection.replayed_regret(table(0), protocol, 20) == 0
         assert selection.resampled_regret(table(0), protocol, 20)[0] == 0
 
 
 def test_the_cost_is_counted_in_whole_trainings_with_halving(selection: ModuleType) -> None:
-    costs = {title: selection.resampled_regret(table(1), p, 5)[1] for title, p in selection.PROTOCOLS.items()}
+    costs = {title: selection.resampled_regret(table(1), p, 5)[2] for title, p in selection.PROTOCOLS.items()}
     # Two brackets of 8: 8 × ¼ + 4 × ¼ + 2 × ½ each.
     assert costs["one seed"] == costs["one seed a bracket"] == 8
     assert costs["2 seeds"] == 16
