@@ -28,13 +28,20 @@ from distill.recipe import Recipe
 from distill.training import Batch, Student, StudentSpec, teacher_output
 
 CURVES = Path(__file__).with_name("golden_curves.json")
-READINGS = ("pixel", "bernoulli", "summary")
-NAMES = [*list_methods(), "kd+cwd", *(f"heteroakd {reading}" for reading in READINGS)]
+READINGS = ("pixel", "bernoulli", "summary", "stable")
+VARIANTS: dict[str, dict[str, Any]] = {
+    **{f"heteroakd {reading}": {"preset": reading, "tap": "fused"} for reading in READINGS},
+    "heteroakd literal": {"preset": "literal"},
+    "heteroakd proj alone": {"hakd_weight": 0, "keep_proj": True, "tap": "fused"},
+    "heteroakd two temperatures": {"hakd_temperature": 2, "proj_gradient": "projector", "tap": "fused"},
+}
+"""Readings of HeteroAKD, and its settings that are no part of a reading."""
+NAMES = [*list_methods(), "kd+cwd", *VARIANTS]
 CONFIGS: dict[str, dict[str, Any]] = {
     "af_dcd": {"mgd_weight": 2e-4},
     "cirkd": {"pixel_weight": 0.1, "region_weight": 0.1, "pixel_draws": 64, "region_draws": 32},
     "mgd": {"mgd_weight": 2e-3},
-    **{f"heteroakd {reading}": {"preset": reading, "tap": "fused"} for reading in READINGS},
+    **VARIANTS,
 }
 """Settings for terms that are off by default, or too small by default for an error in them to show."""
 STEPS = 30

@@ -22,6 +22,7 @@ class TestHeteroAKD(MethodConformance):
     normalises_features = True
     configs = (
         {},
+        {"preset": "literal", "tap": "stage4"},
         {"preset": "stable", "tap": "stride8", "temperature": 2},
         {"preset": "pixel", "tap": "fused", "hakd_temperature": 2},
         {"preset": "bernoulli", "proj_gradient": "projector"},
