@@ -90,7 +90,7 @@ def test_an_ablation_turns_one_switch_and_keeps_the_search_of_the_method_in_the_
     assert (ablations.search, ablations.final) == (whole.search, whole.final)
     assert {m.title for m in variants} == {
         "no_kmm", "no_kem", "projection_only", "proj_alone", "lambda2_0", "axis_class", "relu", "proj_stopped",
-        "tap_stride8", "tap_stage4",
+        "projector_pretrained", "projector_pretrained_on_teachers", "tap_stride8", "tap_stage4",
     }  # fmt: skip
     assert all(m.name == "heteroakd" and m.space == base.space and m.config != base.config for m in variants)
 

@@ -81,6 +81,29 @@ def test_a_sweep_stopped_by_ctrl_c_in_the_search_ends_as_one_that_ran_through(
     assert_equal_runs(folder, undisturbed)
 
 
+def test_a_sweep_stopped_once_its_search_has_ended_chooses_the_same_finalist(tmp_path: Path) -> None:
+    """The finalists are trials like the rest: they train again or go on, and the choice among them is the same."""
+    settings = (
+        "methods=[student]",
+        "search.rungs=[0.5]",
+        "search.finalists=2",
+        "search.finalist_seeds=[101]",
+        "final.seeds=[1]",
+    )
+    chosen = [f"--set={setting}" for setting in settings]
+    expected, folder = tmp_path / "expected", tmp_path / "run"
+    assert run(SMALL, expected, *chosen).process.returncode == 0
+    assert counted(expected, phase="selection", status="ok") == 2
+    cut = Sweep(SMALL, folder, *chosen)
+    cut.wait_until(lambda: counted(folder, phase="search", status="ok") == 2)
+    cut.interrupt()
+    assert cut.finish() == 130, cut.text()
+    assert counted(folder, phase="final") == 0
+    again = run(SMALL, folder, *chosen)
+    assert again.process.returncode == 0, again.text()
+    assert_equal_runs(folder, expected)
+
+
 def losing_tunes_process(sweep: Sweep) -> int:
     """How many there were until the sweep's end, never two at a time; the first is killed as soon as it is seen."""
     seen: list[int] = []

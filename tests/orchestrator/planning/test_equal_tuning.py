@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from distill.catalogue.reader import load_catalogue
+from distill.methods.readings import DEFAULT_READING
 from distill.relative_weights import PREFIX
 from orchestrator.planning.config import MethodSelection, SweepConfig
 from orchestrator.planning.loader import load_sweep
@@ -135,17 +136,18 @@ def test_every_relative_range_of_the_benchmark_has_a_weight_that_pulls_as_hard_a
     None
 ):
     drift = json.loads((ROOT / "benchmarks" / "drift.json").read_text(encoding="utf-8"))["rows"]
-    by_term = {(row["case"].removesuffix(", literal"), row["term"]): row["drift"] for row in drift}
-    checked = 0
+    chosen = f"heteroakd, {DEFAULT_READING}"
+    checked = set()
     for choice in load_sweep("scenes").methods:
         for name, domain in (choice.space or {}).items():
-            term = name.removeprefix(PREFIX).removesuffix("_weight")
-            if not name.startswith(PREFIX) or (choice.name, term) not in by_term:
+            part, _, weight = name.removeprefix(PREFIX).rpartition(".")
+            method, term = part or choice.name, weight.removesuffix("_weight")
+            cases = {"heteroakd": [chosen], "cwd": ["cwd", "cwd, features"]}.get(method, [method])
+            found = [row["drift"] for row in drift if row["case"] in cases and row["term"] == term]
+            if not name.startswith(PREFIX) or not found:
                 continue
             low, high = domain["log_uniform"]
-            assert low * by_term[choice.name, term] <= 1 <= high * by_term[choice.name, term], (
-                choice.name,
-                name,
-            )
-            checked += 1
-    assert checked >= 20
+            assert all(low * change <= 1 <= high * change for change in found), (choice.name, name)
+            checked.add((choice.name, name))
+    assert len(checked) >= 24
+    assert ("kd+heteroakd", f"{PREFIX}heteroakd.hakd_weight") in checked
