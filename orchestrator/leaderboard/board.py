@@ -76,9 +76,7 @@ def _board(records: RunRecords, group: Group, spaces: Spaces | None) -> Board:
         seeds=scores.seeds,
         searches=scores.searches,
         trials=(min(trials), max(trials)),
-        selections=tuple(
-            sorted({way for ways in group.selections.values() for way in ways if way is not None})
-        ),
+        selections=tuple(sorted(frozenset().union(*group.selections.values()))),
         gpu_hours=math.fsum(trial.gpu_seconds or 0.0 for trial in (*group.trials, *group.teachers)) / 3600,
         hours_unit=_hours_unit(group),
         missing=missing_entries(group, scores),

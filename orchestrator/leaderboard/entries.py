@@ -77,9 +77,9 @@ class BoardRow:
 class Cell:
     """One method on one pair.
 
-    `p` and `surely` compare it with the student alone on this pair, adjusted over the comparisons on all pairs. `tuning` has the tune mIoU of the search
-    trials that finished; `pruned` is the number of those that did not. `params` has the values used by the newest final run,
-    `drawn` what the search drew for those that it searched.
+    `p` and `surely` compare it with the student alone on this pair, adjusted over the comparisons on all pairs. `tuning` has
+    the tune mIoU of the search trials that finished; `pruned` is the number of those that did not. `params` has the values
+    used by the newest final run, `drawn` what the search drew for those that it searched.
     """
 
     pair: str
@@ -126,7 +126,8 @@ class Board:
     """Everything that the views of a leaderboard show.
 
     `hours_unit` is the unit of `gpu_hours`: GPU-hours, or worker-hours if the workers may use CPUs only.
-    `searches` is the number of searches of each study, `selections` how the configurations were chosen. No claim is made about the methods of `unfinished` studies.
+    `searches` is the number of searches of each study, `selections` how the configurations were chosen. No claim is made
+    about the methods of `unfinished` studies.
     `adaptive` is True if search trials depend on earlier ones or come from earlier runs; then the expected best of n trials
     is not known.
     """

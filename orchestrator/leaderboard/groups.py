@@ -85,13 +85,16 @@ class Group:
         return dict(sorted(found.items()))
 
     @property
-    def selections(self) -> Mapping[tuple[str, str], frozenset[Selection | None]]:
-        """How the configuration of each study with trials was chosen, by pair and method; more than one if its runs differ."""
-        found: dict[tuple[str, str], frozenset[Selection | None]] = {}
+    def selections(self) -> Mapping[tuple[str, str], frozenset[Selection]]:
+        """How the configuration of each searched study was chosen, by pair and method; more than one if its runs differ."""
+        found: dict[tuple[str, str], frozenset[Selection]] = {}
         for plan in self.plans:
+            way = plan.selection
+            if way is None:
+                continue
             for study in product(plan.pairs[self.dataset], plan.methods):
                 if study[0] in self.recipes and study[1] in self.families:
-                    found[study] = found.get(study, frozenset()) | {plan.selection}
+                    found[study] = found.get(study, frozenset()) | {way}
         return found
 
     def student_options(self, pair: str) -> Mapping[str, Any]:

@@ -200,18 +200,19 @@ def other_budgets(group: Group) -> set[tuple[str, str]]:
     Of two numbers that as many methods have, the larger one is the usual one.
     """
     searched = Counter((t.pair, t.method) for t in group.trials if t.phase == "search")
+    selections = group.selections
     found: set[tuple[str, str]] = set()
     for pair in group.pairs:
         budgets = Counter(searched[pair, method] for method in group.methods)
         usual = max(budgets, key=lambda trials: (budgets[trials], trials))
         found |= {(pair, method) for method in group.methods if searched[pair, method] != usual}
-        chosen = {
-            method: group.selections[pair, method]
+        ways = Counter(selections[pair, method] for method in group.methods if (pair, method) in selections)
+        most = max(ways, key=lambda way: (ways[way], max(way)), default=None)
+        found |= {
+            (pair, method)
             for method in group.methods
-            if (pair, method) in group.selections
+            if (pair, method) in selections and selections[pair, method] != most
         }
-        most = Counter(chosen.values()).most_common(1)
-        found |= {(pair, method) for method, selection in chosen.items() if selection != most[0][0]}
     return found
 
 

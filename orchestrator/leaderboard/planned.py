@@ -32,7 +32,8 @@ class Selection(NamedTuple):
 class Planned:
     """The planned pairs by data set, the student options by pair, and the settings that all pairs share.
 
-    `selection` is None if nothing is searched. `untuned` has the recipe's parameters, by method, that it does not search as the student alone does.
+    `selection` is None if nothing is searched. `untuned` has the recipe's parameters, by method, that it does not search as
+    the student alone does.
     """
 
     protocol: str
