@@ -10,7 +10,7 @@ method's gain over the equally tuned student alone, of the methods that were tra
 
 prints the same along the length of the training, of pairs that are named `<pair>.<steps>`.
 
-    python benchmarks/studies.py differences runs/scenes runs/ablations --methods kd+heteroakd:kd no_kmm:heteroakd
+    python benchmarks/studies.py differences runs/scenes runs/ablations --methods heteroakd:kd no_kmm:heteroakd
 
 prints what one method has over another, a row each, a column per pair and their mean.
 

@@ -97,7 +97,7 @@ def test_an_untuned_recipe_and_an_untuned_companion_are_found() -> None:
     changed = [
         choice.model_copy(update={"space": {k: v for k, v in (choice.space or {}).items() if k != left_out}})
         for choice, left_out in zip(
-            config.methods, ["", "recipe.weight_decay", "temperature", "", "kd_temperature"], strict=False
+            config.methods, ["", "recipe.weight_decay", "temperature", "kd_temperature"], strict=False
         )
     ]
     found = list(unequal(config.model_copy(update={"methods": tuple(changed)})))
@@ -149,5 +149,4 @@ def test_every_relative_range_of_the_benchmark_has_a_weight_that_pulls_as_hard_a
             low, high = domain["log_uniform"]
             assert all(low * change <= 1 <= high * change for change in found), (choice.name, name)
             checked.add((choice.name, name))
-    assert len(checked) >= 24
-    assert ("kd+heteroakd", f"{PREFIX}heteroakd.hakd_weight") in checked
+    assert len(checked) >= 21
