@@ -12,7 +12,7 @@ prints the same along the length of the training, of pairs that are named `<pair
 
     python benchmarks/studies.py differences runs/scenes runs/ablations --methods heteroakd:kd no_kmm:heteroakd
 
-prints what one method has over another, a row each, a column per pair and their mean.
+prints what one method has over another, a row each, a column per pair and their mean. `--pairs` leaves out other pairs.
 
     python benchmarks/studies.py grid runs/sensitivity
 
@@ -62,6 +62,7 @@ def main() -> None:
     commands.choices["differences"].add_argument(
         "--methods", nargs="+", metavar="METHOD:OTHER", required=True
     )
+    commands.choices["differences"].add_argument("--pairs", nargs="+", help="these pairs only")
     commands.choices["longer"].add_argument("--methods", nargs="+", default=["kd", "heteroakd", "cwd"])
     commands.choices["longer"].add_argument("--output", type=Path, default=Path("runs/equal_time.yaml"))
     commands.choices["equal-time"].add_argument("longer", type=Path)
@@ -74,6 +75,8 @@ def main() -> None:
             print("\n".join(curve_table(_read(options.run)[1])))
         elif options.command == "differences":
             trials = together([_read(run)[1] for run in options.runs])
+            if options.pairs is not None:
+                trials = trials[trials.pair.isin(options.pairs)]
             print("\n".join(differences_table(trials, options.methods)))
         elif options.command == "grid":
             print("\n".join(grid_table(_read(options.run)[1])))
