@@ -62,16 +62,13 @@ def _board(board: Board, several: bool) -> Iterable[str]:
         yield from ("", escaped(sentence))
     for note in board.notes:
         yield from ("", f"> {escaped(note)}")
-    yield from ("", "### Pairs", "", *_pairs(board))
+    yield from ("", "### Pairs", "", *_noted(pairs_table(board)))
     yield from ("", "### Methods", "", *_table(methods_table(board)), "", legend(board))
     yield from ("", "### Evidence and cost", "", *_table(costs_table(board)), "", evidence_note(board))
     differences = differences_table(board)
     if differences.rows:
         yield from ("", "### Differences of any two methods", "", *_table(differences), "", differences.note)
-    on_pairs = cells_table(board)
-    yield from ("", "### Gain on each pair", "", *_table(on_pairs))
-    if on_pairs.note:
-        yield from ("", on_pairs.note)
+    yield from ("", "### Gain on each pair", "", *_noted(cells_table(board)))
     yield from ("", "### Hyper-parameters of the final runs", "")
     yield from _table(parameters_table(board)) or ["No final run has hyper-parameters."]
     for pair in board.pairs:
@@ -88,8 +85,8 @@ def _board(board: Board, several: bool) -> Iterable[str]:
     yield from _table(missing_table(board)) or ["None: every planned final run has a score of its own."]
 
 
-def _pairs(board: Board) -> Iterable[str]:
-    table = pairs_table(board)
+def _noted(table: TextTable) -> Iterable[str]:
+    """A table, and its note below it."""
     yield from _table(table)
     if table.note:
         yield from ("", escaped(table.note))

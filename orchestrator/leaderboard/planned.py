@@ -96,5 +96,5 @@ def planned(config_yaml: str) -> Planned | None:
 def _selection(search: SearchConfig) -> Selection | None:
     if not search.trials:
         return None
-    finalists = min(search.finalists, search.finishing_trials)
+    finalists = search.trained_finalists
     return Selection(finalists, len(search.finalist_seeds) if finalists else 0)

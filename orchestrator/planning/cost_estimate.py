@@ -281,8 +281,8 @@ def _work(config: SweepConfig, cohort: Cohort, wave: Wave) -> Work:
 
 
 def _trials(config: SweepConfig, wave: Wave, bracket: Bracket) -> int:
-    """Trials of a bracket. Rungs may leave fewer trials than finalists are wanted: the selection then trains those."""
-    return min(bracket.size, config.search.finishing_trials) if wave.phase == "selection" else bracket.size
+    """Trials of a bracket; of the selection those that the rungs can leave."""
+    return config.search.trained_finalists if wave.phase == "selection" else bracket.size
 
 
 def _is_countable(teacher: Teacher) -> bool:

@@ -134,6 +134,11 @@ class SearchConfig(Section):
         rungs = len(self.rungs) if self.pruning == "halving" else 0
         return sum(math.ceil(size / 2**rungs) for size in sizes)
 
+    @property
+    def trained_finalists(self) -> int:
+        """Finalists of a study that there can be: rungs may leave fewer trials than `finalists`."""
+        return min(self.finalists, self.finishing_trials)
+
     @model_validator(mode="after")
     def _selection_seeds_differ(self) -> Self:
         seeds = self.selection_seeds

@@ -143,9 +143,8 @@ def test_a_lock_that_nobody_renews_is_taken_over(tmp_path: Path, monkeypatch: py
 def test_nothing_is_written_between_the_loss_of_the_lock_and_the_end_of_the_process(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     lost: list[str] = []
-    with hold_run_folder(
-        ledger, lost.append
-    ) as lock:  # the thread that finds the loss has not ended the process yet
+    with hold_run_folder(ledger, lost.append) as lock:
+        # the thread that finds the loss has not ended the process yet
         other = {"host": "another", "pid": 1, "token": "t", "renewed": 0}
         (tmp_path / "lock.json").write_text(json.dumps(other))
         lock.renew()

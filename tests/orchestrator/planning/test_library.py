@@ -73,16 +73,17 @@ def test_the_preset_laptop_brings_its_teachers_and_trains_none() -> None:
 
 
 def test_the_cost_has_no_finalists_that_rungs_leave_untrained() -> None:
-    changes = [
-        "search.trials=4",
-        "search.bracket=4",
-        "search.wave=4",
-        "search.finalists=2",
-        "final.seeds=[1]",
-    ]
-    whole = estimate(make_plan(load_sweep("laptop", [*changes, "search.rungs=[0.5]"])))["phases"]["selection"]
-    halved_twice = estimate(make_plan(load_sweep("laptop", [*changes, "search.rungs=[0.25, 0.5]"])))[
-        "phases"
-    ]["selection"]
+    def selection(rungs: str) -> dict[str, float]:
+        search = [
+            "search.trials=4",
+            "search.bracket=4",
+            "search.wave=4",
+            "search.finalists=2",
+            f"search.rungs={rungs}",
+        ]
+        found: dict[str, float] = estimate(make_plan(load_sweep("laptop", search)))["phases"]["selection"]
+        return found
+
+    whole, halved_twice = selection("[0.5]"), selection("[0.25, 0.5]")
     assert halved_twice["trials"] == whole["trials"] / 2
     assert halved_twice["student_steps"] == whole["student_steps"] / 2
