@@ -65,6 +65,7 @@ class Protocol:
         finalists: the best finished configurations that are trained again; 0 takes the best finished one.
         fresh: fresh seeds of each finalist; their mean decides.
         with_search_score: the mean includes the score of the search.
+        finalist_rungs: as `rungs`, of the finalists' trainings with their fresh seeds.
     """
 
     trials: int = 16
@@ -75,6 +76,7 @@ class Protocol:
     finalists: int = 0
     fresh: int = 0
     with_search_score: bool = True
+    finalist_rungs: tuple[tuple[float, float], ...] = ()
 
     def choose(self, scores: Scores, generator: np.random.Generator) -> Choice:
         """Search in random brackets with random seeds of the table."""
@@ -86,30 +88,39 @@ class Protocol:
             first = number * self.seeds if self.seed_per_bracket else 0
             used = max(used, first + self.seeds)
             of_bracket = scores[:, order[first : first + self.seeds]]
-            running, before = configurations[start : start + self.bracket].tolist(), 0.0
-            for rung, kept in self.rungs:
-                cost += self.seeds * len(running) * (rung - before)
-                at_rung = of_bracket[:, :, round(rung * scores.shape[2]) - 1].mean(axis=1)
-                running.sort(key=lambda configuration, at_rung=at_rung: -at_rung[configuration])
-                running, before = running[: math.ceil(kept * len(running))], rung
-            cost += self.seeds * len(running) * (1 - before)
+            running, trainings = _halved(
+                of_bracket, configurations[start : start + self.bracket].tolist(), self.rungs
+            )
+            cost += trainings
             found |= {c: of_bracket[c, :, -1].tolist() for c in running}
         if self.finalists:
             best = sorted(found, key=lambda c: -fmean(found[c]))[: self.finalists]
-            fresh, used = order[used : used + self.fresh], used + self.fresh
-            cost += len(best) * self.fresh
-            found = {
-                c: (found[c] if self.with_search_score else []) + scores[c, fresh, -1].tolist() for c in best
-            }
+            fresh, used = scores[:, order[used : used + self.fresh]], used + self.fresh
+            best, trainings = _halved(fresh, best, self.finalist_rungs)
+            cost += trainings
+            found = {c: (found[c] if self.with_search_score else []) + fresh[c, :, -1].tolist() for c in best}
         chosen = max(found, key=lambda c: fmean(found[c]))
         return Choice(chosen, frozenset(order[:used].tolist()), cost)
 
 
-_QUARTER = ((0.5, 0.25),)
+def _halved(
+    scores: Scores, running: list[int], rungs: tuple[tuple[float, float], ...]
+) -> tuple[list[int], float]:
+    """The configurations that train to the end, and what all of them cost; at a rung their mean over the seeds counts."""
+    cost, before = 0.0, 0.0
+    for rung, kept in rungs:
+        cost += len(running) * (rung - before)
+        at_rung = scores[:, :, round(rung * scores.shape[2]) - 1].mean(axis=1)
+        running = sorted(running, key=lambda configuration, at_rung=at_rung: -at_rung[configuration])
+        running, before = running[: math.ceil(kept * len(running))], rung
+    return running, scores.shape[1] * (cost + len(running) * (1 - before))
+
+
+_HALF, _QUARTER = ((0.5, 0.5),), ((0.5, 0.25),)
 PROTOCOLS: Mapping[str, Protocol] = {
     "one seed": Protocol(),
     "one seed a bracket": Protocol(seed_per_bracket=True),
-    "one seed, a rung at a half only": Protocol(rungs=((0.5, 0.5),)),
+    "one seed, a rung at a half only": Protocol(rungs=_HALF),
     "one seed, no rungs": Protocol(rungs=()),
     "one seed, a quarter of 16 goes on at a half": Protocol(bracket=16, rungs=_QUARTER),
     "2 seeds, a quarter of 16 goes on at a quarter": Protocol(
@@ -130,6 +141,12 @@ PROTOCOLS: Mapping[str, Protocol] = {
     ),
     "8 trials, one seed": Protocol(trials=8),
     "8 trials, 2 finalists, 1 fresh seed (`scenes`)": Protocol(trials=8, finalists=2, fresh=1),
+    "2 finalists, 2 fresh seeds, halved at a half": Protocol(finalists=2, fresh=2, finalist_rungs=_HALF),
+    "4 finalists, 1 fresh seed, halved at a half": Protocol(finalists=4, fresh=1, finalist_rungs=_HALF),
+    "4 finalists, 2 fresh seeds, halved at a half": Protocol(finalists=4, fresh=2, finalist_rungs=_HALF),
+    "4 finalists, 2 fresh seeds, halved at a quarter and a half": Protocol(
+        finalists=4, fresh=2, finalist_rungs=((0.25, 0.5), (0.5, 0.5))
+    ),
     "4 finalists, 2 fresh seeds": Protocol(finalists=4, fresh=2),
     "4 finalists, 3 fresh seeds": Protocol(finalists=4, fresh=3),
     "2 seeds, no rungs": Protocol(rungs=(), seeds=2),

@@ -43,6 +43,7 @@ def test_the_cost_is_counted_in_whole_trainings_with_halving(selection: ModuleTy
     assert costs["one seed"] == costs["one seed a bracket"] == 8
     assert costs["2 seeds"] == 16
     assert costs["2 finalists, 2 fresh seeds"] == 8 + 4
+    assert costs["2 finalists, 2 fresh seeds, halved at a half"] == 8 + 2 * (2 / 2 + 1 / 2)
     assert costs["one seed, a quarter of 16 goes on at a half"] == 16 / 2 + 4 / 2
 
 
