@@ -18,16 +18,7 @@ prints what one method has over another, a row each, a column per pair and their
 
 prints the gain over the student, mean over pairs, of methods labelled `<a>_<value>.<b>_<value>`: a row per value of the first.
 
-    python benchmarks/studies.py longer runs/scenes --methods kd heteroakd cwd --output runs/equal_time.yaml
-    python -m orchestrator.sweep runs/equal_time.yaml --set operation.teachers=runs/scenes
-    python benchmarks/studies.py equal-time runs/scenes runs/equal_time
-
-asks for equal seconds beside equal steps: is a method better than the student alone trained as long as the method takes?
-`longer` measures in the tables of a finished run what a step costs: the student's own seconds and, for a method that
-needs it, the teacher's forward, the median over final runs, as the board's "training cost" has it. Then it writes a sweep
-in which the student alone, tuned as in the run, trains (method's step) / (student's step) times as many steps, one pair
-for each pair and method; methods that come to the same steps share one. `equal-time` prints the gain over the student at
-equal steps and at equal seconds (within 5 %, for every method that comes so near). All in points, with paired 95 % t intervals over seeds.
+All in points, with paired 95 % t intervals over seeds.
 """
 
 from __future__ import annotations
@@ -39,15 +30,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from distill.errors import UsageError
 from orchestrator.leaderboard.statistics import t_interval
 from orchestrator.ledger.tables import Ledger
 
 _LABEL = re.compile(r"(\w+)_([\d.]+)\.(\w+)_([\d.]+)")
-ROUND_TO = 10
-CLOSE = 0.05  # of the seconds: so far may a student's be from a method's that stand for equal
 
 
 def main() -> None:
@@ -57,15 +45,12 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("knob", "differences"):
         commands.add_parser(name).add_argument("runs", type=Path, nargs="+")
-    for name in ("curve", "grid", "longer", "equal-time"):
+    for name in ("curve", "grid"):
         commands.add_parser(name).add_argument("run", type=Path)
     commands.choices["differences"].add_argument(
         "--methods", nargs="+", metavar="METHOD:OTHER", required=True
     )
     commands.choices["differences"].add_argument("--pairs", nargs="+", help="these pairs only")
-    commands.choices["longer"].add_argument("--methods", nargs="+", default=["kd", "heteroakd", "cwd"])
-    commands.choices["longer"].add_argument("--output", type=Path, default=Path("runs/equal_time.yaml"))
-    commands.choices["equal-time"].add_argument("longer", type=Path)
     options = parser.parse_args()
     try:
         if options.command == "knob":
@@ -78,16 +63,8 @@ def main() -> None:
             if options.pairs is not None:
                 trials = trials[trials.pair.isin(options.pairs)]
             print("\n".join(differences_table(trials, options.methods)))
-        elif options.command == "grid":
-            print("\n".join(grid_table(_read(options.run)[1])))
-        elif options.command == "longer":
-            config, trials = _read(options.run)
-            document = longer_students(config, step_costs(trials), options.methods)
-            options.output.parent.mkdir(parents=True, exist_ok=True)
-            options.output.write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
-            print(options.output)
         else:
-            print("\n".join(equal_time_table(_read(options.run)[1], _read(options.longer)[1])))
+            print("\n".join(grid_table(_read(options.run)[1])))
     except UsageError as error:
         parser.exit(2, f"error: {error}\n")
 
@@ -216,83 +193,6 @@ def grid_table(trials: pd.DataFrame) -> list[str]:
             for row in sorted(rows)
         ),
     ]
-
-
-def step_costs(trials: pd.DataFrame) -> pd.Series:
-    """(pair, method) → seconds of a step trained alone: the median over the final runs that finished."""
-    final = trials[(trials.phase == "final") & (trials.status == "ok")]
-    seconds = (final.student_seconds + final.teacher_seconds) / final.steps_done
-    return seconds.groupby([final.pair, final.method]).median()
-
-
-def longer_students(config: dict[str, Any], costs: pd.Series, methods: list[str]) -> dict[str, Any]:
-    """The sweep file: the run's own, less the methods, with a pair for each number of steps the student is given.
-
-    Raises:
-        UsageError: the run has no finished final run of a method or of the student.
-    """
-    student = next(method for method in config["methods"] if method["name"] == "student")
-    recipes, pairs = dict(config["recipes"]), {}
-    for pair in config["pairs"]:
-        name = pair["name"] or f"{pair['teacher']['model']}_to_{pair['student']['model']}"
-        recipe = pair["student"]["recipe"]
-        for method in methods:
-            for needed in ("student", method):
-                if (name, needed) not in costs.index:
-                    raise UsageError(
-                        f"the run has no finished final run of {needed} on {name}; let it finish, or leave {needed} out"
-                    )
-            steps = _equal_steps(config["recipes"][recipe]["steps"], costs, name, method)
-            longer, label = f"{recipe}.{steps}", _longer(name, steps)
-            recipes[longer] = {**config["recipes"][recipe], "steps": steps}
-            pairs[label] = {**pair, "name": label, "student": {**pair["student"], "recipe": longer}}
-    changed = {"name": "equal_time", "recipes": recipes, "pairs": list(pairs.values()), "methods": [student]}
-    return {key: value for key, value in {**config, **changed}.items() if key not in ("operation", "budget")}
-
-
-def equal_time_table(trials: pd.DataFrame, longer: pd.DataFrame) -> list[str]:
-    """Markdown: a row per pair and method for whose seconds, within `CLOSE`, a student was trained; the nearest counts.
-
-    A method that has such a student on every pair has a row of their mean as well.
-    """
-    scores, longer_scores = _scores(trials), _scores(longer)
-    costs = step_costs(trials)
-    planned = trials[trials.phase == "final"].groupby("pair").steps_planned.first()
-    lengths = longer[longer.phase == "final"].groupby("pair").steps_planned.first()
-    lines = [
-        "| pair | method | cost | student's steps | gain at equal steps | gain at equal seconds |",
-        "| --- |" + " --- |" * 5,
-    ]
-    gains: dict[str, list[tuple[pd.Series, pd.Series]]] = {}
-    for pair, method in costs.index:
-        ratio = costs[pair, method] / costs[pair, "student"]
-        off = {
-            steps: abs(steps / (ratio * planned[pair]) - 1)
-            for name, steps in lengths.items()
-            if name == _longer(pair, steps) and (name, "student") in longer_scores.columns
-        }
-        steps = min(off, key=off.__getitem__, default=0)
-        if method == "student" or not off or off[steps] > CLOSE:
-            continue
-        students = scores[pair, "student"], longer_scores[_longer(pair, steps), "student"]
-        equal_steps, equal_seconds = (scores[pair, method] - student for student in students)
-        gains.setdefault(method, []).append((equal_steps, equal_seconds))
-        cells = f"{_told(equal_steps, '{:+.1f}')} | {_told(equal_seconds, '{:+.1f}')}"
-        lines.append(f"| {pair} | {method} | {ratio:.2f} × | {planned[pair]} → {steps} | {cells} |")
-    for method, each in gains.items():
-        if len(each) == len(planned) > 1:
-            means = (sum(points) / len(each) for points in zip(*each, strict=True))
-            lines.append(f"| all | {method} | | | {' | '.join(_told(mean, '{:+.1f}') for mean in means)} |")
-    return lines
-
-
-def _equal_steps(steps: int, costs: pd.Series, pair: str, method: str) -> int:
-    """The student's steps that take as long as `steps` of a method."""
-    return max(1, round(steps * costs[pair, method] / costs[pair, "student"] / ROUND_TO)) * ROUND_TO
-
-
-def _longer(pair: str, steps: int) -> str:
-    return f"{pair}.steps_{steps}"
 
 
 def _scores(trials: pd.DataFrame) -> pd.DataFrame:

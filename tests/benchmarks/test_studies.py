@@ -9,7 +9,6 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 
 from distill.errors import UsageError
 from distill.methods import build_method
@@ -19,7 +18,6 @@ from orchestrator.planning.cost_estimate import estimate
 from orchestrator.planning.loader import load_sweep
 from orchestrator.planning.plan import make_plan
 from tests import ROOT
-from tests.orchestrator.sweep_files import tiny_sweep
 
 BENCHMARKS = ROOT / "benchmarks"
 STUDIES = sorted((BENCHMARKS / "studies").glob("*.yaml"))
@@ -40,16 +38,13 @@ def studies() -> ModuleType:
     return script("studies")
 
 
-def final_runs(
-    pair: str, method: str, seconds: float, miou: list[float], *, teacher: float = 0.0
-) -> pd.DataFrame:
-    """Final runs of 100 steps, one per seed; `seconds` is the student's own time of one step."""
+def final_runs(pair: str, method: str, miou: list[float], *, sweep: int = 1) -> pd.DataFrame:
+    """Final runs of 100 steps, one per seed; those of another `sweep` have other ids."""
     return pd.DataFrame(
         {
             "pair": pair, "method": method, "phase": "final", "status": "ok", "seed": range(len(miou)),
-            "test_miou": miou, "steps_planned": 100, "steps_done": 100, "student_seconds": 100 * seconds,
-            "teacher_seconds": 100 * teacher, "teacher_id": "t", "study_id": f"{pair}.{method}",
-            "trial_id": [f"{pair}.{method}.{seed}.{seconds}" for seed in range(len(miou))],
+            "test_miou": miou, "steps_planned": 100, "teacher_id": "t", "study_id": f"{pair}.{method}",
+            "trial_id": [f"{pair}.{method}.{seed}.{sweep}" for seed in range(len(miou))],
         }
     )  # fmt: skip
 
@@ -79,6 +74,13 @@ def test_the_knob_changes_the_share_of_far_context_and_nothing_else() -> None:
     }
     assert (knob.search, knob.final) == (middle.search, middle.final)
     assert all(method in middle.methods for method in knob.methods)
+
+
+def test_the_study_of_equal_seconds_has_methods_of_the_preset_scenes_and_changes_the_protocol_alone() -> None:
+    steps, seconds = load_sweep("scenes"), load_sweep(str(BENCHMARKS / "studies/seconds.yaml"))
+    assert all(method in steps.methods for method in seconds.methods)
+    changed = {"methods": seconds.methods, "compare": seconds.compare, "name": seconds.name}
+    assert steps.model_copy(update=changed) == seconds
 
 
 def test_an_ablation_turns_one_switch_and_keeps_the_search_of_the_method_in_the_preset_scenes() -> None:
@@ -118,58 +120,6 @@ def test_the_readings_are_searched_alike_and_the_default_one_is_the_preset_scene
         assert added == ({"balanced.l2_weight"} if name == "summary" else set())
 
 
-def test_the_student_is_given_as_many_more_steps_as_the_methods_step_is_dearer(
-    tmp_path: Path, studies: ModuleType
-) -> None:
-    config = tiny_sweep(
-        recipes__student__steps=100, pairs=[{**tiny_sweep().model_dump()["pairs"][0], "name": "p"}]
-    )
-    trials = pd.concat([final_runs("p", "student", 0.02, [0.5, 0.6]), final_runs("p", "kd", 0.02, [0.6, 0.7], teacher=0.0118)])  # fmt: skip
-    document = studies.longer_students(config.model_dump(mode="json"), studies.step_costs(trials), ["kd"])
-    file = tmp_path / "equal_time.yaml"
-    file.write_text(yaml.safe_dump(document))
-    planned = load_sweep(str(file))
-    assert [pair.label for pair in planned.pairs] == ["p.steps_160"]
-    assert planned.recipes[planned.pairs[0].student.recipe].steps == 160
-    assert [method.name for method in planned.methods] == ["student"]
-    assert planned.search == config.search
-
-
-def test_a_method_without_final_runs_has_no_equal_time(studies: ModuleType) -> None:
-    costs = studies.step_costs(final_runs("p", "student", 0.02, [0.5]))
-    config = tiny_sweep(pairs=[{**tiny_sweep().model_dump()["pairs"][0], "name": "p"}])
-    with pytest.raises(UsageError, match="no finished final run of cwd on p"):
-        studies.longer_students(config.model_dump(mode="json"), costs, ["cwd"])
-
-
-def test_the_gain_at_equal_seconds_is_over_the_student_that_was_trained_longer(studies: ModuleType) -> None:
-    trials = pd.concat(
-        [final_runs("p", "student", 0.02, [0.50, 0.60]), final_runs("p", "kd", 0.03, [0.60, 0.70])]
-    )
-    lengths = pd.concat(
-        final_runs(f"p.steps_{steps}", "student", 0.02, [miou, miou + 0.1]).assign(steps_planned=steps)
-        for steps, miou in ((130, 0.7), (144, 0.65), (200, 0.8))
-    )
-    assert studies.equal_time_table(trials, lengths)[2:] == [
-        "| p | kd | 1.50 × | 100 → 144 | +10.0 [+10.0, +10.0] | −5.0 [−5.0, −5.0] |"
-    ]
-    far = lengths[lengths.steps_planned != 144]
-    assert len(studies.equal_time_table(trials, far)) == 2
-
-
-def test_at_equal_seconds_the_mean_is_over_pairs_that_all_have_such_a_student(studies: ModuleType) -> None:
-    trials, lengths = [], []
-    for pair, gain in (("p", 0.0), ("q", 0.1)):
-        trials.append(final_runs(pair, "student", 0.02, [0.5, 0.6]))
-        trials.append(final_runs(pair, "kd", 0.03, [0.5 + gain, 0.6 + gain]))
-        trials.append(final_runs(pair, "cwd", 0.03 + gain, [0.5, 0.6]))
-        lengths.append(final_runs(f"{pair}.steps_150", "student", 0.02, [0.6, 0.7]).assign(steps_planned=150))
-    told = studies.equal_time_table(pd.concat(trials), pd.concat(lengths))
-    assert [line for line in told if "all" in line] == [
-        "| all | kd | | | +5.0 [+5.0, +5.0] | −5.0 [−5.0, −5.0] |"
-    ]
-
-
 def test_gains_along_the_knob_stand_by_setting_beside_the_teacher_and_the_student(
     studies: ModuleType,
 ) -> None:
@@ -177,10 +127,10 @@ def test_gains_along_the_knob_stand_by_setting_beside_the_teacher_and_the_studen
         {"pair": ["p"] * 2, "phase": ["teacher"] * 2, "study_id": ["t", "other"], "test_miou": [0.9, 0.8], "trial_id": ["t", "other"]}
     )  # fmt: skip
     ends = pd.concat(
-        [final_runs("p.high", "student", 1, [0.5, np.nan]), final_runs("p.high", "kd", 1, [0.4, np.nan])]
+        [final_runs("p.high", "student", [0.5, np.nan]), final_runs("p.high", "kd", [0.4, np.nan])]
     ).assign(teacher_id="other")
     middle = pd.concat(
-        [final_runs("p", "student", 1, [0.5, 0.6]), final_runs("p", "kd", 1, [0.6, 0.7]), final_runs("p", "cwd", 1, [0.6, 0.7])]
+        [final_runs("p", "student", [0.5, 0.6]), final_runs("p", "kd", [0.6, 0.7]), final_runs("p", "cwd", [0.6, 0.7])]
     )  # fmt: skip
     configs = [
         {"pairs": [{"name": "p.high", "data": "far"}, {"name": "p.unfinished", "data": "far"}], "data": {"far": {"context": 1}}},
@@ -199,7 +149,7 @@ def test_a_curve_has_a_column_for_each_length_and_leaves_one_empty_where_a_pair_
     studies: ModuleType,
 ) -> None:
     lengths = [
-        final_runs(pair, method, 1, [score])
+        final_runs(pair, method, [score])
         for pair, method, score in [
             ("p.100", "student", 0.5), ("p.1000", "student", 0.6), ("p.1000", "kd", 0.7), ("q.200", "student", 0.4),
         ]
@@ -211,18 +161,18 @@ def test_a_curve_has_a_column_for_each_length_and_leaves_one_empty_where_a_pair_
         "| q | student |  | 40.0 [–, –] |  |",
     ]
     with pytest.raises(UsageError, match=r"pair 'p' must be named PAIR\.STEPS"):
-        studies.curve_table(final_runs("p", "student", 1, [0.5]))
+        studies.curve_table(final_runs("p", "student", [0.5]))
 
 
 def test_what_two_runs_have_trained_alike_is_read_once_and_what_differs_is_refused(
     studies: ModuleType,
 ) -> None:
-    student = final_runs("p", "student", 1, [0.5, 0.6])
-    both = studies.together([student, pd.concat([student, final_runs("p", "no_kmm", 1, [0.51, 0.61])])])
+    student = final_runs("p", "student", [0.5, 0.6])
+    both = studies.together([student, pd.concat([student, final_runs("p", "no_kmm", [0.51, 0.61])])])
     *_, row = studies.differences_table(both, ["no_kmm:student"])
     assert row.startswith("| no_kmm over student | +1.0 ")
     with pytest.raises(UsageError, match="student on p differ"):
-        studies.together([student, final_runs("p", "student", 2, [0.5, 0.6])])
+        studies.together([student, final_runs("p", "student", [0.5, 0.6], sweep=2)])
 
 
 def test_published_scores_of_a_pair_are_those_of_its_student_under_its_teacher() -> None:
@@ -238,10 +188,10 @@ def test_published_scores_of_a_pair_are_those_of_its_student_under_its_teacher()
 def test_differences_are_paired_by_seed_and_averaged_over_pairs(studies: ModuleType) -> None:
     trials = pd.concat(
         [
-            final_runs("a", "kd", 1, [0.50, 0.60]),
-            final_runs("a", "student", 1, [0.49, 0.59]),
-            final_runs("b", "kd", 1, [0.40, 0.42]),
-            final_runs("b", "student", 1, [0.37, 0.39]),
+            final_runs("a", "kd", [0.50, 0.60]),
+            final_runs("a", "student", [0.49, 0.59]),
+            final_runs("b", "kd", [0.40, 0.42]),
+            final_runs("b", "student", [0.37, 0.39]),
         ]
     )
     *_, row = studies.differences_table(trials, ["kd:student"])
@@ -252,7 +202,7 @@ def test_differences_are_paired_by_seed_and_averaged_over_pairs(studies: ModuleT
 
 def test_a_grid_of_settings_has_the_mean_gain_of_each(studies: ModuleType) -> None:
     trials = pd.concat(
-        final_runs(pair, method, 1, [start + gain, start + gain + 0.1])
+        final_runs(pair, method, [start + gain, start + gain + 0.1])
         for pair, start in (("p", 0.5), ("q", 0.3))
         for method, gain in (("student", 0.0), ("a_1.b_0.5", 0.1), ("a_1.b_2", 0.2), ("a_10.b_2", -0.1))
     )
@@ -263,4 +213,4 @@ def test_a_grid_of_settings_has_the_mean_gain_of_each(studies: ModuleType) -> No
         "| 10 |  | −10.0 [−10.0, −10.0] |",
     ]
     with pytest.raises(UsageError, match="no methods labelled"):
-        studies.grid_table(final_runs("p", "student", 1, [0.5, 0.6]))
+        studies.grid_table(final_runs("p", "student", [0.5, 0.6]))
