@@ -42,7 +42,9 @@ class Remedy(NamedTuple):
     after: str = ""
 
 
-def with_retries(action: Callable[[], T], *, place: str, is_local: bool, remedy: Remedy) -> T:
+def with_retries(
+    action: Callable[[], T], *, place: str, is_local: bool, remedy: Remedy, tries: int = TRIES
+) -> T:
     """Run an action on storage and retry it after transient errors; the action must be idempotent.
 
     Args:
@@ -50,12 +52,13 @@ def with_retries(action: Callable[[], T], *, place: str, is_local: bool, remedy:
         place: the file, for the message.
         is_local: whether the storage is a file system, whose errors have an errno; an object store's do not.
         remedy: what the user can do, for the message.
+        tries: how often it is tried.
 
     Raises:
         FileNotFoundError: the file does not exist.
         UsageError: the storage is full, read-only, forbidden, of another kind, or failed in all attempts.
     """
-    for attempt in range(TRIES):
+    for attempt in range(tries):
         try:
             return action()
         except FileNotFoundError:
@@ -65,10 +68,9 @@ def with_retries(action: Callable[[], T], *, place: str, is_local: bool, remedy:
             transient = not is_local or error.errno in _TRANSIENT
             if sentence is None and not transient:
                 raise
-            if sentence is None and attempt == TRIES - 1:
-                sentence = (
-                    f"{place} was not reached in {TRIES} tries ({_first_line(error)}); see to the storage"
-                )
+            if sentence is None and attempt == tries - 1:
+                often = f" in {tries} tries" if tries > 1 else ""
+                sentence = f"{place} was not reached{often} ({_first_line(error)}); see to the storage"
             if sentence is not None:
                 raise UsageError(". ".join(filter(None, (sentence, remedy.after)))) from error
             time.sleep(FIRST_WAIT * 2**attempt * random.uniform(0.75, 1.25))

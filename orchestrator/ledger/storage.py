@@ -21,7 +21,7 @@ from typing import Any, Self, TypeVar
 import pyarrow.fs
 
 from distill.errors import UsageError
-from distill.retry import Remedy, with_retries
+from distill.retry import TRIES, Remedy, with_retries
 from distill.uris import display_uri, is_uri, join_uri, lacks_place, open_filesystem
 
 # Give up after this many retries caused by concurrent changes.
@@ -48,12 +48,13 @@ class Storage:
         self.root = text.rstrip("/") if is_uri(text) else str(Path(text).expanduser().absolute())
         self.before_write: Callable[[], None] | None = None
         """Called before every write of this object, for instance to check a lock. Copies in other processes have none."""
+        self._answered = self._failed = False
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.place()!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"root": self.root, "before_write": None}
+        return {"root": self.root, "before_write": None, "_answered": False, "_failed": False}
 
     @cached_property
     def _opened(self) -> tuple[Any, str]:
@@ -89,7 +90,20 @@ class Storage:
         return type(self)(join_uri(self.root, folder))
 
     def _retrying(self, path: str, action: Callable[[], T]) -> T:
-        return with_retries(action, place=self.place(path), is_local=self._is_local, remedy=_REMEDY)
+        def answered() -> T:
+            found = action()
+            self._answered = True
+            return found
+
+        # Checks before the start go on after an error. One wait for a store that never answers is enough for all of them.
+        tries = TRIES if self._answered or not self._failed else 1
+        try:
+            return with_retries(
+                answered, place=self.place(path), is_local=self._is_local, remedy=_REMEDY, tries=tries
+            )
+        except UsageError:
+            self._failed = True
+            raise
 
     def read_bytes(self, path: str) -> bytes:
         """The contents of the file at `path`, relative to the root.

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pyarrow.fs import FileInfo, FileType
 
 from distill.errors import UsageError
+from distill.retry import TRIES
 from orchestrator.console.exit_codes import USAGE
 from orchestrator.ledger.tables import Ledger
 from orchestrator.sweep import SweepOptions, command
@@ -59,6 +61,36 @@ def test_a_ledger_on_a_store_that_stumbles_holds_what_was_written_and_a_reader_s
 def test_a_store_that_is_never_reached_or_refuses_is_told_in_a_sentence(s3_server: str) -> None:
     with pytest.raises(UsageError, match=r"nobucket/run.* (is refused by its store|cannot be)"):
         Ledger(at(s3_server).replace("runs/sweep", "nobucket/run")).write_bytes("a", b"a")
+
+
+def test_a_store_that_never_answered_is_waited_for_once_and_one_that_has_answered_every_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Client:
+        """Of an object store, without the waits of a real one."""
+
+        away, asked = True, 0
+
+        def get_file_info(self, path: str) -> FileInfo:
+            self.asked += 1
+            if self.away:
+                raise OSError("AWS Error NETWORK_CONNECTION")
+            return FileInfo(path, FileType.NotFound)
+
+        def tries_of(self, ledger: Ledger) -> int:
+            self.asked = 0
+            with pytest.raises(UsageError, match="was not reached"):
+                ledger.exists("a")
+            return self.asked
+
+    monkeypatch.setattr("distill.retry.FIRST_WAIT", 0.0)
+    client, ledger = Client(), Ledger("s3://runs/sweep")
+    ledger.__dict__["_opened"] = (client, "runs/sweep")
+    assert [client.tries_of(ledger) for _ in range(3)] == [TRIES, 1, 1]
+    client.away = False
+    assert not ledger.exists("a")
+    client.away = True
+    assert [client.tries_of(ledger) for _ in range(2)] == [TRIES, TRIES]
 
 
 @pytest.mark.ray
