@@ -1,9 +1,9 @@
 """Does a weight that is relative to the task's loss stay so? `python benchmarks/drift.py`.
 
 A weight `balanced.<term>_weight` is measured over the first 20 steps and constant afterwards. This script trains a small
-student on generated scenes once with each method, all weights balanced to 1, and measures in those 20 steps and in the last
+student on generated scenes once with each method, for as many steps as the preset `scenes` trains its CNN, all weights balanced to 1, and measures in those 20 steps and in the last
 20 how hard each weighted term pulls: the norm of its gradient over that of the task's loss, where `distill.balance` takes
-them. Writes `benchmarks/drift.json` and prints it. A few minutes of one core.
+them. Writes `benchmarks/drift.json` and prints it. A quarter of an hour of one core.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 def main() -> None:
     """Train the teacher and each student, and write the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--steps", type=int, default=720)
     parser.add_argument("--teacher-steps", type=int, default=300)
     parser.add_argument("--only", nargs="*", help="names of cases; the others stay as they are in the file")
     options = parser.parse_args()
