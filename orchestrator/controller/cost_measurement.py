@@ -1,7 +1,7 @@
 """What a step of each method costs, relative to the student alone: a sweep cut to its first steps, for `compare: seconds`.
 
-All methods of a pair train in one wave, step by step beside the student alone, on the workers and the device of the sweep. So what
-slows one of them down slows the others down too, and the ratio of their seconds stays.
+All methods of a pair train in one wave, step by step beside the student alone, on the workers and the device of the sweep. Of many short
+intervals the fastest counts, of each method, of the student alone and of the teacher: other work on the machine only adds seconds.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 from distill import relative_weights
 from orchestrator.controller.phase_runner import PhaseView, run_phase
@@ -18,12 +19,12 @@ from orchestrator.ledger.run_folder import COSTS
 from orchestrator.ledger.tables import Ledger
 from orchestrator.ledger.weights import teacher_weights
 from orchestrator.planning.config import SweepConfig
-from orchestrator.planning.equal_seconds import at_equal_steps, median_cost, unmeasured, with_step_costs
+from orchestrator.planning.equal_seconds import at_equal_steps, unmeasured, with_step_costs
 from orchestrator.planning.plan import Plan, make_plan
 
 WARM_UP_STEPS = relative_weights.STEPS
 """Steps before the measurement. A relative weight is measured in them, which costs further backward passes."""
-INTERVALS, INTERVAL_STEPS = 5, 6
+INTERVALS, INTERVAL_STEPS = 8, 4
 
 
 def measure_costs(
@@ -134,19 +135,29 @@ def measured_costs(ledger: Ledger, plan: Plan) -> dict[str, dict[str, float]]:
     columns = ["trial_id", "attempt", "pair", "method", "status"]
     trials = [row for row in ledger.read("trials", columns).to_pylist() if row["status"] == "ok"]
     curves = ledger.read("curves", ["trial_id", "step", "student_seconds", "teacher_seconds"]).to_pylist()
-    spent: dict[str, list[float]] = {}
+    reports: dict[str, list[dict[str, Any]]] = {}
     for row in sorted(curves, key=lambda row: row["step"]):
-        spent.setdefault(row["trial_id"], []).append(row["student_seconds"] + row["teacher_seconds"])
-    seconds = {(row["pair"], row["method"]): _intervals(spent[row["trial_id"]]) for row in trials}
+        reports.setdefault(row["trial_id"], []).append(row)
+    seconds = {
+        (row["pair"], row["method"]): sum(
+            _fastest_step(reports[row["trial_id"]], part) for part in ("student_seconds", "teacher_seconds")
+        )
+        for row in trials
+    }
     alone = {study.pair: study.title for study in plan.studies if study.method == "student"}
     costs: dict[str, dict[str, float]] = {}
     for (pair, method), mine in seconds.items():
         student = seconds.get((pair, alone[pair]))
         if student is not None and method != alone[pair]:
-            costs.setdefault(pair, {})[method] = median_cost(mine, student)
+            # A method does all that the student alone does.
+            costs.setdefault(pair, {})[method] = max(1.0, round(mine / student, 3))
     return costs
 
 
-def _intervals(spent: Sequence[float]) -> list[float]:
-    """Seconds of each interval, from those since the start; of a training of one step, all of it."""
-    return [later - earlier for earlier, later in pairwise(spent)] or list(spent)
+def _fastest_step(reports: Sequence[Mapping[str, Any]], part: str) -> float:
+    """Seconds of a step in the fastest interval, from the seconds since the start; of a training of one step, of all of it."""
+    spans = [
+        (later[part] - earlier[part]) / (later["step"] - earlier["step"])
+        for earlier, later in pairwise(reports)
+    ]
+    return float(min(spans, default=reports[0][part]))

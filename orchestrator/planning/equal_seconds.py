@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from statistics import median
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
@@ -106,15 +105,3 @@ def with_step_costs(config: SweepConfig, costs: Costs) -> SweepConfig:
 def at_equal_steps(config: SweepConfig) -> SweepConfig:
     """The config with studies at equal steps only, as calibrations and measurements of costs train them."""
     return config.model_copy(update={"compare": (STEPS,), "step_costs": {}})
-
-
-def median_cost(method: Sequence[float], student: Sequence[float]) -> float:
-    """Cost of a step from the seconds of the same intervals of a training, beside those of the student alone.
-
-    The median over the intervals, with three decimals; at least 1, because a method does all that the student alone does.
-
-    Args:
-        method: seconds of the method in each interval.
-        student: seconds of the student alone in each interval.
-    """
-    return max(1.0, round(median(mine / alone for mine, alone in zip(method, student, strict=True)), 3))

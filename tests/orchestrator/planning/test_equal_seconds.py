@@ -17,7 +17,6 @@ from orchestrator.ledger.tables import Ledger
 from orchestrator.planning.config import SweepConfig
 from orchestrator.planning.cost_estimate import estimate, render_estimate
 from orchestrator.planning.equal_seconds import (
-    median_cost,
     recipe_within_seconds,
     unmeasured,
     with_step_costs,
@@ -156,12 +155,6 @@ def test_the_costs_of_a_run_are_read_from_its_plan_and_without_it_from_its_newes
     ledger.append("provenance", [provenance_row(plan, [], {}, {})], "p")
     ledger.write_bytes("plan.json", b"{")
     assert recorded_costs(ledger) == COSTS
-
-
-def test_the_cost_of_a_step_is_the_median_over_intervals_and_never_below_the_students() -> None:
-    assert median_cost([3.0, 30.0, 3.2, 2.8, 3.1], [2.0, 2.0, 2.0, 2.0, 2.0]) == 1.55
-    assert median_cost([3.0, 4.0], [2.0, 2.0]) == 1.75
-    assert median_cost([1.9, 1.8], [2.0, 2.0]) == 1.0
 
 
 def test_a_dry_run_estimates_the_costs_that_are_not_measured_and_says_so() -> None:
