@@ -7,7 +7,7 @@ from typing import Any
 
 from distill.errors import UsageError
 from distill.redaction import redacted
-from distill.retry import Remedy, with_retries
+from distill.retry import TRIES, Remedy, with_retries
 
 _CREDENTIALS = re.compile(r"^(\w[\w+.-]*://)(?:[^/]*|[^/]*:.*)@")
 
@@ -35,8 +35,8 @@ def join_uri(address: str, path: str) -> str:
     return f"{place}/{path}{mark}{options}"
 
 
-def open_filesystem(address: str, remedy: Remedy) -> tuple[Any, str]:
-    """The `pyarrow.fs` file system of an address, and the path in it.
+def open_filesystem(address: str, remedy: Remedy, tries: int = TRIES) -> tuple[Any, str]:
+    """The `pyarrow.fs` file system of an address, and the path in it. See `with_retries`.
 
     Raises:
         UsageError: the address is invalid, or its store cannot be reached or refuses access.
@@ -57,7 +57,7 @@ def open_filesystem(address: str, remedy: Remedy) -> tuple[Any, str]:
 
     try:
         # this may send a request: without a region pyarrow looks up the bucket's
-        return with_retries(find, place=display_uri(address), is_local=False, remedy=remedy)
+        return with_retries(find, place=display_uri(address), is_local=False, remedy=remedy, tries=tries)
     except UsageError:
         raise
     except (pa.ArrowInvalid, ValueError) as error:

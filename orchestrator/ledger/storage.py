@@ -58,7 +58,16 @@ class Storage:
 
     @cached_property
     def _opened(self) -> tuple[Any, str]:
-        return open_filesystem(self.root, _REMEDY)
+        try:
+            return open_filesystem(self.root, _REMEDY, self._tries)
+        except UsageError:
+            self._failed = True
+            raise
+
+    @property
+    def _tries(self) -> int:
+        # Checks before the start go on after an error. One wait for a store that never answers is enough for all of them.
+        return TRIES if self._answered or not self._failed else 1
 
     @property
     def _is_local(self) -> bool:
@@ -95,11 +104,9 @@ class Storage:
             self._answered = True
             return found
 
-        # Checks before the start go on after an error. One wait for a store that never answers is enough for all of them.
-        tries = TRIES if self._answered or not self._failed else 1
         try:
             return with_retries(
-                answered, place=self.place(path), is_local=self._is_local, remedy=_REMEDY, tries=tries
+                answered, place=self.place(path), is_local=self._is_local, remedy=_REMEDY, tries=self._tries
             )
         except UsageError:
             self._failed = True
