@@ -53,8 +53,8 @@ Other switches: `tap: fused` projects what FitNet, AT, SKD, IFVD and CIRKD compa
 that of `kd`; `proj_gradient: projector` keeps the labels' gradient out of the backbone; `teacher_projector: pretrained` with
 `projector_data: teacher` trains the teacher's projector on the scenes that the teacher was trained on. Other kinds of data have
 one training set for both, and the training data of an imported checkpoint is not at hand. There it is the student's. The
-studies `benchmarks/studies/readings.yaml` and `benchmarks/studies/ablations.yaml` compare all of these; so far they [ran on one
-pair](benchmark/README.md#what-heteroakds-parts-and-readings-are-worth), where a projector that is trained before could not be told from one that trains along."""
+studies `benchmarks/studies/readings.yaml` and `benchmarks/studies/ablations.yaml` compare all of these
+([what came out](benchmark/README.md#what-heteroakds-parts-and-readings-are-worth))."""
 
 
 def readings_section(root: Path) -> str:
