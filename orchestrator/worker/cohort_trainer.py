@@ -208,7 +208,7 @@ class CohortTrainer:
         Returns:
             How many students were trained since the last exchange.
         """
-        slots, done = _at(number, group), 0
+        slots, done = _in_turn(_at(number, group), number), 0
         # Without room for the batch on some worker all students fail together, and share the device anew.
         whole = self.round.units >= most or any(self.workers.gather(isinstance(batch, Exception)))
         while True:
@@ -348,6 +348,12 @@ class CohortTrainer:
 def _at(step: int, slots: Sequence[StudentSlot]) -> list[StudentSlot]:
     """The slots that are training and at this step."""
     return [slot for slot in slots if not slot.ended and slot.step == step]
+
+
+def _in_turn(slots: list[StudentSlot], step: int) -> list[StudentSlot]:
+    """The slots, with another one first at each step: the first after the teacher's pass takes longer, by up to a fifth on a CPU."""
+    first = step % len(slots) if slots else 0
+    return slots[first:] + slots[:first]
 
 
 def _steps(slots: Sequence[StudentSlot]) -> int | None:
