@@ -134,6 +134,24 @@ def results(channel: Channel, work: Work = WORK) -> dict[str, Any]:
     }
 
 
+def test_each_student_is_first_after_the_teacher_in_its_turn(
+    tmp_path: Path, slow: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first pays for cold caches, and what a step costs is compared between students."""
+    trained: list[int] = []
+    begin_step = Student.begin_step
+
+    def noted(student: Student, batch: Any) -> None:
+        trained.append(id(student))
+        begin_step(student, batch)
+
+    monkeypatch.setattr(Student, "begin_step", noted)
+    train(tmp_path, Channel(slow), Work(students=3, steps=3))
+    steps = [trained[at : at + 3] for at in range(0, 9, 3)]
+    assert all(set(step) == set(trained) and len(set(step)) == 3 for step in steps)
+    assert len({step[0] for step in steps}) == 3
+
+
 def test_a_cohort_of_slow_students_is_heard_every_few_seconds_and_stops_within_a_step_with_a_sound_checkpoint(
     tmp_path: Path, slow: Slow
 ) -> None:
