@@ -125,7 +125,8 @@ def measured_steps(steps: int) -> tuple[int, ...]:
 def measured_costs(ledger: Ledger, plan: Plan) -> dict[str, dict[str, float]]:
     """Cost of a step by pair and method, from the tables of a measurement. What failed is left out.
 
-    The seconds of a method are those of the student with the method's loss, and of the teacher's whole forward pass. The seconds of
+    The seconds of a method are those of the student with the method's loss, and of the teacher's whole forward pass, each in its
+    fastest interval. The seconds of
     the data, of evaluations, and of what a method prepares once before its first step do not count.
 
     Args:

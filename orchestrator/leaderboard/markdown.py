@@ -67,7 +67,7 @@ def _board(board: Board, several: bool) -> Iterable[str]:
     yield from ("", "### Evidence and cost", "", *_table(costs_table(board)), "", evidence_note(board))
     differences = differences_table(board)
     if differences.rows:
-        yield from ("", "### Differences of any two methods", "", *_table(differences), "", differences.note)
+        yield from ("", "### Differences of any two methods", "", *_noted(differences))
     yield from ("", "### Gain on each pair", "", *_noted(cells_table(board)))
     yield from ("", "### Hyper-parameters of the final runs", "")
     yield from _table(parameters_table(board)) or ["No final run has hyper-parameters."]

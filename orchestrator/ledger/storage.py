@@ -58,11 +58,7 @@ class Storage:
 
     @cached_property
     def _opened(self) -> tuple[Any, str]:
-        try:
-            return open_filesystem(self.root, _REMEDY, self._tries)
-        except UsageError:
-            self._failed = True
-            raise
+        return open_filesystem(self.root, _REMEDY, self._tries)
 
     @property
     def _tries(self) -> int:

@@ -208,7 +208,7 @@ class CohortTrainer:
         Returns:
             How many students were trained since the last exchange.
         """
-        slots, done = _in_turn(_at(number, group), number), 0
+        slots, done = _rotated(_at(number, group), number), 0
         # Without room for the batch on some worker all students fail together, and share the device anew.
         whole = self.round.units >= most or any(self.workers.gather(isinstance(batch, Exception)))
         while True:
@@ -350,7 +350,7 @@ def _at(step: int, slots: Sequence[StudentSlot]) -> list[StudentSlot]:
     return [slot for slot in slots if not slot.ended and slot.step == step]
 
 
-def _in_turn(slots: list[StudentSlot], step: int) -> list[StudentSlot]:
+def _rotated(slots: list[StudentSlot], step: int) -> list[StudentSlot]:
     """The slots, with another one first at each step: the first after the teacher's pass takes longer, by up to a fifth on a CPU."""
     first = step % len(slots) if slots else 0
     return slots[first:] + slots[:first]
